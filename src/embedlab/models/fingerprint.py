@@ -1,0 +1,43 @@
+"""What makes two models the same vector space."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+def model_fingerprint(model: SentenceTransformer) -> str:
+    """16 hex digits over everything that changes an embedding.
+
+    That is: the weights, the tokenizer with its truncation length, and every module with its configuration
+    (pooling, normalisation, projections), the prompts and the truncation dimension. The device, the batch size
+    and packing do not change an embedding and do not count.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    digest.update(json.dumps(_configuration(model), sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:16]
+
+
+def _configuration(model: SentenceTransformer) -> dict[str, object]:
+    tokenizer = getattr(model, "tokenizer", None)
+    return {
+        "modules": [(type(module).__name__, _module_config(module)) for module in model],
+        "vocabulary": sorted(tokenizer.get_vocab().items()) if hasattr(tokenizer, "get_vocab") else None,
+        "max_seq_length": model.max_seq_length,
+        "prompts": model.prompts,
+        "default_prompt": model.default_prompt_name,
+        "truncate_dim": model.truncate_dim,
+    }
+
+
+def _module_config(module: object) -> dict[str, object]:
+    """The module's saved configuration, without what does not reach the embedding."""
+    config = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
+    return {key: value for key, value in config.items() if key != "unpad_inputs"}

@@ -1,0 +1,213 @@
+"""Run a transformer on the real tokens of a batch only.
+
+A padded batch spends most of its arithmetic on padding when texts are short and lengths differ. Packing puts
+the texts of a batch end to end in one row, `(1, tokens)`, so that embeddings, linear layers, norms and pooling
+see real tokens only; attention alone needs to know where one text ends. sentence-transformers already builds
+and pools such batches for FlashAttention 2; here the same path is opened for every device by registering one
+attention function with transformers' attention interface:
+
+* on CPU, texts of equal length are gathered and attended together, so there is neither padding nor a mask;
+* on CUDA in half precision and without attention dropout, by torch's variable-length FlashAttention kernel.
+
+The model stays a plain `SentenceTransformer`: any loss, the Trainer, `encode`, LoRA, gradient checkpointing and
+the cached losses work on it, and what it saves loads without this package.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AttentionInterface, DataCollatorWithFlattening
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+logger = logging.getLogger(__name__)
+
+NAME = "embedlab_packed"
+
+# Encoders whose attention is the plain interface call: no position bias, no window, no causal mask.
+SUPPORTED = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"})
+
+_BOUNDARIES = {"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"}
+
+
+@dataclass(frozen=True)
+class LengthGroups:
+    """How the packed tokens of a batch are reordered so that texts of equal length lie together.
+
+    Attributes:
+        order: (T,) packed position of each token in length order.
+        inverse: (T,) the way back.
+        groups: (first token, number of texts, length) of every run of equally long texts.
+    """
+
+    order: Tensor
+    inverse: Tensor
+    groups: tuple[tuple[int, int, int], ...]
+
+    @classmethod
+    def of(cls, boundaries: Tensor) -> LengthGroups:
+        """Groups for cumulative text boundaries (texts + 1,); remembered on the tensor, as every layer asks again."""
+        known = getattr(boundaries, "_embedlab_groups", None)
+        if known is None:
+            known = cls._build(boundaries)
+            boundaries._embedlab_groups = known
+        return known
+
+    @classmethod
+    def _build(cls, boundaries: Tensor) -> LengthGroups:
+        ends = boundaries.tolist()
+        spans = sorted(((end - start, start) for start, end in zip(ends, ends[1:], strict=False)), key=lambda s: s[0])
+        order = torch.cat([torch.arange(start, start + length) for length, start in spans])
+        inverse = torch.empty_like(order)
+        inverse[order] = torch.arange(len(order))
+        groups, first = [], 0
+        for length, members in groupby(spans, key=lambda s: s[0]):
+            count = sum(1 for _ in members)
+            groups.append((first, count, length))
+            first += count * length
+        return cls(order.to(boundaries.device), inverse.to(boundaries.device), tuple(groups))
+
+
+def _attend_by_length(
+    query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, dropout: float, scaling: float | None
+) -> Tensor:
+    """Attention inside each text; tensors are (tokens, heads, head size)."""
+    lengths = LengthGroups.of(boundaries)
+    sorted_qkv = [tensor.index_select(0, lengths.order) for tensor in (query, key, value)]
+    outputs = []
+    for first, count, length in lengths.groups:
+        # (texts, heads, length, head size)
+        q, k, v = (t[first : first + count * length].unflatten(0, (count, length)).transpose(1, 2) for t in sorted_qkv)
+        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
+        outputs.append(attended.transpose(1, 2).flatten(0, 1))
+    return torch.cat(outputs).index_select(0, lengths.inverse)
+
+
+def _attend_varlen(
+    query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, longest: int, scaling: float | None
+) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    return varlen_attn(query, key, value, boundaries, boundaries, longest, longest, scale=scaling)
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    cu_seq_lens_q: Tensor | None = None,
+    max_length_q: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """The attention function registered with transformers.
+
+    Args:
+        module: the calling layer, passed on for padded batches.
+        query, key, value: (1, heads, tokens, head size) when packed, (batch, heads, length, head size) when padded.
+        attention_mask: only for padded batches.
+        dropout: attention dropout probability.
+        scaling: factor on the dot products; 1 / sqrt(head size) when None.
+        cu_seq_lens_q: (texts + 1,) cumulative boundaries; None marks a padded batch, which takes stock SDPA.
+        max_length_q: length of the longest text.
+        **kwargs: passed on for padded batches.
+
+    Returns:
+        (1, tokens, heads, head size), or (batch, length, heads, head size) for a padded batch; and no weights.
+    """
+    if cu_seq_lens_q is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    q, k, v = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
+    if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16) and dropout == 0.0:
+        output = _attend_varlen(q, k, v, cu_seq_lens_q, int(max_length_q), scaling)
+    else:
+        output = _attend_by_length(q, k, v, cu_seq_lens_q, dropout, scaling)
+    return output.unsqueeze(0), None
+
+
+def _packed_mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+    """No mask for packed batches (they carry boundaries instead), the stock one for padded batches."""
+    return None if attention_mask is None else sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
+
+
+AttentionInterface.register(NAME, packed_attention)
+AttentionMaskInterface.register(NAME, _packed_mask)
+
+
+def is_packed(model: SentenceTransformer) -> bool:
+    """Whether `model` runs on packed batches."""
+    return getattr(getattr(model[0], "config", None), "_attn_implementation", None) == NAME
+
+
+def pack(model: SentenceTransformer) -> SentenceTransformer:
+    """Make `model` run on packed batches, in place; an unsupported architecture is left as it is, with a message.
+
+    Nothing of this is saved with the model: a saved model is a stock one.
+    """
+    transformer = model[0]
+    model_type = getattr(getattr(transformer, "config", None), "model_type", type(transformer).__name__)
+    if model_type not in SUPPORTED:
+        logger.warning("%s runs the stock padded forward; packed are %s", model_type, ", ".join(sorted(SUPPORTED)))
+        return model
+    transformer.model.set_attn_implementation(NAME)
+    transformer.data_collator = DataCollatorWithFlattening(return_seq_idx=True, return_flash_attn_kwargs=True)
+    if transformer.model_forward_params is not None:
+        transformer.model_forward_params |= _BOUNDARIES
+    transformer._flatten_position_offset = transformer._infer_flatten_position_offset()
+    transformer.can_flatten_inputs = True
+    return model
+
+
+def unpack(model: SentenceTransformer) -> SentenceTransformer:
+    """Undo `pack`: the stock padded forward."""
+    model[0].model.set_attn_implementation("sdpa")
+    model[0].can_flatten_inputs = False
+    return model
+
+
+def merge_columns(columns: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """One packed batch out of several, so that all columns of a training step share one forward.
+
+    Returns None when the batches are padded or differ in their prompt, and each needs a forward of its own.
+    """
+    first = columns[0]
+    if any("cu_seq_lens_q" not in column for column in columns):
+        return None
+    if any(column.get("prompt_length") != first.get("prompt_length") for column in columns):
+        return None
+    merged = dict(first)
+    for key in ("input_ids", "position_ids"):
+        merged[key] = torch.cat([column[key] for column in columns], dim=1)
+    ends, texts = [first["cu_seq_lens_q"][:1]], 0
+    sequence_ids = []
+    for column in columns:
+        ends.append(column["cu_seq_lens_q"][1:] + ends[-1][-1])
+        sequence_ids.append(column["seq_idx"] + texts)
+        texts += len(column["cu_seq_lens_q"]) - 1
+    merged["seq_idx"] = torch.cat(sequence_ids, dim=1)
+    merged["cu_seq_lens_q"] = merged["cu_seq_lens_k"] = torch.cat(ends)
+    merged["max_length_q"] = merged["max_length_k"] = max(column["max_length_q"] for column in columns)
+    return merged
+
+
+def embed_columns(model: torch.nn.Module, columns: list[dict[str, Any]]) -> list[Tensor]:
+    """Sentence embeddings, one (batch, d) tensor per column, in a single forward where the columns are packed."""
+    merged = merge_columns(columns)
+    if merged is None:
+        return [model(column)["sentence_embedding"] for column in columns]
+    return list(model(merged)["sentence_embedding"].chunk(len(columns)))

@@ -1,0 +1,76 @@
+"""Hard negatives: the filters by hand, and the margin for negative scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from embedlab.data.dataset import Dataset, Triplet
+from embedlab.training.examples import contrastive_rows, number_rows
+from embedlab.training.mining import mine_hard_negatives, score_ceiling
+
+DATASET = Dataset(
+    name="by hand",
+    corpus={d: f"text of {d}" for d in ("pos", "parent", "close", "hard", "easy")},
+    queries={"q": "a query"},
+    qrels={"train": {"q": {"pos": 1}}},
+    triplets=(Triplet("expert query", "text of easy", "text of hard"),),
+    related={"pos": frozenset({"parent"})},
+)
+CANDIDATES = {"q": [("parent", 0.95), ("pos", 0.9), ("close", 0.88), ("hard", 0.6), ("easy", 0.1)]}
+SCORES = {("q", "pos"): 0.9}
+
+
+def test_filters_by_hand():
+    """parent is related, pos is the positive, close (0.88) lies above 0.95 * 0.9 = 0.855."""
+    negatives, report = mine_hard_negatives(DATASET, CANDIDATES, SCORES, per_pair=1)
+    assert negatives == {("q", "pos"): ("hard",)}
+    assert (report.is_related, report.is_positive, report.too_close) == (1, 1, 1)
+    assert (report.pairs, report.full) == (1, 1)
+
+
+def test_margin_of_one_lets_the_close_one_in():
+    negatives, _ = mine_hard_negatives(DATASET, CANDIDATES, SCORES, per_pair=2, relative_margin=1.0)
+    assert negatives["q", "pos"] == ("close", "hard")
+
+
+def test_rank_range_and_shortfall():
+    negatives, report = mine_hard_negatives(DATASET, CANDIDATES, SCORES, per_pair=3, skip_first=4)
+    assert negatives["q", "pos"] == ("easy",)
+    assert report.full == 0
+
+
+@pytest.mark.parametrize("score", [0.8, 0.01, 0.0, -0.01, -0.8])
+def test_ceiling_never_rises_above_the_positive(score):
+    """The usual `margin * score` is above the score when it is negative."""
+    ceiling = score_ceiling(np.float64(score), 0.95)
+    assert ceiling <= score
+    assert score_ceiling(np.float64(score), 1.0) == pytest.approx(score)
+
+
+def test_ceiling_by_hand():
+    assert score_ceiling(np.float64(0.8), 0.95) == pytest.approx(0.76)
+    assert score_ceiling(np.float64(-0.8), 0.95) == pytest.approx(-0.84)
+
+
+def test_rows_carry_mined_expert_and_random_negatives():
+    rows = contrastive_rows(DATASET, {("q", "pos"): ("hard",)}, hard_negatives=1)
+    assert rows == [("a query", "text of pos", "text of hard"), ("expert query", "text of easy", "text of hard")]
+    wide = contrastive_rows(DATASET, {("q", "pos"): ("hard",)}, hard_negatives=3)
+    assert all(len(row) == 5 and len(set(row)) == 5 for row in wide)
+    assert wide == contrastive_rows(DATASET, {("q", "pos"): ("hard",)}, hard_negatives=3)
+
+
+def test_rows_without_hard_negatives_are_pairs():
+    rows = contrastive_rows(DATASET, {("q", "pos"): ("hard",)}, hard_negatives=0)
+    assert rows == [("a query", "text of pos"), ("expert query", "text of easy")]
+    assert contrastive_rows(DATASET, use_triplets=False, hard_negatives=0) == rows[:1]
+
+
+def test_labels_are_equal_exactly_for_equal_texts():
+    rows = number_rows([("q1", "a", "b"), ("q2", "b", "c")])
+    assert rows.columns == ["query", "positive", "negative_1"]
+    assert rows.texts == ["q1", "a", "b", "q2", "c"]
+    first, second = rows.dataset["label"]
+    assert first[2] == second[1]
+    assert len({*first, *second}) == 5
