@@ -1,0 +1,187 @@
+"""Pairs, triplets and graded pairs in one JSONL, CSV, TSV or Parquet file.
+
+| columns | become |
+|---|---|
+| query, positive | a query and its relevant document |
+| … negative, negative_1, … | a document, and in training a triplet |
+| … score, all 0 or 1 | 0 says that the document is not relevant |
+| … score, other numbers from 0 to 1; or text1, text2, score | a graded pair for training |
+| … group | what must not be divided by the splits |
+| … split | train, dev or test; without it the splits are made by groups |
+
+Column names count without regard to case, and `ALIASES` gives the other names they may go by. Further columns become
+`fields` of the query. The same text is one query or one document, however often it occurs.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from embedlab.data import textio
+from embedlab.data.dataset import SPLITS, Dataset, GradedPair, Triplet
+from embedlab.data.splits import complete
+from embedlab.data.textio import Row
+from embedlab.errors import DataError
+
+ALIASES = {
+    "anchor": "query",
+    "question": "query",
+    "answer": "positive",
+    "document": "positive",
+    "sentence1": "text1",
+    "sentence2": "text2",
+}
+SPLIT_ALIASES = {"val": "dev", "valid": "dev", "validation": "dev"}
+RESERVED = ("query", "positive", "text1", "text2", "score", "group", "split", "metadata")
+
+_NEGATIVE = re.compile(r"negative(_\d+)?")
+
+logger = logging.getLogger(__name__)
+
+
+def load(location: str, *, name: str, split_by: str = "document") -> Dataset:
+    """The file as a dataset.
+
+    Raises:
+        DataError: with file, line and field of whatever is malformed.
+    """
+    path = Path(location).expanduser()
+    return from_rows(textio.read_rows(path), path, name=name, split_by=split_by)
+
+
+def source_fingerprint(location: str) -> str:
+    """Hash of the file."""
+    return textio.fingerprint([textio.existing(Path(location).expanduser())])
+
+
+def from_rows(rows: Iterable[Row], file: Path, *, name: str, split_by: str = "document") -> Dataset:
+    """A dataset from records with the columns described above; `file` is what errors point at."""
+    rows = [_canonical(row, file) for row in rows]
+    if all("text1" in row.values for row in rows):
+        return Dataset(name, {}, {}, {}, graded_pairs=_graded_pairs(rows, "text1", "text2", file), split_by=split_by)
+    if any(_score(row, file) not in (0, 1) for row in rows):
+        graded = _graded_pairs(rows, "query", "positive", file)
+        return Dataset(name, {}, {}, {}, graded_pairs=graded, split_by=split_by)
+    return _Gatherer(file, split_by).gather(rows).dataset(name)
+
+
+def _canonical(row: Row, file: Path) -> Row:
+    values: dict[str, object] = {}
+    for column, value in row.values.items():
+        key = str(column).strip().lower()
+        key = ALIASES.get(key, key)
+        if key in values:
+            remedy = "Keep one of them."
+            raise DataError(f"two columns mean '{key}'", remedy=remedy, file=file, line=row.line, field=str(column))
+        values[key] = value
+    return Row(row.line, values)
+
+
+def _graded_pairs(rows: list[Row], left: str, right: str, file: Path) -> tuple[GradedPair, ...]:
+    """The training rows; graded pairs serve training alone, so those of other splits are left out."""
+    if not all("score" in row.values for row in rows):
+        problem, remedy = "a graded pair without a score", "Give every row a score from 0 to 1."
+        line = next(row.line for row in rows if "score" not in row.values)
+        raise DataError(problem, remedy=remedy, file=file, line=line, field="score")
+    kept = [row for row in rows if _split(row, file) in ("", "train")]
+    if len(kept) < len(rows):
+        logger.info("%s: %d graded pairs outside the train split left out", file, len(rows) - len(kept))
+    return tuple(
+        GradedPair(textio.text_of(row, left, file), textio.text_of(row, right, file), _score(row, file)) for row in kept
+    )
+
+
+def _score(row: Row, file: Path) -> float:
+    """The score, from 0 to 1; 1 for a row without one."""
+    value = row.values.get("score")
+    if value is None or value == "":
+        return 1.0
+    try:
+        score = float(value)
+    except (TypeError, ValueError):
+        score = math.nan
+    if 0 <= score <= 1:
+        return score
+    remedy = "Divide the scores by the top of their scale, so that 1 means the same."
+    raise DataError(
+        f"score {value!r} is not a number from 0 to 1", remedy=remedy, file=file, line=row.line, field="score"
+    )
+
+
+def _split(row: Row, file: Path) -> str:
+    """Canonical split name; empty for a row without one."""
+    value = str(row.values.get("split") or "").strip().lower()
+    value = SPLIT_ALIASES.get(value, value)
+    if value in ("", *SPLITS):
+        return value
+    remedy = f"Use one of {', '.join(SPLITS)}."
+    raise DataError(f"unknown split '{value}'", remedy=remedy, file=file, line=row.line, field="split")
+
+
+@dataclass
+class _Gatherer:
+    """Numbers texts in order of appearance and keeps who answers whom, per split ("" when rows name none)."""
+
+    file: Path
+    split_by: str
+    documents: dict[str, str] = field(default_factory=dict)  # text -> id
+    queries: dict[str, str] = field(default_factory=dict)  # text -> id
+    qrels: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    negatives: list[tuple[str, Triplet]] = field(default_factory=list)  # query id, triplet
+    groups: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def gather(self, rows: list[Row]) -> _Gatherer:
+        """Take in every row; a file either names the split of all of them or of none."""
+        named = any(_split(row, self.file) for row in rows)
+        for row in rows:
+            split = _split(row, self.file)
+            if named and not split:
+                remedy = "Name it in every row or in none."
+                raise DataError("no split", remedy=remedy, file=self.file, line=row.line, field="split")
+            self._add(row, split)
+        if not any(self.qrels.values()):
+            raise DataError("no positives: every score is 0", remedy="Score relevant pairs 1.", file=self.file)
+        return self
+
+    def dataset(self, name: str) -> Dataset:
+        """The dataset with all three splits."""
+        corpus = {document: text for text, document in self.documents.items()}
+        queries = {query: text for text, query in self.queries.items()}
+        # Rows without a split start as one; `complete` cuts the others from it.
+        judged = {split or "train": part for split, part in self.qrels.items()}
+        qrels, groups = complete(judged, queries, corpus, split_by=self.split_by, given=self.groups)
+        return Dataset(
+            name=name,
+            corpus=corpus,
+            queries={query: queries[query] for part in qrels.values() for query in part},
+            qrels=qrels,
+            triplets=tuple(triplet for query, triplet in self.negatives if query in qrels["train"]),
+            groups=groups,
+            fields={query: values for query, values in self.fields.items() if values},
+            split_by=self.split_by,
+        )
+
+    def _add(self, row: Row, split: str) -> None:
+        text, positive = (textio.text_of(row, column, self.file) for column in ("query", "positive"))
+        document = self.documents.setdefault(positive, f"d{len(self.documents)}")
+        query = self.queries.setdefault(text, f"q{len(self.queries)}")
+        if _score(row, self.file) == 0:
+            return
+        self.qrels.setdefault(split, {}).setdefault(query, {})[document] = 1
+        self.fields.setdefault(query, {}).update(self._metadata(row))
+        if row.values.get("group") not in (None, ""):
+            self.groups[query] = textio.id_of(row, "group", self.file)
+        for column in filter(_NEGATIVE.fullmatch, row.values):
+            if row.values[column] not in (None, ""):
+                negative = textio.text_of(row, column, self.file)
+                self.documents.setdefault(negative, f"d{len(self.documents)}")
+                self.negatives.append((query, Triplet(text, positive, negative)))
+
+    def _metadata(self, row: Row) -> dict[str, str]:
+        return textio.metadata_of(row, (*RESERVED, *filter(_NEGATIVE.fullmatch, row.values)))

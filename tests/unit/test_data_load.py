@@ -1,0 +1,78 @@
+"""Specs: what is understood, and what the nearest valid name is when it is not."""
+
+import json
+import warnings
+
+import pytest
+
+from embedlab.data.load import Spec, load_dataset, parse_spec, source_fingerprint
+from embedlab.errors import DataError, ParameterError
+
+
+@pytest.mark.parametrize(
+    ("spec", "parsed"),
+    [
+        ("icd10cm", Spec("icd10cm")),
+        ("icd10cm:small:terms", Spec("icd10cm", "small:terms")),
+        ("beir:a/b c", Spec("beir", "a/b c")),
+        ("pairs:x.csv?split_by=query&repair=true", Spec("pairs", "x.csv", {"split_by": "query", "repair": "true"})),
+        ("hf:org/name:config", Spec("hf", "org/name:config")),
+    ],
+)
+def test_specs(spec, parsed):
+    assert parse_spec(spec) == parsed
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem", "remedy"),
+    [
+        ("icd10", "unknown dataset 'icd10'", "'icd10cm'"),
+        ("Pairs:x.csv", "unknown dataset", "'pairs'"),
+        ("bier:folder", "unknown dataset", "'beir'"),
+        ("data/x.jsonl", "unknown dataset", "pairs:FILE"),
+        ("", "unknown dataset ''", "icd10cm, pydocs"),
+        ("beir", "names no place", "beir:WHERE"),
+        ("pairs:", "names no place", "pairs:WHERE"),
+        ("pairs:x.csv?splitby=query", "no option 'splitby'", "'split_by'"),
+        ("pairs:x.csv?repair", "'' is no value of repair", "true or false"),
+        ("icd10cm?split_by=query", "no option 'split_by'", "repair"),
+    ],
+)
+def test_bad_specs(spec, problem, remedy):
+    for call in (load_dataset, source_fingerprint):
+        with pytest.raises(DataError, match=problem) as caught:
+            call(spec)
+        assert remedy in caught.value.remedy
+        assert caught.value.field == "dataset"
+
+
+def pairs_spec(tmp_path, count):
+    records = [{"query": f"question {i}", "positive": f"answer {i}"} for i in range(count)]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    return f"pairs:{tmp_path / 'x.jsonl'}"
+
+
+def test_few_pairs_warn_with_the_number_and_the_reason(tmp_path):
+    with pytest.warns(UserWarning, match=r"150 training pairs. Below about 3,000 .* negatives"):
+        load_dataset(pairs_spec(tmp_path, 200))
+
+
+def test_enough_pairs_do_not_warn_even_when_capped(tmp_path):
+    """The cap is the caller's own wish; the warning is about the data."""
+    with warnings.catch_warnings(action="error"):
+        dataset = load_dataset(pairs_spec(tmp_path, 4_000), max_examples=10)
+    assert {split: len(part) for split, part in dataset.qrels.items()} == {"train": 10, "dev": 400, "test": 600}
+
+
+@pytest.mark.filterwarnings("ignore:.*training pairs")
+def test_impossible_cap(tmp_path):
+    with pytest.raises(ParameterError) as caught:
+        load_dataset(pairs_spec(tmp_path, 20), max_examples=0)
+    assert caught.value.field == "max_examples"
+
+
+@pytest.mark.filterwarnings("ignore:.*training pairs")
+def test_the_name_is_the_spec(tmp_path):
+    spec = pairs_spec(tmp_path, 20)
+    assert load_dataset(f"{spec}?split_by=query").name == f"{spec}?split_by=query"
+    assert load_dataset(f"{spec}?split_by=query").split_by == "query"
