@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tomllib
@@ -57,10 +58,16 @@ def test_local_version_suffix_does_not_matter():
 
 
 def test_check_needs_neither_pip_nor_network():
-    code = (
-        "import sys; sys.argv = ['bootstrap.py', '--check']; sys.path.insert(0, 'tools'); import bootstrap\n"
-        "try: bootstrap.main()\nexcept SystemExit as end: print(end.code, sorted({'pip', 'socket', 'ssl'} & set(sys.modules)))"
-    )
+    code = """
+import sys
+sys.argv = ["bootstrap.py", "--check"]
+sys.path.insert(0, "tools")
+import bootstrap
+try:
+    bootstrap.main()
+except SystemExit as end:
+    print(end.code, sorted({"pip", "ssl", "urllib.request"} & set(sys.modules)))
+"""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0 []"
 
@@ -79,8 +86,6 @@ def test_half_built_environment_is_not_usable(tmp_path):
     "requires, cuda", [(["nvidia-cublas==13; platform_system=='Linux'"], True), (["sympy"], False)]
 )
 def test_cuda_build_is_recognised(monkeypatch, requires, cuda):
-    import json
-
     report = json.dumps({"install": [{"metadata": {"requires_dist": ["filelock", *requires]}}]})
     answer = subprocess.CompletedProcess([], 0, stdout=report, stderr="")
     monkeypatch.setattr(bootstrap.subprocess, "run", lambda *args, **kwargs: answer)
