@@ -65,3 +65,9 @@ def executed_notebooks_dir() -> Path:
 def cache_dir() -> Path:
     """Embeddings and other things that can be computed again; `EMBEDLAB_CACHE` moves it."""
     return Path(os.environ.get("EMBEDLAB_CACHE", project_root() / ".cache"))
+
+
+def shown(path: Path) -> str:
+    """A path as people read it: from the project's root where it lies inside."""
+    root = project_root()
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)

@@ -68,3 +68,22 @@ def _dimension_axis(axes: Axes, dims: Sequence[int]) -> None:
     axes.set_xticks(dims, [str(dim) for dim in dims])
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
+
+
+def learning_curve(history: Sequence[Mapping[str, float]]) -> tuple[Figure, pd.DataFrame]:
+    """Is it learning, and when was it best on dev? Training loss on the left axis, dev nDCG@10 on the right."""
+    table = pd.DataFrame(history)
+    figure, axes = new_axes("When was it best?", "training step", "training loss")
+    _line(axes, table, "loss", COLOURS[0], "training loss")
+    right = axes.twinx()
+    right.set_ylabel("nDCG@10 (dev)")
+    right.spines["top"].set_visible(False)
+    _line(right, table, "dev", COLOURS[1], "dev nDCG@10", marker="o")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure, table
+
+
+def _line(axes: Axes, table: pd.DataFrame, column: str, colour: str, label: str, **style: str) -> None:
+    if column in table:
+        known = table.dropna(subset=[column])
+        axes.plot(known["step"], known[column], color=colour, label=label, **style)

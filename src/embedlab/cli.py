@@ -1,0 +1,143 @@
+"""The command line: `embedlab run 00_quickstart`, `embedlab table`, `embedlab doctor`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from embedlab import __version__, paths
+from embedlab.errors import EmbedlabError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+out, err = Console(), Console(stderr=True)
+
+FAILED, BAD_INPUT, CANCELLED = 1, 2, 130
+
+
+@app.command()
+def run(
+    notebook: Annotated[str, typer.Argument(help="a path, a stem (00_quickstart) or a number (00)")],
+    parameter: Annotated[list[str] | None, typer.Option("-p", help="name=value, as often as needed")] = None,
+    output_dir: Annotated[str, typer.Option(help="where runs are kept; results/runs when not given")] = "",
+    force: Annotated[bool, typer.Option("--force", help="run again although it is finished")] = False,
+    html: Annotated[bool, typer.Option("--html", help="keep an HTML copy of the executed notebook")] = False,
+    timeout: Annotated[float | None, typer.Option(help="end the run after so many minutes")] = None,
+) -> None:
+    """Execute a notebook as a run, unless that run is finished already."""
+    from embedlab.experiments import execute, notebooks, tables
+
+    path = notebooks.find_notebook(notebook)
+    values = notebooks.parse_values(notebooks.parameters(path), _pairs(parameter or []))
+    seconds = timeout * 60 if timeout else None
+    outcome = execute.run_notebook(path, values, output_dir=output_dir, force=force, html=html, timeout_s=seconds)
+    if outcome.record is None:
+        err.print(f"[red]{outcome.run_id} failed: {outcome.cause}[/red]")
+        err.print(escape(outcome.detail), highlight=False)
+        err.print(f"What it left: {paths.shown(outcome.folder / 'attempts')}", highlight=False)
+        raise typer.Exit(CANCELLED if outcome.cause == "cancelled" else FAILED)
+    _show_outcome(outcome)
+    if not output_dir:
+        tables.rebuild_runs_csv()
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    for text in texts:
+        if "=" not in text:
+            raise EmbedlabError(f"{text!r} is no name=value", remedy="Write -p name=value", field="-p")
+    return dict(text.split("=", 1) for text in texts)
+
+
+def _show_outcome(outcome: object) -> None:
+    from embedlab.experiments.runs import HEADLINE
+    from embedlab.experiments.tables import headline
+
+    record = outcome.record
+    state = "finished before, nothing to do (--force runs it again)" if outcome.skipped else "finished"
+    _print_frame(headline(record.metrics, HEADLINE), f"{record.run_id}: {state}")
+    for row in record.metrics:
+        if row.metric == "ndcg@10" and " - " in row.model:
+            verdict = "excludes" if row.ci_low > 0 or row.ci_high < 0 else "includes"
+            interval = f"[{row.ci_low:+.3f}, {row.ci_high:+.3f}]"
+            out.print(f"{row.model}: {row.value:+.3f} ndcg@10, 95 % interval {interval} {verdict} 0", markup=False)
+    for file in sorted(outcome.folder.iterdir()):
+        if file.suffix in (".json", ".ipynb", ".html", ".png") or file.name == "model":
+            out.print(f"  {paths.shown(file)}", highlight=False)
+
+
+def _print_frame(frame: object, title: str) -> None:
+    table = Table(*map(str, frame.columns), title=title, title_justify="left")
+    for row in frame.astype(str).itertuples(index=False):
+        table.add_row(*map(escape, row))
+    out.print(table)
+
+
+@app.command()
+def params(notebook: Annotated[str, typer.Argument(help="a path, a stem or a number")]) -> None:
+    """List a notebook's parameters with types, defaults and meaning."""
+    from embedlab.experiments import notebooks
+
+    path = notebooks.find_notebook(notebook)
+    table = Table("name", "type", "default", "meaning", title=path.stem, title_justify="left")
+    for parameter in notebooks.parameters(path):
+        table.add_row(parameter.name, escape(parameter.type_name), escape(repr(parameter.default)), parameter.help)
+    out.print(table)
+
+
+@app.command()
+def table(
+    where: Annotated[list[str] | None, typer.Option("--filter", help="column=value, as often as needed")] = None,
+    metric: Annotated[str, typer.Option(help="the metric to show; empty shows all")] = "ndcg@10",
+    sort: Annotated[str, typer.Option(help="column to sort by, largest first")] = "value",
+    format: Annotated[str, typer.Option(help="table, csv or md")] = "table",
+) -> None:
+    """Show what all runs found, rebuilt from their records (experiments/runs.csv is rewritten too)."""
+    from embedlab.experiments import tables
+
+    frame = tables.runs_frame(tables.all_records())
+    tables.rebuild_runs_csv()
+    filters = [*(where or []), *([f"metric={metric}"] if metric else [])]
+    chosen = tables.select(frame, filters, sort)
+    if format == "table":
+        _print_frame(chosen[["run_id", *tables.METRIC_COLUMNS]].round(4), f"{len(chosen)} rows")
+    else:
+        typer.echo(chosen.to_csv(index=False) if format == "csv" else tables.markdown(chosen))
+    for warning in tables.mixtures(chosen) if len(chosen) else ():
+        err.print(f"[yellow]{escape(warning)}[/yellow]")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, what is missing and how to get it."""
+    from embedlab.experiments.doctor import checks
+
+    found = checks()
+    table = Table("", "what", "found", "what to do", title="embedlab doctor", title_justify="left")
+    for check in found:
+        mark = {True: "[green]ok[/green]", False: "[red]missing[/red]", None: ""}[check.ok]
+        table.add_row(mark, check.name, escape(check.found), check.remedy)
+    out.print(table)
+    if any(check.ok is False for check in found):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def main() -> None:
+    """Entry point: an error that a person can mend is one line, not a traceback."""
+    try:
+        app()
+    except EmbedlabError as error:
+        err.print(f"[red]{escape(str(error))}[/red]", highlight=False, soft_wrap=True)
+        raise SystemExit(BAD_INPUT) from None
+
+
+if __name__ == "__main__":
+    main()

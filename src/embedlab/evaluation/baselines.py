@@ -1,0 +1,147 @@
+"""Rankings to beat: BM25, and BM25 fused with a model's ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedlab import progress
+from embedlab.errors import DataError, ParameterError
+from embedlab.evaluation.search import ABSENT, Ranking, require_depth
+
+if TYPE_CHECKING:
+    import bm25s
+
+
+def bm25_ranking(
+    corpus: Mapping[str, str], queries: Mapping[str, str], k: int, *, k1: float = 1.5, b: float = 0.75
+) -> Ranking:
+    """Rank with BM25 in Lucene's form: English stop words removed, Snowball stemmer, words of two letters or more.
+
+    Only documents that share a stemmed word with the query are found, so a ranking may be shorter than k. Equal scores
+    are ordered by place in the corpus. The defaults are bm25s's own and were not tuned on any test split.
+    Robertson & Zaragoza, The Probabilistic Relevance Framework, 2009; Lù, BM25S, 2024.
+
+    Args:
+        corpus: document id -> text.
+        queries: query id -> text.
+        k: documents per query.
+        k1: how slowly repeated words stop counting.
+        b: how much long documents are held back, from 0 to 1.
+
+    Raises:
+        DataError: when no document holds a word.
+        ParameterError: when k is below 1.
+    """
+    require_depth(k)
+    index = _bm25_index(list(corpus.values()), k1, b)
+    depth = min(k, len(corpus))
+    indices = np.full((len(queries), depth), ABSENT, dtype=np.int64)
+    scores = np.full((len(queries), depth), -np.inf, dtype=np.float32)
+    for row, words in enumerate(progress.track(_words(list(queries.values())), "bm25")):
+        known = index.get_tokens_ids(words)
+        found, found_scores = _best_matches(index.get_scores_from_ids(known), depth) if known else ((), ())
+        indices[row, : len(found)], scores[row, : len(found)] = found, found_scores
+    return Ranking(tuple(queries), tuple(corpus), indices, scores)
+
+
+def fuse_rrf(rankings: Sequence[Ranking], k: int, c: float = 60) -> Ranking:
+    """Reciprocal rank fusion: every ranking gives its document at rank r (from 1) the score 1 / (c + r).
+
+    Needs no scores to be comparable. Cormack, Clarke & Büttcher, SIGIR 2009, whose c = 60 is kept.
+
+    Raises:
+        DataError: when the rankings are not of the same queries and corpus, in the same order.
+    """
+    contributions = [np.broadcast_to(1 / (c + np.arange(1, r.depth + 1)), r.indices.shape) for r in rankings]
+    return _fuse(rankings, contributions, k)
+
+
+def fuse_scores(a: Ranking, b: Ranking, weight: float, *, k: int | None = None) -> Ranking:
+    """Convex combination of scores: weight * a + (1 - weight) * b, each first scaled to [0, 1] per query.
+
+    Min-max scaling over the documents found; a document that one ranking did not find gets 0 from it, and where all its
+    scores are equal they become 1. Bruch, Gai & Ingber, An Analysis of Fusion Functions for Hybrid Retrieval, TOIS
+    2023. Choose `weight` on dev.
+
+    Args:
+        a, b: rankings of the same queries and corpus.
+        weight: share of `a`, from 0 to 1.
+        k: documents per query; as many as the deeper ranking when not given.
+
+    Raises:
+        DataError: when the rankings are not of the same queries and corpus, in the same order.
+        ParameterError: when `weight` lies outside 0 to 1.
+    """
+    if not 0 <= weight <= 1:
+        raise ParameterError(f"The weight is {weight}", remedy="Choose one from 0 to 1", field="weight")
+    depth = max(a.depth, b.depth) if k is None else k
+    return _fuse([a, b], [weight * _min_max(a.scores), (1 - weight) * _min_max(b.scores)], depth)
+
+
+def _bm25_index(texts: list[str], k1: float, b: float) -> bm25s.BM25:
+    import bm25s
+
+    words = _words(texts)
+    if not any(words):
+        raise DataError("No document holds a word", remedy="Check the corpus for empty or purely symbolic texts")
+    index = bm25s.BM25(k1=k1, b=b, method="lucene")
+    index.index(words, show_progress=False)
+    return index
+
+
+def _words(texts: list[str]) -> list[list[str]]:
+    import bm25s
+    import Stemmer
+
+    return bm25s.tokenize(
+        texts, stopwords="en", stemmer=Stemmer.Stemmer("english"), return_ids=False, show_progress=False
+    )
+
+
+def _best_matches(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Up to k documents with a score above 0 and those scores, best first, of one query's scores (N,)."""
+    matches = np.flatnonzero(scores > 0)
+    best = matches[np.argsort(-scores[matches], kind="stable")[:k]]
+    return best, scores[best]
+
+
+def _min_max(scores: np.ndarray) -> np.ndarray:
+    """Scores (Q, k) scaled to [0, 1] per query in float64; places that hold no document stay -inf."""
+    present = np.isfinite(scores)
+    low = np.where(present, scores, np.inf).min(1, keepdims=True, initial=np.inf)
+    span = scores.max(1, keepdims=True, initial=-np.inf).astype(np.float64) - low
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scaled = np.where(span > 0, (scores - low) / span, 1.0)
+    return np.where(present, scaled, -np.inf)
+
+
+def _fuse(rankings: Sequence[Ranking], contributions: Sequence[np.ndarray], k: int) -> Ranking:
+    """Sum the contributions (Q, k_i) of every ranking by document and keep the k best; ties by place in the corpus."""
+    require_depth(k)
+    if len({(ranking.query_ids, ranking.corpus_ids) for ranking in rankings}) != 1:
+        raise DataError("The rankings differ in queries or corpus", remedy="Fuse rankings of one split of one dataset")
+    first = rankings[0]
+    width, queries = len(first.corpus_ids), len(first.query_ids)
+    present = [r.indices != ABSENT for r in rankings]
+    rows = np.arange(queries)[:, None]
+    keys = np.concatenate([(rows * width + r.indices)[p] for r, p in zip(rankings, present, strict=True)])
+    parts = np.concatenate([c[p] for c, p in zip(contributions, present, strict=True)])
+    unique, inverse = np.unique(keys, return_inverse=True)
+    totals = np.bincount(inverse, weights=parts, minlength=len(unique)).astype(np.float32)
+    return _ranked(first, unique // max(width, 1), unique % max(width, 1), totals, min(k, width))
+
+
+def _ranked(like: Ranking, rows: np.ndarray, documents: np.ndarray, scores: np.ndarray, k: int) -> Ranking:
+    """The k best of scored (row, document) entries, all (E,), as a ranking of the queries and corpus of `like`."""
+    order = np.lexsort((documents, -scores, rows))
+    rows, documents, scores = rows[order], documents[order], scores[order]
+    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    kept = rank < k
+    indices = np.full((len(like.query_ids), k), ABSENT, dtype=np.int64)
+    all_scores = np.full((len(like.query_ids), k), -np.inf, dtype=np.float32)
+    indices[rows[kept], rank[kept]] = documents[kept]
+    all_scores[rows[kept], rank[kept]] = scores[kept]
+    return Ranking(like.query_ids, like.corpus_ids, indices, all_scores)

@@ -1,0 +1,191 @@
+"""How sure a mean over queries is, and whether one system really beats another.
+
+Queries are the unit of chance throughout: every interval and test answers "what if other queries had been drawn?". It
+does not cover the chance in training; report several seeds for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from embedlab.errors import DataError
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its confidence interval.
+
+    Attributes:
+        mean: over the n values that are not NaN; NaN when there is none.
+        low, high: the interval's ends; NaN with fewer than two values, which say nothing about spread.
+        n: values used.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """What the same queries say about system `a` against system `b`.
+
+    Attributes:
+        mean: mean of a - b.
+        low, high: confidence interval of that mean.
+        relative: mean / mean of b; NaN when b's mean is 0.
+        p_value: two-sided, of the paired randomisation test.
+        n: queries with a value from both systems.
+        wins, ties, losses: queries on which a is better than, equal to, worse than b.
+    """
+
+    mean: float
+    low: float
+    high: float
+    relative: float
+    p_value: float
+    n: int
+    wins: int
+    ties: int
+    losses: int
+
+
+def bootstrap_ci(values: np.ndarray, *, level: float = 0.95, samples: int = 2000, seed: int = 0) -> Interval:
+    """Mean of `values` (Q,) with a percentile bootstrap interval over queries; NaN values are left out.
+
+    Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
+    """
+    from scipy import stats
+
+    kept = _known(values)
+    if len(kept) < 2:
+        return Interval(float(kept[0]) if len(kept) else NAN, NAN, NAN, len(kept))
+    result = stats.bootstrap(
+        (kept,),
+        np.mean,
+        n_resamples=samples,
+        batch=_batch(len(kept)),
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = result.confidence_interval
+    return Interval(float(kept.mean()), float(low), float(high), len(kept))
+
+
+def randomisation_p(differences: np.ndarray, *, samples: int = 9999, seed: int = 0) -> float:
+    """Two-sided p of the paired randomisation test on per-query differences (Q,); NaN with fewer than two.
+
+    Under the null the sign of each difference is a coin flip. Exact (all 2^Q sign patterns) where that is at most
+    `samples`, else `samples` random ones. Smucker, Allan & Carterette, CIKM 2007.
+    """
+    from scipy import stats
+
+    kept = _known(differences)
+    if len(kept) < 2:
+        return NAN
+    result = stats.permutation_test(
+        (kept,),
+        lambda flipped, axis: flipped.mean(axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=samples,
+        batch=_batch(len(kept)),
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)
+
+
+def paired_difference(
+    a: np.ndarray, b: np.ndarray, *, level: float = 0.95, samples: int = 2000, seed: int = 0
+) -> PairedDifference:
+    """Compare two systems on the same queries: `a` and `b` are (Q,) in the same query order.
+
+    A query with NaN from either system is left out. The interval is bootstrapped over the differences, the p-value is
+    `randomisation_p`'s. Swapping a and b changes the signs and nothing else (except `relative`).
+
+    Raises:
+        DataError: when the two do not have one value per query.
+    """
+    differences = _differences(a, b)
+    interval = bootstrap_ci(differences, level=level, samples=samples, seed=seed)
+    base = float(np.asarray(b, dtype=float)[~np.isnan(differences)].mean()) if interval.n else NAN
+    return PairedDifference(
+        interval.mean,
+        interval.low,
+        interval.high,
+        interval.mean / base if base else NAN,
+        randomisation_p(differences, seed=seed),
+        interval.n,
+        int((differences > 0).sum()),
+        int((differences == 0).sum()),
+        int((differences < 0).sum()),
+    )
+
+
+def paired_t_test(a: np.ndarray, b: np.ndarray) -> float:
+    """Two-sided p of Student's paired t-test (Q,), (Q,); NaN with fewer than two pairs.
+
+    Where all differences are equal, and t is not defined, it is 1 if they are 0 and 0 if they are not.
+    """
+    from scipy import stats
+
+    differences = _known(_differences(a, b))
+    if len(differences) < 2:
+        return NAN
+    if np.ptp(differences) == 0:
+        return float(differences[0] == 0)
+    return float(stats.ttest_1samp(differences, 0.0).pvalue)
+
+
+def minimum_detectable_effect(differences: np.ndarray, *, power: float = 0.8, alpha: float = 0.05) -> float:
+    """The smallest true mean difference that as many queries would show with probability `power`.
+
+    (z[1 - alpha/2] + z[power]) * sd / sqrt(n), the normal approximation; NaN with fewer than two differences. A gain
+    below it that is "not significant" was never likely to be seen: the test set is too small to say.
+    """
+    from scipy.stats import norm
+
+    kept = _known(differences)
+    if len(kept) < 2:
+        return NAN
+    return float((norm.ppf(1 - alpha / 2) + norm.ppf(power)) * kept.std(ddof=1) / np.sqrt(len(kept)))
+
+
+def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Adjust p-values (m,) for m comparisons so that the chance of any false alarm stays below the level.
+
+    Holm's step-down: the i-th smallest of m is multiplied by m - i + 1, never falls below a smaller one's, and stops
+    at 1. NaN stays NaN and does not count as a comparison. Holm, Scandinavian Journal of Statistics 1979.
+    """
+    p_values = np.asarray(p_values, dtype=float)
+    adjusted = np.full(p_values.shape, NAN)
+    known = np.flatnonzero(~np.isnan(p_values))
+    order = known[p_values[known].argsort(kind="stable")]
+    steps = p_values[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted
+
+
+def _differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if a.shape != b.shape or a.ndim != 1:
+        problem = f"The systems have values of shape {a.shape} and {b.shape}"
+        raise DataError(problem, remedy="Give one value per query from both, in the same order")
+    return a - b
+
+
+def _known(values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, dtype=float)
+    return values[~np.isnan(values)]
+
+
+def _batch(n: int) -> int:
+    """Resamples drawn at a time, so that the resampled values take about 8 MB."""
+    return max(1, 1_000_000 // n)

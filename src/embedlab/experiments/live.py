@@ -1,0 +1,100 @@
+"""What a person sees while a run is on: a moving bar on a terminal, plain lines on a pipe."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+PLAIN_EVERY_S = 5.0  # between two lines of the same stage
+PLAIN_STAGE_S = 1.0  # between two lines at all, so that stages of a moment do not flood a log
+NUMBERS = ("loss", "dev")
+
+
+class ProgressFile:
+    """Reads the reports of `embedlab.progress` as they are appended; a half-written line waits for its rest."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._position, self._rest = path, 0, ""
+
+    def news(self) -> list[dict[str, Any]]:
+        """Reports since the last call."""
+        if not self.path.exists():
+            return []
+        with open(self.path, encoding="utf-8") as file:
+            file.seek(self._position)
+            text = self._rest + file.read()
+            self._position = file.tell()
+        *lines, self._rest = text.split("\n")
+        return [json.loads(line) for line in lines if line]
+
+
+class LiveView:
+    """Shows stage, step, rate and time left of one run.
+
+    Args:
+        title: what stands before every line, e.g. the notebook.
+        console: where to; standard error by default.
+    """
+
+    def __init__(self, title: str, console: Console | None = None) -> None:
+        self.title = title
+        self.console = console or Console(file=sys.stderr)
+        self._bar = self._new_bar() if self.console.is_terminal else None
+        self._task: Any = None
+        self._stage, self._stage_began, self._first_step, self._printed = "", 0.0, 0, 0.0
+
+    def _new_bar(self) -> Progress:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[numbers]}"))
+        return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console, transient=True)
+
+    def __enter__(self) -> LiveView:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def show(self, report: dict[str, Any]) -> None:
+        """Take in one report."""
+        if new_stage := report["stage"] != self._stage:
+            self._stage, self._stage_began, self._first_step = report["stage"], report["time"], report["step"]
+        numbers = self._numbers(report)
+        if self._bar:
+            self._move_bar(report, numbers, new_stage)
+        elif time.monotonic() - self._printed >= (PLAIN_STAGE_S if new_stage else PLAIN_EVERY_S):
+            self._printed = time.monotonic()
+            self.console.print(f"{self.title} · {report['stage']} {numbers}".rstrip(), highlight=False, markup=False)
+
+    def _move_bar(self, report: dict[str, Any], numbers: str, new_stage: bool) -> None:
+        if new_stage and self._task is not None:
+            self._bar.remove_task(self._task)
+        text = f"{self.title} · {report['stage']}"
+        if new_stage or self._task is None:
+            self._task = self._bar.add_task(text, total=report["total"], numbers=numbers)
+        self._bar.update(self._task, completed=report["step"], total=report["total"], numbers=numbers)
+
+    def _numbers(self, report: dict[str, Any]) -> str:
+        """step/total, rate, time left and the numbers worth a glance."""
+        parts = []
+        if report["total"]:
+            parts.append(f"{report['step']}/{report['total']}")
+            seconds, done = report["time"] - self._stage_began, report["step"] - self._first_step
+            if done > 0 and seconds > 0:
+                left = (report["total"] - report["step"]) * seconds / done
+                parts.append(f"{done / seconds:.2g}/s, {left:.0f} s left")
+        parts += [f"{name} {report[name]:.4g}" for name in NUMBERS if isinstance(report.get(name), int | float)]
+        parts += [f"{name} {float(report[name]):.4g}" for name in NUMBERS if _is_number(report.get(name))]
+        return ", ".join(parts)
+
+
+def _is_number(value: Any) -> bool:
+    """The Trainer logs some numbers as text."""
+    return isinstance(value, str) and value.replace(".", "", 1).replace("e-", "", 1).isdigit()

@@ -1,0 +1,129 @@
+"""Tables, always rebuilt from records and never appended to, so that parallel writers cannot race."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from embedlab import paths
+from embedlab.errors import ParameterError
+from embedlab.experiments import records
+from embedlab.experiments.records import MetricRow, Record
+
+# What else a difference between two rows may be due to.
+ENVIRONMENT = ("python", "torch", "transformers", "sentence-transformers")
+RUN_COLUMNS = ("run_id", "notebook", "seed", "commit", "dirty", "environment", "cpu")
+METRIC_COLUMNS = ("task", "split", "model", "dim", "metric", "value", "ci_low", "ci_high", "n")
+
+
+def all_records(folder: Path | None = None) -> Iterator[Record]:
+    """Every committed record in order of its id; damaged ones are set aside with a message."""
+    folder = folder or paths.runs_dir()
+    for run_folder in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if run_folder.is_dir() and (record := records.read_or_quarantine(run_folder)):
+            yield record
+
+
+def rows_of(record: Record) -> list[dict[str, object]]:
+    """One row per metric of a record: the run, its parameters as `p.name`, the metric."""
+    environment = " ".join(f"{name} {record.versions.get(name, '?')}" for name in ENVIRONMENT)
+    run = {
+        "run_id": record.run_id,
+        "notebook": record.notebook,
+        "seed": record.parameters.get("seed"),
+        "commit": record.commit,
+        "dirty": record.dirty,
+        "environment": environment,
+        "cpu": record.hardware.get("cpu"),
+    }
+    parameters = {f"p.{name}": _flat(value) for name, value in record.parameters.items() if name != "seed"}
+    return [{**run, **row.model_dump(), **parameters} for row in record.metrics]
+
+
+def _flat(value: object) -> object:
+    return " ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def runs_frame(run_records: Iterable[Record]) -> pd.DataFrame:
+    """All metric rows of the records, the fixed columns first."""
+    frame = pd.DataFrame([row for record in run_records for row in rows_of(record)])
+    first = [*RUN_COLUMNS, *METRIC_COLUMNS]
+    return frame.reindex(columns=[*first, *sorted(set(frame.columns) - set(first))])
+
+
+def rebuild_runs_csv() -> Path:
+    """Write experiments/runs.csv anew from all records; replaced in one step."""
+    path = paths.runs_csv()
+    scratch = path.with_suffix(".csv.tmp")
+    runs_frame(all_records()).to_csv(scratch, index=False, lineterminator="\n")
+    scratch.replace(path)
+    return path
+
+
+def mixtures(frame: pd.DataFrame) -> list[str]:
+    """What makes the rows hard to compare: other environments, code versions or machines among them."""
+    found = []
+    for column, what in (("environment", "environments"), ("commit", "code versions"), ("cpu", "processors")):
+        values = frame.drop_duplicates("run_id")[column].fillna("unknown").unique()
+        if len(values) > 1:
+            found.append(f"these runs mix {len(values)} {what}: {'; '.join(map(str, values))}")
+    if frame["dirty"].fillna(False).any():
+        found.append("some of these runs were made from a working tree with uncommitted changes")
+    return found
+
+
+def headline(rows: Sequence[MetricRow], metrics: Sequence[str]) -> pd.DataFrame:
+    """Model (and dimension) x metric, each cell `value [low, high]`, in the order the rows were noted."""
+    frame = pd.DataFrame([row.model_dump() for row in rows if row.metric in metrics])
+    if frame.empty:
+        return pd.DataFrame(columns=list(metrics))
+    frame["cell"] = [_cell(*numbers) for numbers in zip(frame["value"], frame["ci_low"], frame["ci_high"], strict=True)]
+    frame["dim"] = [f"{dim:.0f}" if pd.notna(dim) else "" for dim in frame["dim"]]
+    wide = frame.pivot_table(index=["model", "dim"], columns="metric", values="cell", aggfunc="first", sort=False)
+    return wide.reindex(columns=[metric for metric in metrics if metric in wide]).fillna("").reset_index()
+
+
+def _cell(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None or pd.isna(value):
+        return "missing"
+    return f"{value:.3f}" if low is None or pd.isna(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def select(frame: pd.DataFrame, filters: Sequence[str], sort: str | None) -> pd.DataFrame:
+    """Rows where every `column=value` holds, sorted by a column, largest first.
+
+    Raises:
+        ParameterError: a column that is not there.
+    """
+    for item in filters:
+        column, _, value = item.partition("=")
+        frame = frame[_column(frame, column).astype(str) == value]
+    if sort:
+        frame = frame.loc[_column(frame, sort).sort_values(ascending=False).index]
+    return frame
+
+
+def _column(frame: pd.DataFrame, name: str) -> pd.Series:
+    for candidate in (name, f"p.{name}"):
+        if candidate in frame:
+            return frame[candidate]
+    raise ParameterError(f"there is no column {name!r}", remedy=f"Columns are {', '.join(frame.columns)}", field=name)
+
+
+def write_table(frame: pd.DataFrame, name: str) -> Path:
+    """Write results/tables/NAME.csv and NAME.md; returns the CSV's path."""
+    folder = paths.tables_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    (folder / f"{name}.md").write_text(markdown(frame) + "\n", encoding="utf-8")
+    return folder / f"{name}.csv"
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A GitHub table; text cells to the left, numbers to the right, missing values empty."""
+    numeric = [pd.api.types.is_numeric_dtype(frame[column]) for column in frame]
+    lines = [[str(column) for column in frame], ["---:" if right else "---" for right in numeric]]
+    lines += [["" if pd.isna(cell) else str(cell) for cell in row] for row in frame.itertuples(index=False)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,93 @@
+"""Parameters of a notebook: flat, typed, checked before anything is computed."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from embedlab.errors import ParameterError
+
+Count = Annotated[int, Field(gt=0)]
+CountOrNone = Annotated[int, Field(ge=0)]  # 0 means no cap
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Text = Annotated[str, StringConstraints(min_length=1)]
+
+INJECTED = "# Parameters"  # first line of the cell that papermill puts behind the parameters cell
+
+
+class Params(BaseModel):
+    """Base of every notebook's parameters: frozen, nothing unknown, a bool is no int and "3" is no 3.
+
+    A notebook states its defaults in the cell tagged `parameters` and resolves them in the next one:
+    `params = SomeParams.resolve(globals())`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    seed: int = 0
+    output_dir: str = ""
+
+    @classmethod
+    def resolve(cls, namespace: Mapping[str, Any]) -> Self:
+        """The parameters as the notebook has set them.
+
+        Args:
+            namespace: the notebook's `globals()`.
+
+        Raises:
+            ParameterError: a name that papermill injected and that this notebook does not have (papermill itself
+                only warns), or an impossible value.
+        """
+        injected = _injected_names(namespace.get("In", ()))
+        check_names(injected, cls.model_fields)
+        return cls.checked({name: namespace[name] for name in cls.model_fields if name in namespace})
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any]) -> Self:
+        """Parameters from a mapping, with one clear error instead of pydantic's report."""
+        check_names(values, cls.model_fields)
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            problem = f"{first['input']!r} is no valid value: {first['msg'][0].lower()}{first['msg'][1:]}"
+            raise ParameterError(problem, remedy="Give another value", field=name) from None
+
+    def set_values(self) -> dict[str, Any]:
+        """What the notebook set, as JSON-able values; defaults of the class that it does not mention are left out."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class TrainingParams(Params):
+    """What every training notebook takes."""
+
+    dataset: Text
+    model_name: Text
+    max_steps: CountOrNone = 0
+    max_examples: CountOrNone = 0
+
+
+def check_names(given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse the first unknown name, naming the nearest known one."""
+    known = list(known)
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            remedy = f"Did you mean {close[0]!r}?" if close else f"Known are {', '.join(known)}"
+            raise ParameterError(f"there is no parameter {name!r}", remedy=remedy, field=name)
+
+
+def _injected_names(history: Iterable[str]) -> list[str]:
+    cells = [cell for cell in history if cell.startswith(INJECTED)]
+    return [target.id for cell in cells for node in ast.parse(cell).body for target in _targets(node)]
+
+
+def _targets(node: ast.stmt) -> list[ast.Name]:
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return [target for target in targets if isinstance(target, ast.Name)]
