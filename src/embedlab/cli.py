@@ -70,8 +70,8 @@ def _show_outcome(outcome: object) -> None:
 
 def _print_frame(frame: object, title: str) -> None:
     table = Table(*map(str, frame.columns), title=title, title_justify="left")
-    for row in frame.astype(str).itertuples(index=False):
-        table.add_row(*map(escape, row))
+    for row in frame.astype(object).where(frame.notna(), "").itertuples(index=False):
+        table.add_row(*(escape(str(cell)) for cell in row))
     out.print(table)
 
 
@@ -102,11 +102,24 @@ def table(
     filters = [*(where or []), *([f"metric={metric}"] if metric else [])]
     chosen = tables.select(frame, filters, sort)
     if format == "table":
-        _print_frame(chosen[["run_id", *tables.METRIC_COLUMNS]].round(4), f"{len(chosen)} rows")
+        narrow, common = tables.compact(chosen)
+        _print_frame(narrow, f"{len(chosen)} rows {common}")
     else:
         typer.echo(chosen.to_csv(index=False) if format == "csv" else tables.markdown(chosen))
     for warning in tables.mixtures(chosen) if len(chosen) else ():
         err.print(f"[yellow]{escape(warning)}[/yellow]")
+
+
+@app.command()
+def publish(
+    run_id: Annotated[str, typer.Argument(help="a finished run")],
+    name: Annotated[str, typer.Argument(help="what its table and figures are called")],
+) -> None:
+    """Write a run's table, figures and executed notebook to results/, and refresh README."""
+    from embedlab.experiments.publish import publish_run
+
+    for path in publish_run(run_id, name):
+        out.print(f"  {paths.shown(path)}", highlight=False)
 
 
 @app.command()

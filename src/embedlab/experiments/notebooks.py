@@ -147,10 +147,16 @@ def _from_text(kind: Any, text: str) -> Any:
 
 
 def _from_json(kind: type, value: Any) -> Any:
-    """A bool is no int, an int is a float, nothing else is converted."""
-    if kind is float and type(value) is int:
-        return float(value)
-    return value if type(value) is kind else _refuse(value)
+    if not fits(kind, value):
+        raise ValueError(value)
+    return kind(value)
+
+
+def fits(kind: Any, value: Any) -> bool:
+    """Whether a value may be given for a parameter: a bool is no int, an int is a float, nothing else is converted."""
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(fits(get_args(kind)[0], item) for item in value)
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
 def _refuse(value: Any) -> Any:

@@ -50,7 +50,8 @@ def runs_frame(run_records: Iterable[Record]) -> pd.DataFrame:
     """All metric rows of the records, the fixed columns first."""
     frame = pd.DataFrame([row for record in run_records for row in rows_of(record)])
     first = [*RUN_COLUMNS, *METRIC_COLUMNS]
-    return frame.reindex(columns=[*first, *sorted(set(frame.columns) - set(first))])
+    frame = frame.reindex(columns=[*first, *sorted(set(frame.columns) - set(first))])
+    return frame.astype({"dim": "Int64", "n": "Int64"})
 
 
 def rebuild_runs_csv() -> Path:
@@ -82,7 +83,16 @@ def headline(rows: Sequence[MetricRow], metrics: Sequence[str]) -> pd.DataFrame:
     frame["cell"] = [_cell(*numbers) for numbers in zip(frame["value"], frame["ci_low"], frame["ci_high"], strict=True)]
     frame["dim"] = [f"{dim:.0f}" if pd.notna(dim) else "" for dim in frame["dim"]]
     wide = frame.pivot_table(index=["model", "dim"], columns="metric", values="cell", aggfunc="first", sort=False)
-    return wide.reindex(columns=[metric for metric in metrics if metric in wide]).fillna("").reset_index()
+    wide = wide.reindex(columns=[metric for metric in metrics if metric in wide])
+    return wide.fillna("").reset_index().rename_axis(columns=None)
+
+
+def compact(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Metric rows narrow enough for a terminal, and what all of them have in common."""
+    constant = [name for name in ("task", "split", "metric") if frame[name].nunique() == 1]
+    cells = [_cell(*numbers) for numbers in zip(frame["value"], frame["ci_low"], frame["ci_high"], strict=True)]
+    shown = [name for name in ("run_id", "task", "split", "model", "dim", "metric") if name not in constant]
+    return frame[shown].assign(value=cells), ", ".join(str(frame[name].iloc[0]) for name in constant)
 
 
 def _cell(value: float | None, low: float | None, high: float | None) -> str:
@@ -112,12 +122,13 @@ def _column(frame: pd.DataFrame, name: str) -> pd.Series:
     raise ParameterError(f"there is no column {name!r}", remedy=f"Columns are {', '.join(frame.columns)}", field=name)
 
 
-def write_table(frame: pd.DataFrame, name: str) -> Path:
-    """Write results/tables/NAME.csv and NAME.md; returns the CSV's path."""
+def write_table(frame: pd.DataFrame, name: str, *, hide: Sequence[str] = (), caption: str = "") -> Path:
+    """Write results/tables/NAME.csv and NAME.md (without the columns in `hide`); returns the CSV's path."""
     folder = paths.tables_dir()
     folder.mkdir(parents=True, exist_ok=True)
     frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
-    (folder / f"{name}.md").write_text(markdown(frame) + "\n", encoding="utf-8")
+    text = markdown(frame.drop(columns=list(hide))) + (f"\n\n{caption}" if caption else "")
+    (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
     return folder / f"{name}.csv"
 
 

@@ -1,0 +1,67 @@
+"""What readers see is what the records say."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from embedlab import paths
+from embedlab.experiments import records
+from embedlab.experiments.publish import publish_run, run_table, with_tables
+from embedlab.experiments.records import MetricRow, Record
+
+
+def row(model, metric, value, dim=None, low=None, high=None):
+    fields = {"dim": dim, "ci_low": low, "ci_high": high}
+    return MetricRow(task="retrieval", split="test", model=model, metric=metric, value=value, n=9, **fields)
+
+
+@pytest.fixture
+def record(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMBEDLAB_HOME", str(tmp_path))
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "README.md").write_text("before\n<!-- table quick -->\nold\n<!-- end -->\nafter\n")
+    metrics = [
+        row("bm25", "ndcg@10", 0.25, low=0.2, high=0.3),
+        row("tuned", "ndcg@10", 0.5, 384, 0.4, 0.6),
+        row("tuned - base", "ndcg@10", 0.1, 384, 0.05, 0.15),
+        row("tuned - base", "ndcg@10 relative", 0.25, 384),
+    ]
+    record = Record(run_id="nb-01234567-s0", notebook="nb", parameters={"seed": 0}, metrics=metrics)
+    folder = paths.runs_dir() / record.run_id
+    assert records.commit(record, folder)
+    (folder / "curve.png").write_bytes(b"png")
+    (folder / "curve.csv").write_text("a\n1\n")
+    return record
+
+
+def test_table_by_hand(record):
+    table = run_table(record)
+    assert table["ndcg@10"].tolist() == ["0.250 [0.200, 0.300]", "0.500 [0.400, 0.600]", "0.100 [0.050, 0.150]"]
+    assert table["relative ndcg@10"].tolist() == ["", "", "+25.0%"]
+    assert set(table["run"]) == {record.run_id}
+
+
+def test_publishing_fills_readme_and_copies_figures(record):
+    publish_run(record.run_id, "quick")
+    text = (paths.project_root() / "README.md").read_text()
+    assert text.startswith("before\n<!-- table quick -->\n| model |") and text.endswith("<!-- end -->\nafter\n")
+    assert "0.500 [0.400, 0.600]" in text and "old" not in text
+    assert f"Run `{record.run_id}`." in text
+    assert (paths.figures_dir() / "quick_curve.png").read_bytes() == b"png"
+    assert with_tables(text) == text
+
+
+class TestWhatIsCommitted:
+    """Drift: nothing published differs from what its record gives today."""
+
+    def test_readme_holds_the_current_tables(self):
+        text = (paths.project_root() / "README.md").read_text(encoding="utf-8")
+        assert with_tables(text) == text
+
+    @pytest.mark.parametrize("path", sorted(paths.tables_dir().glob("*.csv")), ids=lambda path: path.stem)
+    def test_tables_come_from_their_records(self, path):
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        (run_id,) = table["run"].unique()
+        again = run_table(records.read(paths.runs_dir() / run_id))
+        pd.testing.assert_frame_equal(table, again.astype(str))
