@@ -40,7 +40,7 @@ def run(
         err.print(f"What it left: {paths.shown(outcome.folder / 'attempts')}", highlight=False)
         raise typer.Exit(CANCELLED if outcome.cause == "cancelled" else FAILED)
     _show_outcome(outcome)
-    if not output_dir:
+    if outcome.folder.parent == paths.runs_dir():
         tables.rebuild_runs_csv()
 
 
@@ -59,7 +59,7 @@ def _show_outcome(outcome: object) -> None:
     state = "finished before, nothing to do (--force runs it again)" if outcome.skipped else "finished"
     _print_frame(headline(record.metrics, HEADLINE), f"{record.run_id}: {state}")
     for row in record.metrics:
-        if row.metric == "ndcg@10" and " - " in row.model:
+        if row.metric == "ndcg@10" and " - " in row.model and row.ci_low is not None:
             verdict = "excludes" if row.ci_low > 0 or row.ci_high < 0 else "includes"
             interval = f"[{row.ci_low:+.3f}, {row.ci_high:+.3f}]"
             out.print(f"{row.model}: {row.value:+.3f} ndcg@10, 95 % interval {interval} {verdict} 0", markup=False)

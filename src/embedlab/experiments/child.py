@@ -1,25 +1,23 @@
 """The process that executes one notebook: `python -m embedlab.experiments.child JOB.json`.
 
 Papermill gets the values as they are (its command line would turn 007 into 7 and a bare 1e-05 into text), the kernel is
-this very interpreter, and both end when the driver does.
+this very interpreter, and everything ends when the driver does.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
+from embedlab.experiments import processes
 
 
 def main() -> None:
     """Execute the notebook that the job file describes; the exit status says nothing, the record says it all."""
-    _die_with_parent()
     job = json.loads(Path(sys.argv[1]).read_text())
+    processes.end_with(job["driver"])
     _kernel_of_this_interpreter(Path(job["scratch"]))
     import papermill
 
@@ -32,12 +30,6 @@ def main() -> None:
         progress_bar=False,
         autosave_cell_every=30,
     )
-
-
-def _die_with_parent() -> None:
-    """Linux: be told when the driver is gone, however it went."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _kernel_of_this_interpreter(scratch: Path) -> None:

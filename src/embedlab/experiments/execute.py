@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,12 +19,14 @@ from typing import Any
 import nbformat
 
 from embedlab import paths, progress
-from embedlab.experiments import notebooks, records, runs
+from embedlab.experiments import notebooks, processes, records, runs
 from embedlab.experiments.live import LiveView, ProgressFile
 from embedlab.experiments.records import Record
 
 POLL_S = 0.2
-GRACE_S = 2.0  # between asking a process to end and ending it
+TRACEBACK_LINES = 8  # the last ones say most
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+INCOMPLETE = "The notebook ended without run.finish() of this run."
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Outcome:
         run_id: the run.
         folder: where it is kept.
         record: its record; None when it failed.
-        skipped: it was finished before.
+        skipped: the record is another attempt's, which was finished before or won the race.
         cause: why it failed: "error in cell", "kernel died", "timeout", "cancelled" or "incomplete".
         detail: for a person: the failing cell and the end of the traceback.
     """
@@ -62,7 +64,7 @@ def run_notebook(
     Args:
         path: the notebook.
         values: parameter -> value, of the right types (see `notebooks.parse_values`).
-        output_dir: where runs are kept; results/runs when empty.
+        output_dir: where runs are kept, from the working folder; when empty, where the notebook's parameter says.
         force: run again; the finished run is moved aside.
         html: keep an HTML copy of the executed notebook too.
         timeout_s: end the run after so many seconds.
@@ -70,11 +72,14 @@ def run_notebook(
     Raises:
         ParameterError: before anything runs, when the notebook or a value is no good.
     """
-    resolved = notebooks.resolved(notebooks.parameters(path), {**(values or {}), "output_dir": output_dir})
+    given = {**(values or {}), **({"output_dir": output_dir} if output_dir else {})}
+    resolved = notebooks.resolved(notebooks.parameters(path), given)
+    if place := resolved.get("output_dir", ""):
+        resolved["output_dir"] = place = str(paths.runs_dir(place))  # the kernel works in another folder
     identifier = runs.run_id(path, resolved)
-    folder = paths.runs_dir(output_dir) / identifier
+    folder = paths.runs_dir(place) / identifier
     if force and folder.exists():
-        folder.rename(folder.with_name(f"{identifier}.old-{uuid.uuid4().hex[:6]}"))
+        folder.rename(folder.with_name(f"{identifier}{records.OLD}{uuid.uuid4().hex[:6]}"))
     if record := records.read_or_quarantine(folder):
         runs.publish(folder, record)
         return Outcome(identifier, folder, record, skipped=True)
@@ -85,11 +90,13 @@ class _Attempt:
     """One child process, its progress and what it leaves."""
 
     def __init__(self, path: Path, values: dict[str, Any], identifier: str, folder: Path) -> None:
-        self.path, self.values, self.id, self.folder = path, values, identifier, folder
+        self.values, self.id, self.folder = values, identifier, folder
         self.name = f"{int(time.time())}-{uuid.uuid4().hex[:8]}"
         self.attempt_folder = folder / "attempts" / self.name
         self.attempt_folder.mkdir(parents=True)
         self.scratch = Path(tempfile.mkdtemp(prefix="embedlab-"))
+        self.path = self.scratch / path.name  # a copy: the original may be edited while it runs
+        self.path.write_text(path.read_text(encoding="utf-8-sig"), encoding="utf-8")
         self.executed = self.scratch / "executed.ipynb"
         self.log = self.scratch / "driver.log"
 
@@ -101,7 +108,8 @@ class _Attempt:
                 runs.publish(self.folder, record)
                 self._keep_notebook(self.folder, html)
                 return Outcome(self.id, self.folder, record)
-            return self._failure(cause)
+            failure = self._failure(cause)
+            return failure if record is None else Outcome(self.id, self.folder, record, skipped=True)
         finally:
             shutil.rmtree(self.scratch, ignore_errors=True)
             shutil.rmtree(self.attempt_folder / "scratch", ignore_errors=True)
@@ -110,7 +118,7 @@ class _Attempt:
         """Run the child to its end; returns why it was ended, or "" when it ended by itself."""
         job = self.scratch / "job.json"
         content = {"notebook": self.path, "output": self.executed, "values": self.values, "scratch": self.scratch}
-        job.write_text(json.dumps({**content, "cwd": paths.project_root()}, default=str))
+        job.write_text(json.dumps({**content, "cwd": paths.project_root(), "driver": os.getpid()}, default=str))
         reports = self.scratch / "progress.jsonl"
         with open(self.log, "w", encoding="utf-8") as log:
             child = subprocess.Popen(
@@ -124,13 +132,15 @@ class _Attempt:
             try:
                 return self._watch(child, ProgressFile(reports), timeout_s)
             finally:
-                end_process_tree(child)
+                processes.end(self.name)
+                child.wait()
 
     def _environment(self, reports: Path) -> dict[str, str]:
         return {
             **os.environ,
             progress.ENVIRONMENT_NAME: str(reports),
-            runs.ATTEMPT_VARIABLE: self.name,
+            processes.ATTEMPT_VARIABLE: self.name,
+            processes.NOTEBOOK_VARIABLE: str(self.path),
             "EMBEDLAB_HOME": str(paths.project_root()),
             "PYTHONUNBUFFERED": "1",
         }
@@ -150,9 +160,9 @@ class _Attempt:
         return ""
 
     def _keep_notebook(self, folder: Path, html: bool) -> None:
-        if not self.executed.exists():
+        if (executed := _executed(self.executed)) is None:
             return
-        notebook = portable(nbformat.read(self.executed, as_version=4), self.path)
+        notebook = portable(executed, self.path)
         nbformat.write(notebook, folder / "executed.ipynb")
         if html:
             from nbconvert import HTMLExporter
@@ -160,29 +170,36 @@ class _Attempt:
             (folder / "executed.html").write_text(HTMLExporter().from_notebook_node(notebook)[0], encoding="utf-8")
 
     def _failure(self, cause: str) -> Outcome:
-        found, detail = _first_error(self.executed)
-        log = self.log.read_text(encoding="utf-8")
-        shutil.copy(self.log, self.attempt_folder)
+        detail = first_error(_executed(self.executed))
+        log = self.log.read_text(encoding="utf-8", errors="replace")
         if not cause:
-            cause = found or ("kernel died" if "DeadKernelError" in log else "incomplete")
-        detail = detail or {"incomplete": "The notebook ended without run.finish()."}.get(cause, log.strip()[-600:])
+            cause = "error in cell" if detail else "kernel died" if "DeadKernelError" in log else "incomplete"
+        detail = detail or (INCOMPLETE if cause == "incomplete" else log.strip()[-600:])
+        shutil.copy(self.log, self.attempt_folder)
         self._keep_notebook(self.attempt_folder, html=False)
-        content = {"run_id": self.id, "attempt": self.name, "cause": cause, "detail": detail}
-        (self.attempt_folder / "failed.json").write_text(json.dumps(content, indent=1))
+        runs.write_failure(self.attempt_folder, self.id, cause, detail)
         return Outcome(self.id, self.folder, cause=cause, detail=detail)
 
 
-def _first_error(executed: Path) -> tuple[str, str]:
-    """("error in cell", cell number, its first line and the end of its traceback), or two empty texts."""
-    if not executed.exists():
-        return "", ""
-    cells = [cell for cell in nbformat.read(executed, as_version=4).cells if cell.cell_type == "code"]
+def _executed(path: Path) -> nbformat.NotebookNode | None:
+    """The executed notebook as far as it was saved; None when the end came before or amid that."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except (OSError, ValueError):
+        return None
+
+
+def first_error(notebook: nbformat.NotebookNode | None) -> str:
+    """The failing code cell, numbered as in the executed notebook, its error and the end of its traceback; or ""."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"] if notebook else []
     for number, cell in enumerate(cells, 1):
         for output in cell.outputs:
             if output.output_type == "error" and output.ename != "SystemExit":
                 first_line = cell.source.strip().partition("\n")[0]
-                return "error in cell", f"code cell {number}: {first_line}\n{output.ename}: {output.evalue}"
-    return "", ""
+                lines = COLOUR.sub("", "\n".join(output.traceback)).splitlines()[:-1]  # the last one is the error
+                error = f"{output.ename}: {output.evalue}"
+                return "\n".join([f"code cell {number}: {first_line}", error, *lines[-TRACEBACK_LINES:]])
+    return ""
 
 
 def portable(notebook: nbformat.NotebookNode, path: Path) -> nbformat.NotebookNode:
@@ -191,29 +208,6 @@ def portable(notebook: nbformat.NotebookNode, path: Path) -> nbformat.NotebookNo
     notebook.metadata.get("papermill", {}).pop("parameters", None)
     text = nbformat.writes(notebook)
     for folder, name in ((paths.project_root(), ""), (Path(sys.prefix), "environment/"), (Path.home(), "~/")):
-        text = text.replace(f"{folder}{os.sep}", name)
+        if folder != Path(folder.anchor):  # some accounts live in /, which is in every URL
+            text = text.replace(f"{folder}{os.sep}", name)
     return nbformat.reads(text, as_version=4)
-
-
-def end_process_tree(process: subprocess.Popen) -> None:
-    """End a process with all its descendants, kernels included: asked first, then made to."""
-    import psutil
-
-    try:
-        root = psutil.Process(process.pid)
-        family = [root, *root.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        family = []
-    for member in family:
-        _signal(member.pid, signal.SIGTERM)
-    _, alive = psutil.wait_procs(family, timeout=GRACE_S)
-    for member in alive:
-        _signal(member.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _signal(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return

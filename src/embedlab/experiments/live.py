@@ -31,7 +31,15 @@ class ProgressFile:
             text = self._rest + file.read()
             self._position = file.tell()
         *lines, self._rest = text.split("\n")
-        return [json.loads(line) for line in lines if line]
+        return [report for line in lines if (report := _report(line))]
+
+
+def _report(line: str) -> dict[str, Any] | None:
+    """What a line says; a process that was killed while it wrote leaves half a line, which must not stop a run."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 class LiveView:

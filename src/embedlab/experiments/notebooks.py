@@ -6,7 +6,9 @@ import ast
 import hashlib
 import io
 import json
+import math
 import tokenize
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,8 +88,15 @@ def parameters(path: Path) -> list[Parameter]:
         remedy = f"Tag exactly one cell {TAG!r}"
         raise ParameterError(f"has {len(cells)} cells tagged {TAG!r}", remedy=remedy, file=path)
     source = cells[0].source
-    comments = _comments(source)
-    return [_parameter(node, comments, path) for node in ast.parse(source).body]
+    try:
+        nodes = ast.parse(source).body
+    except SyntaxError as error:
+        problem = f"line {error.lineno} of the parameters cell is no Python ({error.msg})"
+        raise ParameterError(problem, remedy="Mend that line", file=path) from None
+    found = [_parameter(node, _comments(source), path) for node in nodes]
+    if twice := [name for name, count in Counter(parameter.name for parameter in found).items() if count > 1]:
+        raise ParameterError("stands twice in the parameters cell", remedy="Keep one", file=path, field=twice[0])
+    return found
 
 
 def _comments(source: str) -> dict[int, str]:
@@ -100,20 +109,50 @@ def _parameter(node: ast.stmt, comments: Mapping[int, str], path: Path) -> Param
         type_name = ast.unparse(node.annotation)
         found = Parameter(node.target.id, type_name, ast.literal_eval(node.value), comments.get(node.end_lineno, ""))
         _ = found.type
-    except (AttributeError, ValueError, KeyError):
+    except (AttributeError, ValueError, TypeError, KeyError):
         problem = f"the parameters cell has {ast.unparse(node)!r}"
         remedy = f"Write name: type = value with a type of {', '.join({**TYPES, **LISTS})}"
         raise ParameterError(problem, remedy=remedy, file=path) from None
+    if not fits(found.type, found.default):
+        problem = f"the default {found.default!r} is no {type_name}"
+        raise ParameterError(problem, remedy="Mend the value or the type", file=path, field=found.name)
     return found
 
 
+def check_values(known: list[Parameter], values: Mapping[str, Any], file: Path | None = None) -> None:
+    """Refuse an unknown name or a value of another type.
+
+    Raises:
+        ParameterError: with the nearest known name, or an example of the type; `file` is where the values stand.
+    """
+    parameters_by_name = {parameter.name: parameter for parameter in known}
+    check_names(values, parameters_by_name)
+    for name, value in values.items():
+        _fitted(parameters_by_name[name], value, file)
+
+
+def _fitted(parameter: Parameter, value: Any, file: Path | None = None) -> Any:
+    """The value as the notebook resolves it: an int for a float made one."""
+    if not fits(parameter.type, value):
+        raise _misfit(parameter, value, file)
+    if get_origin(parameter.type) is list:
+        return [get_args(parameter.type)[0](item) for item in value]
+    return parameter.type(value)
+
+
+def _misfit(parameter: Parameter, value: Any, file: Path | None = None) -> ParameterError:
+    remedy = f"For example {parameter.default!r}"
+    return ParameterError(f"{value!r} is no {parameter.type_name}", remedy=remedy, file=file, field=parameter.name)
+
+
 def resolved(known: list[Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Every parameter with its given or default value, an int for a float made one, as the notebook resolves them."""
-    chosen = {parameter.name: values.get(parameter.name, parameter.default) for parameter in known}
-    return {
-        parameter.name: float(chosen[parameter.name]) if parameter.type is float else chosen[parameter.name]
-        for parameter in known
-    }
+    """Every parameter with its given or default value, as the notebook resolves them.
+
+    Raises:
+        ParameterError: see `check_values`.
+    """
+    check_values(known, values)
+    return {parameter.name: _fitted(parameter, values.get(parameter.name, parameter.default)) for parameter in known}
 
 
 def parse_values(known: list[Parameter], texts: Mapping[str, str]) -> dict[str, Any]:
@@ -129,38 +168,24 @@ def parse_values(known: list[Parameter], texts: Mapping[str, str]) -> dict[str, 
 
 def _parse(parameter: Parameter, text: str) -> Any:
     try:
-        return _from_text(parameter.type, text)
-    except (ValueError, TypeError):
-        problem = f"{text!r} is no {parameter.type_name}"
-        raise ParameterError(problem, remedy=f"For example {parameter.default!r}", field=parameter.name) from None
+        return _fitted(parameter, _from_text(parameter.type, text))
+    except (ValueError, KeyError, OverflowError, RecursionError):
+        raise _misfit(parameter, text) from None
 
 
 def _from_text(kind: Any, text: str) -> Any:
     if get_origin(kind) is list:
-        values = json.loads(text)
-        if not isinstance(values, list):
-            raise ValueError(text)
-        return [_from_json(get_args(kind)[0], value) for value in values]
-    if kind is bool:
-        return {"true": True, "false": False}[text.lower()] if text.lower() in ("true", "false") else _refuse(text)
-    return kind(text)
-
-
-def _from_json(kind: type, value: Any) -> Any:
-    if not fits(kind, value):
-        raise ValueError(value)
-    return kind(value)
+        return json.loads(text)
+    return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
 
 
 def fits(kind: Any, value: Any) -> bool:
-    """Whether a value may be given for a parameter: a bool is no int, an int is a float, nothing else is converted."""
+    """Whether a value may be given for a parameter: a bool is no int, an int is a float, NaN and infinity are none."""
     if get_origin(kind) is list:
         return isinstance(value, list) and all(fits(get_args(kind)[0], item) for item in value)
-    return type(value) is kind or (kind is float and type(value) is int)
-
-
-def _refuse(value: Any) -> Any:
-    raise ValueError(value)
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is kind
 
 
 def source_hash(path: Path) -> str:

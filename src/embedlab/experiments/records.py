@@ -12,10 +12,11 @@ import logging
 import math
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from embedlab.errors import RecordError
 
@@ -23,6 +24,11 @@ logger = logging.getLogger(__name__)
 
 FILE = "record.json"
 QUARANTINE = "record.damaged"
+OLD = ".old-"  # stands in the name of a run folder that a forced rerun moved aside
+
+
+class DamagedRecord(RecordError):
+    """A record that was read and is not what was once written."""
 
 
 class MetricRow(BaseModel):
@@ -44,11 +50,11 @@ class MetricRow(BaseModel):
     @classmethod
     def _missing_is_null(cls, value: float | None) -> float | None:
         """NaN and infinity are no results; a missing metric is null, never 0."""
-        return None if value is None or not math.isfinite(value) else float(value)
+        return None if value is None or not math.isfinite(value := float(value)) else value
 
 
 class Record(BaseModel):
-    """What a finished run was, and what it found."""
+    """What a finished run was, and what it found; NaN and infinity are stored as null everywhere in it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -72,11 +78,17 @@ class Record(BaseModel):
 
     def digest(self) -> str:
         """sha256 of the canonical JSON of everything in the record."""
-        return hashlib.sha256(_canonical(self.model_dump(mode="json")).encode()).hexdigest()
+        return _digest(self.model_dump(mode="json"))
 
 
-def _canonical(content: dict[str, Any]) -> str:
-    return json.dumps(content, sort_keys=True, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+def _digest(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _file_text(content: dict[str, Any]) -> str:
+    """The one way to write `content`; reading compares with it, for 1E-05 and 1e-05 are the same to every parser."""
+    return json.dumps({**content, "sha256": _digest(content)}, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def commit(record: Record, folder: Path) -> bool:
@@ -91,18 +103,25 @@ def commit(record: Record, folder: Path) -> bool:
     scratch = folder / f".{FILE}.{uuid.uuid4().hex}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        content = {**record.model_dump(mode="json"), "sha256": record.digest()}
-        _write_through(scratch, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-        os.link(scratch, folder / FILE)
-    except FileExistsError:
-        return False
+        _write_through(scratch, _file_text(record.model_dump(mode="json")))
+        won = _link(scratch, folder / FILE)
+        scratch.unlink()
+        _flush_folder(folder)
     except OSError as error:
+        with suppress(OSError):
+            scratch.unlink()
         problem = f"the record cannot be written ({error.strerror})"
         remedy = "Make room or mend the permissions, then run the same command again"
         raise RecordError(problem, remedy=remedy, file=folder) from error
-    finally:
-        scratch.unlink(missing_ok=True)
-    _flush_folder(folder)
+    return won
+
+
+def _link(source: Path, name: Path) -> bool:
+    """Whether `source` got this name too; False when the name is taken."""
+    try:
+        os.link(source, name)
+    except FileExistsError:
+        return False
     return True
 
 
@@ -125,36 +144,45 @@ def read(folder: Path) -> Record:
     """The record of a run folder, checked against its own sha256 and the folder's name.
 
     Raises:
-        RecordError: there is none, or it is damaged.
+        DamagedRecord: it is not what was written.
+        RecordError: there is none, or it cannot be read.
     """
     path = folder / FILE
     try:
-        content = json.loads(path.read_bytes())
-        claimed = content.pop("sha256")
-        record = Record(**content)
+        text = path.read_bytes().decode()
+        content = json.loads(text)
+        del content["sha256"]
+        record, intact = Record(**content), text == _file_text(content)
     except FileNotFoundError:
         raise RecordError("the run has no record", remedy="It has not finished; run it again", file=folder) from None
-    except (ValueError, ValidationError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise RecordError(f"the record cannot be read ({error.strerror})", remedy="Mend it", file=path) from None
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
         raise _damaged(path, type(error).__name__) from None
-    if claimed != record.digest() or _canonical(content) != _canonical(record.model_dump(mode="json")):
+    if not intact:
         raise _damaged(path, "its sha256 does not match")
     if record.run_id != folder.name:
         raise _damaged(path, f"it is the record of {record.run_id}")
     return record
 
 
-def _damaged(path: Path, reason: str) -> RecordError:
-    return RecordError(f"the record is damaged ({reason})", remedy="Run the same command again", file=path)
+def _damaged(path: Path, reason: str) -> DamagedRecord:
+    return DamagedRecord(f"the record is damaged ({reason})", remedy="Run the same command again", file=path)
 
 
 def read_or_quarantine(folder: Path) -> Record | None:
-    """The record, or None when there is none; a damaged one is set aside with a message, so that a rerun can commit."""
-    if not (folder / FILE).exists():
+    """The record, or None when there is none; a damaged one is set aside with a message, so that a rerun can commit.
+
+    Raises:
+        RecordError: it cannot be read, which says nothing about its content.
+    """
+    if not (folder / FILE).is_file():
         return None
     try:
         return read(folder)
-    except RecordError as error:
+    except DamagedRecord as error:
         aside = folder / f"{QUARANTINE}-{uuid.uuid4().hex[:8]}.json"
-        (folder / FILE).rename(aside)
-        logger.warning("%s It was set aside as %s", error, aside.name)
+        with suppress(FileNotFoundError):  # another reader was faster
+            (folder / FILE).rename(aside)
+            logger.warning("%s It was set aside as %s", error, aside.name)
         return None

@@ -11,14 +11,15 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedlab import paths, progress
 from embedlab.data.load import source_fingerprint
-from embedlab.errors import RecordError
+from embedlab.errors import ParameterError, RecordError
 from embedlab.experiments import notebooks, provenance, records
+from embedlab.experiments.processes import ATTEMPT_VARIABLE, NOTEBOOK_VARIABLE
 from embedlab.experiments.records import MetricRow, Record
 from embedlab.params import Params
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from embedlab.evaluation.metrics import Evaluation
     from embedlab.evaluation.significance import PairedDifference
 
-ATTEMPT_VARIABLE = "EMBEDLAB_ATTEMPT"  # the driver names the attempt, so that it finds it after a kill
+FAILED = "failed.json"  # what an attempt that came to nothing leaves
 HEADLINE = ("ndcg@10", "recall@10")
 
 
@@ -41,7 +42,7 @@ def run_id(path: Path, values: Mapping[str, Any]) -> str:
 
     Args:
         path: the notebook.
-        values: every parameter of its parameters cell, as resolved.
+        values: every parameter of its parameters cell, as `notebooks.resolved` gives them.
     """
     identity = {name: value for name, value in values.items() if name not in ("seed", "output_dir")}
     data = source_fingerprint(values["dataset"]) if values.get("dataset") else ""
@@ -55,11 +56,45 @@ def start_run(notebook: str, params: Params) -> Run:
     Args:
         notebook: stem of the notebook, e.g. "00_quickstart".
         params: its resolved parameters.
+
+    Raises:
+        ParameterError: the parameters cell and the class of `params` do not have the same names or types.
     """
-    path = notebooks.find_notebook(notebook)
-    run = Run(run_id(path, params.set_values()), path, params)
-    print(f"run {run.id}")
+    path = _notebook_file(notebook)
+    known, values = notebooks.parameters(path), params.set_values()
+    if differing := ", ".join(sorted({parameter.name for parameter in known} ^ values.keys())):
+        problem = f"the parameters cell and {type(params).__name__} differ in {differing}"
+        remedy = "Let both have the same names, save the notebook and restart its kernel"
+        raise ParameterError(problem, remedy=remedy, file=path)
+    run = Run(run_id(path, notebooks.resolved(known, values)), path, params)
+    finished = records.read_or_quarantine(run.folder) is not None
+    print(f"run {run.id}" + (", finished before: its record will stand, this attempt only shows" if finished else ""))
+    _mark_failure(run)
     return run
+
+
+def _notebook_file(stem: str) -> Path:
+    """The file that the driver runs; without a driver, or in a notebook run by another one, the file of that name."""
+    driven = Path(os.environ.get(NOTEBOOK_VARIABLE, ""))
+    return driven if driven.stem == stem else notebooks.find_notebook(stem)
+
+
+def _mark_failure(run: Run) -> None:
+    """In a notebook: let a cell that fails mark the attempt as failed, whoever runs the notebook."""
+    from IPython import get_ipython
+
+    def after_cell(result: Any) -> None:
+        if (error := result.error_in_exec) is not None and run.attempt_folder.is_dir():
+            write_failure(run.attempt_folder, run.id, "error in cell", f"{type(error).__name__}: {error}")
+
+    if shell := get_ipython():
+        shell.events.register("post_run_cell", after_cell)
+
+
+def write_failure(attempt_folder: Path, identifier: str, cause: str, detail: str) -> None:
+    """Mark an attempt as failed, with its cause; it never blocks a later one."""
+    content = {"run_id": identifier, "attempt": attempt_folder.name, "cause": cause, "detail": detail}
+    (attempt_folder / FAILED).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 class Run:
@@ -104,8 +139,16 @@ class Run:
         self._timings[stage] = round(time.perf_counter() - began, 3)
 
     def note(self, **notes: Any) -> None:
-        """Keep anything JSON-able in the record beside the metrics."""
-        self._notes |= notes
+        """Keep anything JSON-able in the record beside the metrics.
+
+        Raises:
+            ParameterError: it is not JSON-able; said now, not when hours of work are to be recorded.
+        """
+        try:
+            self._notes |= json.loads(json.dumps(notes))
+        except (TypeError, ValueError) as error:
+            remedy = "Note plain numbers, texts, lists and dicts"
+            raise ParameterError(f"cannot be recorded ({error})", remedy=remedy, field=", ".join(notes)) from None
 
     def fingerprint(self, **models: str) -> None:
         """Keep the fingerprints of the models behind the numbers."""
@@ -175,6 +218,7 @@ class Run:
             import pandas as pd
 
             pd.concat(self._per_query).to_parquet(self.artefact("per_query.parquet"), index=False)
+        (self.attempt_folder / FAILED).unlink(missing_ok=True)  # of a cell that was mended and run again
         record = self._record()
         if not records.commit(record, self.folder):
             remedy = "Read that record, or remove its folder to run again"
@@ -212,7 +256,8 @@ def publish(folder: Path, record: Record) -> None:
     attempt = folder / "attempts" / record.attempt
     for item in sorted(attempt.iterdir()) if attempt.is_dir() else ():
         if item.name != "scratch" and not (folder / item.name).exists():
-            item.rename(folder / item.name)
+            with suppress(FileNotFoundError):  # another process publishes the same run
+                item.rename(folder / item.name)
 
 
 def _display(thing: Any) -> None:

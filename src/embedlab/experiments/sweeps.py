@@ -22,7 +22,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from embedlab import paths
 from embedlab.errors import ParameterError
 from embedlab.experiments import notebooks
-from embedlab.params import check_names
 
 MAX_RUNS = 10_000
 
@@ -119,23 +118,15 @@ def expand(spec: SweepSpec, path: Path | None = None) -> list[dict[str, Any]]:
         raise ParameterError(f"the sweep has {size:,} runs", remedy=f"Make it 1 to {MAX_RUNS:,}", file=path)
     if any("seed" in values for values in (spec.fixed, spec.grid, *spec.rows)):
         raise ParameterError("seeds are listed once", remedy="Write seeds: [0, 1, 2]", file=path, field="seed")
-    known = {parameter.name: parameter for parameter in notebooks.parameters(notebooks.find_notebook(spec.notebook))}
+    known = notebooks.parameters(notebooks.find_notebook(spec.notebook))
     combinations = [dict(zip(spec.grid, values, strict=True)) for values in itertools.product(*spec.grid.values())]
     runs = [
         {**spec.fixed, **combination, **extra, "seed": seed}
         for combination, extra, seed in itertools.product(combinations, spec.rows, spec.seeds)
     ]
     for values in runs:
-        check_names(values, known)
-        for name, value in values.items():
-            _check_type(known[name], value, path)
+        notebooks.check_values(known, values, path)
     return runs
-
-
-def _check_type(parameter: notebooks.Parameter, value: Any, path: Path | None) -> None:
-    if not notebooks.fits(parameter.type, value):
-        problem = f"{value!r} is no {parameter.type_name}"
-        raise ParameterError(problem, remedy=f"For example {parameter.default!r}", file=path, field=parameter.name)
 
 
 def varying(runs: list[Mapping[str, Any]]) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Real
 from pathlib import Path
 
 import pandas as pd
@@ -19,10 +21,13 @@ METRIC_COLUMNS = ("task", "split", "model", "dim", "metric", "value", "ci_low", 
 
 
 def all_records(folder: Path | None = None) -> Iterator[Record]:
-    """Every committed record in order of its id; damaged ones are set aside with a message."""
+    """Every committed record in order of its id; damaged ones are set aside with a message.
+
+    Runs that a forced rerun has replaced do not count.
+    """
     folder = folder or paths.runs_dir()
     for run_folder in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if run_folder.is_dir() and (record := records.read_or_quarantine(run_folder)):
+        if records.OLD not in run_folder.name and (record := records.read_or_quarantine(run_folder)):
             yield record
 
 
@@ -57,7 +62,8 @@ def runs_frame(run_records: Iterable[Record]) -> pd.DataFrame:
 def rebuild_runs_csv() -> Path:
     """Write experiments/runs.csv anew from all records; replaced in one step."""
     path = paths.runs_csv()
-    scratch = path.with_suffix(".csv.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(f".{uuid.uuid4().hex}.tmp")  # its own, for others may be rebuilding at the same time
     runs_frame(all_records()).to_csv(scratch, index=False, lineterminator="\n")
     scratch.replace(path)
     return path
@@ -76,13 +82,19 @@ def mixtures(frame: pd.DataFrame) -> list[str]:
 
 
 def headline(rows: Sequence[MetricRow], metrics: Sequence[str]) -> pd.DataFrame:
-    """Model (and dimension) x metric, each cell `value [low, high]`, in the order the rows were noted."""
+    """Model (and dimension) x metric, each cell `value [low, high]`, in the order the rows were noted.
+
+    Task and split stand before the model where the rows have several of them.
+    """
     frame = pd.DataFrame([row.model_dump() for row in rows if row.metric in metrics])
     if frame.empty:
         return pd.DataFrame(columns=list(metrics))
     frame["cell"] = [_cell(*numbers) for numbers in zip(frame["value"], frame["ci_low"], frame["ci_high"], strict=True)]
     frame["dim"] = [f"{dim:.0f}" if pd.notna(dim) else "" for dim in frame["dim"]]
-    wide = frame.pivot_table(index=["model", "dim"], columns="metric", values="cell", aggfunc="first", sort=False)
+    several = [name for name in ("task", "split") if frame[name].nunique() > 1]
+    wide = frame.pivot_table(
+        index=[*several, "model", "dim"], columns="metric", values="cell", aggfunc="first", sort=False
+    )
     wide = wide.reindex(columns=[metric for metric in metrics if metric in wide])
     return wide.fillna("").reset_index().rename_axis(columns=None)
 
@@ -109,10 +121,20 @@ def select(frame: pd.DataFrame, filters: Sequence[str], sort: str | None) -> pd.
     """
     for item in filters:
         column, _, value = item.partition("=")
-        frame = frame[_column(frame, column).astype(str) == value]
+        frame = frame[[_is(cell, value) for cell in _column(frame, column)]]
     if sort:
         frame = frame.loc[_column(frame, sort).sort_values(ascending=False).index]
     return frame
+
+
+def _is(cell: object, text: str) -> bool:
+    """Whether a cell is what a person typed: 1e-4 is 0.0001, 384 is 384.0."""
+    if isinstance(cell, Real) and not isinstance(cell, bool):
+        try:
+            return float(cell) == float(text)
+        except ValueError:
+            return False
+    return str(cell) == text
 
 
 def _column(frame: pd.DataFrame, name: str) -> pd.Series:
@@ -136,5 +158,8 @@ def markdown(frame: pd.DataFrame) -> str:
     """A GitHub table; text cells to the left, numbers to the right, missing values empty."""
     numeric = [pd.api.types.is_numeric_dtype(frame[column]) for column in frame]
     lines = [[str(column) for column in frame], ["---:" if right else "---" for right in numeric]]
-    lines += [["" if pd.isna(cell) else str(cell) for cell in row] for row in frame.itertuples(index=False)]
+    lines += [
+        ["" if pd.isna(cell) else str(cell).replace("|", "\\|") for cell in row]
+        for row in frame.itertuples(index=False)
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
