@@ -1,26 +1,34 @@
 # Every target first makes sure of an environment with the pinned packages: the active one if it matches
-# requirements.lock, else .venv, which is built when it is missing. `make PYTHON=python3.12 …` chooses the interpreter.
+# requirements.lock, else .venv, which is built or mended when needed.
+# `make PYTHON=python3.12 …` chooses the interpreter that a new .venv is made from.
 PYTHON ?= python3
 .DEFAULT_GOAL := help
-.PHONY: help environment quickstart test lab lock
+.PHONY: help environment quickstart test lab bench lock clean
 
-# Recipes start with $(ENVIRONMENT) and then say $$PY for the interpreter that has everything.
-ENVIRONMENT = PY=$$($(PYTHON) tools/bootstrap.py) || exit 1; export PATH="$$(dirname $$PY):$$PATH";
+# A recipe that starts with $(ENVIRONMENT) finds the right `python` first on its path.
+ENVIRONMENT = found=$$($(PYTHON) tools/bootstrap.py) || exit 1; export PATH="$$(dirname "$$found"):$$PATH";
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 environment:  ## build or mend the environment
-	@$(ENVIRONMENT) echo "environment: $$PY"
+	@$(ENVIRONMENT) echo "environment: $$found"
 
 quickstart:  ## fine-tune on ICD-10-CM and show the measured gain (about 6 minutes)
-	@$(ENVIRONMENT) $$PY -m embedlab.cli run 00_quickstart --html
+	@$(ENVIRONMENT) python -m embedlab.cli run 00_quickstart --html
 
 test:  ## style, unit tests, fault tests, notebooks at smoke size
-	@$(ENVIRONMENT) $$PY -m ruff check . && $$PY -m ruff format --check . && $$PY -m pytest
+	@$(ENVIRONMENT) python -m ruff check . && python -m ruff format --check . && python -m pytest
 
 lab:  ## JupyterLab on the notebooks
-	@$(ENVIRONMENT) $$PY -m ipykernel install --sys-prefix --name embedlab --display-name embedlab >/dev/null && $$PY -m jupyterlab notebooks
+	@$(ENVIRONMENT) python -m ipykernel install --sys-prefix --name embedlab >/dev/null && python -m jupyterlab notebooks
 
+bench:  ## measure the fast paths against the stock ones
+	@$(ENVIRONMENT) python experiments/benchmarks/run.py
+
+# Not through $(ENVIRONMENT), which would first undo the very change that is to be locked.
 lock:  ## rewrite requirements.lock from the environment in use
-	@$(ENVIRONMENT) $$PY tools/bootstrap.py --lock
+	@$(if $(VIRTUAL_ENV)$(CONDA_PREFIX),python,.venv/bin/python) tools/lock.py
+
+clean:  ## remove .venv and caches; runs and results stay
+	rm -rf .venv .cache .hypothesis .pytest_cache .ruff_cache build dist src/*.egg-info

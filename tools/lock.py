@@ -1,0 +1,118 @@
+"""Rewrite requirements.lock: every package that this project needs, with its exact version.
+
+    python tools/lock.py
+
+Versions are those installed in the environment that runs this. The walk starts at pyproject.toml (dependencies, extras
+and build requirements) and is repeated for every supported Python and system; a package that only some of them need
+gets a marker, and when it is not installed here, pip says what it is.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from functools import cache
+from importlib import metadata
+
+from bootstrap import CUDA, LOCK, ROOT, canonical, pins
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+
+HEADER = "# Every package of the environment, exactly. Written by `make lock`; do not edit.\n"
+PLATFORMS = (
+    {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"},
+    {"sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"},
+)
+PYTHONS = ("3.11", "3.12", "3.13")
+MARKERS = {
+    f'{variable} == "{value}"': (variable, value)
+    for variable, values in (("sys_platform", ("linux", "darwin")), ("python_version", PYTHONS))
+    for value in values
+}
+
+
+def systems() -> list[dict[str, str]]:
+    """Marker environments (PEP 508) of every supported Python on every supported platform."""
+    here = default_environment()
+    pythons = [{"python_version": python, "python_full_version": f"{python}.0"} for python in PYTHONS]
+    return [{**here, **platform, **python} for platform in PLATFORMS for python in pythons]
+
+
+def direct_requirements() -> list[Requirement]:
+    """What pyproject.toml asks for, extras and build requirements included."""
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = content["project"]
+    extras = [text for texts in project["optional-dependencies"].values() for text in texts]
+    return [Requirement(text) for text in [*project["dependencies"], *extras, *content["build-system"]["requires"]]]
+
+
+@cache
+def package(name: str) -> tuple[str, list[str]]:
+    """Version (without local suffix) and requirements of a package: as installed here, else as pip would install it."""
+    try:
+        found = metadata.distribution(name)
+        return found.version.split("+")[0], found.requires or []
+    except metadata.PackageNotFoundError:
+        return ask_pip(name)
+
+
+def ask_pip(name: str) -> tuple[str, list[str]]:
+    """`package` for what other systems need; needs the package index."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", "--report", "-", name]
+    answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if answer.returncode:
+        raise SystemExit(f"== pip knows nothing of {name}, which another supported system needs")
+    found = json.loads(answer.stdout)["install"][0]["metadata"]
+    return found["version"], found.get("requires_dist", [])
+
+
+def applies(requirement: Requirement, system: dict[str, str], extras: set[str]) -> bool:
+    """Whether a system needs a requirement of a package that was asked for with these extras."""
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({**system, "extra": extra}) for extra in {"", *extras})
+
+
+def closure(system: dict[str, str]) -> set[str]:
+    """Names of all packages that a system needs, but for those that only torch's CUDA build asks for."""
+    queue, seen = direct_requirements(), {}
+    while queue:
+        requirement = queue.pop()
+        name = canonical(requirement.name)
+        if CUDA.match(name) or (name in seen and requirement.extras <= seen[name]):
+            continue
+        seen[name] = seen.get(name, set()) | requirement.extras
+        needed = map(Requirement, package(name)[1])
+        queue += [further for further in needed if applies(further, system, seen[name])]
+    return set(seen)
+
+
+def marker(name: str, closures: list[tuple[dict[str, str], set[str]]]) -> str:
+    """The marker that holds exactly where a package is needed; none when it is needed everywhere or no marker fits."""
+    needed = [name in names for _, names in closures]
+    for text, (variable, value) in MARKERS.items():
+        if not all(needed) and needed == [system[variable] == value for system, _ in closures]:
+            return f" ; {text}"
+    return ""
+
+
+def lines() -> list[str]:
+    """The lock, one line per package."""
+    closures = [(system, closure(system)) for system in systems()]
+    names = sorted(set().union(*(found for _, found in closures)))
+    return [f"{name}=={package(name)[0]}{marker(name, closures)}" for name in names]
+
+
+def main() -> None:
+    """Write the lock, unless the environment differs from what pyproject.toml asks for."""
+    asked = [(requirement, package(requirement.name)[0]) for requirement in direct_requirements()]
+    wrong = [str(requirement) for requirement, version in asked if version not in requirement.specifier]
+    if wrong:
+        raise SystemExit(f"== not as pyproject.toml asks: first run {sys.executable} -m pip install {' '.join(wrong)}")
+    LOCK.write_text(HEADER + "\n".join(lines()) + "\n")
+    print(f"{LOCK.name}: {len(pins())} packages here")
+
+
+if __name__ == "__main__":
+    main()
