@@ -135,7 +135,7 @@ def install_torch(python: Path, torch: str) -> None:
     elif sys.platform == "linux" and pip_takes_cuda(python, torch):
         say("no NVIDIA card here: taking the CPU build of torch, through uv")
         run(*pip, "--quiet", "uv")
-        remedy = "or put the wheel of torch's CPU build into a folder, export PIP_FIND_LINKS=<folder>, call again"
+        remedy = "mend that, or export PIP_FIND_LINKS=<a folder with the wheel of torch's CPU build>; call again"
         uv = (python, "-m", "uv", "pip", "install", "--python", python)
         run(*uv, "--no-deps", "--torch-backend=cpu", torch, remedy=remedy)
     else:

@@ -83,7 +83,9 @@ def params(notebook: Annotated[str, typer.Argument(help="a path, a stem or a num
     path = notebooks.find_notebook(notebook)
     table = Table("name", "type", "default", "meaning", title=path.stem, title_justify="left")
     for parameter in notebooks.parameters(path):
-        table.add_row(parameter.name, escape(parameter.type_name), escape(repr(parameter.default)), parameter.help)
+        table.add_row(
+            parameter.name, escape(parameter.type_name), escape(repr(parameter.default)), escape(parameter.help)
+        )
     out.print(table)
 
 

@@ -121,7 +121,7 @@ def select(frame: pd.DataFrame, filters: Sequence[str], sort: str | None) -> pd.
     """
     for item in filters:
         column, _, value = item.partition("=")
-        frame = frame[[_is(cell, value) for cell in _column(frame, column)]]
+        frame = frame[_column(frame, column).map(lambda cell, value=value: _is(cell, value)).astype(bool)]
     if sort:
         frame = frame.loc[_column(frame, sort).sort_values(ascending=False).index]
     return frame

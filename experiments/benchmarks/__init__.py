@@ -1,0 +1,1 @@
+"""The fast path measured against sentence-transformers and transformers: `python experiments/benchmarks/run.py`."""

@@ -1,0 +1,56 @@
+"""The command line of the benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from embedlab.paths import benchmarks_dir, cache_dir
+from experiments.benchmarks.harness import FAILED, THREADS, run_benchmark, write_result
+from experiments.benchmarks.registry import BENCHMARKS
+from experiments.benchmarks.table import write_table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the chosen benchmarks, write their files and the table; 1 when an arm failed."""
+    options = _parser().parse_args(arguments)
+    folder = _folder(options)
+    failed = False
+    for name in _chosen(options):
+        result = run_benchmark(BENCHMARKS[name], repeats=options.repeats, quick=options.quick, threads=options.threads)
+        write_result(result, folder)
+        failed |= any(row["status"] == FAILED for row in result["rows"])
+    folder.mkdir(parents=True, exist_ok=True)
+    print(write_table(BENCHMARKS.values(), folder))
+    return int(failed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Measure the fast path against sentence-transformers and transformers."
+    )
+    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=[], metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--skip", nargs="+", choices=BENCHMARKS, default=[], metavar="NAME", help="leave these out")
+    parser.add_argument("--quick", action="store_true", help="smoke sizes; never into the results folder")
+    parser.add_argument("--repeats", type=int, help="per arm; 5 when not given")
+    parser.add_argument("--threads", type=int, default=THREADS, help="for every arm")
+    parser.add_argument("--out", type=Path, help="folder of the JSON files and the table")
+    parser.add_argument("--table", action="store_true", help="measure nothing, rebuild the table")
+    return parser
+
+
+def _chosen(options: argparse.Namespace) -> list[str]:
+    if options.table:
+        return []
+    return [name for name in options.only or BENCHMARKS if name not in options.skip]
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    results = benchmarks_dir()
+    if not options.quick:
+        return options.out or results
+    folder = options.out or cache_dir() / "benchmarks"
+    if folder.resolve().is_relative_to(results.resolve()):
+        raise SystemExit(f"{folder}: a smoke run writes no results; give another --out")
+    return folder

@@ -1,0 +1,174 @@
+"""Evaluation: five Matryoshka dimensions from texts to metrics, and search with metrics on given vectors."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedlab.data.dataset import Dataset, Qrels
+from experiments.benchmarks.spec import Arm, Benchmark, Figure, Workload
+from experiments.benchmarks.workloads import SEED, our_model, short_dataset, stock_model
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+
+DIMS = (384, 256, 128, 64, 32)
+HIDDEN = 384
+NOISE = 5.0  # length of the noise on a query beside its document's unit vector; leaves nDCG@10 between 0 and 1
+
+
+def ours_dims(*, data: str) -> Workload:
+    """`evaluate_retrieval` at all dimensions: one encoding, cut and searched five times."""
+    from embedlab.evaluation.retrieval import evaluate_retrieval
+
+    dataset, model = short_dataset(data), our_model()
+
+    def run() -> dict[str, float]:
+        scores = evaluate_retrieval(model, dataset, "test", dims=DIMS)
+        return {"check": float(np.mean([scores[dim].mean("ndcg@10") for dim in DIMS]))}
+
+    return Workload(run, warm_up=lambda: _warm(model, dataset), facts=_facts(dataset))
+
+
+def stock_dims(*, data: str, batch_size: int = 32, encode_once: bool = False) -> Workload:
+    """Five calls of `InformationRetrievalEvaluator(truncate_dim=…)`, as its documentation shows.
+
+    Args:
+        data: size of ICD-10-CM.
+        batch_size: of its encoding.
+        encode_once: encode the corpus by hand and give every call its first dimensions.
+    """
+    dataset, model = short_dataset(data), stock_model()
+    evaluators = {dim: _evaluator(dataset, batch_size, dim) for dim in DIMS}
+
+    def run() -> dict[str, float]:
+        corpus = None
+        if encode_once:
+            corpus = model.encode(list(dataset.corpus.values()), batch_size=batch_size, convert_to_tensor=True)
+        cuts = {dim: None if corpus is None else corpus[:, :dim] for dim in DIMS}
+        scores = [evaluators[dim](model, corpus_embeddings=cuts[dim])["cosine_ndcg@10"] for dim in DIMS]
+        return {"check": float(np.mean(scores))}
+
+    return Workload(run, warm_up=lambda: _warm(model, dataset))
+
+
+def _warm(model: object, dataset: Dataset) -> None:
+    model.encode(list(dataset.corpus.values())[:256])
+
+
+def _facts(dataset: Dataset) -> dict[str, int]:
+    return {"documents": len(dataset.corpus), "queries": len(dataset.qrels["test"]), "dimensions": len(DIMS)}
+
+
+def _evaluator(dataset: Dataset, batch_size: int, dim: int) -> InformationRetrievalEvaluator:
+    from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+
+    return InformationRetrievalEvaluator(
+        queries=dataset.split_queries("test"),
+        corpus=dict(dataset.corpus),
+        relevant_docs={query: set(grades) for query, grades in dataset.qrels["test"].items()},
+        batch_size=batch_size,
+        truncate_dim=dim,
+        write_csv=False,
+    )
+
+
+@cache
+def _vectors(documents: int, queries: int) -> tuple[np.ndarray, np.ndarray, Qrels]:
+    """Random unit vectors; every query is its document's vector with noise."""
+    rng = np.random.default_rng(SEED)
+    corpus = _unit(rng.standard_normal((documents, HIDDEN), dtype=np.float32))
+    wanted = rng.choice(documents, size=queries, replace=False)
+    noise = _unit(rng.standard_normal((queries, HIDDEN), dtype=np.float32)) * NOISE
+    qrels = {f"q{row}": {f"d{document}": 1} for row, document in enumerate(wanted)}
+    return corpus, _unit(corpus[wanted] + noise), qrels
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def ours_search(*, documents: int, queries: int) -> Workload:
+    """`search` in blocks and vectorised `evaluate`."""
+    import torch  # noqa: F401 - loaded here, as memory is counted from after loading
+
+    from embedlab.evaluation.retrieval import Vectors, evaluate_vectors
+
+    corpus, asked, qrels = _vectors(documents, queries)
+    vectors = Vectors(tuple(qrels), tuple(f"d{i}" for i in range(documents)), asked, corpus)
+    return Workload(lambda: {"check": evaluate_vectors(vectors, qrels)[HIDDEN].mean("ndcg@10")})
+
+
+def stock_search(*, documents: int, queries: int, chunk: int = 50_000) -> Workload:
+    """The evaluator's own search and metrics, with a model that hands out the given vectors."""
+    import torch
+    from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+
+    corpus, asked, qrels = _vectors(documents, queries)
+    evaluator = InformationRetrievalEvaluator(
+        queries=dict.fromkeys(qrels, ""),
+        corpus={f"d{i}": "" for i in range(documents)},
+        relevant_docs={query: set(grades) for query, grades in qrels.items()},
+        corpus_chunk_size=chunk,
+        write_csv=False,
+        score_functions={"cosine": _dot},
+    )
+    evaluator.embed_inputs = lambda *args, **kwargs: torch.from_numpy(asked)
+    corpus_tensor = torch.from_numpy(corpus)
+
+    def run() -> dict[str, float]:
+        scores = evaluator.compute_all_metrics(None, corpus_embeddings=corpus_tensor)
+        return {"check": float(scores["cosine"]["ndcg@k"][10])}
+
+    return Workload(run)
+
+
+def _dot(queries: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
+    """Dot products: the vectors are of unit length already, and `ours` does not normalise them again."""
+    return queries @ documents.T
+
+
+BENCHMARKS = (
+    Benchmark(
+        name="evaluate_dims",
+        title="evaluate 5 Matryoshka dimensions, texts to metrics",
+        arms={
+            "ours": Arm(f"{__name__}:ours_dims", "one encoding cut five times, search in blocks, vectorised metrics"),
+            "stock": Arm(f"{__name__}:stock_dims", "five calls of InformationRetrievalEvaluator(truncate_dim=…)"),
+            "tuned": Arm(
+                f"{__name__}:stock_dims",
+                "the corpus encoded once by hand and passed to the five calls, batches of 16",
+                {"encode_once": True, "batch_size": 16},
+            ),
+        },
+        figures=(
+            Figure("seconds", 5.0, against="stock"),
+            Figure("seconds", against="tuned"),
+            Figure("peak_bytes", against="stock"),
+        ),
+        size={"data": "small"},
+        quick={"data": "smoke"},
+        tolerance=0.005,  # equal texts tie, and the two libraries order ties differently
+    ),
+    Benchmark(
+        name="search",
+        title="search and metrics on given vectors",
+        arms={
+            "ours": Arm(f"{__name__}:ours_search", "blocks of 32,768 documents x 128 queries, vectorised metrics"),
+            "stock": Arm(f"{__name__}:stock_search", "InformationRetrievalEvaluator on the same vectors, defaults"),
+            "tuned": Arm(f"{__name__}:stock_search", "the same with corpus_chunk_size=8192", {"chunk": 8_192}),
+        },
+        figures=(
+            Figure("seconds", 2.5, against="stock"),
+            Figure("peak_bytes", 1 / 8, against="stock"),
+            Figure("seconds", against="tuned"),
+            Figure("peak_bytes", against="tuned"),
+        ),
+        size={"documents": 98_505, "queries": 1_500},
+        quick={"documents": 3_000, "queries": 50},
+        tolerance=1e-6,
+    ),
+)

@@ -1,0 +1,133 @@
+"""Masked-language training: one epoch from texts to trained weights, tokenising included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.benchmarks.roofline import batches, roofline
+from experiments.benchmarks.spec import Arm, Benchmark, Figure, Workload
+from experiments.benchmarks.workloads import (
+    lengths_of,
+    our_model,
+    scratch,
+    shape_of,
+    short_dataset,
+    texts_of,
+)
+
+PROBABILITY = 0.15
+LEARNING_RATE = 5e-5
+
+
+def ours(*, data: str, batch_size: int, steps: int) -> Workload:
+    """`MaskedLanguageLoss` on packed batches; word pieces are masked one by one, as the stock collator does."""
+    from datasets import Dataset
+
+    from embedlab.training.fit import FitSettings, fit
+    from embedlab.training.mlm import MaskedLanguageLoss, MaskingCollator
+
+    texts = texts_of(short_dataset(data), steps * batch_size)
+    model = our_model()
+
+    def train(part: Sequence[str]) -> None:
+        settings = FitSettings(epochs=1, batch_size=batch_size, learning_rate=LEARNING_RATE)
+        collator = MaskingCollator(model, part, probability=PROBABILITY, whole_words=False)
+        rows = Dataset.from_dict({"label": list(range(len(part)))})
+        fit(model, rows, MaskedLanguageLoss(model), settings, collator=collator, output_dir=str(scratch()))
+
+    padded = list(batches(lengths_of(model, texts), batch_size))
+    facts = roofline(padded, shape_of(model), head_share=PROBABILITY)
+    return Workload(lambda: train(texts), warm_up=lambda: train(texts[:batch_size]), facts=facts)
+
+
+def stock(
+    *, data: str, batch_size: int, steps: int, block: int | None = None, arguments: dict[str, Any] | None = None
+) -> Workload:
+    """`AutoModelForMaskedLM`, `DataCollatorForLanguageModeling` and the Trainer of transformers.
+
+    Args:
+        data, batch_size, steps: as for `ours`.
+        block: join all texts and cut them into blocks of so many tokens, so that there is no padding but texts see
+            their neighbours; one text per row when None.
+        arguments: more training arguments.
+    """
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    from embedlab.models.load import BASE_MODEL, model_path
+
+    texts = texts_of(short_dataset(data), steps * batch_size)
+    model = AutoModelForMaskedLM.from_pretrained(model_path(BASE_MODEL))
+    tokenizer = AutoTokenizer.from_pretrained(model_path(BASE_MODEL))
+
+    def train(part: Sequence[str]) -> None:
+        _stock_train(model, tokenizer, part, batch_size, block, arguments or {})
+
+    return Workload(lambda: train(texts), warm_up=lambda: train(texts[:batch_size]))
+
+
+def _stock_train(
+    model: Any, tokenizer: Any, texts: Sequence[str], batch_size: int, block: int | None, arguments: dict[str, Any]
+) -> None:
+    from datasets import Dataset
+    from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
+
+    rows = Dataset.from_dict({"text": list(texts)}).map(
+        lambda batch: tokenizer(batch["text"], truncation=True, return_special_tokens_mask=True),
+        batched=True,
+        remove_columns=["text"],
+    )
+    if block:
+        rows = rows.map(lambda batch: _in_blocks(batch, block), batched=True)
+        batch_size = max(1, batch_size * len(rows) // len(texts))  # the same number of steps over the same tokens
+    settings = TrainingArguments(
+        output_dir=str(scratch()),
+        num_train_epochs=1,
+        per_device_train_batch_size=batch_size,
+        learning_rate=LEARNING_RATE,
+        use_cpu=True,
+        save_strategy="no",  # ours saves nothing either
+        disable_tqdm=True,
+        **arguments,
+    )
+    collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=PROBABILITY)
+    Trainer(model=model, args=settings, train_dataset=rows, data_collator=collator).train()
+
+
+def _in_blocks(batch: dict[str, list[list[int]]], block: int) -> dict[str, list[list[int]]]:
+    """All rows joined and cut into blocks of equal length, as the library's own example script does."""
+    joined = {key: [number for row in rows for number in row] for key, rows in batch.items()}
+    usable = len(joined["input_ids"]) // block * block
+    return {
+        key: [numbers[start : start + block] for start in range(0, usable, block)] for key, numbers in joined.items()
+    }
+
+
+BENCHMARKS = (
+    Benchmark(
+        name="mlm",
+        title="masked-language training, short texts",
+        arms={
+            "ours": Arm(f"{__name__}:ours", "packed batches, vocabulary scores at masked positions only"),
+            "stock": Arm(f"{__name__}:stock", "AutoModelForMaskedLM and Trainer, defaults, one text per row"),
+            "tuned": Arm(
+                f"{__name__}:stock",
+                'train_sampling_strategy="group_by_length": batches of equally long texts',
+                {"arguments": {"train_sampling_strategy": "group_by_length"}},
+            ),
+            "blocks": Arm(
+                f"{__name__}:stock",
+                "texts joined into blocks of 128 tokens: no padding, but texts attend to their neighbours",
+                {"block": 128},
+            ),
+        },
+        figures=(
+            Figure("seconds", 2.2, against="stock"),
+            Figure("seconds", against="tuned"),
+            Figure("seconds", against="blocks"),
+            Figure("peak_bytes", against="stock"),
+        ),
+        size={"data": "full", "batch_size": 64, "steps": 8},
+        quick={"data": "smoke", "batch_size": 16, "steps": 2},
+    ),
+)

@@ -1,0 +1,12 @@
+"""All benchmarks, in the order of the table."""
+
+from __future__ import annotations
+
+from experiments.benchmarks import encode, evaluate, memory_1m, mlm, pending, train
+from experiments.benchmarks.spec import Benchmark
+
+BENCHMARKS: dict[str, Benchmark] = {
+    benchmark.name: benchmark
+    for module in (train, mlm, encode, evaluate, memory_1m, pending)
+    for benchmark in module.BENCHMARKS
+}

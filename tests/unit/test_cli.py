@@ -1,0 +1,218 @@
+"""The command line: quick to start, one clear line per mistake, exit codes that scripts can rely on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from rich.console import Console
+
+from embedlab import __version__, cli, paths
+from embedlab.errors import ParameterError
+from embedlab.experiments import execute, records
+from embedlab.experiments.execute import Outcome
+from embedlab.experiments.records import MetricRow, Record
+
+HEAVY = (
+    "torch",
+    "transformers",
+    "sentence_transformers",
+    "mteb",
+    "faiss",
+    "bm25s",
+    "papermill",
+    "pandas",
+    "matplotlib",
+)
+
+
+def row(model="tuned", value=0.5, low=0.4, high=0.6, metric="ndcg@10"):
+    fields = {"ci_low": low, "ci_high": high, "n": 9}
+    return MetricRow(task="retrieval", split="test", model=model, metric=metric, value=value, **fields)
+
+
+def record(*rows: MetricRow, run_id="01_tiny-00000001-s0", **fields) -> Record:
+    return Record(run_id=run_id, notebook="01_tiny", parameters={"seed": 0, "lr": 1e-4}, metrics=list(rows), **fields)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMBEDLAB_HOME", str(tmp_path))
+    monkeypatch.setattr(cli, "out", Console(width=200))
+    monkeypatch.setattr(cli, "err", Console(width=200, stderr=True))
+    for name in ("notebooks", "experiments"):
+        (tmp_path / name).mkdir()
+    cell = nbformat.v4.new_code_cell(
+        'epochs: float = 3.0  # passes [over] data\nname: str = "x"\nseed: int = 0\noutput_dir: str = ""',
+        metadata={"tags": ["parameters"]},
+    )
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "notebooks" / "01_tiny.ipynb")
+    return tmp_path
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run a command as the shell would; returns (exit code, standard output, standard error)."""
+
+    def run(*arguments: str):
+        monkeypatch.setattr(sys, "argv", ["embedlab", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        written = capsys.readouterr()
+        return stop.value.code or 0, written.out, written.err
+
+    return run
+
+
+@pytest.fixture
+def outcomes(monkeypatch):
+    """Answers instead of executions; returns what the driver was asked for."""
+    asked = {}
+
+    def answer(outcome):
+        def run_notebook(path, values, **options):
+            asked.update(path=path, values=values, **options)
+            return outcome
+
+        monkeypatch.setattr(execute, "run_notebook", run_notebook)
+        return asked
+
+    return answer
+
+
+def test_help_starts_without_a_heavy_import():
+    code = f"import sys; from embedlab import cli; print([name for name in {HEAVY!r} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_help_and_version(call):
+    code, text, _ = call("--help")
+    assert code == 0
+    assert all(command in text for command in ("run", "table", "doctor", "params", "version"))
+    assert call("version") == (0, f"{__version__}\n", "")
+
+
+def test_params_lists_names_types_defaults_and_meaning(call):
+    code, text, _ = call("params", "01")
+    assert code == 0
+    (line,) = (line for line in text.splitlines() if "epochs" in line)
+    assert [cell.strip() for cell in line.split("│")[1:-1]] == ["epochs", "float", "3.0", "passes [over] data"]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("run", "99"), "there is no notebook '99'. Notebooks are 01_tiny"),
+        (("run", "01", "-p", "epoch=1"), "there is no parameter 'epoch'. Did you mean 'epochs'?"),
+        (("run", "01", "-p", "epochs=many"), "[epochs]: 'many' is no float. For example 3.0"),
+        (("run", "01", "-p", "seed=1.5"), "[seed]: '1.5' is no int"),
+        (("run", "01", "-p", "epochs"), "'epochs' is no name=value. Write -p name=value"),
+        (("table", "--filter", "colour=red"), "there is no column 'colour'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(call, arguments, message):
+    code, text, errors = call(*arguments)
+    assert (code, text) == (2, "")
+    assert message in errors and len(errors.splitlines()) == 1 and "Traceback" not in errors
+
+
+def test_an_error_of_ours_inside_a_command_is_one_line_too(call, monkeypatch):
+    def refuse(*_, **__):
+        raise ParameterError("bad [value]", remedy="Mend it", field="x")
+
+    monkeypatch.setattr(execute, "run_notebook", refuse)
+    assert call("run", "01") == (2, "", "[x]: bad [value]. Mend it\n")
+
+
+def test_values_reach_the_driver_typed(call, outcomes, home):
+    folder = paths.runs_dir() / record().run_id
+    folder.mkdir(parents=True)
+    asked = outcomes(Outcome(folder.name, folder, record(row())))
+    arguments = (
+        "-p",
+        "epochs=1e-5",
+        "-p",
+        "name=007=x",
+        "--force",
+        "--html",
+        "--timeout",
+        "0.5",
+        "--output-dir",
+        "out",
+    )
+    code, _, errors = call("run", "01_tiny", *arguments)
+    assert (code, errors) == (0, "")
+    assert asked["values"] == {"epochs": 1e-5, "name": "007=x"}
+    assert asked["path"] == home / "notebooks" / "01_tiny.ipynb"
+    assert (asked["force"], asked["html"], asked["timeout_s"], asked["output_dir"]) == (True, True, 30.0, "out")
+
+
+@pytest.mark.parametrize("skipped, words", [(False, "finished"), (True, "finished before, nothing to do")])
+def test_a_run_ends_with_its_numbers_and_where_things_are(call, outcomes, skipped, words):
+    rows = [row("base", 0.25, 0.2, 0.3), row(), row("tuned - base", 0.25, 0.1, 0.4), row("odd - one", None, None, None)]
+    kept = record(*rows)
+    folder = paths.runs_dir() / kept.run_id
+    assert records.commit(kept, folder)
+    for name in ("executed.ipynb", "curve.png", "curve.csv"):
+        (folder / name).write_text("")
+    outcomes(Outcome(kept.run_id, folder, kept, skipped=skipped))
+    code, text, _ = call("run", "01")
+    assert code == 0
+    assert f"{kept.run_id}: {words}" in " ".join(text.split())
+    assert "0.250 [0.200, 0.300]" in text and "0.500 [0.400, 0.600]" in text
+    assert "tuned - base: +0.250 ndcg@10, 95 % interval [+0.100, +0.400] excludes 0" in text
+    assert "odd - one: " not in text  # no interval, no verdict
+    for name in ("record.json", "executed.ipynb", "curve.png"):
+        assert f"results/runs/{kept.run_id}/{name}" in text
+    assert kept.run_id in paths.runs_csv().read_text()
+
+
+@pytest.mark.parametrize("low, high, verdict", [(-0.2, -0.1, "excludes"), (-0.1, 0.1, "includes")])
+def test_verdict_on_a_difference(call, outcomes, low, high, verdict):
+    kept = record(row("tuned - base", (low + high) / 2, low, high))
+    folder = paths.runs_dir() / kept.run_id
+    records.commit(kept, folder)
+    outcomes(Outcome(kept.run_id, folder, kept))
+    assert f"{verdict} 0" in call("run", "01")[1]
+
+
+@pytest.mark.parametrize("cause, code", [("error in cell", 1), ("kernel died", 1), ("timeout", 1), ("cancelled", 130)])
+def test_a_failed_run_says_why_and_never_exits_0(call, outcomes, cause, code):
+    folder = paths.runs_dir() / "01_tiny-00000001-s0"
+    outcomes(Outcome(folder.name, folder, cause=cause, detail="code cell 3: x[0]\nKeyError: [/red]"))
+    found, text, errors = call("run", "01")
+    assert (found, text) == (code, "")
+    assert f"{folder.name} failed: {cause}" in errors and "code cell 3: x[0]\nKeyError: [/red]" in errors
+    assert f"results/runs/{folder.name}/attempts" in errors
+    assert not paths.runs_csv().exists()
+
+
+def test_table_formats_filters_and_warns(call):
+    for number, version in enumerate(("1", "2"), 1):
+        kept = record(row(value=number / 10), run_id=f"01_tiny-0000000{number}-s0", versions={"torch": version})
+        records.commit(kept, paths.runs_dir() / kept.run_id)
+    code, text, errors = call("table", "--format", "csv")
+    assert code == 0 and [line[:18] for line in text.splitlines()[1:3]] == ["01_tiny-00000002-s", "01_tiny-00000001-s"]
+    assert "these runs mix 2 environments" in errors
+    code, text, errors = call("table", "--format", "md", "--filter", "run_id=01_tiny-00000001-s0")
+    assert code == 0 and "00000002" not in text and "| 01_tiny-00000001-s0 |" in text and errors == ""
+    code, text, _ = call("table", "--filter", "lr=1e-4")
+    assert code == 0 and "2 rows retrieval, test, ndcg@10" in text and "0.200 [0.400, 0.600]" in text
+    assert call("table", "--metric", "mrr@10")[0] == 0
+    assert len(paths.runs_csv().read_text().splitlines()) == 3
+
+
+def test_table_without_runs(call):
+    assert call("table")[0] == 0
+    assert call("table", "--format", "csv")[0] == 0
+
+
+@pytest.mark.parametrize("ok, code", [(True, 0), (None, 0), (False, 1)])
+def test_doctor_fails_when_something_needed_is_missing(call, monkeypatch, ok, code):
+    from embedlab.experiments import doctor
+
+    monkeypatch.setattr(doctor, "checks", lambda: [doctor.Check("thing", "[red]", ok, "get it")])
+    found, text, _ = call("doctor")
+    assert found == code and "[red]" in text and "get it" in text

@@ -1,0 +1,77 @@
+"""What a person sees of a run: reports read as they are written, whatever state the file is in."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from embedlab.experiments import live
+from embedlab.experiments.live import LiveView, ProgressFile
+
+
+def report(stage="train", step=0, total=None, time=100.0, **numbers):
+    return {"time": time, "stage": stage, "step": step, "total": total, **numbers}
+
+
+def test_reports_are_read_once_and_half_a_line_waits_for_its_rest(tmp_path):
+    path = tmp_path / "progress.jsonl"
+    reports = ProgressFile(path)
+    assert reports.news() == []  # the run has not said anything yet
+    first, second = json.dumps(report(step=1)), json.dumps(report(step=2))
+    path.write_text(first + "\n" + second[:20])
+    assert reports.news() == [report(step=1)]
+    assert reports.news() == []
+    with open(path, "a") as file:
+        file.write(second[20:] + "\n")
+    assert reports.news() == [report(step=2)]
+
+
+def test_a_line_that_was_cut_off_for_good_stops_nothing(tmp_path):
+    path = tmp_path / "progress.jsonl"
+    whole = json.dumps(report(step=3))
+    path.write_text(whole[:15] + whole + "\n" + whole + "\n")
+    assert ProgressFile(path).news() == [report(step=3)]
+
+
+@pytest.fixture
+def view(monkeypatch):
+    """A view on a pipe, with a clock that the test moves."""
+    now = [100.0]
+    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    text = io.StringIO()
+    return LiveView("nb", Console(file=text, width=200)), now, text
+
+
+def test_rate_and_time_left_by_hand(view):
+    live_view, now, text = view
+    live_view.show(report(step=10, total=110, time=0.0))
+    now[0] += 60
+    live_view.show(report(step=30, total=110, time=10.0, loss=0.125, dev="0.5"))  # 20 steps in 10 s, 80 to go
+    assert text.getvalue().splitlines() == [
+        "nb · train 10/110",
+        "nb · train 30/110, 2/s, 40 s left, loss 0.125, dev 0.5",
+    ]
+
+
+def test_a_pipe_is_not_flooded(view):
+    live_view, now, text = view
+    for step in range(100):
+        live_view.show(report(step=step, total=100, time=now[0]))
+        now[0] += 0.1  # 10 s in all
+    assert len(text.getvalue().splitlines()) == 2
+    now[0] += live.PLAIN_STAGE_S
+    live_view.show(report("evaluate"))
+    assert text.getvalue().splitlines()[-1] == "nb · evaluate"
+
+
+def test_a_terminal_gets_a_bar_that_follows_the_stages():
+    text = io.StringIO()
+    with LiveView("nb", Console(file=text, force_terminal=True, width=120)) as live_view:
+        live_view.show(report("start"))
+        live_view.show(report("train", 5, 10))
+        live_view.show(report("encode", 1, 4))
+        (task,) = live_view._bar.tasks
+        assert (task.description, task.completed, task.total) == ("nb · encode", 1, 4)

@@ -1,0 +1,109 @@
+"""What a record file may look like: exactly what was written, or it is refused; what a reader may do about it."""
+
+from __future__ import annotations
+
+import pytest
+
+from embedlab.errors import RecordError
+from embedlab.experiments import records
+from embedlab.experiments.records import DamagedRecord, MetricRow, Record
+
+NUMBERS = {"a": 0.30000000000000004, "b": 1e-05, "c": "ä\u0007", "d": float("nan"), "e": [float("inf")]}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A committed record whose numbers have other spellings that parse to the same float."""
+    row = MetricRow(task="t", split="test", model="m", metric="x", value=0.1, n=3)
+    record = Record(run_id="nb-01234567-s0", notebook="nb", parameters={"seed": 0}, metrics=[row], notes=NUMBERS)
+    assert records.commit(record, tmp_path / record.run_id)
+    return tmp_path / record.run_id
+
+
+def test_every_single_bit_flip_is_refused(folder):
+    """All of them: 1E-05 for 1e-05 and 0.30000000000000005 for ...04 parse to the same value and are damage too."""
+    path = folder / records.FILE
+    whole = path.read_bytes()
+    assert b"1e-05" in whole and b"0.30000000000000004" in whole
+    silent = []
+    for place in range(len(whole)):
+        for bit in range(8):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << bit)]) + whole[place + 1 :])
+            try:
+                records.read(folder)
+                silent.append((place, bit))
+            except DamagedRecord:
+                continue
+    assert silent == []
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        (b"0.1,", b"NaN,"),
+        (b"1e-05", b"NaN"),
+        (b"0.1,", b"1" + b"0" * 400 + b","),
+        (b'"notebook": "nb"', b'"notebook": "nb", "notebook": "nb"'),
+        (b"\n", b"\n\n"),
+    ],
+)
+def test_other_spellings_are_refused(folder, old, new):
+    path = folder / records.FILE
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+    with pytest.raises(DamagedRecord):
+        records.read(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b"[]", b"{}", b'"text"', b"[" * 100_000, b"\xff\xfe", b"\0" * 4096])
+def test_what_is_no_record_at_all_is_refused(folder, content):
+    (folder / records.FILE).write_bytes(content)
+    with pytest.raises(DamagedRecord):
+        records.read(folder)
+
+
+def test_nan_and_infinity_are_null_wherever_they_stand(folder):
+    notes = records.read(folder).notes
+    assert notes == {**NUMBERS, "d": None, "e": [None]}
+
+
+def test_a_field_added_to_the_format_leaves_old_records_readable(folder, monkeypatch):
+    class Later(Record):
+        added: str = "default"
+
+    monkeypatch.setattr(records, "Record", Later)
+    assert records.read(folder).added == "default"
+
+
+def test_an_unreadable_record_is_not_taken_for_a_damaged_one(folder, monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    before = (folder / records.FILE).read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(records.Path, "read_bytes", refuse)
+        with pytest.raises(RecordError, match="cannot be read"):
+            records.read_or_quarantine(folder)
+    assert (folder / records.FILE).read_bytes() == before
+
+
+def test_two_readers_of_a_damaged_record_do_not_trip_over_each_other(folder, monkeypatch):
+    (folder / records.FILE).write_bytes(b"{}")
+    read = records.read
+
+    def slower(place):
+        try:
+            return read(place)
+        except RecordError:
+            (place / records.FILE).unlink()  # the other reader has set it aside meanwhile
+            raise
+
+    monkeypatch.setattr(records, "read", slower)
+    assert records.read_or_quarantine(folder) is None
+
+
+def test_a_file_where_the_folder_should_be_is_no_lost_race(tmp_path):
+    place = tmp_path / "nb-01234567-s0"
+    place.write_text("in the way")
+    with pytest.raises(RecordError, match="cannot be written"):
+        records.commit(Record(run_id=place.name, notebook="nb", parameters={}, metrics=[]), place)
+    assert place.read_text() == "in the way"

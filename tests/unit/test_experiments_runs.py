@@ -1,0 +1,194 @@
+"""A run as its notebook sees it: what it notes is what the record says, and files are published once."""
+
+from __future__ import annotations
+
+import json
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from embedlab import paths
+from embedlab.errors import ParameterError, RecordError
+from embedlab.evaluation.metrics import Evaluation
+from embedlab.evaluation.significance import bootstrap_ci
+from embedlab.experiments import notebooks, processes, records, runs
+from embedlab.params import Params
+
+CELL = 'rates: list[float] = [1, 2]  # an int is a float\nrate: float = 1\nseed: int = 0\noutput_dir: str = ""'
+
+
+class Tiny(Params):
+    rates: list[float]
+    rate: float
+    later: int = 3  # a knob of the class that the notebook does not show
+
+
+@pytest.fixture(autouse=True)
+def notebook(tmp_path, monkeypatch):
+    """A project of its own with one notebook, as in JupyterLab: no driver."""
+    monkeypatch.setenv("EMBEDLAB_HOME", str(tmp_path))
+    for name in (processes.ATTEMPT_VARIABLE, processes.NOTEBOOK_VARIABLE, "EMBEDLAB_PROGRESS"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "notebooks").mkdir()
+    cell = nbformat.v4.new_code_cell(CELL, metadata={"tags": ["parameters"]})
+    path = tmp_path / "notebooks" / "01_tiny.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    return path
+
+
+def params(**changes) -> Tiny:
+    return Tiny.checked({"rates": [1, 2], "rate": 1, "seed": 0, "output_dir": "", **changes})
+
+
+def evaluation() -> Evaluation:
+    values = {"ndcg@10": np.array([0.0, 1.0, 0.5, np.nan]), "recall@10": np.array([0.0, 1.0, 1.0, np.nan])}
+    return Evaluation(("q1", "q2", "q3", "q4"), values, 1)
+
+
+def test_driver_and_notebook_agree_where_ints_stand_for_floats(notebook):
+    outside = runs.run_id(notebook, notebooks.resolved(notebooks.parameters(notebook), {}))
+    assert runs.start_run("01_tiny", params()).id == outside
+
+
+def test_metrics_carry_their_interval_and_the_values_of_every_query():
+    run = runs.start_run("01_tiny", params())
+    run.metrics(evaluation(), model="tuned", split="test", dim=64)
+    run.metrics(evaluation(), model="bm25", split="test")
+    record = run.finish()
+    interval = bootstrap_ci(np.array([0.0, 1.0, 0.5]))
+    row = record.metrics[0]
+    assert (row.task, row.split, row.model, row.metric, row.dim, row.n) == (
+        "retrieval",
+        "test",
+        "tuned",
+        "ndcg@10",
+        64,
+        3,
+    )
+    assert (row.value, row.ci_low, row.ci_high) == (0.5, interval.low, interval.high)
+    assert [(r.model, r.metric) for r in record.metrics[1:]] == [
+        ("tuned", "recall@10"),
+        ("bm25", "ndcg@10"),
+        ("bm25", "recall@10"),
+    ]
+    frame = pd.read_parquet(run.folder / "per_query.parquet")
+    assert len(frame) == 8 and frame["dim"].isna().sum() == 4
+    assert frame["ndcg@10"].tolist()[:3] == [0.0, 1.0, 0.5] and np.isnan(frame["ndcg@10"].iloc[3])
+
+
+def test_record_says_what_the_run_was():
+    run = runs.start_run("01_tiny", params(seed=7, rate=2))
+    with run.timing("train"):
+        pass
+    run.note(best_step=3, curve=[0.1, 0.2])
+    run.fingerprint(tuned="abc")
+    run.value("bytes", 12, model="tuned", task="size")
+    record = run.finish()
+    assert record == records.read(paths.runs_dir() / run.id)
+    assert record.run_id.startswith("01_tiny-") and record.run_id.endswith("-s7")
+    assert record.parameters == {"seed": 7, "rates": [1.0, 2.0], "rate": 2.0, "later": 3}
+    assert record.notes == {"best_step": 3, "curve": [0.1, 0.2]}
+    assert record.model_fingerprints == {"tuned": "abc"}
+    assert set(record.timings) == {"train"} and record.timings["train"] >= 0
+    assert (record.metrics[0].value, record.metrics[0].ci_low) == (12.0, None)
+    assert {"python", "torch", "papermill"} <= set(record.versions) and record.hardware["cores"] >= 1
+
+
+def test_finishing_publishes_the_files_but_not_the_scratch():
+    run = runs.start_run("01_tiny", params())
+    run.figure(Figure(), "curve", pd.DataFrame({"x": [1]}))
+    run.log_history([{"step": 1, "loss": 0.5}])
+    run.artefact("model").mkdir()
+    (run.artefact("model") / "weights").write_text("w")
+    run.artefact("scratch").mkdir()
+    run.finish()
+    names = {path.name for path in run.folder.iterdir()}
+    assert names == {"record.json", "curve.png", "curve.csv", "train_log.csv", "model", "attempts"}
+    assert (run.folder / "train_log.csv").read_text() == "step,loss\n1,0.5\n"
+    assert (run.folder / "model" / "weights").read_text() == "w"
+
+
+def test_publishing_that_was_cut_off_is_resumed_and_replaces_nothing():
+    run = runs.start_run("01_tiny", params())
+    record = run.finish()
+    for name in ("late.csv", "early.csv"):
+        (run.attempt_folder / name).write_text("attempt")
+    (run.folder / "early.csv").write_text("published")
+    for _ in range(2):
+        runs.publish(run.folder, record)
+        assert (run.folder / "late.csv").read_text() == "attempt"
+        assert (run.folder / "early.csv").read_text() == "published"
+
+
+def test_the_second_to_finish_says_so_and_changes_nothing(capsys):
+    first, second = (runs.start_run("01_tiny", params()) for _ in range(2))
+    assert first.attempt_folder != second.attempt_folder
+    first.finish()
+    before = {path: path.read_bytes() for path in first.folder.glob("*.*")}
+    second.value("x", 1.0, model="m", task="t")
+    with pytest.raises(RecordError, match="committed first"):
+        second.finish()
+    assert {path: path.read_bytes() for path in first.folder.glob("*.*")} == before
+    capsys.readouterr()
+    runs.start_run("01_tiny", params())
+    assert "finished before" in capsys.readouterr().out
+
+
+def test_a_damaged_record_does_not_block_the_rerun():
+    run = runs.start_run("01_tiny", params())
+    run.finish()
+    (run.folder / records.FILE).write_text("{}")
+    again = runs.start_run("01_tiny", params()).finish()
+    assert records.read(run.folder) == again
+
+
+def test_cell_and_class_must_have_the_same_names():
+    with pytest.raises(ParameterError, match="differ in later"):
+        runs.start_run("01_tiny", params(later=4))  # a global that the cell does not hold
+    with pytest.raises(ParameterError, match="differ in rate,|differ in rate\\."):
+        runs.start_run("01_tiny", Tiny.model_construct(_fields_set={"rates", "seed", "output_dir"}, rates=[1.0]))
+
+
+@pytest.mark.parametrize("thing", [object(), np.float32(1), {1, 2}])
+def test_a_note_that_cannot_be_recorded_is_refused_at_once(thing):
+    run = runs.start_run("01_tiny", params())
+    with pytest.raises(ParameterError, match=r"\[best\]: cannot be recorded"):
+        run.note(best=thing)
+    run.finish()
+
+
+def test_a_driver_names_the_attempt_and_the_file(notebook, tmp_path, monkeypatch):
+    edited = tmp_path / "copy" / notebook.name
+    edited.parent.mkdir()
+    content = nbformat.read(notebook, as_version=4)
+    content.cells.append(nbformat.v4.new_code_cell("1 + 1"))
+    nbformat.write(content, edited)
+    monkeypatch.setenv(processes.ATTEMPT_VARIABLE, "7-driver")
+    monkeypatch.setenv(processes.NOTEBOOK_VARIABLE, str(edited))
+    run = runs.start_run("01_tiny", params())
+    assert run.attempt_folder == run.folder / "attempts" / "7-driver"
+    assert run.id == runs.run_id(edited, params().set_values()) != runs.run_id(notebook, params().set_values())
+    monkeypatch.setenv(processes.NOTEBOOK_VARIABLE, str(tmp_path / "02_other.ipynb"))
+    assert runs.start_run("01_tiny", params()).id == runs.run_id(notebook, params().set_values())
+
+
+def test_a_failing_cell_marks_the_attempt_and_a_mended_one_finishes(monkeypatch):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell()
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    run = runs.start_run("01_tiny", params())
+    assert shell.run_cell("1 / 0").error_in_exec is not None
+    failed = run.attempt_folder / runs.FAILED
+    content = json.loads(failed.read_text())
+    assert (content["run_id"], content["cause"], content["detail"]) == (
+        run.id,
+        "error in cell",
+        "ZeroDivisionError: division by zero",
+    )
+    shell.run_cell("1 / 1")
+    run.finish()
+    assert not failed.exists() and not (run.folder / runs.FAILED).exists()
