@@ -1,0 +1,77 @@
+"""Every notebook: in the house's shape, and executed through papermill at smoke size with its record read back."""
+
+from __future__ import annotations
+
+import ast
+import statistics
+
+import pytest
+
+from embedlab import paths
+from embedlab.experiments import notebooks
+from embedlab.experiments.execute import run_notebook
+
+ALL = sorted(paths.notebooks_dir().glob("*.ipynb"))
+COMMON = {"dataset", "model_name", "seed", "max_steps", "max_examples", "output_dir"}
+SMOKE = {"dataset": "icd10cm:smoke", "max_steps": 2, "max_examples": 60}
+
+
+def code_cells(path):
+    return [cell for cell in notebooks.read(path).cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+class TestShape:
+    def test_committed_without_outputs(self, path):
+        assert not [cell for cell in code_cells(path) if cell.outputs or cell.execution_count]
+
+    def test_imports_then_parameters_then_resolve(self, path):
+        sources = [cell.source for cell in code_cells(path)]
+        tagged = [i for i, cell in enumerate(code_cells(path)) if "parameters" in cell.metadata.get("tags", ())]
+        assert tagged == [1]
+        assert all(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.parse(sources[0]).body)
+        assert ".resolve(globals())" in sources[2] and f'start_run("{path.stem}"' in sources[2]
+        assert "run.finish()" in sources[-1]
+
+    def test_parameters_are_few_and_explained(self, path):
+        parameters = notebooks.parameters(path)
+        assert {"dataset", "model_name", "seed", "max_steps", "max_examples", "output_dir"} <= {
+            p.name for p in parameters
+        }
+        assert len(parameters) <= 15
+        assert all(parameter.help for parameter in parameters)
+
+    def test_cells_are_short_and_functions_only_where_they_are_the_lesson(self, path):
+        lengths = [len(cell.source.splitlines()) for cell in code_cells(path)[3:]]
+        assert statistics.median(lengths) <= 8
+        for cell in code_cells(path):
+            for node in ast.walk(ast.parse(cell.source)):
+                if isinstance(node, ast.FunctionDef):
+                    assert node.end_lineno - node.lineno < 15 and "assert" in cell.source
+
+    def test_says_what_it_costs_what_it_shows_and_its_limits(self, path):
+        prose = "\n".join(cell.source for cell in notebooks.read(path).cells if cell.cell_type == "markdown")
+        assert prose.startswith("# ")
+        assert all(word in prose for word in ("**Cost**", "**Needs**", "## What this shows", "## Limits"))
+
+    def test_index_names_it(self, path):
+        assert f"({path.name})" in (paths.notebooks_dir() / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_runs_at_smoke_size_and_its_numbers_are_read_back(path, tmp_path):
+    outcome = run_notebook(path, SMOKE, output_dir=str(tmp_path), html=True)
+    assert outcome.record is not None, outcome.detail
+    files = {file.name for file in outcome.folder.iterdir()}
+    assert {"executed.ipynb", "executed.html", "train_log.csv", "per_query.parquet", "model"} <= files
+    assert {"quality_by_dimension.png", "quality_by_dimension.csv"} <= files
+    rows = [row for row in outcome.record.metrics if row.metric == "ndcg@10"]
+    assert {row.model for row in rows} == {"bm25", "base", "tuned", "tuned - base"}
+    for row in rows:
+        assert row.ci_low <= row.value <= row.ci_high
+        assert row.n == 63
+        assert " - " in row.model or 0 < row.value <= 1
+    full, cut = (next(row.value for row in rows if row.model == "base" and row.dim == dim) for dim in (384, 32))
+    assert full != cut
+    assert outcome.record.parameters["max_examples"] == 60 and outcome.record.data_fingerprint
