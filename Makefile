@@ -15,7 +15,7 @@ environment:  ## build or mend the environment
 	@$(ENVIRONMENT) echo "environment: $$found"
 
 quickstart:  ## fine-tune on ICD-10-CM and show the measured gain (about 6 minutes)
-	@$(ENVIRONMENT) python -m embedlab.cli run 00_quickstart --html
+	@$(ENVIRONMENT) python -m embedlab.cli run 00_quickstart --html --output-dir results/quickstart
 
 test:  ## style, unit tests, fault tests, notebooks at smoke size
 	@$(ENVIRONMENT) python -m ruff check . && python -m ruff format --check . && python -m pytest

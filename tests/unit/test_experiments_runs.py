@@ -152,6 +152,14 @@ def test_cell_and_class_must_have_the_same_names():
         runs.start_run("01_tiny", Tiny.model_construct(_fields_set={"rates", "seed", "output_dir"}, rates=[1.0]))
 
 
+def test_cell_and_class_must_have_the_same_types(notebook):
+    content = nbformat.read(notebook, as_version=4)
+    content.cells[0].source = CELL.replace("rate: float", "rate: int")
+    nbformat.write(content, notebook)
+    with pytest.raises(ParameterError, match=r"\[rate\]: 1.0 is no int"):
+        runs.start_run("01_tiny", params())
+
+
 @pytest.mark.parametrize("thing", [object(), np.float32(1), {1, 2}])
 def test_a_note_that_cannot_be_recorded_is_refused_at_once(thing):
     run = runs.start_run("01_tiny", params())
