@@ -52,6 +52,17 @@ def test_publishing_fills_readme_and_copies_figures(record):
     assert with_tables(text) == text
 
 
+@pytest.mark.parametrize("block", ["", "old\n", "old\n\nlines\n"])
+def test_a_block_ends_at_the_first_end(record, block):
+    """An empty block must not swallow the text up to the end of the next one."""
+    publish_run(record.run_id, "quick")
+    text = f"a\n<!-- table quick -->\n{block}<!-- end -->\nkept\n<!-- table quick -->\n<!-- end -->\nb\n"
+    filled = with_tables(text)
+    assert filled.count("| tuned | 384 |") == 2
+    assert "<!-- end -->\nkept\n<!-- table quick -->" in filled and filled.endswith("<!-- end -->\nb\n")
+    assert with_tables(filled) == filled
+
+
 class TestWhatIsCommitted:
     """Drift: nothing published differs from what its record gives today."""
 

@@ -15,7 +15,7 @@ from embedlab import paths
 from embedlab.experiments import records, tables
 from embedlab.experiments.records import Record
 
-BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 METRICS = ("ndcg@10", "recall@10", "recall@100")
 
 
@@ -62,6 +62,6 @@ def with_tables(text: str) -> str:
 
     def fill(match: re.Match[str]) -> str:
         table = (paths.tables_dir() / f"{match['name']}.md").read_text(encoding="utf-8").strip()
-        return f"{match[1]}{table}{match[3]}"
+        return f"{match[1]}{table}\n{match[3]}"
 
     return BLOCK.sub(fill, text)
