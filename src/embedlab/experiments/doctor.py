@@ -30,7 +30,7 @@ class Check:
 
 def checks() -> list[Check]:
     """All findings, the needed things first."""
-    return [_python(), _pins(), *_packages(), _disk(), _device(), _machine(), _hub()]
+    return [_python(), _pins(), *_packages(), _disk(), _versions(), _device(), _machine(), _hub()]
 
 
 def _python() -> Check:
@@ -66,6 +66,12 @@ def _packages() -> list[Check]:
         remedy = "" if ok else f"pip install {package}"
         found.append(Check(what, f"{package} {_version(package)}" if ok else "missing", ok, remedy))
     return found
+
+
+def _versions() -> Check:
+    """The packages that change numbers most, whether or not they are as pinned."""
+    names = ("torch", "transformers", "sentence-transformers", "mteb", "papermill")
+    return Check("versions", ", ".join(f"{name} {_version(name) or 'missing'}" for name in names))
 
 
 def _disk() -> Check:
