@@ -164,4 +164,4 @@ def test_length_groups_by_hand():
     groups = LengthGroups.of(torch.tensor([0, 2, 3, 5]))
     assert groups.order.tolist() == [2, 0, 1, 3, 4]
     assert groups.inverse.tolist() == [1, 2, 0, 3, 4]
-    assert groups.groups == ((0, 1, 1), (1, 2, 2))
+    assert groups.groups == ((1, 1), (2, 2))

@@ -17,7 +17,7 @@ from embedlab.data.splits import cap_training, mark_seen
 from embedlab.errors import DataError
 
 # Scheme -> module of this package with load(location, *, name, **options) and source_fingerprint(location).
-SCHEMES = {"icd10cm": "icd10cm", "pydocs": "pydocs", "beir": "beir", "pairs": "pairs", "hf": "hub"}
+SCHEMES = {"icd10cm": "icd10cm", "pydocs": "pydocs", "beir": "beir", "pairs": "pairs", "clicks": "clicks", "hf": "hub"}
 BUILT_IN = ("icd10cm", "pydocs")  # ours to repair; other people's data is theirs to decide on
 MIN_TRAIN_PAIRS = 3_000
 
@@ -44,8 +44,8 @@ def load_dataset(spec: str, *, max_examples: int | None = None, repair: bool = F
     """Load, validate and guard a dataset.
 
     Args:
-        spec: `icd10cm[:size[:split]]`, `pydocs`, `beir:FOLDER`, `pairs:FILE` or `hf:NAME[:CONFIG]`, with options
-            as in `Spec`.
+        spec: `icd10cm[:size[:split]]`, `pydocs`, `beir:FOLDER`, `pairs:FILE`, `clicks:FILE` or `hf:NAME[:CONFIG]`,
+            with options as in `Spec`.
         max_examples: most training queries, as a seeded sample; triplets and graded pairs shrink by the same factor.
         repair: drop training examples that leak instead of refusing the data. The built-in datasets are always
             repaired; what was dropped is logged.

@@ -1,4 +1,4 @@
-"""The process that executes one notebook: `python -m embedlab.experiments.child JOB.json`.
+"""The process that executes one notebook: started with `python -m embedlab.experiments.child JOB.json`, or forked.
 
 Papermill gets the values as they are (its command line would turn 007 into 7 and a bare 1e-05 into text), the kernel is
 this very interpreter, and everything ends when the driver does.
@@ -7,18 +7,116 @@ this very interpreter, and everything ends when the driver does.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import subprocess
 import sys
+import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 from embedlab.experiments import processes
+
+_one_at_a_time = threading.Lock()  # multiprocessing keeps its children in one unguarded set
+
+
+class Child(Protocol):
+    """The process, and the session it leads when it was forked."""
+
+    session: int | None
+
+    def ended(self) -> bool: ...
+    def wait(self) -> None: ...
+
+
+class ColdChild:
+    """A new interpreter."""
+
+    session = None
+
+    def __init__(self, job: Path, environment: Mapping[str, str], log: Path) -> None:
+        with open(log, "w", encoding="utf-8") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "embedlab.experiments.child", str(job)],
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def wait(self) -> None:
+        self._process.wait()
+
+
+class WarmChild:
+    """A fork of the nursery, which is started by the first of them."""
+
+    def __init__(self, job: Path, environment: Mapping[str, str], log: Path) -> None:
+        context = multiprocessing.get_context("forkserver")
+        with _one_at_a_time:
+            context.set_forkserver_preload(["embedlab.experiments.nursery"])
+            self._process = context.Process(target=forked, args=(job, dict(environment), log))
+            self._process.start()
+        self.session = self._process.pid
+
+    def ended(self) -> bool:
+        return self._process.exitcode is not None
+
+    def wait(self) -> None:
+        self._process.join()
+
+
+def start(job: Path, environment: Mapping[str, str], log: Path, *, warm: bool) -> Child:
+    """Start the process for a job file.
+
+    Args:
+        job: JSON with notebook, output, values, scratch, cwd and driver.
+        environment: what the process has beyond the driver's environment.
+        log: where its output goes.
+        warm: fork it, where that can be done.
+    """
+    from embedlab.experiments import kernels
+
+    return (WarmChild if warm and kernels.can_fork() else ColdChild)(job, environment, log)
+
+
+def forked(job: Path, environment: Mapping[str, str], log: Path) -> None:
+    """In a fork of the nursery: become what `main` is in a new interpreter."""
+    os.setsid()
+    _write_to(log)
+    os.environ.update(environment)
+    from embedlab.experiments.kernels import ForkedKernel
+
+    waiting = ForkedKernel()  # before there is any thread
+    processes.end_unless(multiprocessing.parent_process().is_alive)
+    execute(json.loads(job.read_text()), waiting)
+
+
+def _write_to(log: Path) -> None:
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.close(file)
 
 
 def main() -> None:
     """Execute the notebook that the job file describes; the exit status says nothing, the record says it all."""
     job = json.loads(Path(sys.argv[1]).read_text())
-    processes.end_with(job["driver"])
-    _kernel_of_this_interpreter(Path(job["scratch"]))
+    processes.end_unless(lambda: os.getppid() == job["driver"])
+    execute(job, None)
+
+
+def execute(job: Mapping[str, Any], waiting: Any) -> None:
+    """Run papermill; the kernel is the process that is `waiting`, or a new one."""
+    from embedlab.experiments import kernels
+
+    scratch = Path(job["scratch"])
+    kernels.write_kernelspec(scratch)
     import papermill
 
     papermill.execute_notebook(
@@ -27,18 +125,10 @@ def main() -> None:
         parameters=job["values"],
         cwd=job["cwd"],
         kernel_name="python3",
+        kernel_manager_class=kernels.manager_class(scratch, waiting),
         progress_bar=False,
         autosave_cell_every=30,
     )
-
-
-def _kernel_of_this_interpreter(scratch: Path) -> None:
-    """A kernelspec that comes before any other `python3` a user may have installed."""
-    spec = scratch / "kernels" / "python3"
-    spec.mkdir(parents=True, exist_ok=True)
-    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
-    os.environ["JUPYTER_PATH"] = str(scratch)
 
 
 if __name__ == "__main__":

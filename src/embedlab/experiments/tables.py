@@ -31,20 +31,24 @@ def all_records(folder: Path | None = None) -> Iterator[Record]:
             yield record
 
 
-def rows_of(record: Record) -> list[dict[str, object]]:
-    """One row per metric of a record: the run, its parameters as `p.name`, the metric."""
-    environment = " ".join(f"{name} {record.versions.get(name, '?')}" for name in ENVIRONMENT)
+def run_of(record: Record) -> dict[str, object]:
+    """The run, its environment, and its parameters as `p.name`: what all metric rows of a record share."""
     run = {
         "run_id": record.run_id,
         "notebook": record.notebook,
         "seed": record.parameters.get("seed"),
         "commit": record.commit,
         "dirty": record.dirty,
-        "environment": environment,
+        "environment": " ".join(f"{name} {record.versions.get(name, '?')}" for name in ENVIRONMENT),
         "cpu": record.hardware.get("cpu"),
     }
-    parameters = {f"p.{name}": _flat(value) for name, value in record.parameters.items() if name != "seed"}
-    return [{**run, **row.model_dump(), **parameters} for row in record.metrics]
+    return run | {f"p.{name}": _flat(value) for name, value in record.parameters.items() if name != "seed"}
+
+
+def rows_of(record: Record) -> list[dict[str, object]]:
+    """One row per metric of a record: the run, its parameters as `p.name`, the metric."""
+    run = run_of(record)
+    return [{**run, **row.model_dump()} for row in record.metrics]
 
 
 def _flat(value: object) -> object:

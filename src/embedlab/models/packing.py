@@ -47,12 +47,12 @@ class LengthGroups:
     Attributes:
         order: (T,) packed position of each token in length order.
         inverse: (T,) the way back.
-        groups: (first token, number of texts, length) of every run of equally long texts.
+        groups: (number of texts, length) of every run of equally long texts, in that order.
     """
 
     order: Tensor
     inverse: Tensor
-    groups: tuple[tuple[int, int, int], ...]
+    groups: tuple[tuple[int, int], ...]
 
     @classmethod
     def of(cls, boundaries: Tensor) -> LengthGroups:
@@ -70,12 +70,8 @@ class LengthGroups:
         order = torch.cat([torch.arange(start, start + length) for length, start in spans])
         inverse = torch.empty_like(order)
         inverse[order] = torch.arange(len(order))
-        groups, first = [], 0
-        for length, members in groupby(spans, key=lambda s: s[0]):
-            count = sum(1 for _ in members)
-            groups.append((first, count, length))
-            first += count * length
-        return cls(order.to(boundaries.device), inverse.to(boundaries.device), tuple(groups))
+        groups = tuple((len(list(members)), length) for length, members in groupby(spans, key=lambda s: s[0]))
+        return cls(order.to(boundaries.device), inverse.to(boundaries.device), groups)
 
 
 def _attend_by_length(
@@ -83,11 +79,12 @@ def _attend_by_length(
 ) -> Tensor:
     """Attention inside each text; tensors are (tokens, heads, head size)."""
     lengths = LengthGroups.of(boundaries)
-    sorted_qkv = [tensor.index_select(0, lengths.order) for tensor in (query, key, value)]
+    sizes = [count * length for count, length in lengths.groups]
+    # split, not slices: the gradient of a slice is a full tensor of zeros, one for every group
+    sorted_qkv = [tensor.index_select(0, lengths.order).split(sizes) for tensor in (query, key, value)]
     outputs = []
-    for first, count, length in lengths.groups:
-        # (texts, heads, length, head size)
-        q, k, v = (t[first : first + count * length].unflatten(0, (count, length)).transpose(1, 2) for t in sorted_qkv)
+    for (count, length), *qkv in zip(lengths.groups, *sorted_qkv, strict=True):
+        q, k, v = (tensor.unflatten(0, (count, length)).transpose(1, 2) for tensor in qkv)  # (texts, heads, length, .)
         attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
         outputs.append(attended.transpose(1, 2).flatten(0, 1))
     return torch.cat(outputs).index_select(0, lengths.inverse)

@@ -6,7 +6,8 @@ masked 15 % enter the loss. Choosing those positions first gives the same loss a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +60,11 @@ class MaskedLanguageLoss(nn.Module):
         chosen = labels != IGNORED
         return F.cross_entropy(self.logits(hidden[chosen]), labels[chosen])
 
+    @staticmethod
+    def targets(labels: Tensor) -> Tensor:
+        """The tokens to predict among `IGNORED`: here the labels themselves."""
+        return labels
+
     def logits(self, hidden: Tensor) -> Tensor:
         """(n, d) hidden states to (n, vocabulary) scores."""
         return F.linear(self.norm(F.gelu(self.dense(hidden))), self._embeddings().weight, self.bias)
@@ -94,71 +100,137 @@ def corrupt(
     return corrupted, labels
 
 
-class MaskingCollator:
-    """Trainer collator that masks afresh each time a text is seen (dynamic masking, Liu et al. 2019).
+class NoiseCollator(ABC):
+    """Trainer collator that damages a text afresh each time it is seen; what was damaged becomes the label.
 
-    Rows hold `label`, the number of a text; its token ids are made once.
+    Rows hold `label`, the number of a text; its token ids are made once. The noise of a batch depends on the seed and
+    on how many batches came before, and on nothing else: training that is resumed with `batches` set goes on as if
+    it had never stopped.
 
     Args:
         model: gives the tokenizer and says whether batches are packed.
         texts: number -> text.
-        probability: share of words to predict.
-        whole_words: mask all pieces of a word together.
-        seed: of the masking.
+        whole_words: all pieces of a word share its fate.
+        seed: of the noise.
+
+    Attributes:
+        batches: batches made so far.
     """
 
     valid_label_columns = ("label",)
 
     def __init__(
-        self,
-        model: SentenceTransformer,
-        texts: Sequence[str],
-        *,
-        probability: float = 0.15,
-        whole_words: bool = True,
-        seed: int = 0,
+        self, model: SentenceTransformer, texts: Sequence[str], *, whole_words: bool = True, seed: int = 0
     ) -> None:
-        self.model, self.probability = model, probability
-        self.rng = np.random.default_rng(seed)
+        self.model, self.seed, self.batches = model, seed, 0
         encoded = model.tokenizer(list(texts), truncation=True, max_length=model.max_seq_length)
-        self._ids: list[list[int]] = encoded["input_ids"]
-        self._words = [_word_numbers(encoded.word_ids(i), whole_words) for i in range(len(self._ids))]
+        self.ids: list[list[int]] = encoded["input_ids"]
+        self.words = [_word_numbers(encoded.word_ids(i), whole_words) for i in range(len(self.ids))]
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Features of the column `text`, and `label` in the layout of its `input_ids`."""
+        """Features of the column `text`, damaged, and `label`, what the loss is to predict."""
+        rng = np.random.default_rng((self.seed, self.batches))
+        self.batches += 1
+        damaged, labels = zip(*(self.damage(row["label"], rng) for row in rows), strict=True)
+        features = to_features(self.model, list(damaged))
+        return {
+            "label": self.lay_out(labels, features),
+            **{f"text_{key}": value for key, value in features.items()},
+        }
+
+    @abstractmethod
+    def damage(self, number: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+        """(damaged token ids, labels) of a text."""
+
+    @abstractmethod
+    def lay_out(self, labels: Sequence[list[int]], features: dict[str, Any]) -> Tensor:
+        """The labels of a batch as one tensor."""
+
+
+class MaskingCollator(NoiseCollator):
+    """Hides words, other ones each time a text is seen (dynamic masking, Liu et al. 2019).
+
+    Args:
+        model, texts, whole_words, seed: see `NoiseCollator`.
+        probability: share of words to predict.
+    """
+
+    def __init__(
+        self, model: SentenceTransformer, texts: Sequence[str], *, probability: float = 0.15, **noise: Any
+    ) -> None:
+        super().__init__(model, texts, **noise)
+        self.probability = probability
+
+    def damage(self, number: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+        """(ids with some hidden, the hidden ids among `IGNORED`)."""
         tokenizer = self.model.tokenizer
-        corrupted, labels = [], []
-        for number in (row["label"] for row in rows):
-            positions = choose_positions(self._words[number], self.probability, self.rng)
-            ids, targets = corrupt(self._ids[number], positions, tokenizer.mask_token_id, len(tokenizer), self.rng)
-            corrupted.append(ids)
-            labels.append(targets)
-        features = to_features(self.model, corrupted)
-        return {"label": _like(features, labels), **{f"text_{key}": value for key, value in features.items()}}
+        positions = choose_positions(self.words[number], self.probability, rng)
+        return corrupt(self.ids[number], positions, tokenizer.mask_token_id, len(tokenizer), rng)
+
+    def lay_out(self, labels: Sequence[list[int]], features: dict[str, Any]) -> Tensor:
+        """Like `input_ids`: end to end when packed, padded with `IGNORED` otherwise."""
+        if "cu_seq_lens_q" in features:
+            return torch.tensor([label for row in labels for label in row])
+        return pad(labels)
+
+
+def pad(rows: Sequence[list[int]]) -> Tensor:
+    """(rows, longest) with `IGNORED` behind the shorter ones."""
+    return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=IGNORED)
 
 
 def _word_numbers(words: list[int | None], whole_words: bool) -> list[int | None]:
     return words if whole_words else [None if word is None else i for i, word in enumerate(words)]
 
 
-def _like(features: dict[str, Any], labels: list[list[int]]) -> Tensor:
-    """Labels laid out as `input_ids`: end to end when packed, padded with `IGNORED` otherwise."""
-    if "cu_seq_lens_q" in features:
-        return torch.tensor([label for row in labels for label in row])
-    width = features["input_ids"].shape[1]
-    return torch.tensor([row + [IGNORED] * (width - len(row)) for row in labels])
-
-
 @torch.inference_mode()
-def perplexity(loss: MaskedLanguageLoss, texts: Sequence[str], *, batch_size: int = 64, seed: int = 0) -> float:
-    """exp of the mean loss per hidden token on `texts`, with one fixed masking, so that values compare."""
+def perplexity(
+    loss: nn.Module,
+    texts: Sequence[str],
+    *,
+    collator: NoiseCollator | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> float:
+    """exp of the mean loss per predicted token on `texts`, with one fixed noise, so that values compare.
+
+    Args:
+        loss: a mean over the tokens that its `targets` names.
+        texts: held out of training.
+        collator: fresh, over `texts`; whole words masked with the usual probability when not given.
+        batch_size: texts per forward.
+        seed: of the masking.
+    """
+    mode = loss.training  # the Trainer switches the model alone; dropout of the head must come back by itself
     loss.eval()
-    collator = MaskingCollator(loss.model, texts, seed=seed)
+    collator = collator or MaskingCollator(loss.model, texts, seed=seed)
     total, count = 0.0, 0
-    for start in range(0, len(texts), batch_size):
-        batch = collator([{"label": i} for i in range(start, min(start + batch_size, len(texts)))])
+    for batch in _batches(collator, len(texts), batch_size):
+        batch = {key: value.to(loss.model.device) if hasattr(value, "to") else value for key, value in batch.items()}
         labels = batch.pop("label")
-        hidden = int((labels != IGNORED).sum())
-        total += loss([{key.removeprefix("text_"): value for key, value in batch.items()}], labels).item() * hidden
-        count += hidden
+        predicted = int((loss.targets(labels) != IGNORED).sum())
+        features = {key.removeprefix("text_"): value for key, value in batch.items()}
+        total += loss([features], labels).item() * predicted
+        count += predicted
+    loss.train(mode)
     return float(np.exp(total / count))
+
+
+def unigram_perplexity(
+    model: SentenceTransformer, training: Sequence[str], texts: Sequence[str], *, batch_size: int = 64, seed: int = 0
+) -> float:
+    """What `perplexity` is for a model that knows how often each token occurs in `training` and nothing else.
+
+    Counts are increased by one, so that every token has a probability. The hidden tokens are those of `perplexity`.
+    """
+    known = np.ones(len(model.tokenizer))
+    for ids in model.tokenizer(list(training), add_special_tokens=False)["input_ids"]:
+        np.add.at(known, ids, 1)
+    batches = _batches(MaskingCollator(model, texts, seed=seed), len(texts), batch_size)
+    labels = np.concatenate([batch["label"].flatten().numpy() for batch in batches])
+    return float(np.exp(-np.log(known / known.sum())[labels[labels != IGNORED]].mean()))
+
+
+def _batches(collator: NoiseCollator, count: int, size: int) -> Iterator[dict[str, Any]]:
+    for start in range(0, count, size):
+        yield collator([{"label": number} for number in range(start, min(start + size, count))])
