@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from embedlab import __version__, paths
+from embedlab import __version__, paths, sweep_cli
 from embedlab.errors import EmbedlabError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -25,15 +25,17 @@ def run(
     output_dir: Annotated[str, typer.Option(help="where runs are kept; results/runs when not given")] = "",
     force: Annotated[bool, typer.Option("--force", help="run again although it is finished")] = False,
     html: Annotated[bool, typer.Option("--html", help="keep an HTML copy of the executed notebook")] = False,
-    timeout: Annotated[float | None, typer.Option(help="end the run after so many minutes")] = None,
+    timeout: Annotated[float, typer.Option(min=0, help="end the run after so many minutes; 0 = never")] = 0,
+    mem_gb: Annotated[float, typer.Option(min=0, help="end the run above so many GiB; 0 = never")] = 0,
+    cpus: Annotated[int, typer.Option(min=0, help="threads to compute with; 0 = all")] = 0,
 ) -> None:
     """Execute a notebook as a run, unless that run is finished already."""
-    from embedlab.experiments import execute, notebooks, tables
+    from embedlab.experiments import execute, guard, notebooks, tables
 
     path = notebooks.find_notebook(notebook)
     values = notebooks.parse_values(notebooks.parameters(path), _pairs(parameter or []))
-    seconds = timeout * 60 if timeout else None
-    outcome = execute.run_notebook(path, values, output_dir=output_dir, force=force, html=html, timeout_s=seconds)
+    limits = guard.Limits(wall_min=timeout, mem_gb=mem_gb, cpus=cpus)
+    outcome = execute.run_notebook(path, values, output_dir=output_dir, force=force, html=html, limits=limits)
     if outcome.record is None:
         err.print(f"[red]{outcome.run_id} failed: {outcome.cause}[/red]")
         err.print(escape(outcome.detail), highlight=False)
@@ -143,6 +145,9 @@ def doctor() -> None:
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
+
+
+sweep_cli.add_to(app)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ import pytest
 from embedlab.errors import ParameterError
 from embedlab.experiments import records
 from embedlab.experiments.execute import run_notebook
+from embedlab.experiments.guard import Limits
 
 SETUP = "from embedlab.experiments.runs import start_run\nfrom embedlab.params import Params"
 START = """class Tiny(Params):
@@ -118,7 +119,7 @@ def test_every_bad_end_has_its_cause_and_blocks_nothing(notebook, tmp_path, what
 
 
 def test_timeout_ends_the_run_and_its_kernel(notebook, tmp_path):
-    outcome = run_notebook(notebook, {"what": "sleep"}, timeout_s=8)
+    outcome = run_notebook(notebook, {"what": "sleep"}, limits=Limits(wall_min=8 / 60))
     assert outcome.cause == "timeout"
     assert no_kernel_left(tmp_path)
 

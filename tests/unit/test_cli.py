@@ -146,7 +146,7 @@ def test_values_reach_the_driver_typed(call, outcomes, home):
     assert (code, errors) == (0, "")
     assert asked["values"] == {"epochs": 1e-5, "name": "007=x"}
     assert asked["path"] == home / "notebooks" / "01_tiny.ipynb"
-    assert (asked["force"], asked["html"], asked["timeout_s"], asked["output_dir"]) == (True, True, 30.0, "out")
+    assert (asked["force"], asked["html"], asked["limits"].wall_min, asked["output_dir"]) == (True, True, 0.5, "out")
 
 
 @pytest.mark.parametrize("skipped, words", [(False, "finished"), (True, "finished before, nothing to do")])

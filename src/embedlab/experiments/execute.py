@@ -6,12 +6,12 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,25 @@ from typing import Any
 import nbformat
 
 from embedlab import paths, progress
-from embedlab.experiments import notebooks, processes, records, runs
+from embedlab.errors import RecordError
+from embedlab.experiments import child, notebooks, processes, records, runs
+from embedlab.experiments.guard import CANCEL, CANCELLED, OUT_OF_MEMORY, Guard, Limits
 from embedlab.experiments.live import LiveView, ProgressFile
 from embedlab.experiments.records import Record
 
-POLL_S = 0.2
+POLL_S = 0.1
 TRACEBACK_LINES = 8  # the last ones say most
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 INCOMPLETE = "The notebook ended without run.finish() of this run."
+REPORTS, LOG = "progress.jsonl", "driver.log"  # in an attempt's scratch folder
+
+# How an error in a cell reads when the machine is to blame, not the notebook.
+MEMORY_ERRORS = re.compile(r"MemoryError|OutOfMemoryError|can't allocate memory|CUDA out of memory")
+INFRASTRUCTURE = re.compile(
+    r"No space left on device|Disk quota exceeded|Read-only file system|Input/output error|Stale file handle"
+)
+
+OnReport = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,8 @@ class Outcome:
         folder: where it is kept.
         record: its record; None when it failed.
         skipped: the record is another attempt's, which was finished before or won the race.
-        cause: why it failed: "error in cell", "kernel died", "timeout", "cancelled" or "incomplete".
+        cause: why it failed: "error in cell", "out of memory", "kernel died", "timeout", "cancelled", "infrastructure"
+            or "incomplete".
         detail: for a person: the failing cell and the end of the traceback.
     """
 
@@ -50,113 +62,150 @@ class Outcome:
     detail: str = ""
 
 
-def run_notebook(
-    path: Path,
-    values: Mapping[str, Any] | None = None,
-    *,
-    output_dir: str = "",
-    force: bool = False,
-    html: bool = False,
-    timeout_s: float | None = None,
-) -> Outcome:
-    """Run a notebook with `values` over its defaults, unless that run is finished.
+@dataclass(frozen=True)
+class Plan:
+    """A run that is known before it starts.
+
+    Attributes:
+        notebook: its file.
+        values: every parameter.
+        run_id, folder: what it is called and where it is kept.
+    """
+
+    notebook: Path
+    values: dict[str, Any]
+    run_id: str
+    folder: Path
+
+
+def plan(path: Path, values: Mapping[str, Any] | None = None, *, output_dir: str = "") -> Plan:
+    """Check a run's values and find its id.
 
     Args:
         path: the notebook.
         values: parameter -> value, of the right types (see `notebooks.parse_values`).
         output_dir: where runs are kept, from the working folder; when empty, where the notebook's parameter says.
-        force: run again; the finished run is moved aside.
-        html: keep an HTML copy of the executed notebook too.
-        timeout_s: end the run after so many seconds.
 
     Raises:
-        ParameterError: before anything runs, when the notebook or a value is no good.
+        ParameterError: the notebook or a value is no good.
     """
     given = {**(values or {}), **({"output_dir": output_dir} if output_dir else {})}
     resolved = notebooks.resolved(notebooks.parameters(path), given)
     if place := resolved.get("output_dir", ""):
         resolved["output_dir"] = place = str(paths.runs_dir(place))  # the kernel works in another folder
     identifier = runs.run_id(path, resolved)
-    folder = paths.runs_dir(place) / identifier
-    if force and folder.exists():
-        folder.rename(folder.with_name(f"{identifier}{records.OLD}{uuid.uuid4().hex[:6]}"))
-    if record := records.read_or_quarantine(folder):
-        runs.publish(folder, record)
-        return Outcome(identifier, folder, record, skipped=True)
-    return _Attempt(path, resolved, identifier, folder).outcome(timeout_s, html)
+    return Plan(path, resolved, identifier, paths.runs_dir(place) / identifier)
+
+
+def run_notebook(
+    path: Path, values: Mapping[str, Any] | None = None, *, output_dir: str = "", **options: Any
+) -> Outcome:
+    """Run a notebook with `values` over its defaults, unless that run is finished: `perform` of its `plan`."""
+    return perform(plan(path, values, output_dir=output_dir), **options)
+
+
+def perform(
+    run: Plan,
+    *,
+    force: bool = False,
+    html: bool = False,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    warm: bool = False,
+    on_report: OnReport | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Execute a planned run, unless it is finished.
+
+    Args:
+        run: the run.
+        force: run again; the finished run is moved aside.
+        html: keep an HTML copy of the executed notebook too.
+        limits: what it may use.
+        warm: fork its kernel from a process that has the heavy imports behind it, where that can be done. Worth it
+            from the second run of a driver on.
+        on_report: gets every progress report; shown on standard error when not given.
+        cancelled: asked often; True ends the run.
+    """
+    if force and run.folder.exists():
+        records.set_aside(run.folder)
+    if record := records.read_or_quarantine(run.folder):
+        runs.publish(run.folder, record)
+        return Outcome(run.run_id, run.folder, record, skipped=True)
+    if on_report:
+        return _Attempt(run, limits, warm).outcome(html, on_report, cancelled)
+    with LiveView(run.notebook.stem) as view:
+        return _Attempt(run, limits, warm).outcome(html, view.show, cancelled)
 
 
 class _Attempt:
     """One child process, its progress and what it leaves."""
 
-    def __init__(self, path: Path, values: dict[str, Any], identifier: str, folder: Path) -> None:
-        self.values, self.id, self.folder = values, identifier, folder
+    def __init__(self, run: Plan, limits: Limits, warm: bool) -> None:
+        self.run, self.limits, self.warm = run, limits, warm
         self.name = f"{int(time.time())}-{uuid.uuid4().hex[:8]}"
-        self.attempt_folder = folder / "attempts" / self.name
-        self.attempt_folder.mkdir(parents=True)
+        self.folder = run.folder / "attempts" / self.name
+        self.kept_scratch = self.folder / "scratch"
+        _make_folder(self.kept_scratch)
         self.scratch = Path(tempfile.mkdtemp(prefix="embedlab-"))
-        self.path = self.scratch / path.name  # a copy: the original may be edited while it runs
-        self.path.write_text(path.read_text(encoding="utf-8-sig"), encoding="utf-8")
+        self.path = self.scratch / run.notebook.name  # a copy: the original may be edited while it runs
+        self.path.write_text(run.notebook.read_text(encoding="utf-8-sig"), encoding="utf-8")
         self.executed = self.scratch / "executed.ipynb"
-        self.log = self.scratch / "driver.log"
+        self.log = self.kept_scratch / LOG
 
-    def outcome(self, timeout_s: float | None, html: bool) -> Outcome:
+    def outcome(self, html: bool, on_report: OnReport, cancelled: Callable[[], bool]) -> Outcome:
         try:
-            cause = self._execute(timeout_s)
-            record = records.read_or_quarantine(self.folder)
+            cause = self._execute(on_report, cancelled)
+            record = records.read_or_quarantine(self.run.folder)
             if record is not None and record.attempt == self.name:
-                runs.publish(self.folder, record)
-                self._keep_notebook(self.folder, html)
-                return Outcome(self.id, self.folder, record)
+                runs.publish(self.run.folder, record)
+                self._keep_notebook(self.run.folder, html)
+                return Outcome(self.run.run_id, self.run.folder, record)
             failure = self._failure(cause)
-            return failure if record is None else Outcome(self.id, self.folder, record, skipped=True)
+            return failure if record is None else Outcome(self.run.run_id, self.run.folder, record, skipped=True)
         finally:
             shutil.rmtree(self.scratch, ignore_errors=True)
-            shutil.rmtree(self.attempt_folder / "scratch", ignore_errors=True)
+            shutil.rmtree(self.kept_scratch, ignore_errors=True)
 
-    def _execute(self, timeout_s: float | None) -> str:
+    def _execute(self, on_report: OnReport, cancelled: Callable[[], bool]) -> str:
         """Run the child to its end; returns why it was ended, or "" when it ended by itself."""
+        reports = ProgressFile(self.kept_scratch / REPORTS)
+        process = child.start(self._job(), self._environment(reports.path), self.log, warm=self.warm)
+        marker = self.kept_scratch / CANCEL
+        guard = Guard(self.name, process.session, self.limits, lambda: cancelled() or marker.exists())
+        try:
+            return self._watch(process, reports, guard, on_report)
+        finally:
+            self.system_ran_out = guard.system_ran_out()
+            processes.end(self.name, process.session)
+            process.wait()
+
+    def _job(self) -> Path:
         job = self.scratch / "job.json"
-        content = {"notebook": self.path, "output": self.executed, "values": self.values, "scratch": self.scratch}
+        content = {"notebook": self.path, "output": self.executed, "values": self.run.values, "scratch": self.scratch}
         job.write_text(json.dumps({**content, "cwd": paths.project_root(), "driver": os.getpid()}, default=str))
-        reports = self.scratch / "progress.jsonl"
-        with open(self.log, "w", encoding="utf-8") as log:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "embedlab.experiments.child", str(job)],
-                env=self._environment(reports),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-            try:
-                return self._watch(child, ProgressFile(reports), timeout_s)
-            finally:
-                processes.end(self.name)
-                child.wait()
+        return job
 
     def _environment(self, reports: Path) -> dict[str, str]:
         return {
-            **os.environ,
             progress.ENVIRONMENT_NAME: str(reports),
             processes.ATTEMPT_VARIABLE: self.name,
             processes.NOTEBOOK_VARIABLE: str(self.path),
             "EMBEDLAB_HOME": str(paths.project_root()),
             "PYTHONUNBUFFERED": "1",
+            **self.limits.environment(),
         }
 
-    def _watch(self, child: subprocess.Popen, reports: ProgressFile, timeout_s: float | None) -> str:
-        deadline = time.monotonic() + timeout_s if timeout_s else float("inf")
+    @staticmethod
+    def _watch(process: child.Child, reports: ProgressFile, guard: Guard, on_report: OnReport) -> str:
         try:
-            with LiveView(self.path.stem) as view:
-                while child.poll() is None:
-                    if time.monotonic() > deadline:
-                        return "timeout"
-                    for report in reports.news():
-                        view.show(report)
-                    time.sleep(POLL_S)
+            while not process.ended():
+                if reason := guard.reason_to_end():
+                    return reason
+                for report in reports.news():
+                    on_report(report)
+                time.sleep(POLL_S)
         except KeyboardInterrupt:
-            return "cancelled"
+            return CANCELLED
         return ""
 
     def _keep_notebook(self, folder: Path, html: bool) -> None:
@@ -170,15 +219,39 @@ class _Attempt:
             (folder / "executed.html").write_text(HTMLExporter().from_notebook_node(notebook)[0], encoding="utf-8")
 
     def _failure(self, cause: str) -> Outcome:
-        detail = first_error(_executed(self.executed))
-        log = self.log.read_text(encoding="utf-8", errors="replace")
-        if not cause:
-            cause = "error in cell" if detail else "kernel died" if "DeadKernelError" in log else "incomplete"
-        detail = detail or (INCOMPLETE if cause == "incomplete" else log.strip()[-600:])
-        shutil.copy(self.log, self.attempt_folder)
-        self._keep_notebook(self.attempt_folder, html=False)
-        runs.write_failure(self.attempt_folder, self.id, cause, detail)
-        return Outcome(self.id, self.folder, cause=cause, detail=detail)
+        error = first_error(_executed(self.executed))
+        log = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+        cause = cause or cause_of(error, log, self.system_ran_out)
+        detail = error or (INCOMPLETE if cause == "incomplete" else log.strip()[-600:])
+        with suppress(OSError):  # a full disk must not hide what happened
+            shutil.copy(self.log, self.folder)
+            self._keep_notebook(self.folder, html=False)
+            runs.write_failure(self.folder, self.run.run_id, cause, detail)
+        return Outcome(self.run.run_id, self.run.folder, cause=cause, detail=detail)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        problem, remedy = f"cannot be made ({error.strerror})", "Make room or mend the permissions, then run it again"
+        raise RecordError(problem, remedy=remedy, file=folder) from None
+
+
+def cause_of(error: str, log: str, system_ran_out: bool = False) -> str:
+    """Why a run that nobody ended has no record.
+
+    Args:
+        error: the failing cell and its error, "" when no cell failed.
+        log: what the driver's child wrote.
+        system_ran_out: whether the system has killed for want of memory meanwhile.
+    """
+    if error:
+        machine = ((MEMORY_ERRORS, OUT_OF_MEMORY), (INFRASTRUCTURE, "infrastructure"))
+        return next((cause for pattern, cause in machine if pattern.search(error)), "error in cell")
+    if "DeadKernelError" in log or "Kernel died" in log:
+        return OUT_OF_MEMORY if system_ran_out else "kernel died"
+    return "infrastructure" if "Traceback" in log or not log else "incomplete"
 
 
 def _executed(path: Path) -> nbformat.NotebookNode | None:

@@ -42,33 +42,39 @@ def _report(line: str) -> dict[str, Any] | None:
         return None
 
 
+def new_bar(console: Console) -> Progress:
+    """A bar with room for the numbers worth a glance."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[numbers]}"))
+    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
+
+
 class LiveView:
     """Shows stage, step, rate and time left of one run.
 
     Args:
         title: what stands before every line, e.g. the notebook.
         console: where to; standard error by default.
+        bar: a bar that several runs share, whose owner starts and stops it.
     """
 
-    def __init__(self, title: str, console: Console | None = None) -> None:
+    def __init__(self, title: str, console: Console | None = None, bar: Progress | None = None) -> None:
         self.title = title
         self.console = console or Console(file=sys.stderr)
-        self._bar = self._new_bar() if self.console.is_terminal else None
+        self._owns_bar = bar is None
+        self._bar = bar or (new_bar(self.console) if self.console.is_terminal else None)
         self._task: Any = None
         self._stage, self._stage_began, self._first_step, self._printed = "", 0.0, 0, 0.0
 
-    def _new_bar(self) -> Progress:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[numbers]}"))
-        return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console, transient=True)
-
     def __enter__(self) -> LiveView:
-        if self._bar:
+        if self._bar and self._owns_bar:
             self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar:
+        if self._bar and self._owns_bar:
             self._bar.stop()
+        elif self._bar and self._task is not None:
+            self._bar.remove_task(self._task)
 
     def show(self, report: dict[str, Any]) -> None:
         """Take in one report."""

@@ -19,6 +19,7 @@ import psutil
 
 ATTEMPT_VARIABLE = "EMBEDLAB_ATTEMPT"  # the driver names the attempt, so that it finds it after a kill
 NOTEBOOK_VARIABLE = "EMBEDLAB_NOTEBOOK"  # and the file that runs, which may have changed since
+CPUS_VARIABLE = "EMBEDLAB_CPUS"  # threads that a run may use; for a fork OMP_NUM_THREADS comes too late
 GRACE_S = 0.5  # between asking a process to end and ending it
 POLL_S = 0.2
 PR_SET_PDEATHSIG = 1  # linux/prctl.h

@@ -186,3 +186,8 @@ def read_or_quarantine(folder: Path) -> Record | None:
             (folder / FILE).rename(aside)
             logger.warning("%s It was set aside as %s", error, aside.name)
         return None
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a run's folder, so that the run can be made again; what it held is kept and no longer counts."""
+    return folder.rename(folder.with_name(f"{folder.name}{OLD}{uuid.uuid4().hex[:6]}"))
