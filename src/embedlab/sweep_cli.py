@@ -119,7 +119,8 @@ def _finish(name: str, result: Any, output_dir: str) -> None:
 
     finished = [outcome.record for outcome in result.outcomes.values() if outcome.record]
     if finished:
-        for path in sweep_table.write_sweep_table(name, finished):
+        kept = paths.runs_dir(output_dir)
+        for path in sweep_table.write_sweep_table(name, finished, run_ids=result.outcomes, folder=kept):
             out.print(f"  {paths.shown(path)}", highlight=False)
     if not output_dir:
         tables.rebuild_runs_csv()

@@ -96,7 +96,7 @@ class Driver:
                 finished = self._stage(stage, earlier)
                 if not finished:
                     break  # a later stage has nothing to build on
-                if len(self.spec.stages) > 1:
+                if any(stage.name in later.references() for later in self.spec.stages):
                     earlier[stage.name] = planning.best(stage, finished)
         except KeyboardInterrupt:
             self._cancel_all()

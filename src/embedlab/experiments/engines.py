@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from embedlab.experiments.live import ProgressFile
 TOPIC = "embedlab-progress"
 CANCEL_LOOK_S = 0.5
 
-# Runs that were cancelled; a worker's own copy, filled by the driver through the scheduler.
+# Tokens of submissions that were cancelled; a worker's own copy, filled by the driver through the scheduler.
 _CANCELLED: set[str] = set()
 
 
@@ -36,12 +37,14 @@ class Job:
         limits: what it may use.
         gpus: how many graphics processors it needs.
         order: earlier ones start first.
+        token: names this submission, so that a later one of the same run is not cancelled with it.
     """
 
     plan: Plan
     limits: Limits = field(default_factory=Limits)
     gpus: int = 0
     order: int = 0
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 class Engine(Protocol):
@@ -62,8 +65,9 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
-def _mark_cancelled(run_id: str) -> None:
-    _CANCELLED.add(run_id)
+async def _mark_cancelled(token: str) -> None:
+    """On a worker; a coroutine, for Dask waits for nothing else's end only with those."""
+    _CANCELLED.add(token)
 
 
 def _dask_task(job: Job, shared: bool) -> Outcome | delivery.Delivery:
@@ -75,7 +79,7 @@ def _dask_task(job: Job, shared: bool) -> Outcome | delivery.Delivery:
     def tell(report: Mapping[str, Any]) -> None:
         worker.log_event(TOPIC, {**report, "run": run_id})
 
-    options = {"on_report": tell, "cancelled": lambda: run_id in _CANCELLED}
+    options = {"on_report": tell, "cancelled": lambda: job.token in _CANCELLED}
     if shared:
         return execute.perform(job.plan, limits=job.limits, warm=True, **options)
     return delivery.perform_away(job.plan, limits=job.limits, warm=True, **options)
@@ -96,7 +100,7 @@ class DaskEngine:
         self.jobs, self.shared = jobs, shared or scheduler is None
         self._client = _client(scheduler, jobs, gpus)
         self._local = scheduler is None
-        self._running: dict[str, tuple[Any, Plan]] = {}
+        self._running: dict[str, tuple[Any, Job]] = {}
         self._reports: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
         self._client.subscribe_topic(TOPIC, lambda event: self._reports.put(event[1]))
 
@@ -106,13 +110,13 @@ class DaskEngine:
         future = self._client.submit(
             _dask_task, job, self.shared, pure=False, priority=-job.order, resources=resources, retries=0
         )
-        self._running[job.plan.run_id] = (future, job.plan)
+        self._running[job.plan.run_id] = (future, job)
 
     def poll(self) -> Iterator[Outcome]:
-        for run_id, (future, plan) in list(self._running.items()):
+        for run_id, (future, job) in list(self._running.items()):
             if future.done():
                 del self._running[run_id]
-                yield _outcome_of(future, plan)
+                yield _outcome_of(future, job.plan)
 
     def reports(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         while not self._reports.empty():
@@ -120,9 +124,12 @@ class DaskEngine:
             yield report["run"], report
 
     def cancel(self, run_id: str) -> None:
-        """A task that waits is dropped, one that runs ends its run."""
-        self._client.run(_mark_cancelled, run_id, wait=False)
-        _mark_cancelled(run_id)
+        """Whether it runs or waits, its run ends as soon as it looks."""
+        if run_id in self._running:
+            token = self._running[run_id][1].token
+            _CANCELLED.add(token)  # the workers' own, where they are threads of this process
+            if not self._local:
+                self._client.run(_mark_cancelled, token, wait=False)
 
     def close(self) -> None:
         self._client.close()
@@ -131,10 +138,11 @@ class DaskEngine:
 
 
 def _client(scheduler: str | None, jobs: int, gpus: int) -> Any:
-    import dask
+    import logging
+
     from distributed import Client, LocalCluster
 
-    dask.config.set({"distributed.admin.system-monitor.gil.enabled": False, "distributed.logging.distributed": "error"})
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters comes back as an outcome
     if scheduler is None:
         cluster = LocalCluster(
             n_workers=1,

@@ -248,7 +248,8 @@ def cause_of(error: str, log: str, system_ran_out: bool = False) -> str:
     """
     if error:
         machine = ((MEMORY_ERRORS, OUT_OF_MEMORY), (INFRASTRUCTURE, "infrastructure"))
-        return next((cause for pattern, cause in machine if pattern.search(error)), "error in cell")
+        raised = error.splitlines()[1]  # not the traceback, which quotes the notebook
+        return next((cause for pattern, cause in machine if pattern.search(raised)), "error in cell")
     if "DeadKernelError" in log or "Kernel died" in log:
         return OUT_OF_MEMORY if system_ran_out else "kernel died"
     return "infrastructure" if "Traceback" in log or not log else "incomplete"

@@ -1,0 +1,146 @@
+"""A project with one small notebook that ends in every way a notebook can end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import psutil
+
+from embedlab.experiments import records
+
+SETUP = "from embedlab.experiments.runs import start_run\nfrom embedlab.params import Params"
+START = """class Tiny(Params):
+    x: float
+    what: str
+    seconds: float
+
+
+params = Tiny.resolve(globals())
+run = start_run("01_tiny", params)"""
+BODY = """import builtins, os, pathlib, random, sys, time
+import numpy
+
+here = pathlib.Path(os.environ["EMBEDLAB_HOME"])
+run.note(before=getattr(builtins, "left_by_a_run", None), name=__name__, argv=sys.argv[0], cwd=os.getcwd())
+builtins.left_by_a_run = params.seed
+run.note(python=random.random(), numpy=numpy.random.rand(), cpus=os.environ.get("EMBEDLAB_CPUS"))
+time.sleep(params.seconds)
+first = not (here / f"tried-{params.what}-{params.seed}").exists()
+(here / f"tried-{params.what}-{params.seed}").touch()
+if params.what == "raise":
+    raise ValueError("no luck")
+if params.what == "memory":
+    raise MemoryError("no room")
+if params.what == "disk":
+    raise OSError(28, "No space left on device")
+if params.what == "eat":
+    eaten = bytearray(600_000_000)
+    time.sleep(20)
+if params.what == "exit":
+    sys.exit(0)
+if params.what == "kill" or (params.what == "kill once" and first):
+    os.kill(os.getpid(), 9)"""
+END = """model = run.artefact("model")
+model.mkdir(exist_ok=True)
+(model / "weights.txt").write_text(str(params.x))
+run.value("score", -(params.x**2), model="tuned", split="dev", task="test")
+run.value("ndcg@10", params.x + params.seed / 100, model="tuned", split="test", task="retrieval")
+run.finish();"""
+DEFAULTS = """x: float = 1.0  # a number
+what: str = "ok"  # how to end
+seconds: float = 0.0  # how long to take
+seed: int = 0  # of nothing
+output_dir: str = ""  # where"""
+
+LATER = START.replace("x: float\n    what: str\n    seconds: float", "source: str\n    factor: float").replace(
+    "01_tiny", "02_later"
+)
+
+
+def write_notebook(path: Path, *sources: str) -> Path:
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    cells[1].metadata["tags"] = ["parameters"]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+    return path
+
+
+def make_project(home: Path) -> Path:
+    """Notebooks 01_tiny and 02_later in a project of their own; returns its folder."""
+    for name in ("notebooks", "experiments/sweeps"):
+        (home / name).mkdir(parents=True)
+    write_notebook(home / "notebooks" / "01_tiny.ipynb", SETUP, DEFAULTS, START, BODY, END)
+    defaults = (
+        'source: str = ""  # a folder\nfactor: float = 1.0  # a number\nseed: int = 0  # none\noutput_dir: str = ""'
+    )
+    use = 'value = float(open(params.source + "/weights.txt").read()) * params.factor'
+    end = 'run.value("ndcg@10", value, model="tuned", split="test", task="retrieval")\nrun.finish();'
+    write_notebook(home / "notebooks" / "02_later.ipynb", SETUP, defaults, LATER, use, end)
+    return home
+
+
+def write_sweep(home: Path, name: str = "s", **spec: Any) -> Path:
+    path = home / "experiments" / "sweeps" / f"{name}.yaml"
+    path.write_text(json.dumps({"notebook": "01_tiny", **spec} if "stages" not in spec else spec))
+    return path
+
+
+def driver_command(home: Path, *arguments: str, warm: bool = False) -> tuple[list[str], Mapping[str, str]]:
+    environment = {**os.environ, "EMBEDLAB_HOME": str(home), "EMBEDLAB_WARM": "1" if warm else "0"}
+    return [sys.executable, "-m", "embedlab.cli", "sweep", *arguments], environment
+
+
+def start_driver(home: Path, *arguments: str, warm: bool = False) -> subprocess.Popen:
+    command, environment = driver_command(home, *arguments, warm=warm)
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def committed(home: Path) -> dict[str, float]:
+    """Run id -> score of every record of the project."""
+    found = {}
+    for folder in sorted((home / "results" / "runs").glob("*-s*")):
+        if (folder / records.FILE).exists():
+            record = records.read(folder)
+            found[record.run_id] = next(row.value for row in record.metrics if row.metric == "ndcg@10")
+    return found
+
+
+def family(home: Path) -> list[psutil.Process]:
+    """Every living process that was started for this project or works in it, but the calling one."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if process.environ().get("EMBEDLAB_HOME") == str(home) or process.cwd().startswith(str(home)):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def all_gone(home: Path, within_s: float = 5) -> bool:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if not family(home):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def until(condition, within_s: float = 120):
+    """What `condition` returns as soon as that is true."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"not within {within_s} s")
