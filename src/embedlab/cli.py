@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from embedlab import __version__, paths, sweep_cli
+from embedlab.deploy.cli import app as deploy_app
 from embedlab.errors import EmbedlabError
+from embedlab.evaluation.command import evaluate
+from embedlab.evaluation.diagnose.cli import diagnose
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 out, err = Console(), Console(stderr=True)
@@ -93,25 +97,69 @@ def params(notebook: Annotated[str, typer.Argument(help="a path, a stem or a num
 
 @app.command()
 def table(
-    where: Annotated[list[str] | None, typer.Option("--filter", help="column=value, as often as needed")] = None,
+    where: Annotated[
+        list[str] | None, typer.Option("--filter", help="column=value; also != > < >= <= ~")
+    ] = None,
     metric: Annotated[str, typer.Option(help="the metric to show; empty shows all")] = "ndcg@10",
     sort: Annotated[str, typer.Option(help="column to sort by, largest first")] = "value",
-    format: Annotated[str, typer.Option(help="table, csv or md")] = "table",
+    format: Annotated[str, typer.Option(help="table, csv, md or tex")] = "table",
+    rows: Annotated[str, typer.Option(help="pivot: columns that name a row, e.g. learning_rate,model")] = "",
+    columns: Annotated[str, typer.Option(help="pivot: the column whose values become columns, e.g. dim")] = "",
+    output: Annotated[Path | None, typer.Option("-o", help="write to this file: .csv, .md, .parquet or .tex")] = None,
 ) -> None:
     """Show what all runs found, rebuilt from their records (experiments/runs.csv is rewritten too)."""
-    from embedlab.experiments import tables
+    from embedlab.experiments import tables, views
 
-    frame = tables.runs_frame(tables.all_records())
     tables.rebuild_runs_csv()
-    filters = [*(where or []), *([f"metric={metric}"] if metric else [])]
-    chosen = tables.select(frame, filters, sort)
-    if format == "table":
-        narrow, common = tables.compact(chosen)
-        _print_frame(narrow, f"{len(chosen)} rows {common}")
+    found = views.only(tables.all_records(), [metric]) if metric else tables.all_records()
+    chosen = tables.select(views.where(tables.runs_frame(found), where or []), [], sort)
+    shown = views.pivot(chosen, rows.split(","), columns, metric) if rows and columns else chosen
+    if output:
+        out.print(f"wrote {paths.shown(views.export(shown, output))}", highlight=False)
+    elif format != "table":
+        typer.echo(views.as_text(shown, format), nl=False)
     else:
-        typer.echo(chosen.to_csv(index=False) if format == "csv" else tables.markdown(chosen))
+        narrow, common = (shown.round(4), metric) if rows and columns else tables.compact(chosen)
+        _print_frame(narrow, f"{len(shown)} rows {common}")
     for warning in tables.mixtures(chosen) if len(chosen) else ():
         err.print(f"[yellow]{escape(warning)}[/yellow]")
+
+
+@app.command()
+def diff(
+    run_a: Annotated[str, typer.Argument(help="a finished run")],
+    run_b: Annotated[str, typer.Argument(help="another one; differences are the first minus this")],
+    metric: Annotated[list[str] | None, typer.Option(help="as often as needed; ndcg@10 and recall@10")] = None,
+    models: Annotated[str, typer.Option(help="A,B: compare model A of the first with model B of the second")] = "",
+) -> None:
+    """Say what differs between two runs: how they were made, and what they found, paired by query."""
+    from embedlab.experiments import compare, records
+    from embedlab.experiments.runs import HEADLINE
+
+    pair = [records.read(paths.runs_dir() / run) for run in (run_a, run_b)]
+    named = tuple(models.split(",")) if models else None
+    if named and len(named) != 2:
+        raise EmbedlabError(f"{models!r} is no pair", remedy="Write --models tuned,student", field="--models")
+    found = compare.diff(*pair, metrics=metric or HEADLINE, models=named)
+    _print_frame(found.facts, "what differs")
+    _print_frame(found.metrics.round(4), " - ".join(found.runs))
+    for reason in found.reasons:
+        err.print(f"[yellow]{escape(reason)}[/yellow]")
+
+
+@app.command()
+def report(
+    names: Annotated[list[str] | None, typer.Argument(help="sweeps; all runs by notebook when not given")] = None,
+    output: Annotated[Path, typer.Option("-o", help="the HTML file")] = Path("report.html"),
+    metric: Annotated[str, typer.Option(help="what is compared")] = "ndcg@10",
+    all_dims: Annotated[bool, typer.Option("--all-dims", help="a row for every dimension kept")] = False,
+) -> None:
+    """Write one self-contained HTML page: tables, figures, failures and where every number comes from."""
+    from embedlab.experiments.collected import View
+    from embedlab.experiments.report import write_report
+
+    view = View(metrics=tuple(dict.fromkeys((metric, "recall@10"))), all_dims=all_dims)
+    out.print(f"wrote {paths.shown(write_report(output.resolve(), names or (), view=view))}", highlight=False)
 
 
 @app.command()
@@ -148,6 +196,9 @@ def version() -> None:
 
 
 sweep_cli.add_to(app)
+app.command()(diagnose)
+app.command()(evaluate)
+app.add_typer(deploy_app, name="deploy")
 
 
 def main() -> None:

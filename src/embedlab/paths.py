@@ -58,6 +58,11 @@ def benchmarks_dir() -> Path:
     return results_dir() / "benchmarks"
 
 
+def index_dir() -> Path:
+    """Where deployed versions of indexes live."""
+    return results_dir() / "index"
+
+
 def executed_notebooks_dir() -> Path:
     return results_dir() / "notebooks"
 

@@ -28,8 +28,8 @@ def load(location: str, *, name: str, split_by: str = "document") -> Dataset:
         DataError: with file, line and field of whatever is malformed.
     """
     folder = _folder(location)
-    corpus, document_fields = _texts(folder / "corpus.jsonl", titled=True)
-    queries, query_fields = _texts(folder / "queries.jsonl")
+    corpus, document_fields = read_texts(folder / "corpus.jsonl", titled=True)
+    queries, query_fields = read_texts(folder / "queries.jsonl")
     judged = {split: _qrels(path, queries, corpus) for split, path in _qrels_files(folder).items()}
     if not any(judged.values()):
         raise DataError("no positives: no score is 1 or more", remedy="Judge some pairs as relevant.", file=folder)
@@ -73,7 +73,7 @@ def _qrels_files(folder: Path) -> dict[str, Path]:
     raise DataError("no judgements", remedy="Add at least one of train.tsv, dev.tsv, test.tsv.", file=folder / "qrels")
 
 
-def _texts(path: Path, *, titled: bool = False) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+def read_texts(path: Path, *, titled: bool = False) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     """Id -> text and id -> metadata, from the `_id`, `text` and, if `titled`, `title` of every line."""
     texts: dict[str, str] = {}
     fields: dict[str, dict[str, str]] = {}

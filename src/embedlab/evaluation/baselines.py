@@ -40,7 +40,7 @@ def bm25_ranking(
     depth = min(k, len(corpus))
     indices = np.full((len(queries), depth), ABSENT, dtype=np.int64)
     scores = np.full((len(queries), depth), -np.inf, dtype=np.float32)
-    for row, words in enumerate(progress.track(_words(list(queries.values())), "bm25")):
+    for row, words in enumerate(progress.track(stemmed_words(list(queries.values())), "bm25")):
         known = index.get_tokens_ids(words)
         found, found_scores = _best_matches(index.get_scores_from_ids(known), depth) if known else ((), ())
         indices[row, : len(found)], scores[row, : len(found)] = found, found_scores
@@ -84,7 +84,7 @@ def fuse_scores(a: Ranking, b: Ranking, weight: float, *, k: int | None = None) 
 def _bm25_index(texts: list[str], k1: float, b: float) -> bm25s.BM25:
     import bm25s
 
-    words = _words(texts)
+    words = stemmed_words(texts)
     if not any(words):
         raise DataError("No document holds a word", remedy="Check the corpus for empty or purely symbolic texts")
     index = bm25s.BM25(k1=k1, b=b, method="lucene")
@@ -92,7 +92,7 @@ def _bm25_index(texts: list[str], k1: float, b: float) -> bm25s.BM25:
     return index
 
 
-def _words(texts: list[str]) -> list[list[str]]:
+def stemmed_words(texts: list[str]) -> list[list[str]]:
     import bm25s
     import Stemmer
 

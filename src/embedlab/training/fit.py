@@ -97,7 +97,7 @@ def fit(
     best, log = KeepBest(metric, settings.patience), ProgressReport(stage, metric)
     trainer = SentenceTransformerTrainer(
         model=model,
-        args=_arguments(settings, len(dataset), bool(evaluator), output_dir),
+        args=training_arguments(settings, len(dataset), bool(evaluator), output_dir),
         train_dataset=dataset,
         data_collator=collator,
         loss=loss,
@@ -112,7 +112,7 @@ def fit(
     return FitResult(log.rows, best.best_value, best.best_step, output.global_step, output.metrics["train_runtime"])
 
 
-def _arguments(
+def training_arguments(
     settings: FitSettings, rows: int, evaluate: bool, output_dir: str
 ) -> SentenceTransformerTrainingArguments:
     from sentence_transformers import SentenceTransformerTrainingArguments
