@@ -72,7 +72,8 @@ class Measurement:
     Attributes:
         arms: arm -> what it is, its facts and its repeats.
         causes: arm -> why it failed.
-        background_share: share of all processors that other programs took during the repeats, in [0, 1].
+        background_share: share of all processors that other programs took during the repeats, in [0, 1]; None where
+            the arms' own processes cannot be told from others.
     """
 
     def __init__(self, benchmark: Benchmark, size: Mapping[str, Any], threads: int) -> None:
@@ -81,7 +82,7 @@ class Measurement:
             name: {"about": arm.about, "repeats": []} for name, arm in benchmark.arms.items()
         }
         self.causes: dict[str, str] = {}
-        self.background_share = 0.0
+        self.background_share: float | None = 0.0
         self._children: dict[str, Child] = {}
 
     def take(self, repeats: int) -> None:
@@ -105,7 +106,7 @@ class Measurement:
         busy, total = environment.processor_seconds()
         ours = sum(repeat["cpu_seconds"] for arm in self.arms.values() for repeat in arm["repeats"])
         others = (busy - busy_before - ours) / max(total - total_before, 1e-9)
-        self.background_share = round(max(others, 0.0), 3)
+        self.background_share = None if self.benchmark.spawns else round(max(others, 0.0), 3)
 
     def _attempt(self, name: str, action: str) -> dict[str, Any]:
         """What the arm answers; nothing once it has failed."""

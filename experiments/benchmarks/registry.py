@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from experiments.benchmarks import encode, evaluate, memory_1m, mlm, pending, train
+from experiments.benchmarks import encode, evaluate, memory_1m, mlm, sweep, train
 from experiments.benchmarks.spec import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
-    for module in (train, mlm, encode, evaluate, memory_1m, pending)
+    for module in (train, mlm, encode, evaluate, memory_1m, sweep)
     for benchmark in module.BENCHMARKS
 }

@@ -89,6 +89,7 @@ class Benchmark:
         tolerance: how far the arms' `check` may lie apart; None where chance (dropout) decides it.
         requires: what the machine must have, as `environment.lacking` knows it.
         pending: why it cannot be measured yet; there are no arms then.
+        spawns: its arms compute in processes of their own, so what others took of the machine cannot be told.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Benchmark:
     tolerance: float | None = None
     requires: tuple[str, ...] = ()
     pending: str = ""
+    spawns: bool = False
 
     @property
     def device(self) -> str:

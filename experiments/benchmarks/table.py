@@ -101,7 +101,7 @@ def value_text(figure: Figure, row: Mapping[str, Any]) -> str:
 def _caution(result: Result) -> str:
     if result["smoke"]:
         return " (smoke)"
-    share = result["background_share"]
+    share = result["background_share"] or 0.0
     return f" (busy machine: others took {share:.0%} of it)" if share > BUSY_SHARE else ""
 
 
