@@ -174,6 +174,22 @@ def test_a_full_disk_is_one_clear_error_and_changes_nothing_that_is_served(tmp_p
     assert assert_whole(tmp_path, {NEW.space.model: DOCUMENTS}) == NEW.space.model
 
 
+def test_a_pointer_that_could_not_be_written_whole_is_never_read(tmp_path, monkeypatch):
+    old = ship(tmp_path, OLD, DOCUMENTS)
+    new, _ = build_version(tmp_path, NEW, Source(DOCUMENTS.items()), SPEC)
+
+    def half(path, content):
+        path.write_bytes(content[: len(content) // 2])
+        full_disk()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_through", half)
+        with pytest.raises(StorageError, match="No space left"):
+            versions.promote(tmp_path, new)
+    assert versions.current(tmp_path) == old
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"current.json", ".lock"}
+
+
 def promote_often(root: Path, version: str, others: str, times: int) -> None:
     for _ in range(times):
         versions.promote(root, version)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -246,8 +250,8 @@ def test_control_c_keeps_what_is_finished_and_exits_with_130(home):
     assert tiny.all_gone(home)
 
 
-def dask(*arguments, home):
-    command = [sys.executable, "-m", "distributed.cli.dask_" + arguments[0], *arguments[1:]]
+def dask(*arguments, home, prefix=()):
+    command = [*prefix, sys.executable, "-m", "distributed.cli.dask_" + arguments[0], *arguments[1:]]
     environment = {**os.environ, "EMBEDLAB_HOME": str(home), "EMBEDLAB_WARM": "0"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -257,9 +261,7 @@ def test_dask_workers_without_a_shared_disk_and_one_of_them_killed(home, tmp_pat
     away = [tiny.make_project(tmp_path_factory.mktemp("away")) for _ in range(2)]
     file = home / "scheduler.json"
     scheduler = dask("scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(file), home=home)
-    address = tiny.until(lambda: file.exists() and file.stat().st_size and __import__("json").loads(file.read_text()))[
-        "address"
-    ]
+    address = tiny.until(lambda: file.exists() and file.stat().st_size and json.loads(file.read_text()))["address"]
     options = ("--nthreads", "1", "--no-nanny", "--no-dashboard")
     workers = [dask("worker", address, *options, home=place) for place in away]
     engine = engines.DaskEngine(address, jobs=2)
@@ -286,6 +288,65 @@ def test_dask_workers_without_a_shared_disk_and_one_of_them_killed(home, tmp_pat
         for process in (*workers, scheduler):
             process.kill()
             process.wait()
+
+
+@pytest.fixture
+def island():
+    """A network namespace with one cable to this machine; gives a command prefix, our address and the cable's name."""
+    name, cable = f"el{os.getpid()}", f"el{os.getpid()}c"
+    steps = [
+        ("ip", "netns", "add", name),
+        ("ip", "link", "add", cable, "type", "veth", "peer", "name", f"{cable}2", "netns", name),
+        ("ip", "addr", "add", "10.77.13.1/24", "dev", cable),
+        ("ip", "link", "set", cable, "up"),
+        ("ip", "-n", name, "addr", "add", "10.77.13.2/24", "dev", f"{cable}2"),
+        ("ip", "-n", name, "link", "set", f"{cable}2", "up"),
+        ("ip", "-n", name, "link", "set", "lo", "up"),
+    ]
+    try:
+        if not shutil.which("ip") or any(subprocess.run(step, capture_output=True).returncode for step in steps):
+            pytest.skip("this system gives no network namespaces")
+        yield ("ip", "netns", "exec", name), "10.77.13.1", cable
+    finally:
+        subprocess.run(("ip", "netns", "del", name), capture_output=True)
+
+
+@pytest.mark.long
+def test_a_worker_cut_off_by_the_network_doubles_nothing(home, island, monkeypatch, tmp_path_factory):
+    """The cable to a working worker is cut and put back: its run is made again elsewhere, and counts once."""
+    prefix, address, cable = island
+    quick = {"DISTRIBUTED__SCHEDULER__WORKER_TTL": "6s", "DISTRIBUTED__COMM__TIMEOUTS__TCP": "5s"}
+    for name, value in quick.items():
+        monkeypatch.setenv(f"DASK_{name}", value)
+    away = [tiny.make_project(tmp_path_factory.mktemp("away")) for _ in range(2)]
+    file = home / "scheduler.json"
+    scheduler = dask(
+        "scheduler", "--host", address, "--port", "0", "--no-dashboard", "--scheduler-file", str(file), home=home
+    )
+    where = tiny.until(lambda: file.exists() and file.stat().st_size and json.loads(file.read_text()))["address"]
+    options = ("--nthreads", "1", "--no-nanny", "--no-dashboard")
+    workers = [dask("worker", where, *options, home=away[0], prefix=prefix)]
+    engine = engines.DaskEngine(where, jobs=2)
+    try:
+        path = tiny.write_sweep(home, grid={"x": [1.0, 2.0, 3.0]}, fixed={"seconds": 3.0})
+        view, cut = Silent(), []
+
+        def cut_cable(run_id, report):
+            if not cut:
+                cut.append(run_id)
+                subprocess.run(("ip", "link", "set", cable, "down"), check=True)
+                workers.append(dask("worker", where, *options, home=away[1]))
+                threading.Timer(20, subprocess.run, [("ip", "link", "set", cable, "up")]).start()
+
+        view.show = cut_cable
+        result = Driver(sweeps.read_sweep(path), engine, view, Options(), path).run()
+        assert cut and [o.cause for o in result.outcomes.values()] == [""] * 3
+        assert sorted(tiny.committed(home).values()) == [1.0, 2.0, 3.0]
+    finally:
+        for process in (*workers, scheduler):
+            process.kill()
+            process.wait()
+        engine.close()
 
 
 def test_a_late_delivery_is_refused(home):
@@ -322,3 +383,39 @@ def test_engine_options_that_do_not_go_together():
 def test_options_are_frozen():
     with pytest.raises(AttributeError):
         driver.Options().only = ("x=1",)
+
+
+def weights(outcome):
+    return outcome.record.model_fingerprints["tuned"], {row.metric: row.value for row in outcome.record.metrics}
+
+
+def repeats(home, monkeypatch, count):
+    """The quickstart at smoke size, `count` times alone and `count` times beside another run."""
+    project = Path(notebooks.__file__).resolve().parents[3]
+    notebook = project / "notebooks" / "00_quickstart.ipynb"
+    (home / "notebooks" / notebook.name).write_bytes(notebook.read_bytes())
+    fixed = {"dataset": "icd10cm:smoke", "max_steps": 2, "max_examples": 60}
+    found = []
+    for jobs, warm in ((1, "0"), (2, "1")):
+        monkeypatch.setenv("EMBEDLAB_WARM", warm)
+        engine = engines.DaskEngine(jobs=jobs)
+        spec = tiny.write_sweep(home, notebook="00_quickstart", fixed=fixed, seeds=[7, 8], resources={"cpus": 1})
+        for _ in range(count):
+            result, _ = run(spec, engine, output_dir=str(home / f"kept-{jobs}"))
+            outcome = next(o for o in result.outcomes.values() if o.run_id.endswith("-s7"))
+            found.append(weights(outcome))
+            for item in result.outcomes.values():
+                records.set_aside(item.folder)
+        engine.close()
+    assert all(item == found[0] for item in found)
+
+
+@pytest.mark.slow
+def test_one_seed_gives_the_same_weights_alone_beside_another_run_cold_and_warm(home, monkeypatch):
+    repeats(home, monkeypatch, 1)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_five_times_the_same_weights(home, monkeypatch):
+    repeats(home, monkeypatch, 5)
