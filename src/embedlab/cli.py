@@ -97,9 +97,7 @@ def params(notebook: Annotated[str, typer.Argument(help="a path, a stem or a num
 
 @app.command()
 def table(
-    where: Annotated[
-        list[str] | None, typer.Option("--filter", help="column=value; also != > < >= <= ~")
-    ] = None,
+    where: Annotated[list[str] | None, typer.Option("--filter", help="column=value; also != > < >= <= ~")] = None,
     metric: Annotated[str, typer.Option(help="the metric to show; empty shows all")] = "ndcg@10",
     sort: Annotated[str, typer.Option(help="column to sort by, largest first")] = "value",
     format: Annotated[str, typer.Option(help="table, csv, md or tex")] = "table",
@@ -108,10 +106,10 @@ def table(
     output: Annotated[Path | None, typer.Option("-o", help="write to this file: .csv, .md, .parquet or .tex")] = None,
 ) -> None:
     """Show what all runs found, rebuilt from their records (experiments/runs.csv is rewritten too)."""
-    from embedlab.experiments import tables, views
+    from embedlab.experiments import record_index, tables, views
 
     tables.rebuild_runs_csv()
-    found = views.only(tables.all_records(), [metric]) if metric else tables.all_records()
+    found = record_index.indexed_records([metric]) if metric else tables.all_records()
     chosen = tables.select(views.where(tables.runs_frame(found), where or []), [], sort)
     shown = views.pivot(chosen, rows.split(","), columns, metric) if rows and columns else chosen
     if output:

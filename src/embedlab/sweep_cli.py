@@ -115,12 +115,13 @@ def _drive(spec: Any, path: Any, engine: Any, options: Any) -> Any:
 
 
 def _finish(name: str, result: Any, output_dir: str) -> None:
-    from embedlab.experiments import sweep_table, tables
+    from embedlab.experiments import collected, record_index, sweep_table, tables
 
-    finished = [outcome.record for outcome in result.outcomes.values() if outcome.record]
+    finished = [outcome.run_id for outcome in result.outcomes.values() if outcome.record]
     if finished:
-        kept = paths.runs_dir(output_dir)
-        for path in sweep_table.write_sweep_table(name, finished, run_ids=result.outcomes, folder=kept):
+        kept, wanted = paths.runs_dir(output_dir), (*collected.View().metrics, *collected.COSTS)
+        records = record_index.indexed_records(wanted, finished, kept)
+        for path in sweep_table.write_sweep_table(name, records, run_ids=result.outcomes, folder=kept):
             out.print(f"  {paths.shown(path)}", highlight=False)
     if not output_dir:
         tables.rebuild_runs_csv()

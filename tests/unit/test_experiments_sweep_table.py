@@ -1,0 +1,344 @@
+"""The sweep table: every number by hand, nothing missing made a zero, the same whatever the order of the records."""
+
+from __future__ import annotations
+
+import random
+import zlib
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from embedlab import paths
+from embedlab.experiments import records, runs, sweep_table
+from embedlab.experiments.collected import SECONDS, View, collect, training_seconds
+from embedlab.experiments.failures import NO_WORD, NOT_STARTED, failures
+from embedlab.experiments.front import pareto_front
+from embedlab.experiments.records import MetricRow, Record
+from embedlab.experiments.sweep_table import readable, write_sweep_table
+
+QUERIES = ("q1", "q2", "q3", "q4")
+BASE = (0.0, 0.25, 0.25, 0.5)  # mean 0.25
+SAME = {"versions": {"torch": "2"}, "commit": "aaa", "dirty": False, "data_fingerprint": "d1", "source_hash": "c1"}
+
+
+def row(model="tuned", value=0.5, metric="ndcg@10", dim=384, split="test", task="retrieval", **fields):
+    return MetricRow(task=task, split=split, model=model, metric=metric, value=value, dim=dim, n=4, **fields)
+
+
+def record(combination: str, seed: int, tuned=0.5, *, rows=(), seconds=10.0, threads=2, **fields) -> Record:
+    """One run: `combination` is the learning rate; bm25 0.125, base 0.25, tuned as given."""
+    content = {**SAME, "timings": {"train": seconds, "data": 99.0}, **fields}
+    return Record(
+        run_id=f"nb-{zlib.crc32(combination.encode()):08x}-s{seed}",
+        notebook="nb",
+        parameters={"seed": seed, "dataset": "d", "model_name": "m", "lr": float(combination), "epochs": 3},
+        metrics=[row("bm25", 0.125, dim=None), row("base", 0.25), row(value=tuned), *rows],
+        hardware={"cpu": "X", "threads": threads},
+        **content,
+    )
+
+
+def keep_queries(one: Record, **systems: tuple[float, ...]) -> None:
+    """per_query.parquet of a run, as `Run.finish` writes it."""
+    frames = [
+        pd.DataFrame({"query_id": QUERIES[: len(values)], "ndcg@10": values, "model": model, "dim": 384.0})
+        for model, values in systems.items()
+    ]
+    folder = paths.runs_dir() / one.run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    pd.concat(frames).assign(task="retrieval", split="test").to_parquet(folder / "per_query.parquet", index=False)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMBEDLAB_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def sweep() -> list[Record]:
+    """Two learning rates with three seeds each."""
+    values = {
+        ("1e-4", 0): 0.5,
+        ("1e-4", 1): 0.6,
+        ("1e-4", 2): 0.7,
+        ("2e-4", 0): 0.4,
+        ("2e-4", 1): 0.4,
+        ("2e-4", 2): 0.4,
+    }
+    return [record(lr, seed, value, seconds=10.0 + seed) for (lr, seed), value in values.items()]
+
+
+def table_of(found, **options) -> pd.DataFrame:
+    return sweep_table.sweep_table(found, View(metrics=("ndcg@10",)), **options).frame
+
+
+def test_means_and_standard_deviations_over_seeds_by_hand(sweep):
+    frame = table_of(sweep, paired=False)
+    assert frame["model"].tolist() == ["bm25", "base", "tuned", "tuned"]
+    assert frame["p.lr"].tolist()[2:] == [1e-4, 2e-4] and frame["p.lr"].isna().tolist()[:2] == [True, True]
+    assert frame["seeds"].tolist()[2:] == [3, 3] and frame["seeds"].isna()[:2].all()
+    assert frame["ndcg@10"].tolist() == pytest.approx([0.125, 0.25, 0.6, 0.4])
+    assert frame["ndcg@10 sd"].tolist()[2:] == pytest.approx([0.1, 0.0])  # sqrt((0.01 + 0 + 0.01) / 2)
+    assert frame["seconds"].tolist()[2:] == [11.0, 11.0]  # of training alone
+    assert frame["bytes"].tolist()[1:] == [1536.0] * 3 and np.isnan(frame["bytes"][0])
+    assert [len(run_ids.split()) for run_ids in frame["runs"]] == [1, 1, 3, 3]
+    assert list(frame.columns)[:2] == ["p.lr", "model"]  # what does not vary is no column
+
+
+def test_any_order_of_records_gives_the_same_table(sweep):
+    expected = sweep_table.sweep_table(sweep, paired=False)
+    for seed in range(5):
+        shuffled = random.Random(seed).sample(sweep, len(sweep))
+        found = sweep_table.sweep_table(iter(shuffled), paired=False)
+        pd.testing.assert_frame_equal(found.frame, expected.frame)
+        assert found.notes == expected.notes
+
+
+def test_a_run_given_twice_counts_once(sweep):
+    pd.testing.assert_frame_equal(table_of(sweep + sweep, paired=False), table_of(sweep, paired=False))
+
+
+def test_paired_over_queries_after_averaging_seeds_with_holm_over_combinations(sweep):
+    above = {"1e-4": (0.25, 0.25, 0.25, 0.25), "2e-4": (0.25, 0.25, -0.25, 0.25)}
+    for one in sweep:
+        gain = np.array(above[f"{one.parameters['lr']:.0e}".replace("e-04", "e-4")])
+        luck = {0: 0.25, 1: -0.25, 2: 0.0}[one.parameters["seed"]]  # cancels over the seeds
+        keep_queries(one, base=BASE, tuned=tuple(np.array(BASE) + gain + luck))
+    frame = table_of(sweep)
+    assert frame["difference"].tolist()[2:] == pytest.approx([0.25, 0.125])
+    # Of 16 sign patterns 2 are as extreme as four equal signs, and 10 as three against one.
+    assert frame["p"].tolist()[2:] == pytest.approx([2 / 16, 10 / 16])
+    assert frame["p_holm"].tolist()[2:] == pytest.approx([2 * 2 / 16, 10 / 16])
+    assert frame["ci_low"][2] == pytest.approx(0.25) and frame["ci_low"][3] < 0.125 < frame["ci_high"][3]
+    assert frame[["difference", "p", "p_holm"]][:2].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("systems", [{}, {"tuned": BASE}, {"base": BASE}, {"base": BASE, "tuned": BASE[:3]}])
+def test_without_the_same_queries_of_all_seeds_no_difference_is_shown(sweep, systems):
+    for one in sweep:
+        keep_queries(one, base=BASE, tuned=BASE)
+    (paths.runs_dir() / sweep[0].run_id / "per_query.parquet").unlink()
+    if systems:
+        keep_queries(sweep[0], **systems)
+    table = sweep_table.sweep_table(sweep, View(metrics=("ndcg@10",)))
+    assert table.frame["p"].isna().tolist() == [True, True, True, False]
+    assert table.frame["p_holm"][3] == table.frame["p"][3] == 1.0  # and it is the only comparison
+    assert any(note.startswith("not compared with base: 1 rows") for note in table.notes)
+
+
+def test_queries_that_the_base_model_was_not_asked_are_no_pairs(sweep):
+    for one in sweep:
+        keep_queries(one, base=BASE, tuned=BASE[:3])
+    assert table_of(sweep)["p"].isna().all()
+
+
+def test_compared_at_the_same_dimension_else_with_the_largest():
+    one = record("1e-4", 0, rows=(row(value=0.4, dim=64), row(value=0.4, dim=32)))
+    keep_queries(one, base=BASE, tuned=BASE)
+    path = paths.runs_dir() / one.run_id / "per_query.parquet"
+    full, quarter = pd.read_parquet(path), pd.read_parquet(path)
+    quarter["ndcg@10"] -= 0.25 * (quarter["model"] == "base")
+    small = full[full["model"] == "tuned"].assign(dim=32.0)
+    pd.concat([full, quarter.assign(dim=64.0), small]).to_parquet(path, index=False)
+    frame = sweep_table.sweep_table([one], View(metrics=("ndcg@10",), all_dims=True)).combinations
+    assert frame["dim"].tolist() == [384, 64, 32]
+    assert frame["difference"].tolist() == pytest.approx([0, 0.25, 0])
+
+
+def test_torn_per_query_file_is_a_missing_one(sweep):
+    for one in sweep:
+        keep_queries(one, base=BASE, tuned=BASE)
+    file = paths.runs_dir() / sweep[0].run_id / "per_query.parquet"
+    file.write_bytes(file.read_bytes()[:-9])
+    assert table_of(sweep)["p"].isna().tolist() == [True, True, True, False]
+
+
+def test_a_null_metric_stays_missing_and_is_said():
+    found = [record("1e-4", 0, None), record("2e-4", 0, 0.5), record("2e-4", 1, None)]
+    table = sweep_table.sweep_table(found, View(metrics=("ndcg@10", "recall@10")), paired=False)
+    assert table.frame["ndcg@10"].isna().tolist() == [False, False, True, False]
+    assert table.frame["ndcg@10"][3] == 0.5  # of the seed that has one
+    assert table.frame["recall@10"].isna().all()
+    assert table.frame["pareto"].isna()[2]
+    assert any(note.startswith("2 of 3 runs lack a ndcg@10 on test") for note in table.notes)
+    assert readable(table)["ndcg@10"].tolist() == ["0.125", "0.250", "", "0.500"]
+
+
+def test_runs_without_the_split_or_task_leave_no_row_but_a_note():
+    table = sweep_table.sweep_table([record("1e-4", 0)], View(split="dev"), paired=False)
+    assert table.frame.empty and any("1 of 1 runs lack a ndcg@10 on dev" in note for note in table.notes)
+
+
+def test_other_code_or_data_is_another_row_and_no_seed():
+    found = [record("1e-4", 0, 0.5), record("1e-4", 1, 0.7)]
+    changed = [
+        one.model_copy(update={"run_id": f"nb-{digits * 8}-s0", "source_hash": code, "data_fingerprint": data})
+        for digits, code, data, one in (("a", "c2", "d1", found[0]), ("b", "c1", "d2", found[0]))
+    ]
+    frame = table_of(found + changed, paired=False)
+    own = frame[frame["model"] == "tuned"]
+    assert own["seeds"].tolist() == [2, 1, 1]
+    assert own[["code", "data"]].values.tolist() == [["c1", "d1"], ["c1", "d2"], ["c2", "d1"]]
+    assert frame["model"].tolist().count("base") == 2  # one per data
+
+
+def test_an_earlier_stages_model_differs_by_seed_and_is_one_combination():
+    found = []
+    for seed in (0, 1):
+        one = record("1e-4", seed)
+        parameters = {**one.parameters, "model_name": f"runs/03_domain-0123abcd-s{seed}/model"}
+        found.append(one.model_copy(update={"parameters": parameters}))
+    table = sweep_table.sweep_table(found, paired=False)
+    assert table.parameters == [] and table.frame["seeds"].tolist()[2:] == [2]
+
+
+def test_parameters_of_other_notebooks_do_not_vary():
+    other = record("3e-4", 0).model_copy(
+        update={"run_id": "other-00000000-s0", "notebook": "other", "parameters": {"seed": 0, "dataset": "d", "k": 5}}
+    )
+    table = sweep_table.sweep_table([record("1e-4", 0), record("1e-4", 1), other], paired=False)
+    assert table.parameters == []
+    assert table.frame[["notebook", "seeds"]].values.tolist()[-2:] == [["nb", 2], ["other", 1]]
+
+
+def test_a_parameter_called_like_a_column_keeps_its_prefix_for_readers():
+    found = [
+        one.model_copy(update={"parameters": {**one.parameters, "model": one.run_id[:4]}})
+        for one in (record("1e-4", 0), record("2e-4", 0))
+    ]
+    shown = readable(sweep_table.sweep_table(found, paired=False))
+    assert list(shown.columns)[:4] == ["lr", "p.model", "model", "dim"] and shown["model"].tolist()[-1] == "tuned"
+
+
+def test_mixtures_warn(sweep):
+    assert sweep_table.sweep_table(sweep, paired=False).notes == []
+    mixed = sweep + [
+        record("1e-4", 3, versions={"torch": "3"}),
+        record("1e-4", 4, commit="bbb", dirty=True),
+        record("1e-4", 5, threads=1),
+        record("2e-4", 6, data_fingerprint="d2"),
+    ]
+    notes = "\n".join(sweep_table.sweep_table(mixed, paired=False).notes)
+    for part in ("2 environments", "2 code versions", "uncommitted changes", "thread counts: 1, 2", "d (2 versions)"):
+        assert part in notes
+    assert "combinations have 1 to 6 seeds" in notes
+
+
+def test_one_seed_and_a_moving_baseline_are_said(sweep):
+    assert any(note.startswith("one seed each") for note in sweep_table.sweep_table(sweep[::3], paired=False).notes)
+    moved = sweep[0].model_copy(update={"metrics": [row("base", 0.26), row(value=0.5)]})
+    notes = sweep_table.sweep_table([moved, *sweep[1:]], paired=False).notes
+    assert notes == ["the baseline base is not the same in all runs: ndcg@10 0.2500 to 0.2600"]
+
+
+def test_dimensions_largest_alone_or_all_and_noted_bytes_before_float32():
+    rows = (
+        row(value=0.45, dim=64),
+        row("base", 0.2, dim=64),
+        row("tuned", 100.0, "bytes_per_document", dim=64, task="x"),
+    )
+    found = [record("1e-4", 0, rows=rows)]
+    assert table_of(found, paired=False)["dim"].dropna().tolist() == [384, 384]
+    frame = sweep_table.sweep_table(found, View(metrics=("ndcg@10",), all_dims=True), paired=False).frame
+    assert frame["dim"].fillna(0).tolist() == [0, 384, 64, 384, 64]
+    assert frame["bytes"].tolist()[1:] == [1536.0, 256.0, 1536.0, 100.0]
+    assert frame["pareto"].tolist()[3:] == [True, True]  # better against smaller
+    whole = record("1e-4", 0, rows=(row("tuned", 48.0, "bytes_per_document", dim=None),))
+    assert table_of([whole], paired=False)["bytes"].tolist()[1:] == [1536.0, 48.0]
+
+
+@pytest.mark.parametrize(
+    "model, timings, seconds",
+    [
+        ("tuned", {"train": 5.0, "tuned model": 7.0}, 5.0),
+        ("tuned", {"pretrain": 5.0, "fine-tune": 2.0, "mining": 9.0}, 7.0),
+        ("tuned", {"train tuned": 5.0, "train tuned 2D": 6.0, "encode tuned": 9.0}, 5.0),
+        ("tuned 2D, 3 layers", {"train tuned": 5.0, "train tuned 2D": 6.0}, 6.0),
+        ("static", {"static, distilled": 1.0, "static, contrasted": 2.0, "teacher": 9.0}, 3.0),
+        ("made, any", {"made, any": 5.0, "made, same": 6.0}, 5.0),
+        ("real", {"real": 4.0, "realistic": 9.0}, 4.0),
+        ("real", {"mining": 4.0}, None),
+    ],
+)
+def test_training_seconds_are_those_of_the_model(model, timings, seconds):
+    one = record("1e-4", 0).model_copy(update={"timings": timings})
+    assert training_seconds(one, model) == seconds
+
+
+def test_noted_seconds_win_and_untrained_models_have_none():
+    rows = (row("tuned", 77.0, "training_seconds", dim=None, task="x"), row("base 64d", 0.2, dim=64), row("other", 0.3))
+    frame = table_of([record("1e-4", 0, rows=rows, seconds=5.0)], paired=False)
+    seconds = dict(zip(frame["model"], frame["seconds"].fillna(-1), strict=True))
+    assert seconds == {"bm25": -1, "base": -1, "base 64d": -1, "other": 5.0, "tuned": 77.0}
+
+
+def test_other_tasks_are_other_tables():
+    found = [record("1e-4", 0, 0.5, rows=(row(value=0.9, task="transfer"),))]
+    assert table_of(found, paired=False)["ndcg@10"].tolist() == [0.125, 0.25, 0.5]
+    transfer = sweep_table.sweep_table(found, View(task="transfer"), paired=False).frame
+    assert transfer[["model", "ndcg@10"]].values.tolist() == [["tuned", 0.9]]
+
+
+def test_differences_between_systems_are_no_systems():
+    assert (
+        "tuned - base"
+        not in table_of([record("1e-4", 0, rows=(row("tuned - base", 0.25),))], paired=False)["model"].tolist()
+    )
+
+
+def test_pareto_front_by_hand():
+    frame = pd.DataFrame({"q": [0.5, 0.6, 0.6, 0.4, None, 0.9], "s": [10.0, 20, 30, 10, 1, None]})
+    marks = pareto_front(frame, larger=("q",), smaller=("s",))
+    assert marks[:4].tolist() == [True, True, False, False] and marks[4:].isna().all()
+    assert pareto_front(frame.assign(s=np.nan), larger=("q",), smaller=("s",)).fillna(False).tolist() == [False] * 5 + [
+        True
+    ]
+    assert pareto_front(frame[["q"]].assign(q=np.nan), larger=("q",)).isna().all()
+    twins = pd.DataFrame({"q": [0.5, 0.5]})
+    assert pareto_front(twins, larger=("q",)).all()  # equals do not beat each other
+
+
+def test_files_are_written_anew_with_failures_below(sweep):
+    lost = paths.runs_dir() / "nb-000000aa-s0" / "attempts"
+    for attempt, cause in (("100-a", "kernel died"), ("200-b", "timeout")):
+        (lost / attempt).mkdir(parents=True)
+        runs.write_failure(lost / attempt, "nb-000000aa-s0", cause, "line one\nline | two")
+    for one in sweep:
+        records.commit(one, paths.runs_dir() / one.run_id)
+    ids = ["nb-000000aa-s0", "nb-000000bb-s0", *(one.run_id for one in sweep)]
+    written = write_sweep_table("demo", sweep, run_ids=ids, paired=False)
+    first = [path.read_bytes() for path in written]
+    assert [path.name for path in written] == ["sweep-demo.md", "sweep-demo.csv", "sweep-demo.parquet"]
+    assert [path.read_bytes() for path in write_sweep_table("demo", sweep[::-1], run_ids=ids, paired=False)] == first
+    assert sorted(path.name for path in paths.tables_dir().iterdir()) == sorted(path.name for path in written)
+    text = written[0].read_text()
+    assert "| 0.0001 | tuned | 384 | 3 | 0.600 ± 0.100 |" in text
+    assert "Runs without a result (2):" in text
+    assert "| nb-000000aa-s0 | 2 | timeout | line one line \\| two |" in text and f"| {NOT_STARTED} |" in text
+    pd.testing.assert_frame_equal(pd.read_parquet(written[2]), sweep_table.sweep_table(sweep, paired=False).frame)
+    assert pd.read_csv(written[1])["ndcg@10"].tolist() == pytest.approx([0.125, 0.25, 0.6, 0.4])
+
+
+def test_failures_name_only_runs_without_a_record(sweep):
+    records.commit(sweep[0], paths.runs_dir() / sweep[0].run_id)
+    (paths.runs_dir() / sweep[0].run_id / "attempts" / "1-a").mkdir(parents=True)
+    (paths.runs_dir() / "nb-000000cc-s0" / "attempts" / "1-a").mkdir(parents=True)
+    frame = failures()
+    assert frame.values.tolist() == [["nb-000000cc-s0", 1, NO_WORD, ""]]
+    (paths.runs_dir() / "nb-000000cc-s0" / "attempts" / "1-a" / runs.FAILED).write_text("[]")
+    assert failures()["cause"].tolist() == [NO_WORD]
+    assert failures(folder=paths.runs_dir() / "nowhere").empty
+
+
+def test_nothing_makes_an_empty_table():
+    table = sweep_table.sweep_table([])
+    assert table.frame.empty and table.notes == [] and table.parameters == []
+    assert [path.exists() for path in write_sweep_table("none", [])] == [True] * 3
+
+
+def test_collecting_keeps_little_of_a_record():
+    many = tuple(row(value=0.1, metric=f"ndcg@{k}") for k in range(100, 400))
+    measured = collect([record("1e-4", 0, rows=many)]).measured
+    assert measured["metric"].value_counts().to_dict() == {"ndcg@10": 3, SECONDS: 1}
