@@ -140,7 +140,7 @@ def diff(
         raise EmbedlabError(f"{models!r} is no pair", remedy="Write --models tuned,student", field="--models")
     found = compare.diff(*pair, metrics=metric or HEADLINE, models=named)
     _print_frame(found.facts, "what differs")
-    _print_frame(found.metrics.round(4), " - ".join(found.runs))
+    _print_frame(compare.readable(found.metrics), " - ".join(found.runs))
     for reason in found.reasons:
         err.print(f"[yellow]{escape(reason)}[/yellow]")
 

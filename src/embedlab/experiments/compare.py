@@ -153,3 +153,16 @@ def _not_comparable(a: Record, b: Record) -> str:
         prints = f"{a.data_fingerprint} and {b.data_fingerprint}"
         return f"not paired: the data differ ({names}, fingerprints {prints}), so the difference means little"
     return ""
+
+
+def readable(metrics: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `Comparison.metrics` narrow enough for a terminal: `difference [low, high]` and p."""
+    constant = [name for name in ("task", "split") if metrics[name].nunique() <= 1]
+    cells = [
+        f"{row.difference:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}]" if row.paired else f"{row.difference:+.3f}"
+        for row in metrics.itertuples()
+    ]
+    numbers = metrics.assign(
+        difference=cells, a=metrics["a"].round(3), b=metrics["b"].round(3), p=metrics["p"].round(4)
+    )
+    return numbers.drop(columns=[*constant, "ci_low", "ci_high", "n", "paired"])
