@@ -1,0 +1,28 @@
+"""A study as people read it."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+
+def headline(table: pd.DataFrame) -> pd.DataFrame:
+    """`Study.table()` with every number beside its interval, as text: system, setting, ndcg@10,
+    recall@10, gain, better-worse (queries)."""
+    cells = {
+        "system": table["system"],
+        "setting": table["setting"],
+        "ndcg@10": [_cell(*row) for row in table[["ndcg@10", "ci_low", "ci_high"]].itertuples(index=False)],
+        "recall@10": [_cell(value) for value in table["recall@10"]],
+    }
+    if "gain" in table:
+        gains = table[["gain", "gain_low", "gain_high"]].itertuples(index=False)
+        cells["gain"] = [_cell(*row, sign="+") for row in gains]
+        wins = zip(table["wins"], table["losses"], strict=True)
+        cells["better-worse"] = ["" if pd.isna(won) else f"{won}-{lost}" for won, lost in wins]
+    return pd.DataFrame(cells)
+
+
+def _cell(value: float, low: float = float("nan"), high: float = float("nan"), *, sign: str = "") -> str:
+    if pd.isna(value):
+        return ""
+    return f"{value:{sign}.3f}" + ("" if pd.isna(low) else f" [{low:{sign}.3f}, {high:{sign}.3f}]")

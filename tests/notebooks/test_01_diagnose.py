@@ -1,0 +1,65 @@
+"""The diagnosis notebook, executed once at smoke size, its record and files read back."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from embedlab import paths
+from embedlab.evaluation.diagnose.failures import NAMES
+from embedlab.experiments.execute import run_notebook
+from embedlab.experiments.sweeps import expand, find_sweep, read_sweep
+
+SMOKE = {"dataset": "icd10cm:smoke", "max_steps": 3, "chunkings": ["3", "4+1"], "filter_field": "chapter"}
+REMEDIES = {"bm25", "prompts", "hybrid", "chunking", "filter", "fine-tune"}
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    outcome = run_notebook(paths.notebooks_dir() / "01_diagnose.ipynb", SMOKE, output_dir=str(folder))
+    assert outcome.record is not None, outcome.detail
+    return outcome
+
+
+@pytest.mark.notebook
+class TestRun:
+    def test_every_remedy_stands_beside_the_base_model_on_the_same_queries(self, outcome):
+        rows = [row for row in outcome.record.metrics if row.metric == "ndcg@10"]
+        assert {row.model for row in rows} == {"base"} | REMEDIES | {f"{name} - base" for name in REMEDIES}
+        assert {(row.split, row.n) for row in rows} == {("test", 63)}
+        values = {row.model: row.value for row in rows}
+        for row in rows:
+            assert row.ci_low <= row.value <= row.ci_high
+            if row.model in REMEDIES:
+                assert values[f"{row.model} - base"] == pytest.approx(row.value - values["base"])
+
+    def test_chunks_of_three_words_are_no_whole_documents(self, outcome):
+        values = {row.model: row.value for row in outcome.record.metrics if row.metric == "ndcg@10"}
+        assert values["chunking"] != values["base"]
+        assert values["filter"] == values["base"]  # the smoke set has one chapter
+
+    def test_causes_add_up_to_the_misses_of_the_base_model(self, outcome):
+        causes = outcome.record.notes["causes"]
+        per_query = pd.read_parquet(outcome.folder / "per_query.parquet")
+        base = per_query[per_query["model"] == "base"]
+        found_nothing = set(base.loc[base["recall@10"] == 0, "query_id"])
+        missed = pd.read_csv(outcome.folder / "missed.csv")
+        assert list(causes) == list(NAMES) and sum(causes.values()) == len(missed)
+        assert set(missed["query_id"]) == found_nothing
+        drawn = pd.read_csv(outcome.folder / "causes.csv").set_index("cause")["n"]
+        assert drawn.to_dict() == causes
+
+    def test_the_verdict_is_recorded_with_what_it_rests_on(self, outcome):
+        notes = outcome.record.notes
+        assert notes["action"] in notes["verdict"] and notes["thresholds"]["good_enough"] == 0.85
+        assert notes["train_pairs"] == 321
+        trials = pd.read_csv(outcome.folder / "trials.csv")
+        assert trials.groupby("kind")["chosen"].sum().eq(1).all()
+        for name in ("gain_by_remedy", "gain_by_training_queries", "causes"):
+            assert (outcome.folder / f"{name}.png").exists() and (outcome.folder / f"{name}.csv").exists()
+
+
+def test_the_sweep_fits_the_notebook():
+    path = find_sweep("diagnose")
+    assert len(expand(read_sweep(path), path)) == 18

@@ -1,0 +1,161 @@
+"""An OpenAI-compatible endpoint, played by a local server that answers from a script."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import numpy as np
+import pytest
+
+from embedlab.errors import ModelError
+from embedlab.evaluation.diagnose.encoders import open_encoder
+from embedlab.evaluation.diagnose.endpoint import Endpoint
+
+
+def vector(text):
+    return [float(len(text)), float(text.count("a")), 1.0]
+
+
+def answer(texts):
+    """Embeddings in an order of the server's own."""
+    rows = [{"index": place, "embedding": vector(text)} for place, text in enumerate(texts)]
+    return {"data": rows[::-1]}
+
+
+@contextmanager
+def server(*script):
+    """A server that gives (status, headers, body or None) one after the other, None and beyond the end = embeddings."""
+    seen, script = [], list(script)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            seen.append({"path": self.path, "key": self.headers.get("Authorization"), **body})
+            status, headers, content = script.pop(0) if script else (200, {}, None)
+            content = answer(body["input"]) if content is None else content
+            data = (content if isinstance(content, str) else json.dumps(content)).encode()
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(data))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    listener = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.server_port}/v1", seen
+    finally:
+        listener.shutdown()
+        thread.join()
+        listener.server_close()
+
+
+@pytest.fixture
+def waits():
+    return []
+
+
+def test_batches_keep_their_order_and_rows_have_unit_length(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    texts = ["a", "bb", "aaa", "", "  \n"]
+    with server() as (url, seen):
+        vectors = Endpoint("m", url, batch=2).encode(texts, prompt="query: ")
+    sent = ["query: a", "query: bb", "query: aaa", "query:", "query:"]
+    assert [call["input"] for call in seen] == [sent[:2], sent[2:4], sent[4:]]
+    assert {(call["path"], call["model"], call["key"]) for call in seen} == {("/v1/embeddings", "m", "Bearer secret")}
+    expected = np.array([vector(text) for text in sent])
+    np.testing.assert_allclose(vectors, expected / np.linalg.norm(expected, axis=1, keepdims=True), rtol=1e-6)
+    assert vectors.dtype == np.float32
+
+
+def test_no_key_no_header_and_no_empty_text(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with server() as (url, seen):
+        Endpoint("m", url).encode(["", "a"])
+        assert Endpoint("m", url).encode([]).shape == (0, 0)
+    assert [(call["input"], call["key"]) for call in seen] == [([" ", "a"], None)]
+
+
+def test_transient_faults_are_tried_again_after_growing_waits(waits):
+    script = [(503, {}, "busy"), (500, {}, "oops"), (429, {"Retry-After": "7"}, "slow down"), (200, {}, None)]
+    with server(*script) as (url, seen):
+        vectors = Endpoint("m", url, sleep=waits.append).encode(["a"])
+    assert vectors.shape == (1, 3) and len(seen) == 4
+    assert waits == [1, 2, 7]
+
+
+def test_a_server_may_not_ask_for_an_hour(waits):
+    with server((429, {"Retry-After": "3600"}, ""), (429, {"Retry-After": "Wed, 21 Oct"}, "")) as (url, _):
+        Endpoint("m", url, sleep=waits.append).encode(["a"])
+    assert waits == [60, 2]
+
+
+def test_gives_up_after_the_last_attempt_without_another_wait(waits):
+    with server(*[(503, {}, "busy")] * 9) as (url, seen), pytest.raises(ModelError, match="3 attempts.*503 .busy"):
+        Endpoint("m", url, attempts=3, sleep=waits.append).encode(["a"])
+    assert (len(seen), waits) == (3, [1, 2])
+
+
+@pytest.mark.parametrize(
+    "status, remedy", [(401, "Set OPENAI_API_KEY"), (404, "Check the model's name"), (400, "too long")]
+)
+def test_refusals_are_not_tried_again(status, remedy, waits):
+    with server((status, {}, '{"error": "too long"}')) as (url, seen), pytest.raises(ModelError, match=remedy):
+        Endpoint("m", url, sleep=waits.append).encode(["a"])
+    assert (len(seen), waits) == (1, [])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<html>not json</html>",
+        {"object": "list"},
+        {"data": []},
+        {"data": [{"index": 0, "embedding": "AAAA"}, {"index": 1, "embedding": "AAAA"}]},
+        {"data": [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [1.0, 2.0]}]},
+        '{"data": [{"index": 0, "embedding": [NaN]}, {"index": 1, "embedding": [1.0]}]}',
+        {"data": [{"index": 0, "embedding": [1.0]}]},
+        [1],
+    ],
+)
+def test_an_answer_that_is_no_embedding_is_one_clear_error(body):
+    with server((200, {}, body)) as (url, _), pytest.raises(ModelError, match="^.model_name.: m at http"):
+        Endpoint("m", url).encode(["a", "b"])
+
+
+def test_batches_of_different_lengths_are_refused():
+    long = {"data": [{"index": 0, "embedding": [1.0, 2.0]}]}
+    with server((200, {}, None), (200, {}, long)) as (url, _), pytest.raises(ModelError, match="different lengths"):
+        Endpoint("m", url, batch=1).encode(["a", "b"])
+
+
+def test_nobody_there(waits):
+    with server() as (url, _):
+        pass
+    with pytest.raises(ModelError, match="2 attempts it cannot be reached"):
+        Endpoint("m", url, attempts=2, sleep=waits.append).encode(["a"])
+    assert waits == [1]
+
+
+def test_spec():
+    assert Endpoint.parse("openai:m@http://h:1/v1/") == Endpoint("m", "http://h:1/v1")
+    assert Endpoint.parse("openai:org/m").url == "https://api.openai.com/v1"
+    for spec in ("openai:", "openai:@http://h", "openai:m@h:1"):
+        with pytest.raises(ModelError, match="names no embeddings endpoint"):
+            Endpoint.parse(spec)
+
+
+def test_as_an_encoder_it_reads_everything_and_has_no_pieces():
+    with server() as (url, seen):
+        encoder = open_encoder(f"openai:m@{url}").with_prompts("q: ||")
+        assert encoder.encode(["abc"], prompt=encoder.prompts["query"]).shape == (1, 3)
+    assert seen[0]["input"] == ["q: abc"]
+    assert encoder.part_read("x " * 9999) == "x " * 9999
+    assert encoder.pieces("word") == [] and not encoder.is_unknown("word")
