@@ -26,7 +26,10 @@ class Child(Protocol):
 
     session: int | None
 
-    def ended(self) -> bool: ...
+    def exit_code(self) -> int | None:
+        """None while it runs; negative when a signal ended it."""
+        ...
+
     def wait(self) -> None: ...
 
 
@@ -46,8 +49,8 @@ class ColdChild:
                 start_new_session=True,
             )
 
-    def ended(self) -> bool:
-        return self._process.poll() is not None
+    def exit_code(self) -> int | None:
+        return self._process.poll()
 
     def wait(self) -> None:
         self._process.wait()
@@ -64,8 +67,8 @@ class WarmChild:
             self._process.start()
         self.session = self._process.pid
 
-    def ended(self) -> bool:
-        return self._process.exitcode is not None
+    def exit_code(self) -> int | None:
+        return self._process.exitcode
 
     def wait(self) -> None:
         self._process.join()

@@ -87,6 +87,7 @@ class Driver:
         self.result = Result()
         self._attempts: Counter[str] = Counter()
         self._running: dict[str, Job] = {}
+        self._order: dict[str, None] = {}  # run ids as the sweep lists them
 
     def run(self) -> Result:
         """Execute all stages; a Ctrl-C ends the runs and keeps what they finished."""
@@ -100,6 +101,8 @@ class Driver:
                     earlier[stage.name] = planning.best(stage, finished)
         except KeyboardInterrupt:
             self._cancel_all()
+        ended = self.result.outcomes  # as they ended; runs side by side do so in any order
+        self.result.outcomes = {run_id: ended[run_id] for run_id in self._order if run_id in ended}
         return self.result
 
     def _stage(self, stage: Stage, earlier: Mapping[str, Mapping[int, Planned]]) -> list[Planned]:
@@ -135,6 +138,7 @@ class Driver:
         return outcome.record if outcome else item.record
 
     def _execute(self, stage: Stage, planned: Sequence[Planned]) -> list[Planned]:
+        self._order |= dict.fromkeys(item.plan.run_id for item in planned)
         todo = [item for item in planned if self._is_to_do(item)]
         self.view.begin(len(planned), len(planned) - len(todo))
         for order, item in enumerate(todo):

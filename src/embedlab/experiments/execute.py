@@ -175,7 +175,7 @@ class _Attempt:
         try:
             return self._watch(process, reports, guard, on_report)
         finally:
-            self.system_ran_out = guard.system_ran_out()
+            self.system_ran_out, self.exit_code = guard.system_ran_out(), process.exit_code()
             processes.end(self.name, process.session)
             process.wait()
 
@@ -198,7 +198,7 @@ class _Attempt:
     @staticmethod
     def _watch(process: child.Child, reports: ProgressFile, guard: Guard, on_report: OnReport) -> str:
         try:
-            while not process.ended():
+            while process.exit_code() is None:
                 if reason := guard.reason_to_end():
                     return reason
                 for report in reports.news():
@@ -221,7 +221,7 @@ class _Attempt:
     def _failure(self, cause: str) -> Outcome:
         error = first_error(_executed(self.executed))
         log = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
-        cause = cause or cause_of(error, log, self.system_ran_out)
+        cause = cause or cause_of(error, log, self.exit_code, self.system_ran_out)
         detail = error or (INCOMPLETE if cause == "incomplete" else log.strip()[-600:])
         with suppress(OSError):  # a full disk must not hide what happened
             shutil.copy(self.log, self.folder)
@@ -238,12 +238,13 @@ def _make_folder(folder: Path) -> None:
         raise RecordError(problem, remedy=remedy, file=folder) from None
 
 
-def cause_of(error: str, log: str, system_ran_out: bool = False) -> str:
+def cause_of(error: str, log: str, exit_code: int | None = 0, system_ran_out: bool = False) -> str:
     """Why a run that nobody ended has no record.
 
     Args:
         error: the failing cell and its error, "" when no cell failed.
         log: what the driver's child wrote.
+        exit_code: how it ended.
         system_ran_out: whether the system has killed for want of memory meanwhile.
     """
     if error:
@@ -252,7 +253,7 @@ def cause_of(error: str, log: str, system_ran_out: bool = False) -> str:
         return next((cause for pattern, cause in machine if pattern.search(raised)), "error in cell")
     if "DeadKernelError" in log or "Kernel died" in log:
         return OUT_OF_MEMORY if system_ran_out else "kernel died"
-    return "infrastructure" if "Traceback" in log or not log else "incomplete"
+    return "infrastructure" if exit_code else "incomplete"
 
 
 def _executed(path: Path) -> nbformat.NotebookNode | None:

@@ -1,0 +1,185 @@
+"""Build a version: embed what is new, copy the corpus's vectors into one file, index them, judge, give it its name."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from embedlab.deploy.embed import CHUNK, Document, EmbedReport, embed_corpus, read_listing
+from embedlab.deploy.files import flush, locked, sha256_of, storage_errors, write_through
+from embedlab.deploy.indexes import IndexSpec, VectorIndex
+from embedlab.deploy.serve import Served
+from embedlab.deploy.space import Encoder
+from embedlab.deploy.store import VectorStore
+from embedlab.deploy.versions import (
+    DOCUMENTS,
+    INDEX,
+    MANIFEST,
+    VECTORS,
+    FileSum,
+    Judged,
+    Manifest,
+    StorageError,
+    read_pointer,
+    verify,
+    version_folder,
+)
+from embedlab.errors import DataError
+
+DRAFT = ".draft-"
+Assess = Callable[[Served], "Judged | None"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a corpus comes from.
+
+    Attributes:
+        documents: (id, text), read once, in a stream.
+        name: the dataset's spec string.
+        fingerprint: gives the fingerprint of the bytes behind it; asked before and after the corpus is read, and a
+            build from a source that changed meanwhile is refused.
+        total: how many documents there are, for the progress report.
+        model_name: where the encoder's model came from, to load it again.
+    """
+
+    documents: Iterable[Document]
+    name: str = ""
+    fingerprint: Callable[[], str] = field(default=lambda: "")
+    total: int | None = None
+    model_name: str = ""
+
+
+def store_of(root: Path, encoder: Encoder) -> VectorStore:
+    """The vector store of the encoder's space under `root`."""
+    return VectorStore(root / encoder.space.fingerprint / "store", encoder.space)
+
+
+def build_version(
+    root: Path, encoder: Encoder, source: Source, spec: IndexSpec, *, assess: Assess | None = None
+) -> tuple[str, EmbedReport]:
+    """Build and name a version; it is not served before it is promoted.
+
+    The same corpus in the same order, space and index give the same version, which is not built twice. A process that
+    was killed leaves a draft that the next build clears away, and vectors that it need not encode again. Vectors of
+    documents that are gone stay in the store, not in the version.
+
+    Args:
+        root: folder of all versions.
+        encoder: maps the documents into its space.
+        source: the documents.
+        spec: the index.
+        assess: judges the finished index before it gets its name.
+
+    Returns:
+        The version, `<fingerprint>/<build>`, and what embedding took.
+
+    Raises:
+        StorageError: the disk is full, or another process builds in this space.
+        DataError: the corpus is empty, names a document twice, or changed while it was read.
+    """
+    space_folder = root / encoder.space.fingerprint
+    with locked(space_folder / ".lock", wait=False), storage_errors(space_folder):
+        for left_over in space_folder.glob(f"{DRAFT}*"):
+            shutil.rmtree(left_over)
+        draft = space_folder / f"{DRAFT}{uuid.uuid4().hex[:12]}"
+        draft.mkdir()
+        report = _list_documents(root, encoder, source, draft)
+        version = f"{encoder.space.fingerprint}/{_build_id(draft, spec)}"
+        if _stands(root, version):
+            shutil.rmtree(draft)
+            return version, report
+        manifest = _fill(root, version, draft, encoder, source, spec, assess)
+        write_through(draft / MANIFEST, manifest.to_bytes())
+        flush(draft)
+        draft.rename(version_folder(root, version))
+        flush(space_folder)
+    return version, report
+
+
+def _list_documents(root: Path, encoder: Encoder, source: Source, draft: Path) -> EmbedReport:
+    before, store = source.fingerprint(), store_of(root, encoder)
+    try:
+        listing = draft / DOCUMENTS
+        report = embed_corpus(encoder, source.documents, store, listing=listing, total=source.total, chunk=CHUNK)
+    finally:
+        store.close()
+    if source.fingerprint() != before:
+        remedy = "Run the same command again; what was encoded is kept"
+        raise DataError("the data changed while it was embedded", remedy=remedy, file=source.name or None)
+    return report
+
+
+def _build_id(draft: Path, spec: IndexSpec) -> str:
+    content = sha256_of(draft / DOCUMENTS) + spec.model_dump_json()
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def _stands(root: Path, version: str) -> bool:
+    """Whether the version exists and is whole; a damaged one is set aside."""
+    folder = version_folder(root, version)
+    if not folder.exists():
+        return False
+    try:
+        verify(root, version)
+    except StorageError:
+        folder.rename(folder.with_name(f".damaged-{folder.name}-{uuid.uuid4().hex[:8]}"))
+        return False
+    return True
+
+
+def _fill(
+    root: Path, version: str, draft: Path, encoder: Encoder, source: Source, spec: IndexSpec, assess: Assess | None
+) -> Manifest:
+    """Write vectors and index into the draft, and say what they are."""
+    ids, keys = _read_documents(draft)
+    _gather(store_of(root, encoder), keys, draft / VECTORS)
+    vectors = np.load(draft / VECTORS, mmap_mode="r")
+    index = VectorIndex.build(spec, vectors)
+    index.save(draft / INDEX)
+    for name in (DOCUMENTS, VECTORS):
+        flush(draft / name)
+    pointer = read_pointer(root)
+    manifest = Manifest(
+        version=version,
+        space=encoder.space,
+        model_name=source.model_name,
+        index=spec,
+        dataset=source.name,
+        data_fingerprint=source.fingerprint(),
+        documents=len(ids),
+        files={name: FileSum.of(draft / name) for name in (DOCUMENTS, VECTORS, INDEX)},
+        parent=pointer.version if pointer else None,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    judged = assess(Served(manifest, index, tuple(ids))) if assess else None
+    return manifest.model_copy(update={"judged": judged, "metrics": {"megabytes": index.bytes / 1e6}})
+
+
+def _read_documents(draft: Path) -> tuple[list[str], list[bytes]]:
+    listed = list(read_listing(draft / DOCUMENTS))
+    ids = [name for name, _ in listed]
+    if not ids:
+        raise DataError("the corpus is empty", remedy="Give it at least one document")
+    if len(set(ids)) < len(ids):
+        twice = next(name for name, times in Counter(ids).items() if times > 1)
+        raise DataError(f"two documents are called {twice!r}", remedy="Give every document its own id")
+    return ids, [key for _, key in listed]
+
+
+def _gather(store: VectorStore, keys: list[bytes], path: Path) -> None:
+    """Copy the vectors of `keys` into one .npy file in their order, chunk by chunk."""
+    shape = (len(keys), store.space.dimension)
+    vectors = np.lib.format.open_memmap(path, "w+", dtype=store.space.quantisation, shape=shape)
+    for start in range(0, len(keys), CHUNK):
+        vectors[start : start + CHUNK] = store.take(keys[start : start + CHUNK])
+    vectors.flush()
+    store.close()

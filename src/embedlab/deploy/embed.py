@@ -1,0 +1,127 @@
+"""Re-embed a corpus as a stream: only what has no vector yet is encoded, and a kill costs one chunk."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from embedlab import progress
+from embedlab.deploy.files import locked, storage_errors
+from embedlab.deploy.space import Encoder
+from embedlab.deploy.store import VectorStore, text_key
+
+CHUNK = 1024  # texts encoded and committed together; what a kill can cost
+
+Document = tuple[str, str]  # id, text
+
+
+@dataclass(frozen=True)
+class EmbedReport:
+    """What a pass over the corpus found.
+
+    Attributes:
+        documents: documents seen.
+        encoded: texts that were encoded.
+        reused: documents whose text had a vector.
+        seconds: wall-clock time.
+    """
+
+    documents: int
+    encoded: int
+    reused: int
+    seconds: float
+
+
+class Estimate(NamedTuple):
+    """What a re-embedding will take: texts to encode, and seconds at the pace of a timed sample (None: no sample)."""
+
+    missing: int
+    seconds: float | None
+
+
+def embed_corpus(
+    encoder: Encoder,
+    documents: Iterable[Document],
+    store: VectorStore,
+    *,
+    listing: Path | None = None,
+    total: int | None = None,
+    chunk: int = CHUNK,
+) -> EmbedReport:
+    """Give every document of the stream a vector in `store`.
+
+    Documents are told apart by their text: one that has not changed, that only got another id, or that an interrupted
+    pass has done is not encoded again. Memory holds one chunk at a time.
+
+    Args:
+        encoder: its space must be the store's.
+        documents: (id, text), read once.
+        store: where the vectors go.
+        listing: a file to write a JSON line `id, key` per document to, in the order of the stream. Built from it, an
+            index holds exactly what was read here, whatever happens to the source meanwhile.
+        total: how many documents there are, for the progress report.
+        chunk: documents read, encoded and committed together.
+
+    Raises:
+        SpaceMismatch: the encoder works in another space.
+        StorageError: the disk is full, or another process is embedding into this store.
+    """
+    began, seen, encoded = time.perf_counter(), 0, 0
+    out = open(listing, "w", encoding="utf-8") if listing else nullcontext()  # noqa: SIM115 - closed by the next line
+    with locked(store.folder / ".lock", wait=False), storage_errors(store.folder), out as lines:
+        parts = -(-total // chunk) if total else None
+        for part in progress.track(_chunks(documents, chunk), "re-embed", total=parts):
+            keys = [text_key(text) for _, text in part]
+            encoded += _encode_missing(encoder, store, dict(zip(keys, (text for _, text in part), strict=True)))
+            seen += len(part)
+            if lines:
+                lines.writelines(_line(name, key) for (name, _), key in zip(part, keys, strict=True))
+    return EmbedReport(seen, encoded, seen - encoded, time.perf_counter() - began)
+
+
+def estimate(encoder: Encoder, documents: Iterable[Document], store: VectorStore, *, sample: int = 256) -> Estimate:
+    """Count what has no vector yet and time the encoding of `sample` such texts; what the sample gave is kept."""
+    missing, chosen = 0, {}
+    for part in _chunks(documents, CHUNK):
+        texts = {text_key(text): text for _, text in part}
+        new = store.missing(list(texts)) - chosen.keys()
+        missing += len(new)
+        chosen |= {key: texts[key] for key in islice(new, sample - len(chosen))}
+    if not chosen:
+        return Estimate(missing, 0.0 if not missing else None)
+    began = time.perf_counter()
+    with locked(store.folder / ".lock", wait=False):
+        _encode_missing(encoder, store, chosen)
+    return Estimate(missing, (time.perf_counter() - began) / len(chosen) * (missing - len(chosen)))
+
+
+def read_listing(path: Path) -> Iterator[tuple[str, bytes]]:
+    """(document id, text key) of every line that `embed_corpus` wrote."""
+    with open(path, encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            yield row["id"], bytes.fromhex(row["key"])
+
+
+def _line(name: str, key: bytes) -> str:
+    return json.dumps({"id": name, "key": key.hex()}, ensure_ascii=False) + "\n"
+
+
+def _encode_missing(encoder: Encoder, store: VectorStore, texts: dict[bytes, str]) -> int:
+    missing = store.missing(list(texts))
+    new = {key: text for key, text in texts.items() if key in missing}
+    if new:
+        store.add(list(new), encoder.encode_documents(list(new.values())), encoder.space)
+    return len(new)
+
+
+def _chunks(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
+    stream = iter(documents)
+    while part := list(islice(stream, size)):
+        yield part

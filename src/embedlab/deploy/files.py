@@ -1,0 +1,99 @@
+"""Files that are whole or not there: written through to the disk, replaced in one step, checked by checksum."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from embedlab.errors import EmbedlabError
+
+BLOCK = 1 << 20
+
+
+class StorageError(EmbedlabError):
+    """A file of a vector store or index that is damaged, missing, locked or cannot be written."""
+
+
+@contextmanager
+def storage_errors(place: Path) -> Iterator[None]:
+    """Turn the operating system's refusals inside the block into one clear error.
+
+    Raises:
+        StorageError: no space, no permission, a file that is gone, a failing disk.
+    """
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError) as error:
+        cause = getattr(error, "strerror", None) or str(error)
+        remedy = "Make room or mend the permissions, then run the same command again; what is served has not changed"
+        raise StorageError(f"the system stopped the work ({cause})", remedy=remedy, file=place) from error
+
+
+def flush(path: Path) -> None:
+    """Force a file's content, or a folder's entries, onto the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_through(path: Path, content: bytes) -> None:
+    """Write a file and do not return before it is on the disk."""
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_through(path: Path, content: bytes) -> None:
+    """Give `path` new content in one step: a reader, also after a power cut, finds the old or the new, never a part."""
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        write_through(scratch, content)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    flush(path.parent)
+
+
+def append_through(path: Path, line: str) -> None:
+    """Append one line and flush it; one write call, so that two appenders do not mix."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(descriptor, (line + "\n").encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a lock that the system takes back when this process dies, however it dies.
+
+    Raises:
+        StorageError: another process holds it and `wait` is False.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            remedy = "Let it finish, then run the same command again"
+            raise StorageError("another process is working here", remedy=remedy, file=path.parent) from None
+        yield

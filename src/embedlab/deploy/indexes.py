@@ -1,0 +1,222 @@
+"""Vector indexes by FAISS: exact, graph, inverted lists, 8-bit, binary, and a shortlist that is scored again.
+
+Everything is inner product on unit vectors. Malkov & Yashunin, HNSW, TPAMI 2020; Jégou, Douze & Schmid, Product
+Quantization, TPAMI 2011; Kusupati et al., Matryoshka Representation Learning, NeurIPS 2022 (shortlist on a prefix).
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from embedlab.deploy.files import StorageError, flush, storage_errors
+from embedlab.errors import ParameterError
+from embedlab.params import Count, CountOrNone
+
+if TYPE_CHECKING:
+    import faiss
+
+Kind = Literal["flat", "hnsw", "ivf", "ivfpq", "int8", "binary", "matryoshka"]
+KINDS: tuple[str, ...] = get_args(Kind)
+ADD_CHUNK = 65_536  # vectors copied from the memory map at a time
+POINTS_PER_CENTROID = 39  # below, k-means of FAISS warns that centroids are badly placed
+MAX_TRAINING = 100_000  # vectors that inverted lists and quantisers are trained on
+RESCORED = {"binary": 100, "matryoshka": 100, "ivfpq": 100}  # kinds too coarse to rank by themselves
+TUNED_BY = {"hnsw": "ef_search", "ivf": "nprobe", "ivfpq": "nprobe", "binary": "shortlist", "matryoshka": "shortlist"}
+
+
+class IndexSpec(BaseModel):
+    """Which index, and how it is set.
+
+    Attributes:
+        kind: flat (exact), hnsw (graph), ivf (inverted lists), ivfpq (lists of product codes), int8 (one byte a
+            number), binary (one bit a number), matryoshka (the first `short_dim` numbers).
+        links: neighbours per node of the graph.
+        ef_construction, ef_search: candidates kept while building and while searching the graph.
+        lists: inverted lists; 0 takes 4 √N, or as many as N can train.
+        nprobe: lists searched.
+        code_bytes: bytes of a product code, a divisor of the dimension.
+        short_dim: numbers kept for the shortlist of `matryoshka`.
+        shortlist: candidates scored again with the full vectors; 0 takes 100 where the kind needs it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Kind = "hnsw"
+    links: Annotated[int, Field(ge=2)] = 32
+    ef_construction: Count = 200
+    ef_search: Count = 64
+    lists: CountOrNone = 0
+    nprobe: Count = 16
+    code_bytes: Count = 48
+    short_dim: Count = 64
+    shortlist: CountOrNone = 0
+
+    @property
+    def depth(self) -> int:
+        """Candidates scored again; 0 for none."""
+        return self.shortlist or RESCORED.get(self.kind, 0)
+
+
+class VectorIndex:
+    """An index over vectors (N, d), as FAISS keeps it, with the full vectors beside it where they are scored again.
+
+    Attributes:
+        spec: what it is.
+        index: FAISS's own.
+        vectors: (N, d), usually a memory map.
+    """
+
+    def __init__(self, spec: IndexSpec, index: faiss.Index, vectors: np.ndarray) -> None:
+        self.spec, self.index, self.vectors = spec, index, vectors
+
+    @classmethod
+    def build(cls, spec: IndexSpec, vectors: np.ndarray) -> VectorIndex:
+        """Train and fill an index over `vectors` (N, d) of unit length, reading them chunk by chunk.
+
+        Raises:
+            ParameterError: the spec does not fit the vectors.
+        """
+        index = _empty(spec, *vectors.shape)
+        if not index.is_trained:
+            index.train(_coded(spec, _training_sample(vectors)))
+        for start in range(0, len(vectors), ADD_CHUNK):
+            index.add(_coded(spec, np.asarray(vectors[start : start + ADD_CHUNK])))
+        return cls(spec, index, vectors)
+
+    @classmethod
+    def load(cls, spec: IndexSpec, path: Path, vectors: np.ndarray) -> VectorIndex:
+        """Read an index that `save` wrote.
+
+        Raises:
+            StorageError: FAISS cannot read it, or it holds another number of vectors.
+        """
+        import faiss
+
+        read = faiss.read_index_binary if spec.kind == "binary" else faiss.read_index
+        try:
+            index = read(str(path))
+        except RuntimeError as error:
+            raise StorageError("the index cannot be read", remedy="Build the version again", file=path) from error
+        if index.ntotal != len(vectors):
+            problem = f"the index holds {index.ntotal} vectors, the version {len(vectors)}"
+            raise StorageError(problem, remedy="Build the version again", file=path)
+        return cls(spec, index, vectors)
+
+    def save(self, path: Path) -> None:
+        """Write the index through to the disk."""
+        import faiss
+
+        write = faiss.write_index_binary if self.spec.kind == "binary" else faiss.write_index
+        with storage_errors(path):
+            try:
+                write(self.index, str(path))
+            except RuntimeError as error:
+                raise OSError(str(error)) from error
+            flush(path)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the index in memory, without the full vectors on disk that a shortlist is scored with."""
+        import faiss
+
+        serialise = faiss.serialize_index_binary if self.spec.kind == "binary" else faiss.serialize_index
+        return len(serialise(self.index))
+
+    def with_spec(self, **changes: int) -> VectorIndex:
+        """The same index searched with other parameters: ef_search, nprobe or shortlist."""
+        return VectorIndex(self.spec.model_copy(update=changes), self.index, self.vectors)
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k documents that the index finds for queries (Q, d).
+
+        Returns:
+            scores float32 (Q, k), best first, -inf where nothing was found; rows int64 (Q, k), -1 there.
+        """
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        k = min(k, len(self.vectors))
+        found = min(max(k, self.spec.depth), len(self.vectors))
+        scores, rows = self.index.search(_coded(self.spec, queries), found, **_search_options(self.spec))
+        if self.spec.depth:
+            scores, rows = self._scored_again(queries, rows, k)
+        return np.where(rows < 0, -np.inf, scores).astype(np.float32), rows.astype(np.int64)
+
+    def _scored_again(self, queries: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k best of the candidates `rows` (Q, c) by exact inner product."""
+        exact = np.empty(rows.shape, dtype=np.float32)
+        for number, (query, candidates) in enumerate(zip(queries, rows, strict=True)):
+            exact[number] = np.asarray(self.vectors[candidates], dtype=np.float32) @ query
+        exact[rows < 0] = -np.inf
+        order = np.argsort(-exact, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(exact, order, 1), np.take_along_axis(rows, order, 1)
+
+
+def _empty(spec: IndexSpec, count: int, dim: int) -> faiss.Index:
+    import faiss
+
+    _check(spec, count, dim)
+    if spec.kind == "binary":
+        return faiss.index_binary_factory(dim, "BFlat")
+    shown = spec.short_dim if spec.kind == "matryoshka" else dim
+    index = faiss.index_factory(shown, _factory(spec, count), faiss.METRIC_INNER_PRODUCT)
+    if spec.kind == "hnsw":
+        index.hnsw.efConstruction = spec.ef_construction
+    return index
+
+
+def _factory(spec: IndexSpec, count: int) -> str:
+    """The index in FAISS's own notation."""
+    lists = spec.lists or max(1, min(int(4 * math.sqrt(count)), count // POINTS_PER_CENTROID))
+    bits = max(1, min(8, int(math.log2(max(2, count / POINTS_PER_CENTROID)))))  # 2^bits centroids want training points
+    return {
+        "flat": "Flat",
+        "matryoshka": "Flat",
+        "hnsw": f"HNSW{spec.links}",
+        "ivf": f"IVF{lists},Flat",
+        "ivfpq": f"IVF{lists},PQ{spec.code_bytes}x{bits}",
+        "int8": "SQ8",
+    }[spec.kind]
+
+
+def _check(spec: IndexSpec, count: int, dim: int) -> None:
+    if not count:
+        raise ParameterError("there is no vector to index", remedy="Embed a corpus first")
+    if spec.kind == "ivfpq" and dim % spec.code_bytes:
+        remedy = f"Choose a divisor of {dim}"
+        raise ParameterError(f"{dim} numbers do not split into {spec.code_bytes}", remedy=remedy, field="code_bytes")
+    if spec.kind == "matryoshka" and spec.short_dim > dim:
+        raise ParameterError(f"the vectors have {dim} numbers", remedy=f"Choose 1 to {dim}", field="short_dim")
+    if spec.kind == "binary" and dim % 8:
+        remedy = "Choose another kind of index"
+        raise ParameterError(f"{dim} bits fill no whole bytes", remedy=remedy, field="kind")
+
+
+def _coded(spec: IndexSpec, vectors: np.ndarray) -> np.ndarray:
+    """Vectors (n, d) as the index takes them: bits, a prefix, or themselves."""
+    if spec.kind == "binary":
+        return np.packbits(vectors > 0, axis=1)
+    if spec.kind == "matryoshka":
+        from embedlab.evaluation.retrieval import truncate
+
+        return truncate(vectors, spec.short_dim)
+    return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def _training_sample(vectors: np.ndarray) -> np.ndarray:
+    rows = np.random.default_rng(0).permutation(len(vectors))[:MAX_TRAINING]
+    return np.asarray(vectors[np.sort(rows)], dtype=np.float32)
+
+
+def _search_options(spec: IndexSpec) -> dict[str, faiss.SearchParameters]:
+    """How wide to search, given with the search so that one index can be searched in several ways."""
+    import faiss
+
+    if spec.kind == "hnsw":
+        return {"params": faiss.SearchParametersHNSW(efSearch=spec.ef_search)}
+    if spec.kind in ("ivf", "ivfpq"):
+        return {"params": faiss.SearchParametersIVF(nprobe=spec.nprobe)}
+    return {}

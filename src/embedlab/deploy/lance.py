@@ -1,0 +1,141 @@
+"""Export a version to LanceDB, an embedded vector database, where a search can be filtered by metadata.
+
+The table is called after the space, so that a search with another model's vectors finds no table rather than nonsense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedlab.deploy.files import StorageError
+from embedlab.deploy.serve import Served
+from embedlab.deploy.space import Space, SpaceMismatch
+from embedlab.errors import DataError, EmbedlabError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+BATCH = 4096  # rows written at a time
+RESERVED = ("id", "text", "vector")
+
+
+def export_lance(
+    served: Served,
+    folder: Path,
+    texts: Mapping[str, str],
+    fields: Mapping[str, Mapping[str, str]] | None = None,
+) -> int:
+    """Write every document of a version into a LanceDB table, replacing one of the same space.
+
+    Args:
+        served: the version.
+        folder: of the database.
+        texts: document id -> text.
+        fields: document id -> metadata; every name becomes a column, empty (null) where a document lacks it.
+
+    Returns:
+        How many rows the table has.
+
+    Raises:
+        DataError: a document has no text, or a metadata name is taken.
+        EmbedlabError: LanceDB is not installed.
+    """
+    if missing := next((name for name in served.ids if name not in texts), None):
+        raise DataError(f"document {missing!r} has no text", remedy="Give the data that the version was built from")
+    fields = fields or {}
+    columns = sorted({column for name in served.ids for column in fields.get(name, ())})
+    if taken := [column for column in columns if column in RESERVED]:
+        raise DataError(f"metadata may not be called {taken[0]!r}", remedy="Rename it", field=taken[0])
+    schema = _schema(served.space.dimension, columns)
+    database = _lancedb().connect(str(folder))
+    rows = _batches(served, texts, fields, columns, schema)
+    table = database.create_table(_table_name(served.space), data=rows, schema=schema, mode="overwrite")
+    return table.count_rows()
+
+
+def search_lance(
+    folder: Path, queries: np.ndarray, space: Space, k: int, *, where: str | None = None
+) -> list[list[tuple[str, float]]]:
+    """The k nearest documents of every query vector (Q, d), exactly, among those that the filter lets through.
+
+    Args:
+        folder: of the database.
+        queries: unit vectors.
+        space: that they lie in.
+        k: documents per query.
+        where: an SQL condition on the columns, e.g. `chapter = 'Neoplasms'`; applied before the search, so that k
+            documents come back as long as k pass.
+
+    Returns:
+        Per query (document id, cosine), best first.
+
+    Raises:
+        SpaceMismatch: the database holds no vectors of this space.
+        StorageError: there is no database.
+    """
+    table = _open(folder, space)
+    return [_search_one(table, query, k, where) for query in queries]
+
+
+def _search_one(table: object, query: np.ndarray, k: int, where: str | None) -> list[tuple[str, float]]:
+    search = table.search(query, vector_column_name="vector").distance_type("cosine").limit(k)
+    found = (search.where(where, prefilter=True) if where else search).select(["id", "_distance"]).to_list()
+    return [(row["id"], 1 - row["_distance"]) for row in found]
+
+
+def _open(folder: Path, space: Space) -> object:
+    if not folder.is_dir():
+        raise StorageError("there is no database", remedy="Export one: embedlab deploy export", file=folder)
+    database = _lancedb().connect(str(folder))
+    held = [path.stem for path in folder.glob("*.lance")]
+    if _table_name(space) not in held:
+        problem = (
+            f"the database holds {', '.join(sorted(held)) or 'nothing'}, and no vectors of space {space.fingerprint}"
+        )
+        raise SpaceMismatch(problem, remedy="Use the model that it was exported with, or export again", file=folder)
+    return database.open_table(_table_name(space))
+
+
+def _table_name(space: Space) -> str:
+    return f"space_{space.fingerprint}"
+
+
+def _schema(dimension: int, columns: list[str]) -> pyarrow.Schema:
+    import pyarrow as pa
+
+    metadata = [pa.field(column, pa.string()) for column in columns]
+    vector = pa.field("vector", pa.list_(pa.float32(), dimension))
+    return pa.schema([pa.field("id", pa.string()), pa.field("text", pa.string()), vector, *metadata])
+
+
+def _batches(
+    served: Served,
+    texts: Mapping[str, str],
+    fields: Mapping[str, Mapping[str, str]],
+    columns: list[str],
+    schema: pyarrow.Schema,
+) -> Iterator[pyarrow.RecordBatch]:
+    """The documents as Arrow batches, vectors read from the memory map."""
+    import pyarrow as pa
+
+    for start in range(0, len(served.ids), BATCH):
+        ids = served.ids[start : start + BATCH]
+        block = np.asarray(served.index.vectors[start : start + BATCH], dtype=np.float32)
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), block.shape[1])
+        metadata = [pa.array([fields.get(name, {}).get(column) for name in ids], pa.string()) for column in columns]
+        arrays = [pa.array(ids, pa.string()), pa.array([texts[name] for name in ids], pa.string()), vectors, *metadata]
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _lancedb() -> ModuleType:
+    try:
+        import lancedb
+    except ImportError:
+        remedy = "Install it: pip install 'embedlab[deploy]'"
+        raise EmbedlabError("LanceDB is not installed", remedy=remedy) from None
+    return lancedb

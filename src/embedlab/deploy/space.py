@@ -1,0 +1,139 @@
+"""What makes vectors comparable, and the refusal to mix those that are not.
+
+Two models of the same dimension give vectors that multiply without complaint and mean nothing together. A `Space` is
+stored with every set of vectors; whoever adds or searches shows his own, and another one is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from embedlab.errors import EmbedlabError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+STORED_AS = ("float32", "float16")
+MEANING = {
+    "model": "weights, tokenizer, pooling, normalisation or truncation differ",
+    "dimension": "dimensions differ",
+    "document_prompt": "document prompts differ",
+    "query_prompt": "query prompts differ",
+    "quantisation": "stored number types differ",
+}
+
+
+class SpaceMismatch(EmbedlabError):
+    """Vectors of one space offered to another."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """Everything that fixes the place of a text in the vector space.
+
+    Attributes:
+        model: `models.fingerprint.model_fingerprint`: weights, tokenizer and its truncation, pooling, normalisation,
+            the model's own prompts, truncation dimension.
+        dimension: numbers per vector.
+        document_prompt, query_prompt: put before every document, every query.
+        quantisation: number type the vectors are stored in, float32 or float16.
+    """
+
+    model: str
+    dimension: int
+    document_prompt: str = ""
+    query_prompt: str = ""
+    quantisation: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.quantisation not in STORED_AS:
+            remedy = f"Choose {' or '.join(STORED_AS)}; smaller types belong to the index, not to the vectors"
+            raise EmbedlabError(f"vectors are not stored as {self.quantisation!r}", remedy=remedy, field="quantisation")
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over all attributes; names the folder of every version in this space."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+    def differences(self, other: Space) -> list[str]:
+        """What differs, in words; empty for the same space."""
+        mine, theirs = asdict(self), asdict(other)
+        return [f"{MEANING[name]} ({mine[name]!r}, {theirs[name]!r})" for name in mine if mine[name] != theirs[name]]
+
+
+def require_same(stored: Space, given: Space, *, what: str) -> None:
+    """Refuse vectors of another space.
+
+    Args:
+        stored: the space of the vectors that are there.
+        given: the space of those that come.
+        what: what was to be done with them, for the message.
+
+    Raises:
+        SpaceMismatch: naming every part that differs.
+    """
+    if differing := stored.differences(given):
+        problem = f"{what} refused: space {given.fingerprint} is not {stored.fingerprint}: {'; '.join(differing)}"
+        raise SpaceMismatch(problem, remedy="Use the model and prompts of that space, or re-embed the corpus")
+
+
+class Encoder(Protocol):
+    """Anything that maps texts into one space."""
+
+    @property
+    def space(self) -> Space:
+        """The space that the vectors lie in."""
+
+    def encode_documents(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 (len(texts), d), rows of unit length."""
+
+    def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 (len(texts), d), rows of unit length."""
+
+
+class ModelEncoder:
+    """A sentence-transformers model as an `Encoder`.
+
+    Its weights are fingerprinted once, here: make a new one after training.
+
+    Args:
+        model: any sentence-transformers model, on the packed fast path where it has been set to it.
+        document_prompt, query_prompt: the model's own prompts when None; "" for none.
+        quantisation: number type that a store keeps its vectors in.
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        *,
+        document_prompt: str | None = None,
+        query_prompt: str | None = None,
+        quantisation: str = "float32",
+    ) -> None:
+        from embedlab.models.fingerprint import model_fingerprint
+
+        own = getattr(model, "prompts", None) or {}
+        documents = own.get("document") or own.get("passage") or "" if document_prompt is None else document_prompt
+        queries = own.get("query") or "" if query_prompt is None else query_prompt
+        dimension = model.truncate_dim or model.get_embedding_dimension()
+        self.model = model
+        self.space = Space(model_fingerprint(model), dimension, documents, queries, quantisation)
+
+    def encode_documents(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 (len(texts), d), rows of unit length."""
+        return self._encode(texts, self.space.document_prompt, "encode documents")
+
+    def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 (len(texts), d), rows of unit length."""
+        return self._encode(texts, self.space.query_prompt, "encode queries")
+
+    def _encode(self, texts: Sequence[str], prompt: str, stage: str) -> np.ndarray:
+        from embedlab.models.encode import encode
+
+        return encode(self.model, texts, stage=stage, prompt=prompt or None)

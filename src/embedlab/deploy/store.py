@@ -1,0 +1,166 @@
+"""Every vector of one space, kept by the content of its text: encoded once, resumed after a kill, memory-mapped.
+
+Vectors are appended to one file; a SQLite catalogue says which text lies in which row. A row counts once the catalogue
+names it, and the catalogue is committed after the vectors are on the disk, so a kill leaves at worst an unnamed tail
+that the next writer overwrites. (`models.cache` is a cache: it may forget. This may not.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from embedlab.deploy.files import StorageError, flush, replace_through, storage_errors
+from embedlab.deploy.space import Space, require_same
+from embedlab.errors import DataError
+
+LOOKUP = 500  # keys per query; SQLite allows 999 parameters in its oldest builds
+WAIT_S = 60.0  # for another connection's lock
+
+Entry = tuple[int, int]  # row, CRC-32 of the row's bytes
+
+
+def text_key(text: str) -> bytes:
+    """16 bytes that stand for a text."""
+    return hashlib.sha256(text.encode()).digest()[:16]
+
+
+class VectorStore:
+    """Text key -> vector of one space, on disk.
+
+    Args:
+        folder: where it lies; made when it is not there.
+        space: the space that the caller works in.
+
+    Raises:
+        SpaceMismatch: the folder holds vectors of another space.
+        StorageError: it is damaged, truncated or cannot be written.
+    """
+
+    def __init__(self, folder: Path, space: Space) -> None:
+        self.folder, self.space = folder, space
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._claim()
+            self._database = self._connect()
+            self._data.touch()
+            flush(folder)
+        if self._data.stat().st_size < len(self) * self._row_bytes:
+            raise self._damaged(f"{self._data.name} is shorter than its catalogue says")
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "vectors.bin"
+
+    @property
+    def _row_bytes(self) -> int:
+        return self.space.dimension * np.dtype(self.space.quantisation).itemsize
+
+    def __len__(self) -> int:
+        """Vectors kept."""
+        return self._database.execute("SELECT COALESCE(MAX(row) + 1, 0) FROM vectors").fetchone()[0]
+
+    def close(self) -> None:
+        """Let go of the catalogue."""
+        self._database.close()
+
+    def missing(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Those of `keys` that have no vector yet."""
+        return set(keys) - self._entries(keys).keys()
+
+    def add(self, keys: Sequence[bytes], vectors: np.ndarray, space: Space) -> None:
+        """Append vectors (n, d) of new `keys`; on return they are on the disk.
+
+        Raises:
+            SpaceMismatch: the vectors come from another space.
+            DataError: they have another shape, or hold NaN or infinity.
+            StorageError: the disk is full.
+        """
+        require_same(self.space, space, what="adding vectors")
+        block = self._checked(vectors, len(keys))
+        start = len(self)
+        with storage_errors(self.folder):
+            with open(self._data, "r+b") as file:
+                file.seek(start * self._row_bytes)
+                file.write(block.tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+            rows = [(start + i, key, zlib.crc32(block[i].tobytes())) for i, key in enumerate(keys)]
+            with self._database:
+                self._database.executemany("INSERT INTO vectors VALUES (?, ?, ?)", rows)
+
+    def take(self, keys: Sequence[bytes]) -> np.ndarray:
+        """The vectors of `keys`, float32 (len(keys), d), each checked against its checksum.
+
+        Raises:
+            DataError: a key has no vector.
+            StorageError: a vector is not what was written.
+        """
+        entries = self._entries(keys)
+        if len(entries) < len(set(keys)):
+            remedy = "Embed the corpus first"
+            raise DataError(f"{len(set(keys)) - len(entries)} texts have no vector", remedy=remedy, file=self.folder)
+        vectors = self._mapped()[[entries[key][0] for key in keys]]
+        for key, vector in zip(keys, vectors, strict=True):
+            if zlib.crc32(vector.tobytes()) != entries[key][1]:
+                raise self._damaged(f"row {entries[key][0]} does not match its checksum")
+        return vectors.astype(np.float32, copy=False)
+
+    def _mapped(self) -> np.ndarray:
+        shape = (len(self), self.space.dimension)
+        if not len(self):
+            return np.empty(shape, dtype=self.space.quantisation)
+        return np.memmap(self._data, dtype=self.space.quantisation, mode="r", shape=shape)
+
+    def _entries(self, keys: Sequence[bytes]) -> dict[bytes, Entry]:
+        found: dict[bytes, Entry] = {}
+        distinct = list(dict.fromkeys(keys))
+        for start in range(0, len(distinct), LOOKUP):
+            part = distinct[start : start + LOOKUP]
+            marks = ",".join("?" * len(part))
+            rows = self._database.execute(f"SELECT key, row, crc FROM vectors WHERE key IN ({marks})", part)  # noqa: S608
+            found |= {key: (row, crc) for key, row, crc in rows}
+        return found
+
+    def _checked(self, vectors: np.ndarray, count: int) -> np.ndarray:
+        if vectors.shape != (count, self.space.dimension):
+            problem = f"vectors {vectors.shape} for {count} texts of dimension {self.space.dimension}"
+            raise DataError(problem, remedy="Give one vector per text")
+        if not np.isfinite(vectors).all():
+            raise DataError("the vectors hold NaN or infinity", remedy="Check the model that encoded them")
+        return np.ascontiguousarray(vectors, dtype=self.space.quantisation)
+
+    def _claim(self) -> None:
+        """Write down whose vectors these are, or refuse a folder of another space."""
+        note = self.folder / "space.json"
+        if not note.exists():
+            replace_through(note, json.dumps(asdict(self.space), indent=1).encode())
+        try:
+            stored = Space(**json.loads(note.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise self._damaged(f"space.json cannot be read ({error})") from None
+        require_same(stored, self.space, what="opening this store")
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            database = sqlite3.connect(self.folder / "catalogue.sqlite", timeout=WAIT_S)
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS vectors (row INTEGER PRIMARY KEY, key BLOB UNIQUE, crc INTEGER)"
+            )
+            database.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(f"the catalogue cannot be read ({error})") from None
+        return database
+
+    def _damaged(self, problem: str) -> StorageError:
+        return StorageError(problem, remedy="Remove this folder and embed the corpus again", file=self.folder)

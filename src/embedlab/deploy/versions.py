@@ -1,0 +1,224 @@
+"""Versions of an index, and the one pointer that says which is served.
+
+    ROOT/current.json                       which version is served, and those it replaced
+    ROOT/<fingerprint>/store/               every vector of this space (see `store`)
+    ROOT/<fingerprint>/<build>/             a version: never changed once it has its name
+        manifest.json documents.jsonl vectors.npy index.bin
+    ROOT/<fingerprint>/<build>.checks.jsonl what later evaluations found (see `recheck`)
+
+A version is built in a draft folder and gets its name by one rename when all its files are on the disk; it is served
+from the moment that the pointer, one small file, is replaced. A kill at any point leaves the old version served or the
+new one, whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from embedlab.deploy.files import StorageError, locked, replace_through, sha256_of, storage_errors
+from embedlab.deploy.indexes import IndexSpec
+from embedlab.deploy.space import Space
+
+MANIFEST, POINTER = "manifest.json", "current.json"
+DOCUMENTS, VECTORS, INDEX = "documents.jsonl", "vectors.npy", "index.bin"
+
+
+class FileSum(BaseModel):
+    """Size and SHA-256 of a file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileSum:
+        """Of a file as it is now."""
+        return cls(bytes=path.stat().st_size, sha256=sha256_of(path))
+
+
+class Judged(BaseModel):
+    """The evaluation that a version was judged by, so that it can be made again on fresh data."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    dataset: str
+    split: str
+    metric: str
+    value: float | None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    n: int = 0
+
+
+class Manifest(BaseModel):
+    """What a version is made of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    version: str
+    space: Space
+    model_name: str = ""
+    index: IndexSpec
+    dataset: str = ""
+    data_fingerprint: str = ""
+    documents: int
+    files: dict[str, FileSum]
+    metrics: dict[str, float | None] = Field(default_factory=dict)
+    judged: Judged | None = None
+    parent: str | None = None
+    created: str = ""
+
+    def to_bytes(self) -> bytes:
+        """The manifest's file, with a digest over itself."""
+        content = self.model_dump(mode="json")
+        return json.dumps({**content, "sha256": _digest(content)}, indent=1).encode()
+
+
+class Pointer(BaseModel):
+    """Which version is served, and the ones served before it, oldest first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: str
+    previous: tuple[str, ...] = ()
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def version_folder(root: Path, version: str) -> Path:
+    """Where a version lies."""
+    return root / version
+
+
+def read_manifest(root: Path, version: str) -> Manifest:
+    """A version's manifest, checked against its own digest.
+
+    Raises:
+        StorageError: there is no such version, or its manifest is damaged.
+    """
+    path = version_folder(root, version) / MANIFEST
+    try:
+        content = json.loads(path.read_bytes())
+        stated = content.pop("sha256")
+        intact = stated == _digest(content)
+        manifest = Manifest(**content)
+    except FileNotFoundError:
+        known = ", ".join(versions(root)) or "none"
+        raise StorageError(f"there is no version {version!r}", remedy=f"Versions are: {known}", file=root) from None
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise _damaged(path, type(error).__name__) from None
+    if not intact or manifest.version != version:
+        raise _damaged(path, "it is not what was written")
+    return manifest
+
+
+def verify(root: Path, version: str) -> Manifest:
+    """Check every file of a version against its size and checksum.
+
+    Raises:
+        StorageError: a file is missing, cut short or changed, or the version does not lie in its space's folder.
+    """
+    manifest = read_manifest(root, version)
+    if version.split("/")[0] != manifest.space.fingerprint:
+        raise _damaged(version_folder(root, version), f"its vectors are of space {manifest.space.fingerprint}")
+    for name, stated in manifest.files.items():
+        path = version_folder(root, version) / name
+        if not path.is_file():
+            raise _damaged(path, "the file is missing")
+        if path.stat().st_size != stated.bytes:
+            raise _damaged(path, f"{path.stat().st_size} bytes instead of {stated.bytes}")
+        if sha256_of(path) != stated.sha256:
+            raise _damaged(path, "its checksum does not match")
+    return manifest
+
+
+def versions(root: Path) -> list[str]:
+    """Every version that has its name, oldest first."""
+    found = [path.parent for path in root.glob(f"*/*/{MANIFEST}") if not path.parent.name.startswith(".")]
+    return [f"{path.parent.name}/{path.name}" for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+
+
+def read_pointer(root: Path) -> Pointer | None:
+    """What is served; None when nothing was promoted yet.
+
+    Raises:
+        StorageError: the pointer is damaged.
+    """
+    path = root / POINTER
+    try:
+        return Pointer(**json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        remedy = "Promote the version that should be served"
+        raise StorageError(f"the pointer is damaged ({type(error).__name__})", remedy=remedy, file=path) from None
+
+
+def promote(root: Path, version: str) -> Pointer:
+    """Serve `version` from now on, in one step, after every file of it has been checked.
+
+    Promotions wait for each other; each keeps what it replaced, so that rolling back knows where to go.
+
+    Raises:
+        StorageError: the version is damaged or missing; what is served has not changed.
+    """
+    with locked(root / ".lock"):
+        verify(root, version)
+        now = _pointer_or_none(root)
+        if now and now.version == version:
+            return now
+        return _point(root, Pointer(version=version, previous=(*now.previous, now.version) if now else ()))
+
+
+def rollback(root: Path) -> Pointer:
+    """Serve the version before the current one again, in one step, after it has been checked.
+
+    Raises:
+        StorageError: there is none, or it is damaged; what is served has not changed.
+    """
+    with locked(root / ".lock"):
+        now = read_pointer(root)
+        if now is None or not now.previous:
+            raise StorageError("there is no earlier version", remedy="Promote one: embedlab deploy promote", file=root)
+        verify(root, now.previous[-1])
+        return _point(root, Pointer(version=now.previous[-1], previous=now.previous[:-1]))
+
+
+def current(root: Path) -> str:
+    """The version that is served.
+
+    Raises:
+        StorageError: nothing was promoted yet, or the pointer is damaged.
+    """
+    pointer = read_pointer(root)
+    if pointer is None:
+        remedy = "Build a version and promote it: embedlab deploy index, embedlab deploy promote"
+        raise StorageError("no version is served", remedy=remedy, file=root)
+    return pointer.version
+
+
+def _pointer_or_none(root: Path) -> Pointer | None:
+    """For a promotion, which mends a damaged pointer: the history is lost with it."""
+    try:
+        return read_pointer(root)
+    except StorageError:
+        return None
+
+
+def _point(root: Path, pointer: Pointer) -> Pointer:
+    with storage_errors(root):
+        replace_through(root / POINTER, pointer.model_dump_json(indent=1).encode())
+    return pointer
+
+
+def _damaged(path: Path, reason: str) -> StorageError:
+    remedy = "Build the version again, or promote another one"
+    return StorageError(f"the version is damaged: {reason}", remedy=remedy, file=path)

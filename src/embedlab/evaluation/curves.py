@@ -1,0 +1,86 @@
+"""Train, dev and test in one plot: where a model goes on learning its training queries and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sentence_transformers.base.evaluation import BaseEvaluator
+
+from embedlab.data.dataset import SPLITS, Dataset
+from embedlab.data.splits import seeded_order
+from embedlab.errors import ParameterError
+from embedlab.evaluation.metrics import evaluate
+from embedlab.evaluation.retrieval import Encode, encode_split, sample_corpus
+from embedlab.evaluation.significance import bootstrap_ci
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+class SplitCurves(BaseEvaluator):
+    """nDCG@k on a sample of every split, in one sampled corpus, whenever the Trainer evaluates; dev picks the weights.
+
+    Watching test while training is a look at test: do it to learn about over-fitting, not to tune.
+
+    Args:
+        dataset: its splits and corpus.
+        splits: those to watch; `dev` must be among them.
+        max_queries: per split, in seeded order.
+        max_docs: of the corpus; see `sample_corpus`.
+        k: cutoff.
+        seed: of the samples.
+        encode: stands in for `embedlab.models.encode.encode`.
+
+    Attributes:
+        rows: step, split, value, ci_low, ci_high and n of every evaluation so far.
+
+    Raises:
+        ParameterError: when a split has no queries, or dev is not watched.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        splits: Sequence[str] = SPLITS,
+        max_queries: int = 300,
+        max_docs: int = 3000,
+        k: int = 10,
+        seed: int = 0,
+        encode: Encode | None = None,
+    ) -> None:
+        super().__init__()
+        if empty := [split for split in {"dev", *splits} if split not in splits or not dataset.qrels.get(split)]:
+            problem = f"{dataset.name} has no {empty[0]} queries to watch"
+            raise ParameterError(problem, remedy="Watch dev and other splits that have queries", field="splits")
+        self.splits, self.k, self.encode = tuple(splits), k, encode
+        self.dataset = _sample(dataset, self.splits, max_queries, max_docs, seed)
+        self.primary_metric, self.rows = f"ndcg@{k}", []
+
+    def __call__(
+        self, model: SentenceTransformer, output_path: str | None = None, epoch: float = -1, steps: int = -1
+    ) -> dict[str, float]:
+        """Score every split and note it; the value of dev is returned. `output_path` and `epoch` are not used."""
+        corpus, dev = None, float("nan")
+        for split in self.splits:
+            vectors = encode_split(model, self.dataset, split, corpus_vectors=corpus, encode=self.encode)
+            corpus = vectors.corpus
+            evaluation = evaluate(vectors.rank(self.k), self.dataset.qrels[split], [self.k])
+            interval = bootstrap_ci(evaluation.of(self.primary_metric), samples=500)
+            row = {"step": max(steps, 0), "split": split, "value": interval.mean}
+            self.rows.append({**row, "ci_low": interval.low, "ci_high": interval.high, "n": interval.n})
+            dev = interval.mean if split == "dev" else dev
+        return {self.primary_metric: dev}
+
+
+def _sample(dataset: Dataset, splits: Sequence[str], max_queries: int, max_docs: int, seed: int) -> Dataset:
+    """The dataset with at most `max_queries` of every split and a corpus that holds the positives of all of them."""
+    qrels = {
+        split: {query: dataset.qrels[split][query] for query in seeded_order(dataset.qrels[split], seed)[:max_queries]}
+        for split in splits
+    }
+    together = {query: grades for part in qrels.values() for query, grades in part.items()}
+    sampled = sample_corpus(replace(dataset, qrels={"all": together}), "all", max_docs, seed=seed)
+    return replace(sampled, qrels=qrels)

@@ -1,0 +1,188 @@
+"""mteb tasks over files of one's own: sentence similarity, classification and clustering.
+
+| kind | columns | splits |
+|---|---|---|
+| `sts` | sentence1, sentence2, score; or three columns without a header | the file is the test split |
+| `classification` | text, label | a folder with train and test files, or a `split` column |
+| `clustering` | text, label | the file is the test split; of a folder, its test file |
+
+Files are CSV, TSV, JSONL or Parquet, or JSON of the form {split: [[text, label], …]}. Other names of the columns are
+those in `ALIASES`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedlab.data import textio
+from embedlab.data.textio import Row
+from embedlab.errors import DataError, ParameterError
+from embedlab.evaluation.mteb_tasks import SUBSET, task_metadata, with_data
+
+if TYPE_CHECKING:
+    from mteb.abstasks.abstask import AbsTask
+
+ALIASES = {"text1": "sentence1", "text2": "sentence2", "category": "label", "intent": "label", "sentence": "text"}
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".json")
+SPLITS = {"validation": "dev", "valid": "dev", "val": "dev"}
+MAX_CLUSTERED = 16_384  # items per k-means, mteb's own number
+
+Rows = Mapping[str, list[Row]]  # split -> records
+
+
+def local_task(kind: str, location: str | Path, *, language: str = "eng-Latn") -> AbsTask:
+    """The mteb task of this kind over a file or folder; its main score is what mteb would report for such data.
+
+    Args:
+        kind: `sts`, `classification` or `clustering`.
+        location: file or folder, as the table above has it.
+        language: ISO 639-3 language and ISO 15924 script.
+
+    Raises:
+        ParameterError: unknown kind.
+        DataError: with file, line and field of whatever is malformed.
+    """
+    builders: dict[str, Callable[[Path, str], AbsTask]] = {
+        "sts": _sts,
+        "classification": _classification,
+        "clustering": _clustering,
+    }
+    if kind not in builders:
+        raise ParameterError(f"there is no task kind {kind!r}", remedy=f"Use {', '.join(builders)}", field="probe")
+    return builders[kind](Path(location).expanduser(), language)
+
+
+def sts_columns(path: Path) -> dict[str, list]:
+    """Columns sentence1, sentence2 and score (any scale) of a file with or without a header."""
+    rows = _with_header(textio.read_rows(path), path)
+    texts = {name: [textio.text_of(row, name, path) for row in rows] for name in ("sentence1", "sentence2")}
+    return {**texts, "score": [_number(row, "score", path) for row in rows]}
+
+
+def labelled_columns(path: Path) -> dict[str, dict[str, list]]:
+    """Split -> columns text and label (a number, by the sorted names of all splits) of a file or folder."""
+    rows = _rows_by_split(path)
+    named = {
+        split: [(textio.text_of(row, "text", path), textio.id_of(row, "label", path)) for row in part]
+        for split, part in rows.items()
+    }
+    number = {name: place for place, name in enumerate(sorted({label for part in named.values() for _, label in part}))}
+    return {
+        split: {"text": [text for text, _ in part], "label": [number[label] for _, label in part]}
+        for split, part in named.items()
+    }
+
+
+def _sts(path: Path, language: str) -> AbsTask:
+    from datasets import Dataset
+    from mteb.abstasks.sts import AbsTaskSTS
+
+    columns = sts_columns(path)
+    scores = columns["score"]
+    if len(set(scores)) < 2:
+        raise DataError("every pair has the same score", remedy="A correlation needs different scores", file=path)
+    metadata = task_metadata(_name(path), "STS", "cosine_spearman", "test", language)
+    scale = {"metadata": metadata, "min_score": min(scores), "max_score": max(scores)}
+    return with_data(type("LocalSTS", (AbsTaskSTS,), scale)(), {SUBSET: {"test": Dataset.from_dict(columns)}})
+
+
+def _classification(path: Path, language: str) -> AbsTask:
+    from datasets import Dataset, DatasetDict
+    from mteb.abstasks.classification import AbsTaskClassification
+
+    columns = labelled_columns(path)
+    if missing := [split for split in ("train", "test") if split not in columns]:
+        remedy = "Give a folder with train and test files, or a column named split"
+        raise DataError(f"no {missing[0]} split", remedy=remedy, file=path, field="split")
+    metadata = task_metadata(_name(path), "Classification", "accuracy", "test", language)
+    data = DatasetDict({split: Dataset.from_dict(columns[split]) for split in ("train", "test")})
+    return with_data(type("LocalClassification", (AbsTaskClassification,), {"metadata": metadata})(), {SUBSET: data})
+
+
+def _clustering(path: Path, language: str) -> AbsTask:
+    from datasets import Dataset
+    from mteb.abstasks.clustering import AbsTaskClustering
+
+    splits = labelled_columns(path)
+    columns = splits.get("test") or next(iter(splits.values()))
+    if not 1 < len(set(columns["label"])) < len(columns["label"]):
+        raise DataError("labels form no groups", remedy="Give two or more labels, with several texts each", file=path)
+    settings = {
+        "metadata": task_metadata(_name(path), "Clustering", "v_measure", "test", language),
+        "max_fraction_of_documents_to_embed": None,
+        "max_documents_per_cluster": min(MAX_CLUSTERED, len(columns["label"])),
+        "input_column_name": "text",
+        "label_column_name": "label",
+    }
+    return with_data(
+        type("LocalClustering", (AbsTaskClustering,), settings)(), {SUBSET: {"test": Dataset.from_dict(columns)}}
+    )
+
+
+def _name(path: Path) -> str:
+    return f"{path.resolve().parent.name}-{path.stem}"
+
+
+def _rows_by_split(path: Path) -> Rows:
+    if path.is_dir():
+        files = {file.stem.lower(): file for file in sorted(path.iterdir()) if file.suffix in SUFFIXES}
+        found = {SPLITS.get(name, name): _read(file) for name, file in files.items()}
+        found = {split: rows for split, rows in found.items() if split in ("train", "dev", "test")}
+        if not found:
+            raise DataError("holds no train or test file", remedy=f"Name them test{SUFFIXES[0]} and so on", file=path)
+        return {split: [row for part in rows.values() for row in part] for split, rows in found.items()}
+    return _read(path)
+
+
+def _read(path: Path) -> Rows:
+    rows = _json_rows(path) if path.suffix == ".json" else [_canonical(row) for row in textio.read_rows(path)]
+    parts: dict[str, list[Row]] = {}
+    for row in rows:
+        split = str(row.values.get("split") or "test").lower()
+        parts.setdefault(SPLITS.get(split, split), []).append(row)
+    return parts
+
+
+def _json_rows(path: Path) -> Iterable[Row]:
+    """Records of {split: [[text, label], …]}; the line is the place inside its split."""
+    try:
+        content = json.loads(textio.existing(path).read_text(encoding="utf-8-sig"))
+        pairs = [(split, n, *pair) for split, part in content.items() for n, pair in enumerate(part, start=1)]
+        return [Row(n, {"text": text, "label": label, "split": split}) for split, n, text, label in pairs]
+    except (ValueError, TypeError, AttributeError):
+        remedy = "Write {split: [[text, label], …]}, or use JSONL"
+        raise DataError("is no JSON of labelled texts", remedy=remedy, file=path) from None
+
+
+def _canonical(row: Row) -> Row:
+    names = {str(name): str(name).strip().lower() for name in row.values}
+    return Row(row.line, {ALIASES.get(names[name], names[name]): value for name, value in row.values.items()})
+
+
+def _with_header(rows: list[Row], path: Path) -> list[Row]:
+    """The rows with canonical names; where the first line is data, it becomes a row again."""
+    names = list(rows[0].values)
+    if len(names) != 3 or not _is_number(names[2]):
+        return [_canonical(row) for row in rows]
+    columns = ("sentence1", "sentence2", "score")
+    found = [Row(row.line, dict(zip(columns, row.values.values(), strict=True))) for row in rows]
+    return [Row(1, dict(zip(columns, names, strict=True))), *found]
+
+
+def _number(row: Row, field: str, path: Path) -> float:
+    value = row.values.get(field)
+    if not _is_number(value):
+        problem = f"'{field}' is no number: {value!r}"
+        raise DataError(problem, remedy="Write it as 3.5", file=path, line=row.line, field=field)
+    return float(value)
+
+
+def _is_number(value: object) -> bool:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return False
+    return abs(number) < float("inf")

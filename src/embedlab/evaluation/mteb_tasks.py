@@ -1,0 +1,159 @@
+"""mteb, both ways: our datasets as its tasks, and its tasks on our models, with what it predicted kept per item.
+
+mteb's own scores stay mteb's: the task is run by `mteb.evaluate`, without its cache, so that nothing is read from or
+left in the home folder.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedlab.data.dataset import Dataset
+from embedlab.errors import DataError, ParameterError
+from embedlab.evaluation.metrics import CUTOFFS
+
+if TYPE_CHECKING:
+    from mteb import TaskMetadata
+    from mteb.abstasks.abstask import AbsTask
+    from mteb.abstasks.retrieval import AbsTaskRetrieval
+    from sentence_transformers import SentenceTransformer
+
+SUBSET = "default"  # mteb's name for the only subset of a task
+
+
+@dataclass(frozen=True, eq=False)
+class TaskResult:
+    """What mteb found on one split of a task.
+
+    Attributes:
+        main_score: the task's headline, by the name in `metric`.
+        metric: e.g. `ndcg_at_10`, `cosine_spearman`, `accuracy`, `v_measure`.
+        scores: everything mteb computed.
+        predictions: what the task keeps of the model's output; its form is the task type's.
+    """
+
+    main_score: float
+    metric: str
+    scores: dict[str, Any]
+    predictions: Any
+
+
+def run_task(model: SentenceTransformer, task: AbsTask) -> TaskResult:
+    """Run mteb on its task's first evaluation split.
+
+    Args:
+        model: any sentence-transformers model.
+        task: with its data loaded or reachable; give every model a task of its own, for it draws random numbers.
+
+    Raises:
+        DataError: the task's data has to come from the hub, and it cannot be reached.
+    """
+    import mteb
+
+    _load(task)
+    with tempfile.TemporaryDirectory() as folder:
+        result = mteb.evaluate(
+            model, task, cache=None, co2_tracker=False, prediction_folder=folder, show_progress_bar=False
+        )
+        path = Path(folder) / task.prediction_file_name
+        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    split = task.eval_splits[0]
+    scores = result.task_results[0].scores[split][0]
+    predictions = kept.get(scores["hf_subset"], {}).get(split)
+    return TaskResult(scores["main_score"], task.metadata.main_score, scores, predictions)
+
+
+def task_by_name(name: str) -> AbsTask:
+    """One of mteb's own tasks; its data comes from the hub when it is first needed.
+
+    Raises:
+        ParameterError: mteb has no task of that name.
+    """
+    import mteb
+
+    try:
+        return mteb.get_task(name)
+    except KeyError as error:
+        remedy = "mteb.get_tasks() lists them all"
+        raise ParameterError(str(error.args[0]).partition(": ")[2] or str(error), remedy=remedy, field="task") from None
+
+
+def retrieval_task(dataset: Dataset, split: str = "test", *, language: str = "eng-Latn") -> AbsTaskRetrieval:
+    """A split of a dataset as a proper mteb retrieval task, its data with it.
+
+    Queries without a positive are left out, as mteb leaves them out. Scores are computed at the usual cutoffs.
+
+    Args:
+        dataset: queries, corpus and qrels.
+        split: whose queries.
+        language: ISO 639-3 language and ISO 15924 script.
+
+    Raises:
+        ParameterError: when no query of the split has a positive.
+    """
+    from datasets import Dataset as Table
+    from mteb.abstasks.retrieval import AbsTaskRetrieval
+
+    positives = {q: {d: g for d, g in grades.items() if g > 0} for q, grades in dataset.qrels.get(split, {}).items()}
+    positives = {query: grades for query, grades in positives.items() if grades}
+    if not positives:
+        raise ParameterError(f"{dataset.name} has no {split} queries with positives", remedy="Name another split")
+    metadata = task_metadata(dataset.name, "Retrieval", "ndcg_at_10", split, language)
+    task = type("LocalRetrieval", (AbsTaskRetrieval,), {"metadata": metadata, "k_values": CUTOFFS})()
+    corpus = Table.from_dict({"id": list(dataset.corpus), "text": list(dataset.corpus.values())})
+    queries = Table.from_dict({"id": list(positives), "text": [dataset.queries[query] for query in positives]})
+    return with_data(
+        task, {SUBSET: {split: {"corpus": corpus, "queries": queries, "relevant_docs": positives, "top_ranked": None}}}
+    )
+
+
+def with_data(task: AbsTask, data: Any) -> AbsTask:
+    """`task` with its data in place of the hub's: subset -> split -> rows, or split -> rows, as its type expects."""
+    task.dataset, task.data_loaded = data, True
+    return task
+
+
+def task_metadata(name: str, kind: str, metric: str, split: str, language: str) -> TaskMetadata:
+    """Metadata of a task that lives on this machine alone.
+
+    Args:
+        name: of the data; characters that no file name should have become hyphens.
+        kind: mteb's task type, e.g. "Retrieval".
+        metric: mteb's name of the headline score.
+        split: the split to evaluate.
+        language: ISO 639-3 language and ISO 15924 script.
+    """
+    from mteb import TaskMetadata
+
+    return TaskMetadata(
+        name=re.sub(r"\W+", "-", name).strip("-") or "local",
+        description=f"{kind} on {name}",
+        dataset={"path": "local", "revision": "local"},
+        type=kind,
+        category="t2c" if kind in ("Classification", "Clustering") else "t2t",
+        eval_splits=[split],
+        eval_langs=[language],
+        main_score=metric,
+        is_public=False,
+    )
+
+
+def _load(task: AbsTask) -> None:
+    """Load what is not there yet; without a hub this fails here, with a remedy, and not deep inside."""
+    if task.data_loaded:
+        return
+    name = task.metadata.name
+    try:
+        task.load_data()
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise DataError(
+            f"the data of mteb's {name} cannot be loaded ({reason})",
+            remedy="Connect to the model hub, or use a file: sts:FILE, classification:FILE, clustering:FILE",
+            field="task",
+        ) from error

@@ -1,0 +1,92 @@
+"""Recommendation-style evaluation: are an item's nearest neighbours the items that belong with it?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from embedlab.data.dataset import Dataset
+from embedlab.data.splits import components, seeded_order
+from embedlab.errors import DataError
+from embedlab.evaluation.metrics import Evaluation
+from embedlab.evaluation.search import search
+
+
+def item_groups(dataset: Dataset, label: str | None = None) -> dict[str, str]:
+    """Document id -> the group of documents it belongs with.
+
+    Args:
+        dataset: what to take the groups from: its `related` documents, joined directly or through others (a category of
+            the code tree with all codes below it); where it has none, the groups of the queries they answer.
+        label: take the groups from this label instead.
+
+    Raises:
+        DataError: when the dataset has no such label, or nothing that groups documents.
+    """
+    if label is not None:
+        if label not in dataset.labels:
+            remedy = f"Its labels are {', '.join(dataset.labels) or 'none'}"
+            raise DataError(f"{dataset.name} has no label {label!r}", remedy=remedy, field="label")
+        return {item: value for item, value in dataset.labels[label].items() if item in dataset.corpus}
+    if any(dataset.related.values()):
+        return components({document: {document, *dataset.related.get(document, ())} for document in dataset.corpus})
+    groups = {d: dataset.groups[q] for split in dataset.qrels for q, d in dataset.pairs(split) if q in dataset.groups}
+    if not groups:
+        raise DataError(f"{dataset.name} does not group its documents", remedy="Name one of its labels", field="label")
+    return groups
+
+
+def evaluate_neighbours(
+    ids: Sequence[str],
+    vectors: np.ndarray,
+    groups: Mapping[str, str],
+    *,
+    k: int = 10,
+    max_items: int | None = 2000,
+    seed: int = 0,
+) -> Evaluation:
+    """For every item: `hit@k`, is a group member among its k nearest others; `precision@k` and `recall@k`, how many.
+
+    The item itself is never its own neighbour. Items alone in their group have nothing to find and count as NaN; items
+    without a group are neighbours but not asked.
+
+    Args:
+        ids: N item ids.
+        vectors: (N, d), unit length, in the order of `ids`.
+        groups: item -> group.
+        k: neighbours looked at.
+        max_items: ask a seeded sample of this size; all when None.
+        seed: of the sample.
+
+    Raises:
+        DataError: when there is not one vector per id, or no item has a group.
+    """
+    if len(ids) != len(vectors):
+        raise DataError(f"{len(ids)} ids, {len(vectors)} vectors", remedy="Give one vector per item")
+    rows = _asked(ids, groups, max_items, seed)
+    _, found = search(vectors[rows], vectors, k + 1, stage="neighbours")
+    # A stable sort moves the item itself, where it was found, behind its neighbours.
+    order = np.argsort(found == rows[:, None], axis=1, kind="stable")
+    found = np.take_along_axis(found, order, 1)[:, : min(k, len(ids) - 1)]
+    codes = _codes(ids, groups)
+    others = np.bincount(codes[codes >= 0])[codes[rows]] - 1
+    same = (codes[found] == codes[rows][:, None]).sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = {f"hit@{k}": (same > 0).astype(float), f"precision@{k}": same / k, f"recall@{k}": same / others}
+    for value in values.values():
+        value[others == 0] = np.nan
+    return Evaluation(tuple(ids[row] for row in rows), values, int((others == 0).sum()))
+
+
+def _asked(ids: Sequence[str], groups: Mapping[str, str], max_items: int | None, seed: int) -> np.ndarray:
+    row_of = {item: row for row, item in enumerate(ids) if item in groups}
+    if not row_of:
+        raise DataError("No item has a group", remedy="Give groups of the items that are searched", field="groups")
+    return np.array(sorted(row_of[item] for item in seeded_order(row_of, seed)[:max_items]))
+
+
+def _codes(ids: Sequence[str], groups: Mapping[str, str]) -> np.ndarray:
+    """A number per item (N,), equal for members of one group; -1 for items without one."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(groups[item], len(numbers)) if item in groups else -1 for item in ids])

@@ -1,0 +1,117 @@
+"""Fields to slice by that a dataset does not bring along: length, script, rare and risky kinds of query."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from embedlab.data.dataset import Dataset
+from embedlab.errors import ParameterError
+from embedlab.evaluation.slices import UNKNOWN
+
+RARE_SHARE = 0.05  # a kind of query with a smaller share of the split is rare
+LENGTH_SLICES = 3
+
+
+def derived_fields(
+    dataset: Dataset,
+    split: str = "test",
+    *,
+    kind: str | None = None,
+    high_risk: Collection[str] = (),
+    rare_share: float = RARE_SHARE,
+) -> dict[str, dict[str, str]]:
+    """The fields of a split's queries, the dataset's own and these:
+
+    - `length`, `document length`: words of the query and of its first positive, in thirds of the split;
+    - `script`: the writing system of most letters, which stands for the language where no field `language` says it;
+    - `frequency`: "rare" for queries whose `kind` has less than `rare_share` of the split, else "common";
+    - `risk`: "high-risk" for queries whose `kind` is among `high_risk`, else "other".
+
+    Args:
+        dataset: queries, corpus, qrels and fields.
+        split: whose queries.
+        kind: the field that tells kinds of queries apart, e.g. `chapter`; without it the last two are left out.
+        high_risk: values of `kind` where a mistake costs most.
+        rare_share: below this a kind is rare.
+
+    Returns:
+        Query id -> {field: value}, as `slices` takes it.
+
+    Raises:
+        ParameterError: no query has the field `kind`, or none a value named in `high_risk`.
+    """
+    queries = dataset.split_queries(split)
+    own = {query: dict(dataset.fields.get(query, {})) for query in queries}
+    answers = {query: _first_positive(dataset, split, query) for query in queries}
+    derived = {
+        "length": length_slices(queries),
+        "document length": length_slices({query: text for query, text in answers.items() if text is not None}),
+        "script": {query: script(text) for query, text in queries.items()},
+        **_by_kind(own, kind, high_risk, rare_share),
+    }
+    for name, values in derived.items():
+        for query, value in values.items():
+            own[query].setdefault(name, value)
+    return own
+
+
+def length_slices(texts: Mapping[str, str], slices: int = LENGTH_SLICES) -> dict[str, str]:
+    """Id -> range of words its text falls into, e.g. "3-5 words"; about equally many texts per range.
+
+    Fewer ranges than `slices` where most texts have the same length.
+    """
+    words = np.array([len(text.split()) for text in texts.values()], dtype=int)
+    if not len(words):
+        return {}
+    inner = np.quantile(words, np.arange(1, slices) / slices, method="lower") + 1
+    starts = np.unique([words.min(), *inner[inner <= words.max()]])
+    ends = [*(starts[1:] - 1), words.max()]
+    names = [f"{a} words" if a == b else f"{a}-{b} words" for a, b in zip(starts, ends, strict=True)]
+    places = np.searchsorted(starts, words, side="right") - 1
+    return {key: names[place] for key, place in zip(texts, places, strict=True)}
+
+
+def script(text: str) -> str:
+    """The writing system of most letters of `text` as Unicode names it, e.g. "Latin" or "Cyrillic".
+
+    Texts without a letter are `(unknown)`.
+    """
+    names = Counter(unicodedata.name(letter, UNKNOWN).split()[0] for letter in text if letter.isalpha())
+    return names.most_common(1)[0][0].capitalize() if names else UNKNOWN
+
+
+def _first_positive(dataset: Dataset, split: str, query: str) -> str | None:
+    return next((dataset.corpus.get(document, "") for document in dataset.qrels[split][query]), None)
+
+
+def _by_kind(
+    fields: Mapping[str, Mapping[str, str]], kind: str | None, high_risk: Collection[str], rare_share: float
+) -> dict[str, dict[str, str]]:
+    if kind is None:
+        if high_risk:
+            raise ParameterError(
+                "High-risk kinds need a field", remedy="Name the field they are values of", field="kind"
+            )
+        return {}
+    kinds = {query: values[kind] for query, values in fields.items() if kind in values}
+    counts = Counter(kinds.values())
+    _check_kinds(kind, counts, high_risk, sorted({name for values in fields.values() for name in values}))
+    rare = {name for name, count in counts.items() if count < rare_share * len(fields)}
+    derived = {"frequency": {query: "rare" if name in rare else "common" for query, name in kinds.items()}}
+    if high_risk:
+        derived["risk"] = {query: "high-risk" if name in high_risk else "other" for query, name in kinds.items()}
+    return derived
+
+
+def _check_kinds(kind: str, counts: Mapping[str, int], high_risk: Collection[str], known: Sequence[str]) -> None:
+    if not counts:
+        remedy = f"Fields of these queries: {', '.join(known) or 'none'}"
+        raise ParameterError(f"No query has the field {kind!r}", remedy=remedy, field="kind")
+    for name in high_risk:
+        if name not in counts:
+            remedy = f"Its values are {', '.join(sorted(counts))}"
+            raise ParameterError(f"No query has the {kind} {name!r}", remedy=remedy, field="high_risk")

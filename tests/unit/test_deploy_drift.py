@@ -1,0 +1,160 @@
+"""Drift checks are quiet on no drift as often as they promise, loud on drift, and refuse another space."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from embedlab.deploy.drift import (
+    ADVICE,
+    _dealings,
+    check_drift,
+    ks_statistics,
+    load_reference,
+    make_reference,
+    mmd_statistics,
+    save_reference,
+)
+from embedlab.deploy.files import StorageError
+from embedlab.deploy.space import Space, SpaceMismatch
+from embedlab.errors import DataError
+
+SPACE = Space("model", 8)
+WORDS = np.array(["fracture", "of", "left", "femur", "acute", "chronic", "pain"])
+
+
+def stream(rng, count, *, shift=0.0, spread=1.0):
+    vectors = rng.normal(size=(count, 8)) * [spread, *[1] * 7] + shift
+    texts = [" ".join(rng.choice(WORDS, 3)) for _ in range(count)]
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), texts
+
+
+def scores(vectors):
+    """An index whose only document lies on the first axis."""
+    return vectors[:, :1]
+
+
+def checked(seed=0, *, new_texts=None, reference_rows=200, rows=100, alpha=0.01, permutations=999, **new):
+    rng = np.random.default_rng(seed)
+    vectors, texts = stream(rng, reference_rows)
+    reference = make_reference(vectors, texts, SPACE, known_texts=WORDS, search=scores, seed=seed)
+    vectors, texts = stream(rng, rows, **new)
+    options = {"search": scores, "alpha": alpha, "permutations": permutations, "seed": seed}
+    return check_drift(reference, vectors, new_texts or texts, SPACE, **options)
+
+
+def test_ks_is_scipys():
+    rng = np.random.default_rng(0)
+    for digits in (6, 1):  # with few digits most values tie
+        old, new = rng.normal(size=60).round(digits), rng.normal(0.4, size=35).round(digits)
+        dealt = _dealings(60, 35, 10, rng)
+        expected = stats.ks_2samp(old, new).statistic
+        assert ks_statistics(np.concatenate([old, new]), dealt)[0] == pytest.approx(expected, abs=1e-6)
+
+
+def test_equal_values_never_differ():
+    dealt = _dealings(30, 20, 50, np.random.default_rng(0))
+    np.testing.assert_array_equal(ks_statistics(np.ones(50), dealt), np.zeros(51))
+
+
+def test_mmd_with_a_linear_kernel_is_the_distance_of_the_means():
+    rng = np.random.default_rng(0)
+    old, new = rng.normal(size=(30, 4)), rng.normal(1, 1, size=(20, 4))
+    pooled = np.concatenate([old, new])
+    expected = ((old.mean(0) - new.mean(0)) ** 2).sum()
+    assert mmd_statistics(pooled @ pooled.T, _dealings(30, 20, 3, rng))[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_dealings_keep_the_sizes_of_the_groups():
+    dealt = _dealings(30, 20, 100, np.random.default_rng(0))
+    assert ((dealt > 0).sum(axis=1) == 20).all()
+    np.testing.assert_allclose(dealt.sum(axis=1), 0, atol=1e-6)
+    assert (dealt[0, :30] < 0).all() and (dealt[0, 30:] > 0).all()
+
+
+def test_no_drift_is_quiet_as_often_as_promised():
+    """At most 10 % of the checks may cry wolf; 15 of 80 would happen by chance once in 100 times at 10 %."""
+    alarms = sum(
+        bool(checked(seed, alpha=0.1, permutations=99, reference_rows=120, rows=40).alarms) for seed in range(80)
+    )
+    assert alarms <= 15
+
+
+@pytest.mark.parametrize(
+    ("new", "expected"),
+    [({"shift": 0.5}, {"mean", "mmd"}), ({"spread": 3.0}, {"covariance", "mmd"})],
+    ids=["shift", "spread"],
+)
+def test_drift_is_loud(new, expected):
+    report = checked(**new)
+    assert expected <= set(report.alarms)
+    assert report.advice == [ADVICE[name] for name in report.alarms]
+    alarmed = report.table[report.table["alarm"]]
+    assert (alarmed["value"] > alarmed["threshold"]).all()
+
+
+def test_new_words_are_named():
+    report = checked(new_texts=["quantum flux of femur"] * 60 + ["quantum pain"] * 40)
+    assert report.alarms == ["unknown words"]
+    assert report.new_words == [("quantum", 100), ("flux", 60)]
+
+
+def test_single_unusual_texts_are_listed():
+    rng = np.random.default_rng(0)
+    vectors, texts = stream(rng, 400)
+    vectors[:, 0] = np.abs(vectors[:, 0])  # everything known lies on one side
+    reference = make_reference(vectors, texts, SPACE)
+    fresh, fresh_texts = vectors[:50].copy(), texts[:50]
+    fresh[7] = -np.eye(8)[0]
+    fresh_texts[7] = "the odd one"
+    unusual = check_drift(reference, fresh, fresh_texts, SPACE).unusual
+    assert unusual["text"][0] == "the odd one" and len(unusual) <= 3
+    assert unusual["p_value"][0] == pytest.approx(1 / 201)
+
+
+def test_vectors_of_another_length_are_noticed():
+    rng = np.random.default_rng(0)
+    vectors, texts = stream(rng, 200)
+    report = check_drift(make_reference(vectors, texts, SPACE), 1.01 * vectors[:50], texts[:50], SPACE)
+    assert "length" in report.alarms
+
+
+def test_without_an_index_there_is_no_score():
+    rng = np.random.default_rng(0)
+    vectors, texts = stream(rng, 100)
+    report = check_drift(make_reference(vectors, texts, SPACE), vectors[:30], texts[:30], SPACE)
+    assert list(report.table["statistic"]) == ["mean", "covariance", "mmd", "length", "nearest", "unknown words"]
+
+
+def test_another_space_is_no_drift_but_a_mistake():
+    rng = np.random.default_rng(0)
+    vectors, texts = stream(rng, 100)
+    with pytest.raises(SpaceMismatch, match="checking for drift refused"):
+        check_drift(make_reference(vectors, texts, SPACE), vectors, texts, replace(SPACE, model="other"))
+
+
+def test_too_few_texts_are_refused():
+    rng = np.random.default_rng(0)
+    vectors, texts = stream(rng, 100)
+    with pytest.raises(DataError, match="at least 40"):
+        make_reference(vectors[:39], texts[:39], SPACE)
+    with pytest.raises(DataError, match="at least 20"):
+        check_drift(make_reference(vectors, texts, SPACE), vectors[:19], texts[:19], SPACE)
+
+
+def test_a_reference_survives_its_file(tmp_path):
+    rng = np.random.default_rng(0)
+    vectors, texts = stream(rng, 100)
+    reference = make_reference(vectors, texts, SPACE, search=scores)
+    save_reference(reference, tmp_path / "reference.npz")
+    again = load_reference(tmp_path / "reference.npz")
+    reports = [check_drift(found, vectors[:40], texts[:40], SPACE, search=scores) for found in (reference, again)]
+    assert reports[0].table.equals(reports[1].table)
+    (tmp_path / "reference.npz").write_bytes((tmp_path / "reference.npz").read_bytes()[:-100])
+    with pytest.raises(StorageError, match="damaged"):
+        load_reference(tmp_path / "reference.npz")
+    with pytest.raises(StorageError, match="there is no reference"):
+        load_reference(tmp_path / "none.npz")

@@ -1,0 +1,90 @@
+"""Curves over the splits, and how worn a test split is."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from embedlab.data.dataset import Dataset
+from embedlab.errors import ParameterError
+from embedlab.evaluation.curves import SplitCurves
+from embedlab.evaluation.looks import looks_at, optimism, warning_for
+
+WORDS = [f"w{i}" for i in range(12)]
+
+
+def one_hot(model, texts, *, stage="", prompt=None):
+    """A word's own axis; queries of the splits `model` has learnt point at their document, others at a wrong one."""
+    vectors = np.zeros((len(texts), len(WORDS)), dtype=np.float32)
+    for row, text in enumerate(texts):
+        split, _, word = text.rpartition(":")
+        place = WORDS.index(word)
+        vectors[row, place if not split or split in model.learnt else (place + 1) % len(WORDS)] = 1
+    return vectors
+
+
+@pytest.fixture
+def data():
+    corpus = {word: word for word in WORDS}
+    qrels = {s: {f"{s}:{w}": {w: 1} for w in WORDS[4 * i : 4 * i + 4]} for i, s in enumerate(("train", "dev", "test"))}
+    return Dataset("x", corpus, {query: query for part in qrels.values() for query in part}, qrels)
+
+
+def test_every_split_is_scored_and_dev_is_returned(data):
+    curves = SplitCurves(data, k=1, encode=one_hot)
+    assert curves(SimpleNamespace(learnt={"train"}), steps=0) == {"ndcg@1": 0.0}
+    assert curves(SimpleNamespace(learnt={"train", "dev"}), steps=7) == {"ndcg@1": 1.0}
+    assert [(row["step"], row["split"], row["value"], row["n"]) for row in curves.rows] == [
+        (0, "train", 1, 4),
+        (0, "dev", 0, 4),
+        (0, "test", 0, 4),
+        (7, "train", 1, 4),
+        (7, "dev", 1, 4),
+        (7, "test", 0, 4),
+    ]
+    assert curves.primary_metric == "ndcg@1"
+
+
+def test_samples_keep_every_positive_of_every_split(data):
+    curves = SplitCurves(data, max_queries=2, max_docs=7, encode=one_hot)
+    assert {split: len(part) for split, part in curves.dataset.qrels.items()} == {"train": 2, "dev": 2, "test": 2}
+    positives = {document for part in curves.dataset.qrels.values() for grades in part.values() for document in grades}
+    assert positives <= curves.dataset.corpus.keys() and len(curves.dataset.corpus) == 7
+
+
+@pytest.mark.parametrize("splits", [("train", "test"), ("dev", "extra")])
+def test_splits_that_cannot_be_watched(data, splits):
+    with pytest.raises(ParameterError, match="no (dev|extra) queries to watch"):
+        SplitCurves(data, splits=splits)
+
+
+def record(run_id, *, dataset="d", fingerprint="f", splits=("test",)):
+    rows = [SimpleNamespace(split=split) for split in splits]
+    return SimpleNamespace(run_id=run_id, parameters={"dataset": dataset}, data_fingerprint=fingerprint, metrics=rows)
+
+
+def test_looks_are_runs_that_scored_this_split_of_this_data():
+    records = [
+        record("yes"),
+        record("other spec", dataset="d:full"),
+        record("other bytes", fingerprint="g"),
+        record("dev only", splits=("dev",)),
+        record("too", splits=("dev", "test")),
+    ]
+    assert looks_at(records, "d", "f") == ["yes", "too"]
+    assert looks_at(records, "d", "f", "dev") == ["dev only", "too"]
+
+
+def test_the_warning_comes_past_the_limit():
+    assert warning_for(20, 20) is None
+    assert "21 runs" in warning_for(21, 20)
+
+
+def test_optimism_bounds_the_luck_of_the_best():
+    rng = np.random.default_rng(0)
+    for looks in (2, 10, 100):
+        luck = rng.normal(0, 0.01, (4000, looks)).max(1).mean()
+        assert 0.7 * luck < optimism(looks, 0.01) and luck <= optimism(looks, 0.01)
+    assert optimism(0, 0.01) == optimism(1, 0.01) == 0

@@ -1,0 +1,92 @@
+"""mteb as a referee: the same numbers on the same run, its own tasks on local data, clear words without a hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedlab.data.dataset import Dataset
+from embedlab.data.load import load_dataset
+from embedlab.errors import DataError, ParameterError
+from embedlab.evaluation.local_tasks import local_task
+from embedlab.evaluation.metrics import evaluate
+from embedlab.evaluation.mteb_tasks import retrieval_task, run_task, task_by_name, with_data
+from embedlab.evaluation.retrieval import evaluate_retrieval
+from embedlab.evaluation.search import Ranking
+from tests.conftest import tiny_model
+
+SHARED = os.environ.get("EMBEDLAB_SHARED_DATASETS", "")
+needs_shared = pytest.mark.skipif(not SHARED, reason="EMBEDLAB_SHARED_DATASETS names no folder with stsb and banking77")
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def test_our_metrics_are_mtebs_on_the_smoke_dataset():
+    data, model = load_dataset("icd10cm:smoke"), tiny_model()
+    official = run_task(model, retrieval_task(data))
+    ours = evaluate(Ranking.from_scores(official.predictions), data.qrels["test"]).means()
+    for name in ("ndcg", "map", "recall", "precision", "mrr"):
+        for k in (1, 3, 5, 10, 100):
+            assert official.scores[f"{name}_at_{k}"] == pytest.approx(ours[f"{name}@{k}"], abs=6e-6), (name, k)
+    assert official.main_score == official.scores["ndcg_at_10"] and official.metric == "ndcg_at_10"
+    assert official.predictions.keys() == data.qrels["test"].keys()
+    # Encoded by us in other batches, scores differ in the seventh digit, which settles near-ties differently.
+    assert evaluate_retrieval(model, data)[32].mean("ndcg@10") == pytest.approx(official.main_score, abs=1e-3)
+
+
+def test_grades_and_queries_without_positives(tiny):
+    corpus = {f"d{i}": text for i, text in enumerate(["fracture of arm", "cholera", "asthma", "pain in arm", ""])}
+    queries = {"a": "broken arm", "b": "cholera", "c": "nothing"}
+    data = Dataset(
+        "x y/z", corpus, queries, {"test": {"a": {"d0": 3, "d3": 1, "d1": 0}, "b": {"d1": 1}, "c": {"d2": 0}}}
+    )
+    task = retrieval_task(data)
+    assert task.metadata.name == "x-y-z"
+    official, ours = run_task(tiny, task), evaluate_retrieval(tiny, data)[32]
+    assert ours.n == 2
+    assert official.main_score == pytest.approx(ours.mean("ndcg@10"), abs=2e-5)
+
+
+def test_a_split_without_positives_is_refused():
+    with pytest.raises(ParameterError, match="no dev queries with positives"):
+        retrieval_task(Dataset("x", {"d": "t"}, {"q": "t"}, {"dev": {"q": {"d": 0}}}), "dev")
+
+
+def test_a_task_by_name_fails_clearly_without_a_hub(tiny, monkeypatch):
+    task = task_by_name("STSBenchmark")
+    monkeypatch.setattr("mteb.abstasks.abstask.load_dataset", unreachable)
+    with pytest.raises(DataError, match="STSBenchmark cannot be loaded .*offline.*sts:FILE"):
+        run_task(tiny, task)
+
+
+def unreachable(*args, **kwargs):
+    raise ConnectionError("offline")
+
+
+def test_an_unknown_task_is_named():
+    with pytest.raises(ParameterError, match="NoSuchTask"):
+        task_by_name("NoSuchTask")
+
+
+@needs_shared
+@pytest.mark.slow
+def test_the_published_stsbenchmark_score_of_the_base_model():
+    from embedlab.models.load import load_model
+
+    local = local_task("sts", Path(SHARED) / "stsb" / "test.csv")
+    result = run_task(load_model(), with_data(task_by_name("STSBenchmark"), local.dataset))
+    assert 100 * result.main_score == pytest.approx(82.03, abs=0.05)
+    assert len(result.predictions["cosine_scores"]) == 1379
+
+
+@needs_shared
+@pytest.mark.long
+def test_the_published_banking77_score_of_the_base_model():
+    from embedlab.models.load import load_model
+
+    local = local_task("classification", Path(SHARED) / "banking77")
+    result = run_task(load_model(), with_data(task_by_name("Banking77Classification"), local.dataset))
+    assert 100 * result.main_score == pytest.approx(80.04, abs=0.3)
+    assert np.array(result.predictions).shape == (10, 3080)
