@@ -10,6 +10,7 @@ import pandas as pd
 
 from embedlab.evaluation.significance import bootstrap_ci
 from embedlab.experiments.figures import BASELINE, COLOURS, new_axes
+from embedlab.experiments.front import pareto_front
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,14 +33,7 @@ def pareto_table(
         quality = {"value": interval.mean, "ci_low": interval.low, "ci_high": interval.high, "n": interval.n}
         rows.append({"model": model, **quality, **cost.as_dict()})
     table = pd.DataFrame(rows)
-    return table.assign(front=on_front(table["value"].to_numpy(), table["texts_per_second"].to_numpy()))
-
-
-def on_front(quality: np.ndarray, speed: np.ndarray) -> np.ndarray:
-    """bool (n,): no other is at least as good in both and better in one."""
-    at_least = (quality[None, :] >= quality[:, None]) & (speed[None, :] >= speed[:, None])
-    better = (quality[None, :] > quality[:, None]) | (speed[None, :] > speed[:, None])
-    return ~(at_least & better).any(1)
+    return table.assign(front=pareto_front(table, larger=("value", "texts_per_second")).fillna(False).astype(bool))
 
 
 def pareto_figure(table: pd.DataFrame, *, bm25: float, metric: str = "ndcg@10") -> Figure:

@@ -115,6 +115,7 @@ def fit(
 def training_arguments(
     settings: FitSettings, rows: int, evaluate: bool, output_dir: str
 ) -> SentenceTransformerTrainingArguments:
+    """What the Trainer needs to know: `settings` for so many rows, with or without dev evaluations."""
     from sentence_transformers import SentenceTransformerTrainingArguments
     from sentence_transformers.base.sampler import BatchSamplers
 

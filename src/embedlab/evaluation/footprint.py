@@ -1,0 +1,88 @@
+"""What a model costs to keep and to run: parameters, megabytes on disk, texts per second."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedlab.models.encode import encode
+from embedlab.models.static import encode_static
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+STATIC_PASSES = 20
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """The price of a model.
+
+    Attributes:
+        parameters: all numbers that were or could be trained.
+        megabytes: the saved folder, 10^6 bytes.
+        texts_per_second: encoding, tokenisation included, on this machine; the median of the repeats.
+        slowest, fastest: over the repeats.
+    """
+
+    parameters: int
+    megabytes: float
+    texts_per_second: float
+    slowest: float
+    fastest: float
+
+    def as_dict(self) -> dict[str, float]:
+        """Field name -> value."""
+        return asdict(self)
+
+
+def footprint(model: SentenceTransformer, texts: Sequence[str], *, repeats: int = 3) -> Footprint:
+    """Measure `model` on `texts`: the same texts for all models that are to be compared.
+
+    Each is run as it runs best here: transformers by `models.encode.encode`, static ones by `encode_static`. One pass
+    warms up and is not counted. A static model reads the texts many times over in one pass, which would otherwise
+    measure little else than the overhead of a call.
+
+    Args:
+        model: any sentence-transformers model.
+        texts: what to encode.
+        repeats: timed passes.
+    """
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    static = isinstance(model[0], StaticEmbedding)
+    workload = list(texts) * (STATIC_PASSES if static else 1)
+    _run(model, workload, static)
+    rates = np.sort([len(workload) / _seconds(model, workload, static) for _ in range(repeats)])
+    return Footprint(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        megabytes=_saved_bytes(model) / 1e6,
+        texts_per_second=float(np.median(rates)),
+        slowest=float(rates[0]),
+        fastest=float(rates[-1]),
+    )
+
+
+def _seconds(model: SentenceTransformer, texts: list[str], static: bool) -> float:
+    began = time.perf_counter()
+    _run(model, texts, static)
+    return time.perf_counter() - began
+
+
+def _run(model: SentenceTransformer, texts: list[str], static: bool) -> None:
+    if static:
+        encode_static(model, texts)
+    else:
+        encode(model, texts, stage="speed")
+
+
+def _saved_bytes(model: SentenceTransformer) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder, create_model_card=False)
+        return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())

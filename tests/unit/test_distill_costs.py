@@ -1,0 +1,64 @@
+"""What a model costs, who is on the front, and where query and answer share words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from embedlab.data.dataset import Dataset
+from embedlab.evaluation import footprint as module
+from embedlab.evaluation.footprint import Footprint, footprint
+from embedlab.evaluation.metrics import Evaluation
+from embedlab.evaluation.wording import FIELD, shared_words
+from embedlab.experiments.pareto import pareto_figure, pareto_table
+from embedlab.models.static import static_student
+from tests.conftest import TEXTS
+
+
+def evaluation(values):
+    return Evaluation(tuple(map(str, range(len(values)))), {"ndcg@10": np.array(values)}, 0)
+
+
+def test_table_puts_quality_beside_cost():
+    costs = {"a": Footprint(10, 1.5, 100.0, 90.0, 110.0), "b": Footprint(5, 0.5, 50.0, 40.0, 60.0)}
+    table = pareto_table({"a": evaluation([0.2, 0.4]), "b": evaluation([0.1, 0.3]), "c": evaluation([1.0])}, costs)
+    assert table["model"].tolist() == ["a", "b"] and table["front"].tolist() == [True, False]
+    assert table["value"].tolist() == pytest.approx([0.3, 0.2]) and table["n"].tolist() == [2, 2]
+    labels = pareto_figure(table, bm25=0.1).legends[0].get_texts()
+    assert [text.get_text() for text in labels] == ["BM25", "front", "a: 0 M, 2 MB", "b: 0 M, 0 MB"]
+
+
+def test_footprint_counts_what_is_there(tiny, monkeypatch):
+    """With a clock that ticks one second per reading, every pass takes one second."""
+    ticks = iter(range(100))
+    monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(ticks)))
+    cost = footprint(tiny, TEXTS)
+    assert cost.parameters == sum(parameter.numel() for parameter in tiny.parameters())
+    assert cost.megabytes == pytest.approx(4 * cost.parameters / 1e6, rel=0.5)  # weights, tokenizer, configuration
+    assert cost.texts_per_second == cost.slowest == cost.fastest == len(TEXTS)
+
+
+def test_a_static_pass_counts_every_repeat(tiny, monkeypatch):
+    static, ticks = static_student(tiny, TEXTS), iter(range(1000))
+    monkeypatch.setattr(module, "_seconds", lambda *_: float(next(ticks)) + 1)  # 1, 2, 3 seconds
+    cost = footprint(static, TEXTS)
+    texts = len(TEXTS) * module.STATIC_PASSES
+    assert (cost.fastest, cost.texts_per_second, cost.slowest) == pytest.approx((texts, texts / 2, texts / 3))
+
+
+def test_shared_words():
+    corpus = {"d1": "Fracture of the left hip", "d2": "Broken bone"}
+    queries = {
+        "all": "Hip, fracture",
+        "some": "fracture of the femur",
+        "none": "cracked femur of the leg",
+        "either": "bone hip",
+    }
+    qrels = {"test": {"all": {"d1": 1}, "some": {"d1": 1}, "none": {"d1": 1}, "either": {"d1": 1, "d2": 1}}}
+    kinds = shared_words(Dataset(name="toy", corpus=corpus, queries=queries, qrels=qrels))
+    assert {query: fields[FIELD] for query, fields in kinds.items()} == {
+        "all": "all",
+        "some": "some",
+        "none": "none",
+        "either": "all",
+    }
