@@ -61,8 +61,6 @@ def run_benchmark(
 
 def obstacle(benchmark: Benchmark) -> str | None:
     """Why the benchmark cannot be measured here and now; None when it can."""
-    if benchmark.pending:
-        return benchmark.pending
     return next(filter(None, map(environment.lacking, benchmark.requires)), None)
 
 

@@ -88,7 +88,6 @@ class Benchmark:
         quick: those that differ in a smoke run.
         tolerance: how far the arms' `check` may lie apart; None where chance (dropout) decides it.
         requires: what the machine must have, as `environment.lacking` knows it.
-        pending: why it cannot be measured yet; there are no arms then.
         spawns: its arms compute in processes of their own, so what others took of the machine cannot be told.
     """
 
@@ -100,7 +99,6 @@ class Benchmark:
     quick: Mapping[str, Any] = field(default_factory=dict)
     tolerance: float | None = None
     requires: tuple[str, ...] = ()
-    pending: str = ""
     spawns: bool = False
 
     @property

@@ -63,7 +63,7 @@ def markdown(benchmarks: list[Benchmark], results: Mapping[str, Result]) -> str:
 
 def _rows(benchmark: Benchmark, result: Result) -> list[list[str]]:
     known = {(row["measure"], row["against"], row["arm"]): row for row in result.get("rows", ())}
-    missing = {"status": NOT_MEASURED, "cause": benchmark.pending}
+    missing = {"status": NOT_MEASURED, "cause": ""}
     labels = [f"`{benchmark.name}`: {benchmark.title}"] + [f"`{benchmark.name}`"] * len(benchmark.figures)
     return [
         [label, *_cells(figure, known.get((figure.measure, figure.against, figure.arm), missing), result)]
