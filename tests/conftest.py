@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -11,6 +12,8 @@ import pytest
 import torch
 
 torch.set_num_threads(1)  # tiny models gain nothing from more
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jobs are deaf to Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # and so would be every process that tests start
 
 TEXTS = [
     "Reiter's disease",
