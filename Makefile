@@ -3,7 +3,7 @@
 # `make PYTHON=python3.12 …` chooses the interpreter that a new .venv is made from.
 PYTHON ?= python3
 .DEFAULT_GOAL := help
-.PHONY: help environment quickstart test lab bench lock clean
+.PHONY: help environment quickstart test lab study report site bench lock clean
 
 # A recipe that starts with $(ENVIRONMENT) finds the right `python` first on its path.
 ENVIRONMENT = found=$$($(PYTHON) tools/bootstrap.py) || exit 1; export PATH="$$(dirname "$$found"):$$PATH";
@@ -21,7 +21,17 @@ test:  ## style, unit tests, fault tests, notebooks at smoke size
 	@$(ENVIRONMENT) python -m ruff check . && python -m ruff format --check . && python -m pytest
 
 lab:  ## JupyterLab on the notebooks
-	@$(ENVIRONMENT) python -m ipykernel install --sys-prefix --name embedlab >/dev/null && python -m jupyterlab notebooks
+	@$(ENVIRONMENT) python -m ipykernel install --sys-prefix --name embedlab --display-name embedlab >/dev/null && python -m jupyterlab notebooks
+
+study:  ## the complete study on ICD-10-CM, some hours; SIZE=gpu on a GPU, MEDQUAD=folder adds MedQuAD
+	@$(ENVIRONMENT) python -m embedlab.cli sweep study$(SIZE:%=_%) \
+	$(if $(MEDQUAD),&& mkdir -p data && ln -sfn "$(abspath $(MEDQUAD))" data/medquad && python -m embedlab.cli sweep study_medquad$(SIZE:%=_%))
+
+report:  ## README's headline and one page with all runs, from the records
+	@$(ENVIRONMENT) python -m embedlab.cli headline && python -m experiments.benchmarks.hardware && python -m embedlab.cli report -o build/report.html
+
+site:  ## a browsable site of executed notebooks and tables, in build/site
+	@$(ENVIRONMENT) python -m embedlab.cli site
 
 bench:  ## measure the fast paths against the stock ones
 	@$(ENVIRONMENT) python experiments/benchmarks/run.py

@@ -6,10 +6,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from embedlab.experiments.publish import refresh_readme
 from embedlab.paths import benchmarks_dir, cache_dir
 from experiments.benchmarks.harness import FAILED, THREADS, run_benchmark, write_result
 from experiments.benchmarks.registry import BENCHMARKS
-from experiments.benchmarks.table import write_table
+from experiments.benchmarks.table import write_summary, write_table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failed |= any(row["status"] == FAILED for row in result["rows"])
     folder.mkdir(parents=True, exist_ok=True)
     print(write_table(BENCHMARKS.values(), folder))
+    if folder == benchmarks_dir():
+        write_summary(BENCHMARKS.values(), folder)
+        print(refresh_readme())
     return int(failed)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from embedlab.paths import tables_dir
 from experiments.benchmarks.harness import MEASURED, NOT_MEASURED
 from experiments.benchmarks.spec import Benchmark, Figure
 
@@ -19,6 +20,9 @@ MEASURES = {
 }
 NAME = "README.md"
 BUSY_SHARE = 0.05  # of the processors taken by others; above, a row says so
+
+SUMMARY = "benchmarks"  # results/tables/benchmarks.md, and its block in the project's README
+SUMMARY_HEADER = ("what", "times as fast as stock [95 % interval]", "aim", "as tuned", "FLOPs allow", "peak memory")
 
 PREAMBLE = """\
 Rebuilt from the JSON files beside it by `python experiments/benchmarks/run.py --table`.
@@ -46,6 +50,36 @@ def write_table(benchmarks: Iterable[Benchmark], folder: Path) -> Path:
     path = folder / NAME
     path.write_text(markdown(list(benchmarks), read_results(folder)), encoding="utf-8")
     return path
+
+
+def write_summary(benchmarks: Iterable[Benchmark], folder: Path) -> Path:
+    """Write the measured ratios against stock, one line a benchmark, to results/tables/benchmarks.md."""
+    path = tables_dir() / f"{SUMMARY}.md"
+    path.write_text(summary(list(benchmarks), read_results(folder)), encoding="utf-8")
+    return path
+
+
+def summary(benchmarks: list[Benchmark], results: Mapping[str, Result]) -> str:
+    """The Markdown table of what was measured in time against stock; the page has the rest."""
+    found = (_summary_row(benchmark, results.get(benchmark.name, {})) for benchmark in benchmarks)
+    rows = [SUMMARY_HEADER, ["---"] * len(SUMMARY_HEADER), *filter(None, found)]
+    return "\n".join(map(_line, rows)) + "\n"
+
+
+def _summary_row(benchmark: Benchmark, result: Result) -> list[str] | None:
+    rows = {(row["measure"], row["against"]): row for row in result.get("rows", ()) if row["status"] == MEASURED}
+    figure = next((f for f in benchmark.figures if (f.measure, f.against) == ("seconds", "stock")), None)
+    if figure is None or (row := rows.get(("seconds", "stock"))) is None:
+        return None
+    tuned, memory = rows.get(("seconds", "tuned")), rows.get(("peak_bytes", "stock"))
+    return [
+        benchmark.title,
+        value_text(figure, row) + _caution(result),
+        target_text(figure),
+        f"{_number(tuned['value'])} ×" if tuned else "",
+        _bound(figure, result),
+        f"{_number(memory['value'])} ×" if memory else "",
+    ]
 
 
 def markdown(benchmarks: list[Benchmark], results: Mapping[str, Result]) -> str:

@@ -10,13 +10,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from embedlab.paths import benchmarks_dir, tables_dir
 from experiments.benchmarks.command import main
 from experiments.benchmarks.harness import FAILED, MEASURED, NOT_MEASURED, estimate, run_benchmark, write_result
 from experiments.benchmarks.registry import BENCHMARKS
 from experiments.benchmarks.roofline import Shape, forward_flops, padding_share, roofline
 from experiments.benchmarks.spec import Arm, Benchmark, Figure, Workload
 from experiments.benchmarks.stats import Estimate, abba, median_of, median_ratio
-from experiments.benchmarks.table import markdown, write_table
+from experiments.benchmarks.table import markdown, read_results, summary, write_table
 from experiments.benchmarks.train import _stock_batches
 
 MEGABYTE = 1 << 20
@@ -196,6 +197,25 @@ def test_table_is_rebuilt_from_the_files(tmp_path):
     assert write_table([fakes({})], tmp_path).read_text() == first
     write_result(result_with(status=FAILED, cause="boom"), tmp_path)
     assert "123 ×" not in write_table([fakes({})], tmp_path).read_text()
+
+
+def test_summary_has_one_line_for_what_was_measured():
+    line = summary([fakes({})], {"fakes": result_with(status=MEASURED)}).splitlines()[2]
+    assert [cell.strip() for cell in line.split("|")[2:-1]] == [
+        "123 × [120, 130]",
+        "≥ 2 ×",
+        "",
+        "3.00 × (50% padding)",
+        "",
+    ]
+    for result in ({"fakes": result_with(status=FAILED)}, {}):
+        assert len(summary([fakes({})], result).splitlines()) == 2
+
+
+def test_committed_tables_come_from_their_files():
+    folder, benchmarks = benchmarks_dir(), list(BENCHMARKS.values())
+    assert (folder / "README.md").read_text() == markdown(benchmarks, read_results(folder))
+    assert (tables_dir() / "benchmarks.md").read_text() == summary(benchmarks, read_results(folder))
 
 
 def test_registered_targets_are_those_promised():
