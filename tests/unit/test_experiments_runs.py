@@ -97,6 +97,13 @@ def test_record_says_what_the_run_was():
     assert {"python", "torch", "papermill"} <= set(record.versions) and record.hardware["cores"] >= 1
 
 
+def test_a_run_that_trained_nothing_leaves_no_log():
+    run = runs.start_run("01_tiny", params())
+    run.log_history([])
+    run.finish()
+    assert not (run.folder / "train_log.csv").exists()
+
+
 def test_finishing_publishes_the_files_but_not_the_scratch():
     run = runs.start_run("01_tiny", params())
     run.figure(Figure(), "curve", pd.DataFrame({"x": [1]}))

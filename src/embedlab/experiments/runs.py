@@ -197,10 +197,11 @@ class Run:
         _display(Image(filename=str(path)))
 
     def log_history(self, history: Sequence[Mapping[str, float]]) -> None:
-        """Write train_log.csv."""
+        """Write train_log.csv; a run that trained nothing leaves none."""
         import pandas as pd
 
-        pd.DataFrame(history).to_csv(self.artefact("train_log.csv"), index=False)
+        if history:
+            pd.DataFrame(history).to_csv(self.artefact("train_log.csv"), index=False)
 
     def headline(self, metrics: Sequence[str] = HEADLINE) -> None:
         """Show model x metric with intervals, as far as the run has come."""
