@@ -173,6 +173,27 @@ def publish(
 
 
 @app.command()
+def headline(
+    dataset: Annotated[str, typer.Argument(help="what the runs were given as dataset")] = "icd10cm:full",
+) -> None:
+    """Write the headline table, its figures and README's block: every system measured on a dataset, from records."""
+    from embedlab.experiments.headline_views import write_headline
+
+    for path in write_headline(dataset):
+        out.print(f"  {paths.shown(path)}", highlight=False)
+
+
+@app.command()
+def site(
+    output: Annotated[Path | None, typer.Option("-o", help="a folder, emptied first; build/site when not given")] = None,
+) -> None:
+    """Build the browsable site of executed notebooks and tables; it needs no network."""
+    from embedlab.experiments.site import build_site
+
+    out.print(f"wrote {paths.shown(build_site(output))}/index.html", highlight=False)
+
+
+@app.command()
 def doctor() -> None:
     """Say what is installed, what is missing and how to get it."""
     from embedlab.experiments.doctor import checks

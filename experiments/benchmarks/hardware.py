@@ -1,0 +1,145 @@
+"""What hardware a fine-tune needs: pairs per second, memory and minutes, measured up to where it stays short.
+
+    python experiments/benchmarks/run.py --only hardware --repeats 1     # about three minutes on 2 cores
+    python -m experiments.benchmarks.hardware                            # the table of advice from what is measured
+
+The time of a pass over short pairs is what starting costs plus pairs over rate. Both come from `train_short` and this
+benchmark, which is the same work on more pairs; minutes for other sizes are extrapolated, and say so.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from embedlab import paths
+from embedlab.experiments import tables
+from experiments.benchmarks import train
+from experiments.benchmarks.spec import Benchmark, Figure
+
+SOURCES = (("train_short", "hardware"), ("train_short_gpu", "hardware_gpu"))  # of a CPU, of a GPU
+ADVISED = (1_000, 10_000, 100_000, 1_000_000)
+TABLE = "hardware"
+COLUMNS = ("pairs", "minutes", "pairs per second", "memory, GB", "how it is known")
+CAPTION = (
+    "One pass over pairs of about a dozen tokens with one hard negative; base model with 22 M parameters, Matryoshka "
+    "widths, batch {batch}, {threads} threads, {device}. Memory is the peak of the training process. Mining and "
+    "evaluation come on top: each encodes the corpus once.{busy}"
+)
+_FIGURES = (Figure("seconds", unit="s"), Figure("peak_bytes", unit="bytes"))
+
+BENCHMARKS = (
+    Benchmark(
+        name="hardware",
+        title="train on ten thousand short pairs, batch 128",
+        arms={"ours": train.OURS},
+        figures=_FIGURES,
+        size={"data": "full", "batch_size": 128, "steps": 80},
+        quick={"data": "smoke", "batch_size": 8, "steps": 2},
+    ),
+    Benchmark(
+        name="hardware_gpu",
+        title="train on a hundred thousand short pairs on a GPU in bf16, batch 256",
+        arms={"ours": train.OURS_BF16},
+        figures=_FIGURES,
+        size={"data": "full", "batch_size": 256, "steps": 400, "device": "cuda"},
+        quick={"data": "smoke", "batch_size": 8, "steps": 2},
+        requires=("cuda",),
+    ),
+)
+
+Result = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over the pairs, as measured: the median of its seconds, and the largest memory."""
+
+    pairs: int
+    seconds: float
+    gigabytes: float | None
+
+
+def passes(results: Sequence[Result]) -> list[Pass]:
+    """What our arm of every result measured, fewest pairs first; smoke runs measure nothing."""
+    found = [_pass(result) for result in results if not result["smoke"] and result["arms"]["ours"]["repeats"]]
+    return sorted(found, key=lambda one: one.pairs)
+
+
+def _pass(result: Result) -> Pass:
+    arm, size = result["arms"]["ours"], result["size"]
+    peaks = [repeat["peak_bytes"] for repeat in arm["repeats"] if repeat["peak_bytes"] is not None]
+    memory = (arm["loaded_bytes"] + max(peaks)) / 1e9 if peaks else None
+    seconds = statistics.median(repeat["seconds"] for repeat in arm["repeats"])
+    return Pass(size["steps"] * size["batch_size"], seconds, memory)
+
+
+def advice(measured: Sequence[Pass]) -> pd.DataFrame:
+    """Minutes and memory for every size of `ADVISED`, and for those that were measured.
+
+    Args:
+        measured: from `passes`. With one size alone, starting is taken to cost nothing.
+
+    Returns:
+        A row per size with the columns `COLUMNS`; empty when nothing was measured.
+    """
+    if not measured:
+        return pd.DataFrame(columns=list(COLUMNS))
+    start, rate = _line(measured[0], measured[-1])
+    memory = max((one.gigabytes for one in measured if one.gigabytes is not None), default=None)
+    known = {one.pairs: one.seconds for one in measured}
+    rows = []
+    for pairs in sorted({*ADVISED, *known}):
+        seconds = known.get(pairs, start + pairs / rate)
+        how = "measured" if pairs in known else "extrapolated"
+        shown = "" if memory is None else f"{memory:.1f}"
+        rows.append((f"{pairs:,}", f"{seconds / 60:,.1f}", f"{pairs / seconds:,.0f}", shown, how))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _line(small: Pass, large: Pass) -> tuple[float, float]:
+    """(seconds to start, pairs per second) through two measured passes."""
+    if small is large:
+        return 0.0, small.pairs / small.seconds
+    rate = (large.pairs - small.pairs) / (large.seconds - small.seconds)
+    return max(0.0, small.seconds - small.pairs / rate), rate
+
+
+def write_advice(folder: Path | None = None) -> Path:
+    """Write results/tables/hardware.md from the measurements in `folder`, results/benchmarks when not given."""
+    parts = []
+    for names in SOURCES:
+        results = list(_read(folder or paths.benchmarks_dir(), names))
+        if len(table := advice(passes(results))):
+            parts.append(f"{tables.markdown(table)}\n\n{_caption(results)}")
+    path = paths.tables_dir() / f"{TABLE}.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n\n".join(parts or ["Not measured yet."]) + "\n", encoding="utf-8")
+    return path
+
+
+def _read(folder: Path, names: Sequence[str]) -> Iterator[Result]:
+    for name in names:
+        if (path := folder / f"{name}.json").exists():
+            yield json.loads(path.read_text(encoding="utf-8"))
+
+
+def _caption(results: Sequence[Result]) -> str:
+    environment, size = results[-1]["environment"], results[-1]["size"]
+    share = max(result.get("background_share") or 0 for result in results)
+    return CAPTION.format(
+        batch=size["batch_size"],
+        threads=environment["threads"],
+        device=environment["gpu"] if size.get("device") == "cuda" else environment["cpu"],
+        busy=f" Others took {share:.0%} of the machine meanwhile." if share > 0.05 else "",
+    )
+
+
+if __name__ == "__main__":
+    print(write_advice())

@@ -1,0 +1,238 @@
+"""The site: every notebook is a page, nothing leads nowhere, nothing comes from elsewhere, and it fits a phone."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import re
+import shutil
+import subprocess
+import threading
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+
+from embedlab import paths
+from embedlab.errors import EmbedlabError
+from embedlab.experiments import notebooks, site
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+PLACES = {
+    "README.md": "index.md",
+    "notebooks/04_a.ipynb": "notebooks/04_a.md",
+    "results/figures/x.png": "figures/x.png",
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "page", "text", "expected"),
+    [
+        ("README.md", "index.md", "[a](notebooks/04_a.ipynb)", "[a](notebooks/04_a.md)"),
+        ("notebooks/00.ipynb", "notebooks/00.md", "[a](04_a.ipynb#part)", "[a](04_a.md#part)"),
+        ("notebooks/00.ipynb", "notebooks/00.md", "![f](../results/figures/x.png)", "![f](../figures/x.png)"),
+        ("README.md", "index.md", "see [`the code`](src/embedlab/params.py).", "see `the code`."),
+        ("README.md", "index.md", "[w](https://example.org/a) [m](mailto:a@b) [h](#here)", None),
+        ("README.md", "index.md", "a\n```sh\n[a](notebooks/04_a.ipynb)\n```\n", None),
+        (
+            "README.md",
+            "index.md",
+            "```\ncode\n```\n[a](notebooks/04_a.ipynb)",
+            "```\ncode\n```\n[a](notebooks/04_a.md)",
+        ),
+    ],
+)
+def test_links_lead_to_the_page_that_a_file_became(source, page, text, expected):
+    assert site.relinked(text, source, page, PLACES) == (text if expected is None else expected)
+
+
+def notebook(*cells):
+    made = {"code": nbformat.v4.new_code_cell, "markdown": nbformat.v4.new_markdown_cell}
+    return nbformat.v4.new_notebook(cells=[made[kind](source) for kind, source in cells])
+
+
+def test_prose_of_today_over_outputs_of_the_run_while_the_code_is_the_same():
+    ran, now = notebook(("markdown", "old"), ("code", "x = 1"), ("code", "x = 5"), ("code", "x")), None
+    ran.cells[1].metadata["tags"], ran.cells[2].metadata["tags"] = ["parameters"], ["injected-parameters"]
+    ran.cells[3].outputs = [nbformat.v4.new_output("stream", text="5")]
+    now = notebook(("markdown", "new"), ("code", "x = 1"), ("code", "x"))
+    now.cells[1].metadata["tags"] = ["parameters"]
+    shown = site.with_current_prose(ran, now)
+    assert [cell.source for cell in shown.cells] == ["new", "x = 1", "x = 5", "x"]
+    assert shown.cells[3].outputs[0].text == "5"
+    changed = notebook(("markdown", "new"), ("code", "x = 1"), ("code", "x + 1"))
+    assert site.with_current_prose(ran, changed) is ran
+
+
+def test_formulas_become_mathml_and_money_stays():
+    pytest.importorskip("latex2mathml")
+    shown = site.with_mathematics(r"place $\theta_k$ and `$(pwd)` for $5" + "\n\n$$\na + b\n$$")
+    assert shown.count("<math") == 2 and "<msub><mi>&#x003B8;</mi><mi>k</mi></msub>" in shown
+    assert "`$(pwd)` for $5" in shown and 'display="block"' in shown
+
+
+class Page(HTMLParser):
+    """What a page asks for, where it leads, and its own anchors."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.loaded, self.links, self.pictures, self.anchors, self.headings = [], [], [], set(), 0
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.anchors |= {given.get("id"), given.get("name")} - {None}
+        self.headings += tag == "h1"
+        if tag == "a" and given.get("href"):
+            self.links.append(given["href"])
+        if tag in ("script", "img", "iframe", "source") and given.get("src"):
+            self.loaded.append(given["src"])
+        if tag == "link" and given.get("rel") != "canonical":
+            self.loaded.append(given["href"])
+        if tag == "img":
+            self.pictures.append(given["src"])
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    for name in site.NEEDS:
+        pytest.importorskip(name, reason=f"{name} is not installed: make environment")
+    return site.build_site(tmp_path_factory.mktemp("made") / "site")
+
+
+@pytest.fixture(scope="module")
+def pages(built) -> dict[Path, Page]:
+    return {path: Page(path) for path in sorted(built.rglob("*.html")) if path.name != "404.html"}  # it knows no folder
+
+
+def test_every_notebook_is_a_page_with_all_its_figures(built, pages):
+    for path in paths.notebooks_dir().glob("*.ipynb"):
+        page = pages[built / "notebooks" / f"{path.stem}.html"]
+        assert page.headings == 1
+        executed = site.executed_copy(path.stem)
+        cells = notebooks.read(executed).cells if executed else []
+        drawn = [
+            output for cell in cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", ())
+        ]
+        assert len(page.pictures) == len(drawn)
+        assert executed or "Not executed yet" in (built / "notebooks" / f"{path.stem}.html").read_text()
+
+
+def test_menu_and_course_lead_everywhere(built, pages):
+    home = {urlsplit(link).path for link in pages[built / "index.html"].links}
+    wanted = {f"notebooks/{path.stem}.html" for path in paths.notebooks_dir().glob("*.ipynb")}
+    wanted |= {
+        Path(page).with_suffix(".html").as_posix() for source, page in site.site_map().items() if ".md" in source
+    }
+    assert wanted - {"index.html"} <= home
+    course = pages[built / "notebooks" / "index.html"].links
+    assert {path.name.replace(".ipynb", ".html") for path in paths.notebooks_dir().glob("*.ipynb")} <= set(course)
+
+
+def test_every_link_and_figure_is_there(built, pages):
+    for path, page in pages.items():
+        for link in [*page.links, *page.loaded]:
+            parts = urlsplit(link)
+            if parts.scheme in ("http", "https", "mailto", "data", "javascript"):
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            target = target / "index.html" if target.is_dir() else target
+            assert target.is_file() and target.stat().st_size, f"{path.name}: {link}"
+            if parts.fragment and target in pages:
+                assert unquote(parts.fragment) in pages[target].anchors, f"{path.name}: {link}"
+
+
+def test_nothing_is_fetched_from_elsewhere(built, pages):
+    for path, page in pages.items():
+        assert not [link for link in page.loaded if urlsplit(link).netloc], path.name
+    for style in built.rglob("*.css"):
+        assert not re.search(r"url\(\s*['\"]?(https?:)?//|@import", style.read_text(encoding="utf-8")), style.name
+
+
+def test_pages_hold_no_unrendered_mathematics_and_no_folder_of_a_machine(built):
+    for path in (built / "notebooks").glob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"\$\\?[a-z]+[^$<\n]{0,40}\$", re.sub(r"<pre.*?</pre>", "", text, flags=re.DOTALL)), (
+            path.name
+        )
+        assert str(paths.project_root()) not in text
+
+
+def test_a_link_that_leads_nowhere_stops_the_build(tmp_path, monkeypatch):
+    pytest.importorskip("mkdocs")
+    monkeypatch.setenv("EMBEDLAB_HOME", str(tmp_path))
+    for folder in ("notebooks", "experiments", "docs"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "docs" / "site.css").touch()
+    (tmp_path / "docs" / "glossary.md").write_text("# Words\n")
+    (tmp_path / "README.md").write_text("# Home\n\n[a](docs/glossary.md#missing)\n")
+    with pytest.raises(EmbedlabError, match="missing"):
+        site.build_site(tmp_path / "site")
+    (tmp_path / "README.md").write_text("# Home\n\n[a](docs/glossary.md#words)\n")
+    assert (site.build_site(tmp_path / "site") / "glossary.html").exists()
+
+
+PROBE = """<body><pre id="found">waiting</pre><script>
+const pages = %s, width = %d, found = {};
+function next() {
+  const name = pages.pop();
+  if (!name) { document.getElementById("found").textContent = JSON.stringify(found); return; }
+  const frame = document.createElement("iframe");
+  frame.style = `width: ${width}px; height: 844px; border: 0`;
+  frame.onload = () => setTimeout(() => {
+    const page = frame.contentDocument, text = page.querySelector("[itemprop=articleBody]");
+    found[name] = {
+      title: page.title, width: frame.contentWindow.innerWidth, overflow: page.documentElement.scrollWidth - width,
+      body: page.body.scrollWidth - width, pictures: page.images.length,
+      broken: [...page.images].filter(one => !one.complete || !one.naturalWidth).length,
+      letters: page.body.innerText.length, size: text ? parseFloat(getComputedStyle(text).fontSize) : null,
+    };
+    frame.remove(); next();
+  }, 50);
+  frame.src = name; document.body.append(frame);
+}
+next();
+</script></body>"""
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files and says nothing."""
+
+    def log_message(self, *_):
+        pass
+
+
+def measured(browser: str, built: Path, names: list[str], width: int) -> dict[str, dict]:
+    """What a headless browser finds on every page at a viewport of `width` pixels."""
+    (built / "probe.html").write_text(PROBE % (json.dumps(names), width), encoding="utf-8")
+    handler = functools.partial(Quiet, directory=str(built))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000", "--dump-dom"]
+        address = f"http://127.0.0.1:{server.server_address[1]}/probe.html"
+        done = subprocess.run(
+            [*command, "--virtual-time-budget=60000", address], capture_output=True, text=True, timeout=120, check=True
+        )
+        server.shutdown()
+    (built / "probe.html").unlink()
+    text = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)[1]
+    return json.loads(text.replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_real_browser_shows_every_page_whole(built, pages, width):
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"no browser here: install one of {', '.join(BROWSERS)}")
+    names = [path.relative_to(built).as_posix() for path in pages if path.name != "search.html"]
+    found = measured(browser, built, names, width)
+    assert set(found) == set(names)
+    for name, page in found.items():
+        assert page["width"] == width and page["title"] and page["letters"] > 200, name
+        assert page["overflow"] <= 0 and page["body"] <= 0, (name, page)
+        assert page["broken"] == 0, name
+        assert page["size"] is None or page["size"] >= 14, name

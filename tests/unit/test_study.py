@@ -1,0 +1,132 @@
+"""The study's sweeps: whole before hours are spent on them, and their stages hand each other the right models."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+from typer.testing import CliRunner
+
+from embedlab import paths
+from embedlab.cli import app
+from embedlab.experiments import driver, notebooks, records, sweeps
+from embedlab.experiments.execute import Outcome
+from embedlab.experiments.records import Record
+from embedlab.params import Params
+
+ALL = sorted(paths.sweeps_dir().glob("*.yaml"))
+SIZES = [("study", "study_gpu"), ("study_medquad", "study_medquad_gpu")]
+
+
+def params_class(stem: str) -> type[Params]:
+    """The class that a notebook resolves its parameters with."""
+    cells = [cell.source for cell in notebooks.read(notebooks.find_notebook(stem)).cells if cell.cell_type == "code"]
+    (name,) = [cell.split(".resolve(")[0].split("= ")[-1] for cell in cells if ".resolve(globals())" in cell]
+    (module,) = [
+        node.module
+        for node in ast.parse(cells[0]).body
+        if isinstance(node, ast.ImportFrom) and name in {alias.name for alias in node.names}
+    ]
+    return getattr(importlib.import_module(module), name)
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_every_run_of_every_sweep_has_possible_values(path):
+    for stage in sweeps.read_sweep(path).stages:
+        known = notebooks.parameters(notebooks.find_notebook(stage.notebook))
+        for values in sweeps.expand(stage, path):
+            assert params_class(stage.notebook).checked(notebooks.resolved(known, values))
+
+
+@pytest.mark.parametrize("name", ["study", "study_gpu"])
+def test_dry_run_lists_the_study(name):
+    done = CliRunner().invoke(app, ["sweep", name, "--dry-run"])
+    assert done.exit_code == 0, done.output
+    assert all(stage.name in done.output for stage in sweeps.read_sweep(sweeps.find_sweep(name)).stages)
+
+
+@pytest.mark.parametrize(("here", "there"), SIZES)
+def test_gpu_size_is_the_same_chain(here, there):
+    small, large = (sweeps.read_sweep(sweeps.find_sweep(name)).stages for name in (here, there))
+    for one, other in zip(small, large, strict=True):
+        assert (one.name, one.notebook, one.references()) == (other.name, other.notebook, other.references())
+        assert one.fixed["dataset"] == other.fixed["dataset"]
+        assert (one.resources.gpus, other.resources.gpus) == (0, 1)
+
+
+def test_rows_of_the_headline_have_three_seeds():
+    stages = {stage.name: stage for stage in sweeps.read_sweep(sweeps.find_sweep("study")).stages}
+    for name in ("pretraining", "contrastive", "adapted", "matryoshka", "distillation"):
+        assert stages[name].seeds == [0, 1, 2]
+    assert {stages[name].notebook[:2] for name in ("pretraining", "adapted", "matryoshka", "distillation")} == {
+        "03",
+        "04",
+        "05",
+        "06",
+    }
+
+
+class PretendEngine:
+    """Finishes every run at once: a record without numbers, and the folder that its notebook would leave."""
+
+    jobs, gpus = 1, None
+
+    def __init__(self) -> None:
+        self.done: list[Outcome] = []
+        self.values: dict[str, dict] = {}
+
+    def submit(self, job) -> None:
+        plan = job.plan
+        assert params_class(plan.notebook.stem).checked(plan.values)
+        record = Record(run_id=plan.run_id, notebook=plan.notebook.stem, parameters=plan.values, metrics=[])
+        assert records.commit(record, plan.folder)
+        if plan.notebook.stem in ("03_domain_pretraining", "04_contrastive"):
+            (plan.folder / "model").mkdir()
+        self.values[plan.run_id] = plan.values
+        self.done.append(Outcome(plan.run_id, plan.folder, record))
+
+    def poll(self) -> Iterator[Outcome]:
+        finished, self.done = self.done, []
+        return iter(finished)
+
+    def reports(self) -> Iterator:
+        return iter(())
+
+    def cancel(self, run_id: str) -> None: ...
+    def close(self) -> None: ...
+
+
+def test_stages_hand_on_the_model_of_their_own_seed(tmp_path):
+    path = sweeps.find_sweep("study")
+    view = SimpleNamespace(begin=lambda *_: None, show=lambda *_: None, ended=lambda *_: None)
+    engine = PretendEngine()
+    result = driver.Driver(sweeps.read_sweep(path), engine, view, driver.Options(str(tmp_path), (), False, False), path)
+    outcomes = result.run().outcomes
+    assert len(outcomes) == 26 and all(outcome.record for outcome in outcomes.values())
+    taken = {name: [] for name in ("04_contrastive", "05_matryoshka", "06_distillation", "07_multitask", "08_evaluate")}
+    for run_id, values in engine.values.items():
+        for name in ("model_name", "tuned_model", "teacher"):
+            if "-s" in values.get(name, ""):
+                source = values[name].split("/")[-2]
+                assert source.endswith(f"-s{values['seed']}") and source in outcomes
+                taken[run_id.split("-")[0]].append(source.split("-")[0])
+    assert taken["04_contrastive"] == ["03_domain_pretraining"] * 3
+    assert taken["05_matryoshka"] == taken["06_distillation"] == ["04_contrastive"] * 6
+    assert taken["07_multitask"] == taken["08_evaluate"] == ["04_contrastive"] * 2
+
+
+def test_medquad_asks_for_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMBEDLAB_HOME", str(paths.project_root()))
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["sweep", "study_medquad", "--dry-run"])
+    assert "data/medquad" in str(done.exception)
+    folder = tmp_path / "data" / "medquad"
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text('{"_id": "d", "text": "document"}\n')
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "query"}\n')
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
+    done = CliRunner().invoke(app, ["sweep", "study_medquad", "--dry-run"])
+    assert done.exit_code == 0, done.output
