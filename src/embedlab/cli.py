@@ -185,7 +185,7 @@ def headline(
 
 @app.command()
 def site(
-    output: Annotated[Path | None, typer.Option("-o", help="a folder, emptied first; build/site when not given")] = None,
+    output: Annotated[Path | None, typer.Option("-o", help="a folder, emptied first; else build/site")] = None,
 ) -> None:
     """Build the browsable site of executed notebooks and tables; it needs no network."""
     from embedlab.experiments.site import build_site

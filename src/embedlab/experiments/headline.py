@@ -56,7 +56,7 @@ def headline(dataset: str = "icd10cm:full", folder: Path | None = None) -> pd.Da
     Returns:
         One row per system, form ("" for plain vectors; "signs 384, rescored" and the like) and dimension, baselines
         first: seeds (runs behind the row); value, the mean over seeds and queries, with its 95 % interval over
-        queries; n queries; difference from the base model at its full width, paired by query, with interval and p;
+        queries; n queries; difference from the base model, both at full width, paired by query, with interval and p;
         bytes that a document takes in memory; texts_per_second of encoding; runs (ids). What is not known is missing.
     """
     known = {record.run_id: record for record in indexed_records((METRIC, MEMORY, SPEED), folder=folder)}
@@ -165,7 +165,10 @@ def _aggregated(rows: pd.DataFrame, speeds: pd.Series, folder: Path | None) -> p
     groups = dict(iter(rows.groupby(KEY, sort=False, dropna=False)))
     widths = {dim: group for (system, _, dim), group in groups.items() if system == "base"}
     base = per_query(widths[max(widths, key=lambda dim: 0 if pd.isna(dim) else dim)]) if widths else None
-    table = pd.DataFrame([_row(key, group, per_query(group), base) for key, group in groups.items()], columns=COLUMNS)
+    full = rows[rows["form"] == ""].groupby("system")["dim"].max().fillna(0)
+    compared = {key: base for key in groups if key[1] == "" and full[key[0]] in (key[2], 0)}
+    found = [_row(key, group, per_query(group), compared.get(key)) for key, group in groups.items()]
+    table = pd.DataFrame(found, columns=COLUMNS)
     order = table["system"].map({name: place for place, name in enumerate(BASELINES)}).fillna(len(BASELINES))
     table = table.assign(order=order, depth=-table["dim"].fillna(0))
     table = table.sort_values(["order", "system", "form", "depth"], ignore_index=True)

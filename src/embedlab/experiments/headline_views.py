@@ -94,8 +94,8 @@ def quality_figure(rows: pd.DataFrame, cost: str) -> tuple[Figure, pd.DataFrame]
         _draw(axes, own, cost, system, style | ({"color": BASELINE} if system == "base" else {}))
     front = points[points["front"]].sort_values(cost)
     axes.plot(front[cost], front["value"], color=BASELINE, linewidth=0.8, zorder=0, label="not beaten")
-    level = rows[rows["system"].isin(BASELINES) & rows[cost].isna()]
-    for line, row in zip(("--", ":"), level.itertuples(), strict=False):
+    placeless = rows[rows["system"].isin(BASELINES) & ~rows["system"].isin(points["system"])]
+    for line, row in zip(("--", ":", "-."), placeless.drop_duplicates("system").itertuples(), strict=False):
         axes.axhline(row.value, color=BASELINE, linestyle=line, label=row.system)
     if points.empty:
         axes.text(0.5, 0.5, "no record tells this cost yet", transform=axes.transAxes, ha="center")
