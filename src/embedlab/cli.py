@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 out, err = Console(), Console(stderr=True)
 
 FAILED, BAD_INPUT, CANCELLED = 1, 2, 130
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}
 
 
 @app.command()
@@ -227,6 +229,14 @@ def main() -> None:
     except EmbedlabError as error:
         err.print(f"[red]{escape(str(error))}[/red]", highlight=False, soft_wrap=True)
         raise SystemExit(BAD_INPUT) from None
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        problem = f"{error.filename or 'a file'} cannot be written ({error.strerror})"
+        err.print(
+            f"[red]{escape(problem)}; records stand. Make room, run it again[/red]", highlight=False, soft_wrap=True
+        )
+        raise SystemExit(FAILED) from None
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 
@@ -216,3 +217,12 @@ def test_doctor_fails_when_something_needed_is_missing(call, monkeypatch, ok, co
     monkeypatch.setattr(doctor, "checks", lambda: [doctor.Check("thing", "[red]", ok, "get it")])
     found, text, _ = call("doctor")
     assert found == code and "[red]" in text and "get it" in text
+
+
+def test_a_full_disk_is_one_line(call, monkeypatch):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device", "runs.csv")
+
+    monkeypatch.setattr("embedlab.experiments.tables.rebuild_runs_csv", full)
+    code, _, said = call("table")
+    assert code == 1 and "runs.csv cannot be written (No space left on device)" in said and "Traceback" not in said
