@@ -1,15 +1,32 @@
-"""The contrastive loss by hand, against sentence-transformers, and its mask."""
+"""The losses by hand and against sentence-transformers, their masks, and GradCache against the direct gradient."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
-from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss, MultipleNegativesRankingLoss
+import torch.nn.functional as F
+from sentence_transformers.sentence_transformer.losses import (
+    GISTEmbedLoss,
+    MatryoshkaLoss,
+    MultipleNegativesRankingLoss,
+    MultipleNegativesSymmetricRankingLoss,
+)
 
 from embedlab.models.packing import pack
-from embedlab.training.losses import ContrastiveLoss, false_negative_mask, info_nce
+from embedlab.training.losses import (
+    CachedLoss,
+    ContrastiveLoss,
+    GuidedLoss,
+    SymmetricLoss,
+    TripletLoss,
+    false_negative_mask,
+    guide_mask,
+    info_nce,
+)
+from tests.conftest import TEXTS, tiny_model
 
 
 def test_info_nce_by_hand():
@@ -79,3 +96,138 @@ def test_batch_order_does_not_matter(tiny, texts):
         return loss([tiny.preprocess(column) for column in columns], labels).item()
 
     assert value([0, 1, 2]) == pytest.approx(value([2, 0, 1]), rel=1e-5)
+
+
+def columns(model, *places):
+    """Features of the texts at each column's places."""
+    return [model.preprocess([TEXTS[place] for place in column]) for column in places]
+
+
+def gradient(model, loss, *arguments):
+    model.zero_grad()
+    value = loss(*arguments)
+    value.backward()
+    return value.item(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+SHARP = 2e-4  # the tiny model's cosines differ in the fourth digit
+PLACES = ([0, 1, 2, 3, 4], [5, 6, 0, 1, 2], [3, 4, 5, 6, 0])
+LABELS = torch.tensor([[0, 5, 3], [1, 6, 4], [2, 5, 5], [3, 1, 6], [0, 2, 0]])  # 5 answers two, 0 asks twice
+
+
+class TestSymmetric:
+    def test_by_hand(self):
+        """Queries e1, e2 and positives e1, e1 at t = 1: forward (1, 1) and (0, 0), backward (1, 0) and (1, 0)."""
+        eye, twice = torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+        value = SymmetricLoss(torch.nn.Identity(), 1.0, [2]).of_embeddings([eye, twice]).item()
+        right, wrong = math.log(1 + math.exp(-1)), math.log(1 + math.e)
+        assert value == pytest.approx((math.log(2) + (right + wrong) / 2) / 2)
+
+    def test_masks_both_directions(self):
+        """Both rows have one positive: with the mask nothing is left to tell apart, in either direction."""
+        eye, twice = torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+        labels = torch.tensor([[1, 5], [2, 5]])
+        assert SymmetricLoss(torch.nn.Identity(), 1.0, [2]).of_embeddings([eye, twice], labels).item() == 0
+
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_equals_sentence_transformers(self, tiny, packed):
+        if packed:
+            pack(tiny)
+        tiny.eval()
+        reference = MultipleNegativesSymmetricRankingLoss(tiny, scale=1 / SHARP)(columns(tiny, *PLACES[:2]), None)
+        ours = SymmetricLoss(tiny, SHARP)(columns(tiny, *PLACES[:2]))
+        assert ours.item() == pytest.approx(reference.item(), rel=1e-3)
+        one_way = ContrastiveLoss(tiny, SHARP)(columns(tiny, *PLACES[:2]))
+        assert ours.item() != pytest.approx(one_way.item(), rel=2e-2)
+
+
+class TestGuide:
+    def test_mask_by_hand(self):
+        """Query 0's positive scores 0.6 for the guide: 0.8 goes, 0.6 and 0 stay; query 1's positive scores 1."""
+        queries = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        candidates = torch.tensor([[0.6, 0.8], [0.0, 1.0], [0.8, 0.6], [0.6, -0.8]])
+        assert guide_mask(queries, candidates).tolist() == [[False, False, True, False], [False, False, False, False]]
+
+    def test_margin_takes_more_and_never_the_positive(self):
+        queries = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        candidates = torch.tensor([[0.6, 0.8], [0.0, 1.0], [0.8, 0.6], [0.6, -0.8]])
+        assert guide_mask(queries, candidates, 0.3).tolist() == [
+            [False, False, True, True],
+            [True, False, False, False],
+        ]
+
+    def test_equals_sentence_transformers_gist(self, tiny):
+        """Their loss runs the guide in every step; ours has its vectors by text number.
+
+        No text stands twice, and the guide finds the negatives nearer than the positives.
+        """
+        tiny.eval()
+        guide, places = tiny_model(seed=1).eval(), ([0, 1], [6, 5], [2, 3])
+        settings = {"temperature": SHARP, "contrast_anchors": False, "contrast_positives": False}
+        reference = GISTEmbedLoss(tiny, guide, **settings)(columns(tiny, *places), None)
+        vectors = guide.encode(TEXTS, normalize_embeddings=True)
+        ours = GuidedLoss(tiny, vectors, vectors, SHARP)(columns(tiny, *places), torch.tensor(places).T)
+        assert ours.item() == pytest.approx(reference.item(), rel=1e-3)
+        unguided = ContrastiveLoss(tiny, SHARP)(columns(tiny, *places))
+        assert reference.item() != pytest.approx(unguided.item(), rel=2e-2)
+
+    def test_by_hand(self):
+        vectors = np.eye(3, dtype=np.float32)
+        loss = GuidedLoss(torch.nn.Identity(), vectors, vectors, 1.0, [3])
+        labels = torch.tensor([[0, 0], [1, 1], [2, 2]])
+        assert loss.of_embeddings([torch.eye(3)] * 2, labels).item() == pytest.approx(math.log(1 + 2 / math.e))
+
+    def test_labels_mask_too(self, tiny):
+        vectors = F.normalize(torch.randn(7, 4, generator=torch.Generator().manual_seed(0)), dim=1).numpy()
+        mask = GuidedLoss(tiny, vectors, vectors).targets(LABELS)
+        assert (mask | false_negative_mask(LABELS)).equal(mask)
+        assert mask.sum() > false_negative_mask(LABELS).sum()
+
+
+class TestTriplet:
+    def test_by_hand(self):
+        """Cosines 0.6 to the positive and 0.8 to the negative: 0.8 - 0.6 + 0.1; the easy negative costs nothing."""
+        query, positive = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]])
+        hard, easy = torch.tensor([[0.8, 0.6]]), torch.tensor([[0.0, 1.0]])
+        loss = TripletLoss(torch.nn.Identity(), 0.1, [2])
+        assert loss.of_embeddings([query, positive, hard]).item() == pytest.approx(0.3)
+        assert loss.of_embeddings([query, positive, easy]).item() == 0
+        assert loss.of_embeddings([query, positive, hard, easy]).item() == pytest.approx(0.15)
+
+    def test_other_rows_take_no_part(self):
+        query, positive = torch.eye(2), torch.eye(2)
+        negative = torch.tensor([[-1.0, 0.0], [0.0, -1.0]])
+        assert TripletLoss(torch.nn.Identity(), 0.1, [2]).of_embeddings([query, positive, negative]).item() == 0
+
+
+class TestCached:
+    @pytest.mark.parametrize("packed", [False, True])
+    @pytest.mark.parametrize("kind", [ContrastiveLoss, SymmetricLoss])
+    def test_gradient_is_the_direct_one(self, packed, kind):
+        model = tiny_model()
+        if packed:
+            pack(model)
+        model.eval()
+        direct = kind(model, 10 * SHARP, [32, 8])
+        expected_value, expected = gradient(model, direct, columns(model, *PLACES), LABELS)
+        value, cached = gradient(model, CachedLoss(direct, 2), columns(model, *PLACES), LABELS)
+        assert value == pytest.approx(expected_value, rel=1e-5)
+        assert (cached - expected).norm() < 1e-3 * expected.norm()
+
+    def test_same_dropout_in_both_passes(self):
+        """One mini-batch in training mode: with the same seed the direct forward draws the same units."""
+        model = tiny_model()
+        model.train()
+        loss = ContrastiveLoss(model, 10 * SHARP)
+        both = []
+        for made in (loss, CachedLoss(loss, 5)):
+            torch.manual_seed(7)
+            both.append(gradient(model, made, columns(model, *PLACES[:2]), None))
+        assert both[1][0] == pytest.approx(both[0][0], rel=1e-5)
+        assert (both[1][1] - both[0][1]).norm() < 1e-3 * both[0][1].norm()
+
+    def test_needs_no_gradient_to_be_evaluated(self, tiny):
+        tiny.eval()
+        with torch.no_grad():
+            value = CachedLoss(ContrastiveLoss(tiny), 2)(columns(tiny, *PLACES), LABELS)
+        assert value.item() == pytest.approx(ContrastiveLoss(tiny)(columns(tiny, *PLACES), LABELS).item(), rel=1e-5)

@@ -51,6 +51,54 @@ def test_ceiling_never_rises_above_the_positive(score):
 def test_ceiling_by_hand():
     assert score_ceiling(np.float64(0.8), 0.95) == pytest.approx(0.76)
     assert score_ceiling(np.float64(-0.8), 0.95) == pytest.approx(-0.84)
+    assert score_ceiling(0.8, 1.0, 0.1) == pytest.approx(0.7)
+    assert score_ceiling(-0.8, 1.0, 0.1) == pytest.approx(-0.9)
+    assert score_ceiling(-0.8, 0.95, 0.1) == pytest.approx(-0.94)
+
+
+@pytest.mark.parametrize(
+    "margin, expected", [(0.01, ("close", "hard")), (0.1, ("hard", "easy")), (0.5, ("easy",)), (0.9, ())]
+)
+def test_absolute_margin_by_hand(margin, expected):
+    """Below 0.9 - margin: close has 0.88, hard 0.6, easy 0.1."""
+    margins = {"relative_margin": 1.0, "absolute_margin": margin}
+    negatives, _ = mine_hard_negatives(DATASET, CANDIDATES, SCORES, per_pair=2, **margins)
+    assert negatives["q", "pos"] == expected
+
+
+@pytest.mark.parametrize(
+    "first, last, expected, mean_rank",
+    [
+        (0, None, ("close", "hard", "easy"), 4),
+        (3, 4, ("hard",), 4),
+        (0, 3, ("close",), 3),
+        (3, None, ("hard", "easy"), 4.5),
+        (5, 9, (), None),
+    ],
+)
+def test_rank_range_by_hand(first, last, expected, mean_rank):
+    """Ranks count from 1: parent, pos, close, hard, easy. `skip_first=3, last_rank=4` looks at rank 4 alone."""
+    ranks = {"skip_first": first, "last_rank": last}
+    negatives, report = mine_hard_negatives(DATASET, CANDIDATES, SCORES, per_pair=9, relative_margin=1.0, **ranks)
+    assert negatives["q", "pos"] == expected
+    assert (report.chosen, report.mean_rank) == (len(expected), mean_rank)
+
+
+def test_guide_drops_what_it_ranks_above_the_positive():
+    """The guide takes `hard` for the better answer, scores `easy` as high as the positive, and knows nothing else."""
+    guide = {("q", d): s for d, s in {"pos": 0.5, "parent": 0.9, "close": 0.1, "hard": 0.6, "easy": 0.5}.items()}
+    negatives, report = mine_hard_negatives(DATASET, CANDIDATES, SCORES, per_pair=2, guide=guide)
+    assert negatives["q", "pos"] == ("easy",)
+    assert (report.above_guide, report.too_close, report.full) == (1, 1, 0)
+    assert "above it for the guide 1" in str(report)
+
+
+def test_report_counts_every_candidate_looked_at():
+    negatives, report = mine_hard_negatives(DATASET, CANDIDATES, SCORES, per_pair=2)
+    assert negatives["q", "pos"] == ("hard", "easy")
+    assert report.chosen + report.is_positive + report.is_related + report.too_close + report.above_guide == 5
+    assert report.mean_rank == 4.5
+    assert mine_hard_negatives(DATASET, {"q": []}, SCORES)[1].mean_rank is None
 
 
 def test_rows_carry_mined_expert_and_random_negatives():

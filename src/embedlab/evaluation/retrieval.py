@@ -13,6 +13,7 @@ from embedlab.data.dataset import Dataset, Qrels
 from embedlab.errors import DataError, ParameterError
 from embedlab.evaluation.metrics import CUTOFFS, Evaluation, evaluate
 from embedlab.evaluation.search import Ranking, search
+from embedlab.models.prompts import prompts_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -110,11 +111,10 @@ def encode_split(
     """
     if encode is None:
         from embedlab.models.encode import encode
-    queries, prompts = _queries(dataset, split), getattr(model, "prompts", {})
+    queries, prompts = _queries(dataset, split), prompts_of(model)
     if corpus_vectors is None:
-        prompt = prompts.get("document") or prompts.get("passage")
-        corpus_vectors = encode(model, list(dataset.corpus.values()), stage="encode corpus", prompt=prompt)
-    query_vectors = encode(model, list(queries.values()), stage="encode queries", prompt=prompts.get("query"))
+        corpus_vectors = encode(model, list(dataset.corpus.values()), stage="encode corpus", prompt=prompts.document)
+    query_vectors = encode(model, list(queries.values()), stage="encode queries", prompt=prompts.query)
     return Vectors(tuple(queries), tuple(dataset.corpus), query_vectors, corpus_vectors)
 
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from embedlab import progress
 from embedlab.training.batches import NoDuplicates
 from embedlab.training.callbacks import KeepBest, ProgressReport
+from embedlab.training.learning_rates import learning_rates
 
 if TYPE_CHECKING:
     import datasets
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
     from sentence_transformers.base.evaluation import BaseEvaluator
     from torch import nn
+    from torch.utils.data import BatchSampler
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class FitSettings:
         patience: evaluations without a better dev value before stopping; 0 never stops.
         no_duplicates: never put a text twice into a batch.
         seed: of the data order, dropout and everything else random.
+        layer_decay: factor on the learning rate from one layer to the one below; see `learning_rates`.
+        embedding_rate: factor on the learning rate of the token-embedding table.
+        sampling: of several tasks: "proportional" to their batches, until all are used up, or "round_robin", until the
+            smallest is.
     """
 
     epochs: float = 3
@@ -46,6 +52,9 @@ class FitSettings:
     patience: int = 0
     no_duplicates: bool = False
     seed: int = 0
+    layer_decay: float = 1.0
+    embedding_rate: float = 1.0
+    sampling: Literal["proportional", "round_robin"] = "proportional"
 
 
 @dataclass(frozen=True)
@@ -69,11 +78,12 @@ class FitResult:
 
 def fit(
     model: SentenceTransformer,
-    dataset: datasets.Dataset,
-    loss: nn.Module,
+    dataset: datasets.Dataset | dict[str, datasets.Dataset],
+    loss: nn.Module | dict[str, nn.Module],
     settings: FitSettings,
     *,
     collator: Callable[[list[dict[str, Any]]], dict[str, Any]] | None = None,
+    batch_sampler: Callable[..., BatchSampler] | None = None,
     evaluator: BaseEvaluator | None = None,
     output_dir: str,
     stage: str = "train",
@@ -82,10 +92,12 @@ def fit(
 
     Args:
         model: the model to train.
-        dataset: rows as the collator, or sentence-transformers' own, takes them.
-        loss: called with the columns' features and the labels; its parameters are trained too.
+        dataset: rows as the collator, or sentence-transformers' own, takes them; of several tasks, by their names.
+        loss: called with the columns' features and the labels; its parameters are trained too. One for each task.
         settings: how to train.
         collator: rows to a batch.
+        batch_sampler: which rows make a batch, in place of what the settings say; called as
+            `sentence_transformers.base.sampler.DefaultBatchSampler` is.
         evaluator: scores dev, larger is better; its `primary_metric` chooses the weights.
         output_dir: scratch folder of the Trainer.
         stage: what progress reports call this.
@@ -95,9 +107,12 @@ def fit(
 
     metric = f"eval_{evaluator.primary_metric}" if evaluator else ""
     best, log = KeepBest(metric, settings.patience), ProgressReport(stage, metric)
+    rows = [len(part) for part in dataset.values()] if isinstance(dataset, dict) else len(dataset)
+    arguments = training_arguments(settings, rows, bool(evaluator), output_dir, rates=_rates(model, settings))
+    arguments.batch_sampler = batch_sampler or arguments.batch_sampler
     trainer = SentenceTransformerTrainer(
         model=model,
-        args=training_arguments(settings, len(dataset), bool(evaluator), output_dir),
+        args=arguments,
         train_dataset=dataset,
         data_collator=collator,
         loss=loss,
@@ -112,19 +127,34 @@ def fit(
     return FitResult(log.rows, best.best_value, best.best_step, output.global_step, output.metrics["train_runtime"])
 
 
+def _rates(model: SentenceTransformer, settings: FitSettings) -> dict[str, float]:
+    return learning_rates(
+        model, settings.learning_rate, layer_decay=settings.layer_decay, embedding_rate=settings.embedding_rate
+    )
+
+
 def training_arguments(
-    settings: FitSettings, rows: int, evaluate: bool, output_dir: str
+    settings: FitSettings,
+    rows: int | Sequence[int],
+    evaluate: bool,
+    output_dir: str,
+    *,
+    rates: Mapping[str, float] | None = None,
 ) -> SentenceTransformerTrainingArguments:
-    """What the Trainer needs to know: `settings` for so many rows, with or without dev evaluations."""
+    """What the Trainer needs to know: `settings` for so many rows (of every task), with or without dev evaluations.
+
+    `rates` are other learning rates by pattern of the parameter names.
+    """
     from sentence_transformers import SentenceTransformerTrainingArguments
     from sentence_transformers.base.sampler import BatchSamplers
 
-    steps = settings.max_steps or math.ceil(settings.epochs * math.ceil(rows / settings.batch_size))
+    steps = settings.max_steps or math.ceil(settings.epochs * batches_per_epoch(settings, rows))
     return SentenceTransformerTrainingArguments(
         output_dir=output_dir,
         max_steps=steps,
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
+        learning_rate_mapping=dict(rates or {}),
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         eval_strategy="steps" if evaluate else "no",
@@ -132,8 +162,15 @@ def training_arguments(
         logging_steps=max(1, steps // 50),
         save_strategy="no",
         batch_sampler=NoDuplicates if settings.no_duplicates else BatchSamplers.BATCH_SAMPLER,
+        multi_dataset_batch_sampler=settings.sampling,
         seed=settings.seed,
         disable_tqdm=progress.ENVIRONMENT_NAME in os.environ,
         report_to="none",
         dataloader_pin_memory=False,
     )
+
+
+def batches_per_epoch(settings: FitSettings, rows: int | Sequence[int]) -> int:
+    """Steps that see every row once; of several tasks taken in turns, those until the smallest is used up."""
+    batches = [math.ceil(count / settings.batch_size) for count in ([rows] if isinstance(rows, int) else rows)]
+    return len(batches) * min(batches) if settings.sampling == "round_robin" else sum(batches)
