@@ -46,8 +46,9 @@ def runs_dir(output_dir: str = "") -> Path:
     return Path(output_dir).resolve() if output_dir else results_dir() / "runs"
 
 
-def tables_dir() -> Path:
-    return results_dir() / "tables"
+def tables_dir(runs: Path | None = None) -> Path:
+    """Where tables lie: beside results/runs, or with the `runs` that are kept elsewhere."""
+    return results_dir() / "tables" if runs in (None, runs_dir()) else runs / "tables"
 
 
 def figures_dir() -> Path:

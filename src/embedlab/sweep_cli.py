@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from embedlab import paths
 from embedlab.errors import ParameterError
@@ -23,7 +23,7 @@ OutputDir = Annotated[str, typer.Option(help="where runs are kept; results/runs 
 def sweep(
     name: Annotated[str, typer.Argument(help="a stem in experiments/sweeps, or a YAML file")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the runs and stop")] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="runs side by side")] = 1,
+    jobs: Annotated[int, typer.Option(min=0, help="runs side by side; 0: one here, 64 in Slurm's queue")] = 0,
     engine: Annotated[str, typer.Option(help="local, dask or slurm")] = "local",
     scheduler: Annotated[str | None, typer.Option(help="address of a Dask scheduler, tcp://HOST:8786")] = None,
     shared_disk: Annotated[bool, typer.Option("--shared-disk", help="Dask workers see this project's folder")] = False,
@@ -64,24 +64,28 @@ def _show_plan(spec: Any, path: Any, options: Any, jobs: int, *, listed: bool) -
     """Check all stages; list the runs that can be named now, with an estimate."""
     from embedlab.experiments import planning, sweeps
 
-    known: dict[str, Any] = {}
-    for stage in spec.stages:
-        runs = sweeps.expand(stage, path)
-        if not planning.can_plan_ahead(stage, known):
+    expanded = [(stage, sweeps.expand(stage, path)) for stage in spec.stages]
+    sweeps.check_references(spec, path)
+    earlier: dict[str, Any] = {}
+    for stage, runs in expanded:
+        if not planning.can_plan_ahead(stage, earlier):
             out.print(f"{stage.name or path.stem}: {stage.size()} runs, named when what they build on is known")
             continue
-        planned = planning.only(planning.plan_values(stage, runs, options.output_dir), options.only)
+        values = planning.follow(runs, earlier)
+        planned = planning.only(planning.plan_values(stage, values, options.output_dir), options.only)
+        if all(item.record for item in planned) and planning.is_built_on(stage, spec.stages):
+            earlier[stage.name] = planning.best(stage, planned)
         if listed:
-            out.print(_plan_table(stage.name or path.stem, planned, sweeps.varying(runs)))
-        out.print(_summary(planned, jobs), highlight=False)
+            out.print(_plan_table(stage.name or path.stem, planned, sweeps.varying(values)))
+        out.print(_summary(planned, max(jobs, 1)), highlight=False)
 
 
 def _plan_table(title: str, planned: list[Any], varying: list[str]) -> Table:
-    table = Table("run", *varying, "seed", "state", title=title, title_justify="left")
+    names = Column("run", no_wrap=True)  # an id that is cut short cannot be asked for
+    table = Table(names, "values", Column("state", no_wrap=True), title=title, title_justify="left")
     for item in planned:
-        cells = [item.plan.values.get(name, "") for name in varying]
-        row = (item.plan.run_id, *cells, item.values["seed"], item.state())
-        table.add_row(*(escape(str(cell)) for cell in row))
+        values = ", ".join(f"{name} {item.plan.values[name]}" for name in (*varying, "seed"))
+        table.add_row(item.plan.run_id, escape(values), escape(item.state()))
     return table
 
 
@@ -115,16 +119,8 @@ def _drive(spec: Any, path: Any, engine: Any, options: Any) -> Any:
 
 
 def _finish(name: str, result: Any, output_dir: str) -> None:
-    from embedlab.experiments import collected, record_index, sweep_table, tables
-
     finished = [outcome.run_id for outcome in result.outcomes.values() if outcome.record]
-    if finished:
-        kept, wanted = paths.runs_dir(output_dir), (*collected.View().metrics, *collected.COSTS)
-        records = record_index.indexed_records(wanted, finished, kept)
-        for path in sweep_table.write_sweep_table(name, records, run_ids=result.outcomes, folder=kept):
-            out.print(f"  {paths.shown(path)}", highlight=False)
-    if not output_dir:
-        tables.rebuild_runs_csv()
+    tabled = _write_tables(name, result, finished, output_dir)
     for outcome in result.failed:
         err.print(f"[red]{outcome.run_id} failed: {outcome.cause}[/red]", highlight=False)
         err.print(escape(outcome.detail), highlight=False)
@@ -132,8 +128,29 @@ def _finish(name: str, result: Any, output_dir: str) -> None:
     out.print(f"{len(finished)} runs finished ({skipped} of them before), {len(result.failed)} failed", highlight=False)
     if result.cancelled:
         raise typer.Exit(CANCELLED)
-    if result.failed:
+    if result.failed or not tabled:
         raise typer.Exit(FAILED)
+
+
+def _write_tables(name: str, result: Any, finished: list[str], output_dir: str) -> bool:
+    """Whether the sweep's table, and that of all runs, could be written; if not, the old ones stand."""
+    from embedlab.experiments import collected, record_index, sweep_table, tables
+
+    try:
+        if finished:
+            kept, wanted = paths.runs_dir(output_dir), (*collected.View().metrics, *collected.COSTS)
+            records = record_index.indexed_records(wanted, finished, kept)
+            for path in sweep_table.write_sweep_table(name, records, run_ids=result.outcomes, folder=kept):
+                out.print(f"  {paths.shown(path)}", highlight=False)
+        if not output_dir:
+            tables.rebuild_runs_csv()
+    except OSError as error:
+        problem = (
+            f"the tables cannot be written ({error.strerror or error}); make room, then run the same command again"
+        )
+        err.print(f"[red]{problem}[/red]", highlight=False)
+        return False
+    return True
 
 
 def watch(

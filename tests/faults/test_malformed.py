@@ -7,10 +7,8 @@ import json
 import nbformat
 import pytest
 
-from embedlab import cli
 from embedlab.data.load import load_dataset
 from embedlab.errors import EmbedlabError
-from tests.faults import tiny
 
 BOMB = "a: &a [x,x,x,x]\nb: &b [*a,*a,*a,*a]\nnotebook: *b\n"
 SWEEPS = {
@@ -67,6 +65,14 @@ SWEEPS = {
         "stages: [{name: a, notebook: 02_later, fixed: {source: '{b.model}'}}]\n",
         "are no earlier stages",
     ),
+    "parameter of a stage that has no such": (
+        "stages: [{name: a, notebook: 01_tiny}, {name: b, notebook: 02_later, fixed: {factor: '{a.p.y}'}}]\n",
+        "[factor]: there is no {a.p.y}. Name one of x, what",
+    ),
+    "parameter of a stage of another type": (
+        "stages: [{name: a, notebook: 01_tiny}, {name: b, notebook: 02_later, fixed: {factor: '{a.p.what}'}}]\n",
+        "[factor]: 'ok' is no float",
+    ),
     "no stages": ("stages: []\n", "[stages]"),
 }
 RAW_SWEEPS = {
@@ -77,24 +83,15 @@ RAW_SWEEPS = {
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("EMBEDLAB_HOME", str(tmp_path))
-    return tiny.make_project(tmp_path)
-
-
-@pytest.fixture
-def refused(monkeypatch, capsys, home):
+def refused(command, home):
     """Calls a command that must end with exit code 2 and one line; returns that line."""
 
     def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["embedlab", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        written = capsys.readouterr()
-        assert stop.value.code == 2 and "Traceback" not in written.err
-        assert len(written.err.strip().splitlines()) == 1
+        code, _, error = command(*arguments)
+        assert code == 2 and "Traceback" not in error
+        assert len(error.strip().splitlines()) == 1
         assert not (home / "results").exists()
-        return written.err
+        return error
 
     return call
 
@@ -112,13 +109,11 @@ def test_sweep_that_is_no_text(home, refused, name):
     assert "s.yaml" in refused("sweep", "s")
 
 
-def test_bom_and_windows_line_ends_are_read(home, monkeypatch, capsys):
+def test_bom_and_windows_line_ends_are_read(home, command):
     text = "\ufeffnotebook: 01_tiny\r\nseeds: [1]\r\n"
     (home / "experiments" / "sweeps" / "s.yaml").write_text(text, newline="")
-    monkeypatch.setattr("sys.argv", ["embedlab", "sweep", "s", "--dry-run"])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert stop.value.code in (0, None) and "1 runs" in capsys.readouterr().out
+    code, out, _ = command("sweep", "s", "--dry-run")
+    assert code == 0 and "1 runs" in out
 
 
 def notebook_json(**changes):

@@ -9,13 +9,14 @@ import os
 import random
 import signal
 import time
+import weakref
 from pathlib import Path
 
 import pytest
 
 from embedlab.errors import RecordError
-from embedlab.experiments import records
-from embedlab.experiments.records import MetricRow, Record
+from embedlab.experiments import record_index, records, sweep_table
+from embedlab.experiments.records import DamagedRecord, MetricRow, Record
 
 FORK = multiprocessing.get_context("fork")
 
@@ -59,7 +60,7 @@ def test_truncation_at_every_byte_is_noticed(tmp_path):
     whole = path.read_bytes()
     for length in range(len(whole.rstrip())):
         path.write_bytes(whole[:length])
-        with pytest.raises(RecordError):
+        with pytest.raises(DamagedRecord):
             records.read(folder(tmp_path, record))
 
 
@@ -74,7 +75,7 @@ def test_flipped_bits_are_noticed(tmp_path):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << bit)]) + whole[place + 1 :])
         try:
             assert records.read(folder(tmp_path, record)) == record
-        except RecordError:
+        except DamagedRecord:
             continue
 
 
@@ -176,3 +177,47 @@ def test_full_disk_and_missing_permission(tmp_path, monkeypatch, error, call):
             records.commit(record, folder(tmp_path, record))
     assert list(folder(tmp_path, record).iterdir()) == []
     assert records.commit(record, folder(tmp_path, record))
+
+
+def leave_records(runs: Path, count: int) -> None:
+    """Records of combinations with five seeds each, seven rows in each; not flushed to disk, for that lasts."""
+    metrics = ("ndcg@10", "recall@10", "mrr@10", "map@10", "ndcg@100", "recall@100", "precision@1")
+    for number in range(count):
+        rows = [row.model_copy(update={"metric": metric}) for metric in metrics for row in make().metrics]
+        parameters = {"seed": number % 5, "lr": number // 5 * 1e-5}
+        record = make(f"nb-{number // 5:08x}-s{number % 5}").model_copy(
+            update={"metrics": rows, "parameters": parameters}
+        )
+        (runs / record.run_id).mkdir(parents=True)
+        (runs / record.run_id / records.FILE).write_text(records._file_text(record.model_dump(mode="json")))
+
+
+def table_of(runs: Path, count: int) -> None:
+    """The table of so many records never holds more than a few of them at once; prints its seconds."""
+    references, most = [], 0
+
+    def watched():
+        nonlocal most
+        for record in record_index.indexed_records(("ndcg@10", "recall@10"), folder=runs):
+            references.append(weakref.ref(record))
+            most = max(most, sum(reference() is not None for reference in references[-100:]))
+            yield record
+
+    began = time.perf_counter()
+    table = sweep_table.sweep_table(watched(), paired=False, folder=runs)
+    print(f"{count} records tabled in {time.perf_counter() - began:.1f} s, {most} in memory at once")
+    assert len(references) == count and len(table.frame) == count // 5 and most <= 3
+
+
+def test_a_table_holds_a_few_records_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMBEDLAB_HOME", str(tmp_path))
+    leave_records(tmp_path / "runs", 300)
+    table_of(tmp_path / "runs", 300)
+
+
+@pytest.mark.long
+def test_a_table_of_ten_thousand_records(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMBEDLAB_HOME", str(tmp_path))
+    leave_records(tmp_path / "runs", 10_000)
+    for _ in ("every record is read", "from the index"):
+        table_of(tmp_path / "runs", 10_000)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from contextlib import suppress
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import psutil
 
-from embedlab.experiments import records
+from embedlab import cli
+from embedlab.experiments import child, records, sweeps
+from embedlab.experiments.driver import Driver, Options, Result
+from embedlab.experiments.engines import Engine
 
 SETUP = "from embedlab.experiments.runs import start_run\nfrom embedlab.params import Params"
 START = """class Tiny(Params):
@@ -32,6 +37,7 @@ here = pathlib.Path(os.environ["EMBEDLAB_HOME"])
 run.note(before=getattr(builtins, "left_by_a_run", None), name=__name__, argv=sys.argv[0], cwd=os.getcwd())
 builtins.left_by_a_run = params.seed
 run.note(python=random.random(), numpy=numpy.random.rand(), cpus=os.environ.get("EMBEDLAB_CPUS"))
+run.note(gpus=os.environ.get("CUDA_VISIBLE_DEVICES"))
 time.sleep(params.seconds)
 first = not (here / f"tried-{params.what}-{params.seed}").exists()
 (here / f"tried-{params.what}-{params.seed}").touch()
@@ -93,21 +99,62 @@ def write_sweep(home: Path, name: str = "s", **spec: Any) -> Path:
     return path
 
 
-def driver_command(home: Path, *arguments: str, warm: bool = False) -> tuple[list[str], Mapping[str, str]]:
-    environment = {**os.environ, "EMBEDLAB_HOME": str(home), "EMBEDLAB_WARM": "1" if warm else "0"}
-    return [sys.executable, "-m", "embedlab.cli", "sweep", *arguments], environment
-
-
 def start_driver(home: Path, *arguments: str, warm: bool = False) -> subprocess.Popen:
-    command, environment = driver_command(home, *arguments, warm=warm)
+    """A driver as a shell starts it."""
+    environment = {**os.environ, "EMBEDLAB_HOME": str(home), "EMBEDLAB_WARM": "1" if warm else "0"}
+    command = [sys.executable, "-m", "embedlab.cli", "sweep", *arguments]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+class Silent:
+    """A view that remembers."""
+
+    def __init__(self):
+        self.said, self.reports = [], []
+
+    def begin(self, total, done):
+        self.said.append((total, done))
+
+    def show(self, run_id, report):
+        self.reports.append((run_id, report["stage"]))
+
+    def ended(self, outcome, note=""):
+        self.said.append((outcome.run_id, outcome.cause, note))
+
+
+def run_sweep(path: Path, engine: Engine, view: Any = None, **options: Any) -> tuple[Result, Any]:
+    """Drive a sweep here; what came of it, and the view that saw it."""
+    view = view or Silent()
+    return Driver(sweeps.read_sweep(path), engine, view, Options(**options), path).run(), view
+
+
+def warm_up() -> None:
+    """Start the nursery before any project is set, so that it counts as nobody's process."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["embedlab.experiments.nursery"])
+    forkserver.ensure_running()
+
+
+def start_warm_driver(home: Path, *arguments: str) -> multiprocessing.Process:
+    """A driver that is a fork of the nursery: a process like any other, without the seconds that its imports take."""
+    process = multiprocessing.get_context("forkserver").Process(target=_drive, args=(home, arguments))
+    process.start()
+    return process
+
+
+def _drive(home: Path, arguments: tuple[str, ...]) -> None:
+    # Its runs shall come from the nursery that it came from; Python would start another one.
+    forkserver._forkserver.ensure_running = lambda: None
+    os.environ["EMBEDLAB_HOME"] = str(home)
+    sys.argv = ["embedlab", "sweep", *arguments]
+    child._write_to(home / f"driver-{os.getpid()}.log")
+    cli.main()
 
 
 def committed(home: Path) -> dict[str, float]:
     """Run id -> score of every record of the project."""
     found = {}
     for folder in sorted((home / "results" / "runs").glob("*-s*")):
-        if (folder / records.FILE).exists():
+        if (folder / records.FILE).exists() and records.OLD not in folder.name:
             record = records.read(folder)
             found[record.run_id] = next(row.value for row in record.metrics if row.metric == "ndcg@10")
     return found
@@ -125,6 +172,26 @@ def family(home: Path) -> list[psutil.Process]:
         except (psutil.Error, OSError):
             continue
     return found
+
+
+def runs_and_kernels(home: Path) -> tuple[list[psutil.Process], list[psutil.Process]]:
+    """Processes that execute runs, which lead a session, and kernels, which are their children."""
+    found = family(home)
+    leaders = [process for process in found if _leads_session(process)]
+    kernels = [process for process in found if _parent(process) in {leader.pid for leader in leaders}]
+    return [process for process in leaders if process not in kernels], kernels
+
+
+def _leads_session(process: psutil.Process) -> bool:
+    with suppress(OSError):
+        return os.getsid(process.pid) == process.pid
+    return False
+
+
+def _parent(process: psutil.Process) -> int | None:
+    with suppress(psutil.Error):
+        return process.ppid()
+    return None
 
 
 def all_gone(home: Path, within_s: float = 5) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from embedlab.experiments.guard import CANCEL
 from embedlab.experiments.live import ProgressFile
 
 POLL_S = 0.5
+LEASE_S = 60.0  # what its driver has not touched for so long is at work no more: the driver was killed
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,10 @@ class Attempt:
 
     @property
     def runs(self) -> bool:
-        """Whether it has not ended."""
-        return (self.folder / "scratch" / REPORTS).exists()
+        """Whether it has not ended: its driver touches the reports as long as it is there, on whatever machine."""
+        with suppress(OSError):
+            return time.time() - (self.folder / "scratch" / REPORTS).stat().st_mtime < LEASE_S
+        return False
 
     def cancel(self) -> None:
         """Ask its driver to end it."""
@@ -41,10 +45,14 @@ class Attempt:
 
 def running(output_dir: str = "") -> list[Attempt]:
     """Attempts that run now, the oldest first."""
-    found = paths.runs_dir(output_dir).glob(f"*/attempts/*/scratch/{REPORTS}")
-    return [
-        Attempt(path.parents[3].name, path.parents[1]) for path in sorted(found, key=lambda path: path.parents[1].name)
-    ]
+    found = [attempt for folder in paths.runs_dir(output_dir).glob("*/") for attempt in at_work(folder)]
+    return sorted(found, key=lambda attempt: attempt.folder.name)
+
+
+def at_work(run_folder: Path) -> list[Attempt]:
+    """Attempts at one run that run now."""
+    found = [Attempt(run_folder.name, path.parents[1]) for path in run_folder.glob(f"attempts/*/scratch/{REPORTS}")]
+    return [attempt for attempt in found if attempt.runs]
 
 
 def latest(run_id: str, output_dir: str = "") -> Attempt:

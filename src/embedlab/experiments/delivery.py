@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass, replace
+import uuid
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedlab import paths
+from embedlab.errors import ParameterError
 from embedlab.experiments import execute, records, runs
 from embedlab.experiments.execute import Outcome, Plan
 from embedlab.experiments.records import Record
@@ -16,8 +19,8 @@ from embedlab.experiments.records import Record
 if TYPE_CHECKING:
     from embedlab.experiments.engines import Job
 
-MOST_BYTES = 256 * 2**20  # of one run's files; what is more has to go through ARTEFACTS
-ARTEFACTS = "EMBEDLAB_ARTEFACTS"  # on a worker: an fsspec URL where whole run folders go, e.g. s3://bucket/runs
+MOST_BYTES = 256 * 2**20  # of one run's files, either way; more has to go through ARTEFACTS or a shared disk
+ARTEFACTS = "EMBEDLAB_ARTEFACTS"  # on a worker: an fsspec URL; URL/RUN/ATTEMPT gets all files, e.g. s3://bucket/runs
 
 
 @dataclass(frozen=True)
@@ -42,20 +45,42 @@ class Delivery:
 
 @dataclass(frozen=True)
 class TextPlan(Plan):
-    """A plan that carries its notebook with it."""
+    """A plan that carries its notebook with it, and what earlier runs left for it: path from the project -> content."""
 
     text: str = ""
+    inputs: dict[str, bytes] = field(default_factory=dict)
 
 
 def portable(job: Job) -> Job:
-    """A job that another machine can perform: the notebook's text travels, folders do not."""
+    """A job that another machine can perform: the notebook's text and files of earlier runs travel, folders do not.
+
+    Raises:
+        ParameterError: files of earlier runs cannot travel.
+    """
     plan = job.plan
-    text = plan.notebook.read_text(encoding="utf-8-sig")
-    return replace(job, plan=TextPlan(Path(plan.notebook.name), plan.values, plan.run_id, plan.folder, text))
+    text, inputs = plan.notebook.read_text(encoding="utf-8-sig"), _inputs(plan)
+    return replace(job, plan=TextPlan(Path(plan.notebook.name), plan.values, plan.run_id, plan.folder, text, inputs))
+
+
+def _inputs(plan: Plan) -> dict[str, bytes]:
+    """Files of earlier runs that a value names."""
+    root, found = paths.project_root(), {}
+    for name, value in plan.values.items():
+        source = root / value if isinstance(value, str) and value else root
+        if name == "output_dir" or plan.folder.parent not in source.parents:
+            continue
+        files = [path for path in (source, *source.rglob("*")) if path.is_file()]
+        if not source.is_relative_to(root) or sum(path.stat().st_size for path in files) > MOST_BYTES:
+            problem = f"lies outside of the project, or is more than {MOST_BYTES / 2**20:.0f} MiB, and cannot travel"
+            raise ParameterError(problem, remedy="Use --shared-disk", file=source, field=name)
+        found |= {str(path.relative_to(root)): path.read_bytes() for path in files}
+    return found
 
 
 def perform_away(plan: TextPlan, **options: Any) -> Delivery:
     """On a worker: perform the run in a folder of its own and pack what it left; `options` are `execute.perform`'s."""
+    for name, content in plan.inputs.items():
+        _put(paths.project_root() / name, content)
     place = Path(tempfile.mkdtemp(prefix="embedlab-away-"))
     try:
         notebook = place / plan.notebook.name
@@ -63,18 +88,26 @@ def perform_away(plan: TextPlan, **options: Any) -> Delivery:
         values = {**plan.values, **({"output_dir": str(place)} if "output_dir" in plan.values else {})}
         outcome = execute.perform(Plan(notebook, values, plan.run_id, place / plan.run_id), **options)
         if outcome.record:
-            _upload(outcome.folder)
+            _upload(outcome.folder, outcome.record.attempt)
         return _pack(outcome)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _upload(folder: Path) -> None:
+def _put(path: Path, content: bytes) -> None:
+    """Write in one step: another run on this worker may be reading the same model."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    scratch.write_bytes(content)
+    scratch.replace(path)
+
+
+def _upload(folder: Path, attempt: str) -> None:
     if url := os.environ.get(ARTEFACTS):
         import fsspec
 
-        system, target = fsspec.core.url_to_fs(f"{url.rstrip('/')}/{folder.name}")
-        system.put(str(folder), target, recursive=True)
+        system, target = fsspec.core.url_to_fs(f"{url.rstrip('/')}/{folder.name}/{attempt}/")
+        system.put(f"{folder}/", target, recursive=True)
 
 
 def _pack(outcome: Outcome) -> Delivery:
@@ -116,4 +149,5 @@ def receive(delivery: Delivery, plan: Plan) -> Outcome:
     won = records.commit(delivery.record, plan.folder)
     record = records.read(plan.folder)
     runs.publish(plan.folder, record)
-    return Outcome(plan.run_id, plan.folder, record, skipped=not won)
+    missing = f"too big to send: {', '.join(delivery.left_out)}" if delivery.left_out else ""
+    return Outcome(plan.run_id, plan.folder, record, skipped=not won, detail=missing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
-from embedlab.experiments import engines, planning, records
+from embedlab.errors import ParameterError
+from embedlab.experiments import attempts, planning, records
 from embedlab.experiments.engines import Engine, Job
 from embedlab.experiments.execute import Outcome
 from embedlab.experiments.guard import CANCELLED, Limits
@@ -18,6 +20,7 @@ from embedlab.experiments.planning import Planned
 from embedlab.experiments.search import Study
 from embedlab.experiments.sweeps import Stage, StagedSweep, SweepSpec
 
+POLL_S = 0.2
 RECORD_LOOK_EVERY = 10  # polls between two looks for records that others committed
 
 
@@ -90,20 +93,32 @@ class Driver:
         self._order: dict[str, None] = {}  # run ids as the sweep lists them
 
     def run(self) -> Result:
-        """Execute all stages; a Ctrl-C ends the runs and keeps what they finished."""
+        """Execute all stages; a Ctrl-C ends the runs and keeps what they finished.
+
+        Raises:
+            ParameterError: a run needs more than the engine has, or what no earlier run left.
+        """
+        self._check_gpus()
         try:
             earlier: dict[str, dict[int, Planned]] = {}
             for stage in self.spec.stages:
                 finished = self._stage(stage, earlier)
                 if not finished:
                     break  # a later stage has nothing to build on
-                if any(stage.name in later.references() for later in self.spec.stages):
+                if planning.is_built_on(stage, self.spec.stages):
                     earlier[stage.name] = planning.best(stage, finished)
         except KeyboardInterrupt:
             self._cancel_all()
         ended = self.result.outcomes  # as they ended; runs side by side do so in any order
         self.result.outcomes = {run_id: ended[run_id] for run_id in self._order if run_id in ended}
         return self.result
+
+    def _check_gpus(self) -> None:
+        """Refuse what nobody could take: Dask would wait for ever."""
+        wanted, there = max(stage.resources.gpus for stage in self.spec.stages), self.engine.gpus
+        if there is not None and wanted > there:
+            problem, remedy = f"a run needs {wanted} graphics processors, there are {there}", "Ask for less"
+            raise ParameterError(problem, remedy=remedy, file=self.path, field="resources.gpus")
 
     def _stage(self, stage: Stage, earlier: Mapping[str, Mapping[int, Planned]]) -> list[Planned]:
         """Execute a stage; returns its finished runs."""
@@ -186,13 +201,13 @@ class Driver:
                 for outcome in self._committed_by_others():
                     self.engine.cancel(outcome.run_id)
                     self._take(outcome)
-            engines.wait(self.engine)
+            time.sleep(POLL_S)
 
     def _committed_by_others(self) -> Iterator[Outcome]:
         """Runs that wait or run here although another driver, or a task believed lost, has committed them."""
         for run_id, job in list(self._running.items()):
             folder = job.plan.folder
-            ours = any(folder.glob("attempts/*/scratch"))  # at work here: it will see for itself
+            ours = attempts.at_work(folder)  # on this disk: it will see for itself
             if not ours and (record := records.read_or_quarantine(folder)):
                 yield Outcome(run_id, folder, record, skipped=True)
 
@@ -220,6 +235,8 @@ class Driver:
                     self.result.outcomes[outcome.run_id] = outcome
             if not self._running:
                 return
-            engines.wait(self.engine)
-        for run_id, job in self._running.items():
-            self.result.outcomes[run_id] = Outcome(run_id, job.plan.folder, cause=CANCELLED)
+            time.sleep(POLL_S)
+        for run_id, job in self._running.items():  # among them one that ended just as the order came
+            record = records.read_or_quarantine(job.plan.folder)
+            cause = "" if record else CANCELLED
+            self.result.outcomes[run_id] = Outcome(run_id, job.plan.folder, record, cause=cause)

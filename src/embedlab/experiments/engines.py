@@ -6,26 +6,28 @@ first committer can create (see `records.commit`).
 
 from __future__ import annotations
 
+import os
 import queue
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from embedlab import paths
 from embedlab.errors import EmbedlabError, ParameterError
 from embedlab.experiments import delivery, execute
 from embedlab.experiments.execute import Outcome, Plan
 from embedlab.experiments.guard import Limits
-from embedlab.experiments.live import ProgressFile
 
 TOPIC = "embedlab-progress"
-CANCEL_LOOK_S = 0.5
+CONNECT_S = 10.0  # to a scheduler; as long again before one that was lost is given up
 
 # Tokens of submissions that were cancelled; a worker's own copy, filled by the driver through the scheduler.
 _CANCELLED: set[str] = set()
+
+# This machine's graphics processors that no run holds; Dask counts them too, so that no run waits here for one.
+_FREE_GPUS: queue.SimpleQueue[str] = queue.SimpleQueue()
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,15 @@ class Job:
 
 
 class Engine(Protocol):
-    """What a sweep needs of the place where its runs are executed."""
+    """What a sweep needs of the place where its runs are executed.
+
+    Attributes:
+        jobs: how many runs share this machine; 0 when they run elsewhere.
+        gpus: graphics processors that its runs share; None where that is not known.
+    """
 
     jobs: int
+    gpus: int | None
 
     def submit(self, job: Job) -> None: ...
     def poll(self) -> Iterator[Outcome]:
@@ -70,7 +78,7 @@ async def _mark_cancelled(token: str) -> None:
     _CANCELLED.add(token)
 
 
-def _dask_task(job: Job, shared: bool) -> Outcome | delivery.Delivery:
+def _dask_task(job: Job, shared: bool, here: bool) -> Outcome | delivery.Delivery:
     """On a worker: perform the run; where no disk is shared, hand back what it left."""
     from distributed import get_worker
 
@@ -79,10 +87,21 @@ def _dask_task(job: Job, shared: bool) -> Outcome | delivery.Delivery:
     def tell(report: Mapping[str, Any]) -> None:
         worker.log_event(TOPIC, {**report, "run": run_id})
 
-    options = {"on_report": tell, "cancelled": lambda: job.token in _CANCELLED}
-    if shared:
-        return execute.perform(job.plan, limits=job.limits, warm=True, **options)
-    return delivery.perform_away(job.plan, limits=job.limits, warm=True, **options)
+    perform = execute.perform if shared else delivery.perform_away
+    with _lent(job.gpus if here else 0) as names:
+        limits = replace(job.limits, gpus=names)
+        return perform(job.plan, limits=limits, warm=True, on_report=tell, cancelled=lambda: job.token in _CANCELLED)
+
+
+@contextmanager
+def _lent(count: int) -> Iterator[str | None]:
+    """Names of so many free graphics processors; None for none, so that what the environment says stands."""
+    held = [_FREE_GPUS.get_nowait() for _ in range(count)]
+    try:
+        yield ",".join(held) or None
+    finally:
+        for name in held:
+            _FREE_GPUS.put(name)
 
 
 class DaskEngine:
@@ -92,24 +111,39 @@ class DaskEngine:
         scheduler: e.g. "tcp://host:8786"; None makes a cluster of `jobs` threads in this process, each of which
             watches over one run (a run is always a process of its own).
         jobs: runs side by side on this machine.
-        gpus: this machine's graphics processors, which its runs share out; a real cluster has a worker for each.
+        gpus: names of this machine's graphics processors, which its runs share out; a real cluster has a worker for
+            each.
         shared: whether workers write to the same disk as this driver; otherwise records and small files come back.
     """
 
-    def __init__(self, scheduler: str | None = None, *, jobs: int = 1, gpus: int = 0, shared: bool = False) -> None:
-        self.jobs, self.shared = jobs, shared or scheduler is None
-        self._client = _client(scheduler, jobs, gpus)
-        self._local = scheduler is None
+    def __init__(
+        self, scheduler: str | None = None, *, jobs: int = 1, gpus: Sequence[str] = (), shared: bool = False
+    ) -> None:
+        self._local, self._shared = scheduler is None, shared or scheduler is None
+        self.jobs, self.gpus = (jobs, len(gpus)) if self._local else (0, None)
+        self._client = _client(scheduler, jobs, len(gpus))
         self._running: dict[str, tuple[Any, Job]] = {}
         self._reports: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
         self._client.subscribe_topic(TOPIC, lambda event: self._reports.put(event[1]))
+        for name in gpus:
+            _FREE_GPUS.put(name)
 
     def submit(self, job: Job) -> None:
-        job = job if self.shared else delivery.portable(job)
+        """Hand a run over.
+
+        Raises:
+            EmbedlabError: the scheduler is gone.
+        """
+        from distributed.client import ClosedClientError
+
+        sent = job if self._shared else delivery.portable(job)
         resources = {"gpu": job.gpus} if job.gpus and self._local else None
-        future = self._client.submit(
-            _dask_task, job, self.shared, pure=False, priority=-job.order, resources=resources, retries=0
-        )
+        options = {"pure": False, "priority": -job.order, "resources": resources, "retries": 0}
+        try:
+            future = self._client.submit(_dask_task, sent, self._shared, self._local, **options)
+        except ClosedClientError:
+            remedy = "Start it again, then run the same command: what is finished stays"
+            raise EmbedlabError("the Dask scheduler does not answer any more", remedy=remedy) from None
         self._running[job.plan.run_id] = (future, job)
 
     def poll(self) -> Iterator[Outcome]:
@@ -135,14 +169,18 @@ class DaskEngine:
         self._client.close()
         if cluster := self._client.cluster:
             cluster.close()
+        while self._local and not _FREE_GPUS.empty():
+            _FREE_GPUS.get()
 
 
 def _client(scheduler: str | None, jobs: int, gpus: int) -> Any:
     import logging
+    import warnings
 
     from distributed import Client, LocalCluster
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters comes back as an outcome
+    warnings.filterwarnings("ignore", "Sending large graph")  # a model that an earlier stage left, on purpose
     if scheduler is None:
         cluster = LocalCluster(
             n_workers=1,
@@ -154,120 +192,54 @@ def _client(scheduler: str | None, jobs: int, gpus: int) -> Any:
         )
         return Client(cluster)
     try:
-        return Client(scheduler, timeout=10)
+        return Client(scheduler, timeout=CONNECT_S)
     except (OSError, TimeoutError, ValueError) as error:
         remedy = "Start one with `dask scheduler`, and workers with `dask worker ADDRESS`"
         raise ParameterError(f"no Dask scheduler answers at {scheduler} ({error})", remedy=remedy) from None
 
 
 def _outcome_of(future: Any, plan: Plan) -> Outcome:
-    """What came of a task; a worker that was lost is nobody's mistake."""
+    """What came of a task; a worker or a scheduler that was lost is nobody's mistake."""
     if future.status == "finished":
         result = future.result()
         return delivery.receive(result, plan) if isinstance(result, delivery.Delivery) else result
-    if future.status == "cancelled":
-        return Outcome(plan.run_id, plan.folder, cause="cancelled")
-    error = future.exception()
-    return Outcome(plan.run_id, plan.folder, cause="infrastructure", detail=f"{type(error).__name__}: {error}")
-
-
-def _slurm_task(job: Job) -> Outcome:
-    return execute.perform(job.plan, limits=job.limits, on_report=lambda report: None)
-
-
-class SlurmEngine:
-    """A Slurm cluster, through submitit; the project's folder has to be on the shared disk.
-
-    Args:
-        jobs: how many runs may be in Slurm's queue at once.
-        options: more of submitit's parameters, e.g. {"slurm_partition": "gpu"}.
-        cluster: "slurm"; "local" runs the same jobs as processes here, which is good for a try.
-    """
-
-    def __init__(self, *, jobs: int = 64, options: Mapping[str, Any] | None = None, cluster: str = "slurm") -> None:
-        try:
-            import submitit
-        except ImportError:
-            raise EmbedlabError("submitit is not installed", remedy="pip install 'embedlab[cluster]'") from None
-        self.jobs, self.shared, self._options = jobs, True, dict(options or {})
-        try:
-            self._executor = submitit.AutoExecutor(folder=paths.cache_dir() / "slurm", cluster=cluster)
-        except RuntimeError as error:
-            raise ParameterError(str(error), remedy="Run this where sbatch is, or take --engine local") from None
-        self._running: dict[str, tuple[Any, Plan]] = {}
-        self._files: dict[Path, tuple[str, ProgressFile]] = {}
-
-    def submit(self, job: Job) -> None:
-        limits = job.limits
-        wanted = {
-            "timeout_min": round(limits.wall_min) + 5 if limits.wall_min else None,  # we end it first, and say so
-            "cpus_per_task": limits.cpus or None,
-            "gpus_per_node": job.gpus or None,
-            "mem_gb": round(limits.mem_gb) + 1 if limits.mem_gb else None,
-        }
-        self._executor.update_parameters(
-            name=job.plan.run_id, **{k: v for k, v in wanted.items() if v is not None}, **self._options
-        )
-        self._running[job.plan.run_id] = (self._executor.submit(_slurm_task, job), job.plan)
-
-    def poll(self) -> Iterator[Outcome]:
-        for run_id, (job, plan) in list(self._running.items()):
-            if job.done():
-                del self._running[run_id]
-                yield _slurm_outcome(job, plan)
-
-    def reports(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        for _, plan in self._running.values():
-            for path in plan.folder.glob(f"attempts/*/scratch/{execute.REPORTS}"):
-                _, file = self._files.setdefault(path, (plan.run_id, ProgressFile(path)))
-                yield from ((plan.run_id, report) for report in file.news())
-
-    def cancel(self, run_id: str) -> None:
-        if run_id in self._running:
-            self._running[run_id][0].cancel()
-
-    def close(self) -> None:
-        for job, _ in self._running.values():
-            job.cancel()
-
-
-def _slurm_outcome(job: Any, plan: Plan) -> Outcome:
-    if error := job.exception():
-        cause = "cancelled" if job.state.upper().startswith("CANCEL") else "infrastructure"
-        return Outcome(plan.run_id, plan.folder, cause=cause, detail=str(error).strip()[-600:])
-    return job.result()
+    if future.status == "cancelled":  # by Dask: we cancel runs, not futures
+        detail = "the connection to the Dask scheduler was lost"
+    else:
+        error = future.exception()
+        detail = f"{type(error).__name__}: {error}"
+    return Outcome(plan.run_id, plan.folder, cause="infrastructure", detail=detail)
 
 
 def make_engine(
     kind: str,
     *,
-    jobs: int,
+    jobs: int = 0,
     scheduler: str | None = None,
     shared: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> Engine:
-    """The engine that `embedlab sweep --engine KIND` asks for.
+    """The engine that `embedlab sweep --engine KIND` asks for; with `jobs` 0, as many as are usual there.
 
     Raises:
         ParameterError: an unknown kind, or options that do not go with it.
     """
     if (kind == "dask") != (scheduler is not None):
         raise ParameterError("--engine dask and --scheduler belong together", remedy="Give both or neither")
+    from embedlab.experiments import slurm
+
     makers: dict[str, Callable[[], Engine]] = {
-        "local": lambda: DaskEngine(jobs=jobs, gpus=count_gpus()),
-        "dask": lambda: DaskEngine(scheduler, jobs=jobs, shared=shared),
-        "slurm": lambda: SlurmEngine(jobs=jobs, options=options),
+        "local": lambda: DaskEngine(jobs=jobs or 1, gpus=visible_gpus()),
+        "dask": lambda: DaskEngine(scheduler, shared=shared),
+        "slurm": lambda: slurm.SlurmEngine(jobs=jobs or slurm.JOBS, options=options),
     }
     if kind not in makers:
         raise ParameterError(f"there is no engine {kind!r}", remedy=f"Engines are {', '.join(makers)}", field="engine")
     return makers[kind]()
 
 
-def count_gpus() -> int:
-    """Graphics processors of this machine, without importing torch into the driver."""
-    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-
-
-def wait(engine: Engine, seconds: float = 0.2) -> None:
-    """Pause between two polls."""
-    time.sleep(seconds)
+def visible_gpus() -> list[str]:
+    """Names of the graphics processors that runs here may use, without importing torch into the driver."""
+    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in named.split(",") if name.strip()]
+    return [str(number) for number, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]

@@ -35,6 +35,7 @@ REPORTS, LOG = "progress.jsonl", "driver.log"  # in an attempt's scratch folder
 MEMORY_ERRORS = re.compile(r"MemoryError|OutOfMemoryError|can't allocate memory|CUDA out of memory")
 INFRASTRUCTURE = re.compile(
     r"No space left on device|Disk quota exceeded|Read-only file system|Input/output error|Stale file handle"
+    r"|the record cannot be written"
 )
 
 OnReport = Callable[[Mapping[str, Any]], None]
@@ -203,6 +204,8 @@ class _Attempt:
                     return reason
                 for report in reports.news():
                     on_report(report)
+                with suppress(OSError):  # not there yet, or a full disk, which must not end the run
+                    os.utime(reports.path)  # see `attempts`
                 time.sleep(POLL_S)
         except KeyboardInterrupt:
             return CANCELLED

@@ -29,8 +29,12 @@ LONGEST_SOCKET = 90  # bytes that a Unix socket's path may have, less what the k
 
 
 def can_fork() -> bool:
-    """Whether kernels may be forked: only Linux does so safely with the libraries that are loaded here."""
-    return sys.platform == "linux" and os.environ.get(WARM_VARIABLE) != "0"
+    """Whether kernels may be forked: only Linux does so safely with the libraries that are loaded here.
+
+    A Dask worker under a nanny is a daemon by default, which Python lets start interpreters but fork nothing.
+    """
+    may = not multiprocessing.current_process().daemon
+    return may and sys.platform == "linux" and os.environ.get(WARM_VARIABLE) != "0"
 
 
 def write_kernelspec(scratch: Path) -> None:

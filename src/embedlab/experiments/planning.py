@@ -14,7 +14,8 @@ from typing import Any
 
 from embedlab import paths
 from embedlab.errors import ParameterError
-from embedlab.experiments import execute, notebooks, provenance, records, sweeps, tables
+from embedlab.experiments import execute, notebooks, provenance, record_index, records, sweeps, tables
+from embedlab.experiments.collected import RUN_OF_SEED
 from embedlab.experiments.execute import Plan
 from embedlab.experiments.records import Record
 from embedlab.experiments.runs import FAILED
@@ -102,7 +103,7 @@ def estimate_s(planned: Sequence[Planned], jobs: int) -> float | None:
     None when a notebook has no run on its data, cut to the same number of steps, on record.
     """
     past: dict[tuple[Any, ...], list[float]] = defaultdict(list)
-    for record in tables.all_records():
+    for record in record_index.indexed_records(()):
         if record.started and record.finished:
             past[_alike(record.notebook, record.parameters)].append(seconds_of(record))
     kinds = [_alike(item.plan.notebook.stem, item.plan.values) for item in planned if item.record is None]
@@ -129,21 +130,28 @@ def metric_of(record: Record, wanted: Metric) -> float | None:
 def best(stage: Stage, finished: Sequence[Planned]) -> dict[int, Planned]:
     """Seed -> the run of the stage's best combination, chosen by its mean over seeds on dev.
 
+    A combination that lost a seed does not compete with one that has more: luck would choose.
+
     Raises:
         ParameterError: no run has the metric that decides.
     """
     groups: dict[str, list[Planned]] = defaultdict(list)
-    for item in finished:
-        values = {name: value for name, value in item.values.items() if name != "seed"}
-        groups[json.dumps(values, sort_keys=True)].append(item)
-    chosen = max(groups.values(), key=lambda items: _score(items, stage.pick)) if len(groups) > 1 else finished
-    if len(groups) > 1 and _score(chosen, stage.pick) == -math.inf:
-        pick = stage.pick
+    for item in {item.plan.run_id: item for item in finished}.values():  # a search may try the same values twice
+        groups[json.dumps(_setting(item.values), sort_keys=True)].append(item)
+    pick, most = stage.decides, max(map(len, groups.values()))
+    chosen = max((items for items in groups.values() if len(items) == most), key=lambda items: _score(items, pick))
+    if len(groups) > 1 and _score(chosen, pick) == -math.inf:
         problem = (
             f"no combination of stage {stage.name!r} has {pick.metric} of {pick.model} on {pick.split} in all runs"
         )
         raise ParameterError(problem, remedy="Say in pick: what decides", field="pick")
     return {item.values["seed"]: item for item in chosen}
+
+
+def _setting(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values without the seed, their own and that of the earlier run that they name: seeds of one combination agree."""
+    own = {name: value for name, value in values.items() if name != "seed"}
+    return {name: RUN_OF_SEED.sub(r"\1", value) if isinstance(value, str) else value for name, value in own.items()}
 
 
 def _score(items: Sequence[Planned], wanted: Metric) -> float:
@@ -180,7 +188,7 @@ def _follow(value: Any, seed: int, earlier: Mapping[str, Mapping[int, Planned]])
         return run.plan.values[what[2:]]
     path = run.plan.folder / what
     if not path.exists():
-        left = ", ".join(sorted(item.name for item in run.plan.folder.iterdir()))
+        left = ", ".join(sorted(item.name for item in run.plan.folder.iterdir() if item.name != "attempts"))
         raise ParameterError(f"{run.plan.run_id} left no {what!r}", remedy=f"It left {left}", field=value)
     return paths.shown(path)
 
@@ -188,6 +196,11 @@ def _follow(value: Any, seed: int, earlier: Mapping[str, Mapping[int, Planned]])
 def can_plan_ahead(stage: Stage, known: Mapping[str, Any]) -> bool:
     """Whether the runs of a stage can be named now."""
     return stage.search is None and stage.references() <= known.keys()
+
+
+def is_built_on(stage: Stage, stages: Iterable[Stage]) -> bool:
+    """Whether another stage takes what this one leaves."""
+    return any(stage.name in later.references() for later in stages)
 
 
 def expanded(stage: Stage, path: Path | None, earlier: Mapping[str, Mapping[int, Planned]]) -> list[dict[str, Any]]:

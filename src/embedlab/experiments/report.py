@@ -63,7 +63,7 @@ def groups(names: Sequence[str] = (), folder: Path | None = None) -> list[Group]
 def _sweep_runs(name: str, folder: Path | None) -> list[str]:
     """What the sweep's file asks for, as far as its runs can be named, and what its table has."""
     spec = sweeps.read_sweep(path := sweeps.find_sweep(name))
-    output_dir, earlier, found = str(folder or ""), {}, _tabled(path.stem)
+    output_dir, earlier, found = str(folder or ""), {}, _tabled(path.stem, folder)
     for stage in spec.stages:
         if not planning.can_plan_ahead(stage, earlier):
             continue
@@ -75,9 +75,9 @@ def _sweep_runs(name: str, folder: Path | None) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _tabled(name: str) -> list[str]:
+def _tabled(name: str, folder: Path | None) -> list[str]:
     """Runs in the sweep's table: the values of a search are known only there."""
-    path = paths.tables_dir() / f"sweep-{name}.parquet"
+    path = paths.tables_dir(folder) / f"sweep-{name}.parquet"
     found = pd.read_parquet(path, columns=["runs"])["runs"] if path.is_file() else ()
     return [run_id for run_ids in found for run_id in run_ids.split()]
 

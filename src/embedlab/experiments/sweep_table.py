@@ -255,7 +255,7 @@ def write_sweep_table(
     folder: Path | None = None,
     paired: bool = True,
 ) -> list[Path]:
-    """Write results/tables/sweep-NAME.md, .csv and .parquet anew; returns the three.
+    """Write sweep-NAME.md, .csv and .parquet anew (see `paths.tables_dir`); returns the three.
 
     Args:
         name: the sweep.
@@ -268,7 +268,7 @@ def write_sweep_table(
     text = f"{tables.markdown(readable(table))}\n\n{caption(table)}\n\n{caveat_list}"
     if len(lost):
         text += f"\nRuns without a result ({len(lost)}):\n\n{tables.markdown(lost.map(_one_line))}\n"
-    base = paths.tables_dir() / f"sweep-{name}"
+    base = paths.tables_dir(folder) / f"sweep-{name}"
     return [
         _replace(Path(f"{base}.md"), lambda path: path.write_text(text, encoding="utf-8")),
         _replace(Path(f"{base}.csv"), lambda path: table.frame.to_csv(path, index=False, lineterminator="\n")),

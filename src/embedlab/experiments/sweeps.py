@@ -109,17 +109,27 @@ class Stage(_Part):
     seeds: list[int] = Field(default_factory=lambda: [0])
     resources: Resources = Resources()
     search: Search | None = None
-    pick: Metric = Metric()
+    pick: Metric | None = None
+
+    @property
+    def decides(self) -> Metric:
+        """What chooses the run that later stages build on: `pick`, else what a search is for."""
+        return self.pick or self.search or Metric()
 
     def size(self) -> int:
         """Number of runs before any is skipped."""
         searched = self.search.trials if self.search else 1
         return math.prod(map(len, self.grid.values())) * len(self.rows) * len(self.seeds) * searched
 
+    def named(self) -> list[tuple[str, re.Match[str]]]:
+        """(parameter, reference) of every value that names an earlier stage."""
+        gridded = ((name, value) for name, values in self.grid.items() for value in values)
+        listed = itertools.chain(gridded, *(row.items() for row in (*self.rows, self.fixed)))
+        return [(name, REFERENCE.match(value)) for name, value in listed if is_reference(value)]
+
     def references(self) -> set[str]:
         """Names of the earlier stages that its values name."""
-        listed = itertools.chain(*self.grid.values(), *(row.values() for row in self.rows), self.fixed.values())
-        return {REFERENCE.match(value)["stage"] for value in listed if is_reference(value)}
+        return {match["stage"] for _, match in self.named()}
 
 
 class _Retries(_Part):
@@ -245,6 +255,23 @@ def expand(spec: Stage, path: Path | None = None) -> list[dict[str, Any]]:
         notebooks.check_values(known, {name: value for name, value in values.items() if not is_reference(value)}, path)
         notebooks.check_names(values, [parameter.name for parameter in known])
     return _without_skipped(runs, spec.skip, {parameter.name: parameter.default for parameter in known}, path)
+
+
+def check_references(spec: SweepSpec | StagedSweep, path: Path | None = None) -> None:
+    """Refuse a parameter of an earlier stage that its notebook does not have, or that is of another type.
+
+    Raises:
+        ParameterError: which one, in `path`.
+    """
+    known = {stage.name: notebooks.parameters(notebooks.find_notebook(stage.notebook)) for stage in spec.stages}
+    for stage in spec.stages:
+        for name, match in stage.named():
+            if match["stage"] in known and (wanted := match["what"].removeprefix("p.")) != match["what"]:
+                defaults = {parameter.name: parameter.default for parameter in known[match["stage"]]}
+                if wanted not in defaults:
+                    remedy = f"Name one of {', '.join(defaults)}"
+                    raise ParameterError(f"there is no {match[0]}", remedy=remedy, file=path, field=name)
+                notebooks.check_values(known[stage.name], {name: defaults[wanted]}, path)
 
 
 def _corners(search: Search | None) -> Iterator[dict[str, Any]]:

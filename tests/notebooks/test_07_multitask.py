@@ -1,0 +1,93 @@
+"""The notebook on several tasks and forgetting, at smoke size: every recipe on every task, the curve, the choice."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from embedlab import paths
+from embedlab.experiments import notebooks, sweeps
+from embedlab.experiments.execute import run_notebook
+from embedlab.training.multitask import MultitaskParams
+from tests.conftest import tiny_model
+
+NOTEBOOK = paths.notebooks_dir() / "07_multitask.ipynb"
+SMOKE = {"dataset": "icd10cm:smoke", "max_steps": 2, "max_examples": 60}
+RECIPES = {"retrieval", "multi-task", "layer decay", "replay", "anchor"}
+METRICS = {"retrieval": "ndcg@10", "similarity": "cosine_spearman", "classification": "accuracy"}
+METRICS |= {"clustering": "v_measure", "pydocs": "ndcg@10"}
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """Parameters with a tiny random base model: five trainings, and a dozen models to judge."""
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_model().save_pretrained(str(folder))
+    return {**SMOKE, "model_name": str(folder)}
+
+
+@pytest.fixture(scope="module")
+def outcome(smoke, tmp_path_factory):
+    found = run_notebook(NOTEBOOK, smoke, output_dir=str(tmp_path_factory.mktemp("runs")))
+    assert found.record is not None, found.detail
+    return found
+
+
+@pytest.fixture(scope="module")
+def rows(outcome):
+    return pd.DataFrame([row.model_dump() for row in outcome.record.metrics])
+
+
+@pytest.mark.notebook
+class TestSmokeRun:
+    def test_every_model_is_judged_on_every_task(self, rows):
+        for task, metric in METRICS.items():
+            values = rows[(rows["task"] == task) & (rows["metric"] == metric)].set_index("model")["value"]
+            for name in RECIPES:
+                assert values[f"{name} - base"] == pytest.approx(values[name] - values["base"], abs=1e-6)
+            assert -1 <= values["base"] <= 1
+
+    def test_differences_carry_their_intervals(self, rows):
+        found = rows[rows["model"].str.endswith(" - base") & rows["metric"].isin(METRICS.values())]
+        assert len(found) == len(RECIPES) * len(METRICS) + 2
+        assert ((found["ci_low"] <= found["value"]) & (found["value"] <= found["ci_high"])).all()
+
+    def test_the_curve_begins_at_the_base_model(self, outcome):
+        table = pd.read_csv(outcome.folder / "trade_off.csv").set_index("name")
+        mixed = {f"{share}% retrieval" for share in (0, 25, 50, 75, 100)}
+        assert set(table.index) == mixed | RECIPES - {"retrieval"} | {"cocktail"}
+        assert tuple(table.loc["0% retrieval", ["gain", "change"]]) == (0, 0)
+        assert (outcome.folder / "trade_off.png").exists()
+
+    def test_the_choice_is_the_best_within_the_budget(self, outcome):
+        table = pd.read_csv(outcome.folder / "trade_off.csv").set_index("name")
+        affordable = table[table["change"] >= -outcome.record.parameters["forgetting_budget"]]
+        assert affordable.loc[outcome.record.notes["chosen"], "gain"] == affordable["gain"].max()
+
+    def test_cocktail_is_a_mixture(self, outcome):
+        assert set(outcome.record.notes["losses"]) == RECIPES | {"base"}
+        assert sum(outcome.record.notes["mixture"].values()) == pytest.approx(1)
+
+    def test_the_mixture_is_kept_as_a_plain_model(self, outcome):
+        model = SentenceTransformer(str(outcome.folder / "model"), device="cpu")
+        assert model.encode(["anemia"]).shape == (1, 32)
+        log = pd.read_csv(outcome.folder / "train_log.csv")
+        assert set(log["recipe"]) == RECIPES and log["step"].max() == 2
+
+
+@pytest.mark.notebook
+def test_a_tuned_model_is_traded_off_without_training(smoke, outcome, tmp_path):
+    values = {**smoke, "tuned_model": str(outcome.folder / "model")}
+    found = run_notebook(NOTEBOOK, values, output_dir=str(tmp_path))
+    assert found.record is not None, found.detail
+    table = pd.read_csv(found.folder / "trade_off.csv")
+    assert list(table["name"]) == [f"{share}% tuned" for share in (0, 25, 50, 75, 100)] + ["cocktail"]
+
+
+def test_parameters_and_sweeps_fit_the_notebook():
+    known = {parameter.name: parameter.default for parameter in notebooks.parameters(NOTEBOOK)}
+    MultitaskParams.checked(known)
+    for name in ("multitask", "forgetting"):
+        runs = sweeps.expand(sweeps.read_sweep(sweeps.find_sweep(name)))
+        assert {values["seed"] for values in runs} == {0, 1, 2}
