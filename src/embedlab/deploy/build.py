@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from embedlab.deploy.embed import CHUNK, Document, EmbedReport, embed_corpus, read_listing
-from embedlab.deploy.files import flush, locked, sha256_of, storage_errors, write_through
+from embedlab.deploy.files import locked, sha256_of, storage_errors
 from embedlab.deploy.indexes import IndexSpec, VectorIndex
 from embedlab.deploy.serve import Served
 from embedlab.deploy.space import Encoder
@@ -32,6 +32,7 @@ from embedlab.deploy.versions import (
     verify,
     version_folder,
 )
+from embedlab.durable import flush, write_through
 from embedlab.errors import DataError
 
 DRAFT = ".draft-"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from embedlab.durable import flush, write_through
 from embedlab.errors import EmbedlabError
 
 BLOCK = 1 << 20
@@ -33,23 +34,6 @@ def storage_errors(place: Path) -> Iterator[None]:
         cause = getattr(error, "strerror", None) or str(error)
         remedy = "Make room or mend the permissions, then run the same command again; what is served has not changed"
         raise StorageError(f"the system stopped the work ({cause})", remedy=remedy, file=place) from error
-
-
-def flush(path: Path) -> None:
-    """Force a file's content, or a folder's entries, onto the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_through(path: Path, content: bytes) -> None:
-    """Write a file and do not return before it is on the disk."""
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def replace_through(path: Path, content: bytes) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from embedlab.deploy.files import StorageError, flush, storage_errors
+from embedlab.deploy.files import StorageError, storage_errors
+from embedlab.durable import flush
 from embedlab.errors import ParameterError
 from embedlab.params import Count, CountOrNone
 

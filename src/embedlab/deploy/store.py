@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from embedlab.deploy.files import StorageError, flush, replace_through, storage_errors
+from embedlab.deploy.files import StorageError, replace_through, storage_errors
 from embedlab.deploy.space import Space, require_same
+from embedlab.durable import flush
 from embedlab.errors import DataError
 
 LOOKUP = 500  # keys per query; SQLite allows 999 parameters in its oldest builds

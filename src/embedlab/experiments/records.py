@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from embedlab.durable import flush, write_through
 from embedlab.errors import RecordError
 
 logger = logging.getLogger(__name__)
@@ -103,10 +104,10 @@ def commit(record: Record, folder: Path) -> bool:
     scratch = folder / f".{FILE}.{uuid.uuid4().hex}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_through(scratch, _file_text(record.model_dump(mode="json")))
+        write_through(scratch, _file_text(record.model_dump(mode="json")).encode())
         won = _link(scratch, folder / FILE)
         scratch.unlink()
-        _flush_folder(folder)
+        flush(folder)
     except OSError as error:
         with suppress(OSError):
             scratch.unlink()
@@ -123,21 +124,6 @@ def _link(source: Path, name: Path) -> bool:
     except FileExistsError:
         return False
     return True
-
-
-def _write_through(path: Path, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read(folder: Path) -> Record:
