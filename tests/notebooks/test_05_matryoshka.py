@@ -28,7 +28,8 @@ def rows(outcome):
 def test_every_width_and_depth_is_recorded(rows):
     ndcg = rows[(rows["metric"] == "ndcg@10") & (rows["task"] == "retrieval")]
     by_model = ndcg.dropna(subset="dim").groupby("model")["dim"].agg(set)
-    for name in ("base", "tuned", "tuned without MRL", "tuned 2D", "tuned, 3 layers", "tuned 2D, 3 layers"):
+    trained = ("tuned", "tuned without MRL", "tuned 2D", "tuned, 3 layers", "tuned 2D, 3 layers")
+    for name in ("base", "tuned, prefixes fitted", *trained):
         assert by_model[name] == DIMS
     assert (ndcg["ci_low"] <= ndcg["value"]).all() and (ndcg["value"] <= ndcg["ci_high"]).all()
 

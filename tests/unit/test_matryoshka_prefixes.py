@@ -11,7 +11,9 @@ import torch
 from embedlab.errors import ParameterError
 from embedlab.evaluation.retrieval import truncate
 from embedlab.evaluation.search import search
-from embedlab.training.prefixes import fit_prefixes, prefix_loss
+from embedlab.models.layers import project
+from embedlab.training.prefixes import fit_prefixes, map_vectors, prefix_loss
+from tests.conftest import TEXTS, tiny_model
 from tests.unit.test_funnel import unit
 
 
@@ -42,7 +44,7 @@ def test_prefixes_find_more_of_what_the_whole_finds():
     training, queries, corpus = flipped
     _, wanted = search(queries, corpus, 10)
     linear = fit_prefixes(training, corpus, [6, 24], steps=60, batch_size=64, candidates=200, learning_rate=3e-2)
-    mapped = [truncate(vectors @ linear.numpy(), 24) for vectors in (queries, corpus)]
+    mapped = [map_vectors(vectors, linear) for vectors in (queries, corpus)]
     assert recall_at(6, *mapped, wanted) > recall_at(6, queries, corpus, wanted) + 0.15
     assert recall_at(24, *mapped, wanted) > 0.8
 
@@ -57,3 +59,12 @@ def test_seeded():
 def test_impossible_dimensions_are_refused(dims):
     with pytest.raises(ParameterError):
         fit_prefixes(unit(9), unit(50), dims)
+
+
+def test_mapped_vectors_are_those_of_the_projected_model():
+    """A map that is no rotation: lengths change and must be put right again."""
+    model = tiny_model()
+    linear = torch.diag(torch.linspace(0.5, 2.0, model.get_embedding_dimension()))
+    expected = map_vectors(model.encode(TEXTS), linear)
+    np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(project(model, linear).encode(TEXTS), expected, atol=1e-5)

@@ -85,3 +85,8 @@ def fit_prefixes(
         adam.step()
         cycle.step()
     return linear.detach()
+
+
+def map_vectors(vectors: np.ndarray, linear: Tensor) -> np.ndarray:
+    """Rows (n, d) through a map from `fit_prefixes`, scaled to unit length: what the projected model would give."""
+    return F.normalize(torch.from_numpy(np.asarray(vectors, np.float32)) @ linear, dim=-1).numpy()
