@@ -14,7 +14,7 @@ from typing import Any
 
 from experiments.benchmarks import environment
 from experiments.benchmarks.children import Child, ChildFailure
-from experiments.benchmarks.spec import Benchmark, Figure
+from experiments.benchmarks.spec import PRODUCT, Benchmark, Figure
 from experiments.benchmarks.stats import Estimate, abba, median_of, median_ratio
 
 MEASURED, FAILED, NOT_MEASURED = "measured", "failed", "not measured"
@@ -124,6 +124,8 @@ def disagreements(arms: Arms, tolerance: float | None) -> dict[str, str]:
     ours = arms["ours"]["repeats"][0]["check"]
     causes = {}
     for name, arm in arms.items():
+        if name == PRODUCT:  # has no result
+            continue
         apart = max((abs(repeat["check"] - ours) for repeat in arm["repeats"]), default=0.0)
         if not apart <= tolerance:
             causes[name] = f"the result differs by {apart:.2g}, more than {tolerance:g}"

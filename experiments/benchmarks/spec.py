@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+PRODUCT = "product"  # name of an arm that does only what no other arm can leave out
+
 
 def _nothing() -> None:
     return None
