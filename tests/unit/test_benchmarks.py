@@ -12,10 +12,18 @@ import pytest
 
 from embedlab.paths import benchmarks_dir, tables_dir
 from experiments.benchmarks.command import main
-from experiments.benchmarks.harness import FAILED, MEASURED, NOT_MEASURED, estimate, run_benchmark, write_result
+from experiments.benchmarks.harness import (
+    FAILED,
+    MEASURED,
+    NOT_MEASURED,
+    disagreements,
+    estimate,
+    run_benchmark,
+    write_result,
+)
 from experiments.benchmarks.registry import BENCHMARKS
 from experiments.benchmarks.roofline import Shape, forward_flops, padding_share, roofline
-from experiments.benchmarks.spec import Arm, Benchmark, Figure, Workload
+from experiments.benchmarks.spec import PRODUCT, Arm, Benchmark, Figure, Workload
 from experiments.benchmarks.stats import Estimate, abba, median_of, median_ratio
 from experiments.benchmarks.table import markdown, read_results, summary, write_table
 from experiments.benchmarks.train import _stock_batches
@@ -188,6 +196,19 @@ def test_table_labels_smoke_and_a_busy_machine():
     assert first_row(smoke)[4:6] == ["123 × [120, 130] (smoke)", ""]
     busy = {**result_with(status=MEASURED), "background_share": 0.3}
     assert first_row(busy)[4] == "123 × [120, 130] (busy machine: others took 30% of it)"
+
+
+def test_a_product_measured_alone_is_the_bound():
+    result = result_with(status=MEASURED)
+    times = {"stock": (6.0, 9.0, 6.0), PRODUCT: (2.0, 2.0, 1.0)}
+    result["arms"] |= {arm: {"repeats": [{"seconds": second} for second in row]} for arm, row in times.items()}
+    assert first_row(result)[6] == "3.00 × (the matrix product alone)"
+
+
+def test_an_arm_without_a_result_disagrees_with_none():
+    arms = {"ours": {"repeats": [{"check": 1.0}]}, PRODUCT: {"repeats": [{"seconds": 1.0}]}}
+    assert disagreements(arms, 0.1) == {}
+    assert disagreements(arms | {"stock": {"repeats": [{"check": 2.0}]}}, 0.1).keys() == {"stock"}
 
 
 def test_table_is_rebuilt_from_the_files(tmp_path):
