@@ -51,7 +51,7 @@ def sweep(
         engine, jobs=jobs, scheduler=scheduler, shared=shared_disk, options=_pairs(slurm or [])
     )
     result = _drive(spec, path, chosen, options)
-    _finish(path.stem, result, output_dir)
+    _finish(spec, path, result, output_dir)
 
 
 def _pairs(texts: list[str]) -> dict[str, Any]:
@@ -118,9 +118,12 @@ def _drive(spec: Any, path: Any, engine: Any, options: Any) -> Any:
         signal.signal(signal.SIGTERM, before)
 
 
-def _finish(name: str, result: Any, output_dir: str) -> None:
+def _finish(spec: Any, path: Any, result: Any, output_dir: str) -> None:
+    from embedlab.experiments import planning
+
     finished = [outcome.run_id for outcome in result.outcomes.values() if outcome.record]
-    tabled = _write_tables(name, result, finished, output_dir)
+    others = [item.plan.run_id for item in planning.all_planned(spec, path, output_dir) if item.record]
+    tabled = _write_tables(path.stem, result, list(dict.fromkeys([*finished, *others])), output_dir)
     for outcome in result.failed:
         err.print(f"[red]{outcome.run_id} failed: {outcome.cause}[/red]", highlight=False)
         err.print(escape(outcome.detail), highlight=False)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from embedlab.experiments import attempts, engines, execute, notebooks, planning, records
@@ -182,6 +183,14 @@ def test_tables_lie_with_runs_that_are_kept_elsewhere(home, command):
     assert code == 0 and tables == {"sweep-s.md", "sweep-s.csv", "sweep-s.parquet"}
     assert not (home / "results").exists() and not (home / "experiments" / "runs.csv").exists()
     assert command("sweep", "s", "--output-dir", "kept")[0] == 0  # the tables are no run
+
+
+def test_the_table_has_all_of_the_sweep_when_only_a_part_was_run(home, command):
+    tiny.write_sweep(home, grid={"x": [1.0, 2.0, 3.0]})
+    for x, rows in (("1.0", 1), ("3.0", 2)):
+        assert command("sweep", "s", "--only", f"x={x}")[0] == 0
+        table = pd.read_csv(home / "results" / "tables" / "sweep-s.csv")
+        assert table["runs"].nunique() == rows
 
 
 def weights(outcome):

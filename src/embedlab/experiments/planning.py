@@ -19,7 +19,7 @@ from embedlab.experiments.collected import RUN_OF_SEED
 from embedlab.experiments.execute import Plan
 from embedlab.experiments.records import Record
 from embedlab.experiments.runs import FAILED
-from embedlab.experiments.sweeps import REFERENCE, Metric, Stage
+from embedlab.experiments.sweeps import REFERENCE, Metric, Stage, SweepSpec
 
 RERUN_CAUSES = ("infrastructure", "cancelled")  # a failure of these is an interruption, not a result
 
@@ -206,3 +206,18 @@ def is_built_on(stage: Stage, stages: Iterable[Stage]) -> bool:
 def expanded(stage: Stage, path: Path | None, earlier: Mapping[str, Mapping[int, Planned]]) -> list[dict[str, Any]]:
     """Values of the stage's runs, references followed."""
     return follow(sweeps.expand(stage, path), earlier)
+
+
+def all_planned(spec: SweepSpec, path: Path, output_dir: str = "") -> list[Planned]:
+    """All runs that a sweep asks for, as far as they can be told from its file and what is finished."""
+    earlier: dict[str, dict[int, Planned]] = {}
+    found: list[Planned] = []
+    for stage in spec.stages:
+        if not can_plan_ahead(stage, earlier):
+            continue
+        planned = plan_values(stage, expanded(stage, path, earlier), output_dir)
+        found += planned
+        finished = [item for item in planned if item.record]
+        if finished and is_built_on(stage, spec.stages):
+            earlier[stage.name] = best(stage, finished)
+    return found

@@ -62,17 +62,9 @@ def groups(names: Sequence[str] = (), folder: Path | None = None) -> list[Group]
 
 def _sweep_runs(name: str, folder: Path | None) -> list[str]:
     """What the sweep's file asks for, as far as its runs can be named, and what its table has."""
-    spec = sweeps.read_sweep(path := sweeps.find_sweep(name))
-    output_dir, earlier, found = str(folder or ""), {}, _tabled(path.stem, folder)
-    for stage in spec.stages:
-        if not planning.can_plan_ahead(stage, earlier):
-            continue
-        planned = planning.plan_values(stage, planning.expanded(stage, path, earlier), output_dir)
-        found += [item.plan.run_id for item in planned]
-        finished = [item for item in planned if item.record]
-        if finished and any(stage.name in later.references() for later in spec.stages):
-            earlier[stage.name] = planning.best(stage, finished)
-    return list(dict.fromkeys(found))
+    path = sweeps.find_sweep(name)
+    planned = planning.all_planned(sweeps.read_sweep(path), path, str(folder or ""))
+    return list(dict.fromkeys([*_tabled(path.stem, folder), *(item.plan.run_id for item in planned)]))
 
 
 def _tabled(name: str, folder: Path | None) -> list[str]:
