@@ -13,12 +13,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import nbformat
 import pytest
 
 from embedlab import paths
 from embedlab.errors import EmbedlabError
 from embedlab.experiments import notebooks, site
+from embedlab.experiments.executed import executed_copy
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PLACES = {
@@ -47,24 +47,6 @@ PLACES = {
 )
 def test_links_lead_to_the_page_that_a_file_became(source, page, text, expected):
     assert site.relinked(text, source, page, PLACES) == (text if expected is None else expected)
-
-
-def notebook(*cells):
-    made = {"code": nbformat.v4.new_code_cell, "markdown": nbformat.v4.new_markdown_cell}
-    return nbformat.v4.new_notebook(cells=[made[kind](source) for kind, source in cells])
-
-
-def test_prose_of_today_over_outputs_of_the_run_while_the_code_is_the_same():
-    ran, now = notebook(("markdown", "old"), ("code", "x = 1"), ("code", "x = 5"), ("code", "x")), None
-    ran.cells[1].metadata["tags"], ran.cells[2].metadata["tags"] = ["parameters"], ["injected-parameters"]
-    ran.cells[3].outputs = [nbformat.v4.new_output("stream", text="5")]
-    now = notebook(("markdown", "new"), ("code", "x = 1"), ("code", "x"))
-    now.cells[1].metadata["tags"] = ["parameters"]
-    shown = site.with_current_prose(ran, now)
-    assert [cell.source for cell in shown.cells] == ["new", "x = 1", "x = 5", "x"]
-    assert shown.cells[3].outputs[0].text == "5"
-    changed = notebook(("markdown", "new"), ("code", "x = 1"), ("code", "x + 1"))
-    assert site.with_current_prose(ran, changed) is ran
 
 
 def test_formulas_become_mathml_and_money_stays():
@@ -112,7 +94,7 @@ def test_every_notebook_is_a_page_with_all_its_figures(built, pages):
     for path in paths.notebooks_dir().glob("*.ipynb"):
         page = pages[built / "notebooks" / f"{path.stem}.html"]
         assert page.headings == 1
-        executed = site.executed_copy(path.stem)
+        executed = executed_copy(path.stem)
         cells = notebooks.read(executed).cells if executed else []
         drawn = [
             output for cell in cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", ())

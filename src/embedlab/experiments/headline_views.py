@@ -134,4 +134,4 @@ def write_headline(dataset: str = "icd10cm:full", folder: Path | None = None) ->
         figure.savefig(path, metadata={"Software": None})
         points.to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
         written += [path, path.with_suffix(".csv")]
-    return [*written, publish.refresh_readme()]
+    return [*written, *publish.refresh()]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from embedlab import paths
-from embedlab.experiments import records, tables
+from embedlab.experiments import executed, records, tables
 from embedlab.experiments.records import Record
 
 BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -44,17 +44,16 @@ def publish_run(run_id: str, name: str) -> list[Path]:
     for figure in sorted(folder.glob("*.png")):
         for file in (figure, figure.with_suffix(".csv")):
             written.append(Path(shutil.copy(file, paths.figures_dir() / f"{name}_{file.name}")))
-    if (executed := folder / "executed.ipynb").exists():
-        paths.executed_notebooks_dir().mkdir(parents=True, exist_ok=True)
-        written.append(Path(shutil.copy(executed, paths.executed_notebooks_dir() / f"{record.notebook}.ipynb")))
-    return [*written, refresh_readme(), tables.rebuild_runs_csv()]
+    if (ran := folder / "executed.ipynb").exists():
+        written.append(executed.write_copy(ran, record.notebook))
+    return [*written, *refresh(), tables.rebuild_runs_csv()]
 
 
-def refresh_readme() -> Path:
-    """Put the current tables between the markers of README."""
+def refresh() -> list[Path]:
+    """Put the current tables between the markers of README, and the current prose into the executed copies."""
     path = paths.project_root() / "README.md"
     path.write_text(with_tables(path.read_text(encoding="utf-8")), encoding="utf-8")
-    return path
+    return [path, *executed.refresh_copies()]
 
 
 def with_tables(text: str) -> str:

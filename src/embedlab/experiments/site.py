@@ -21,16 +21,14 @@ import yaml
 
 from embedlab import paths
 from embedlab.errors import EmbedlabError
-from embedlab.experiments import notebooks, tables
-from embedlab.experiments.notebooks import TAG
-from embedlab.experiments.records import Record
+from embedlab.experiments import notebooks
+from embedlab.experiments.executed import WIDGET, executed_copy, with_current_prose
 from embedlab.experiments.report import groups, write_report
 
 LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s#]*)(?P<anchor>#[^)\s]*)?\)")
 MATHEMATICS = re.compile(r"\$\$(?P<block>[^$]+)\$\$|\$(?P<inline>[^$`\n]+)\$")
 FENCE = re.compile(r"^(```|~~~)", re.MULTILINE)
 ELSEWHERE = ("http://", "https://", "mailto:")
-WIDGET = "application/vnd.jupyter.widget-view+json"
 NEEDS = ("mkdocs", "latex2mathml")
 CODE_STYLE, REPORT, STYLE = "code.css", "report.html", "site.css"
 NOT_EXECUTED = "*Not executed yet: `embedlab run {number}` fills this page.*"
@@ -148,18 +146,6 @@ def _parts(text: str) -> Iterator[tuple[str, bool]]:
     yield "".join(part), code
 
 
-def executed_copy(stem: str) -> Path | None:
-    """The executed notebook that was published; otherwise that of its latest run; None when there is none."""
-    published = paths.executed_notebooks_dir() / f"{stem}.ipynb"
-    if published.exists():
-        return published
-    runs: list[Record] = [record for record in tables.all_records() if record.notebook == stem]
-    for record in sorted(runs, key=lambda record: record.finished, reverse=True):
-        if (path := paths.runs_dir() / record.run_id / "executed.ipynb").exists():
-            return path
-    return None
-
-
 def _write_notebook(path: Path, docs: Path, places: Mapping[str, str]) -> None:
     """A notebook as a page, its figures beside it."""
     from nbconvert import MarkdownExporter
@@ -191,24 +177,6 @@ def with_mathematics(text: str) -> str:
         return convert(match["inline"]) if match["inline"] else convert(match["block"], display="block")
 
     return MATHEMATICS.sub(formula, text)
-
-
-def with_current_prose(executed: nbformat.NotebookNode, current: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The executed notebook under today's prose, where its code is still today's; otherwise as it ran."""
-    ran = [cell for cell in executed.cells if cell.cell_type == "code" and not _is_injected(cell)]
-    code = [cell for cell in current.cells if cell.cell_type == "code"]
-    if [cell.source for cell in ran] != [cell.source for cell in code]:
-        return executed
-    for cell, same in zip(code, ran, strict=True):
-        cell.outputs, cell.execution_count = same.outputs, same.execution_count
-    for cell in filter(_is_injected, executed.cells):
-        place = next(number for number, one in enumerate(current.cells) if TAG in one.metadata.get("tags", ()))
-        current.cells.insert(place + 1, cell)
-    return current
-
-
-def _is_injected(cell: nbformat.NotebookNode) -> bool:
-    return "injected-parameters" in cell.metadata.get("tags", ())
 
 
 def _is_shown(output: Mapping) -> bool:
