@@ -178,6 +178,16 @@ def test_settings_tell_runs_of_the_same_way_apart(home):
     assert {f"{CHAIN} (epochs None)", f"{CHAIN} (epochs 9)"} <= names
 
 
+@pytest.mark.parametrize("cut", [{"max_examples": 50}, {"max_steps": 3}])
+def test_a_run_that_was_cut_short_is_no_system(home, cut):
+    before = set(headline()["system"])
+    scored = {("tuned", 384, "retrieval"): CUT}
+    commit("04_contrastive", "6", scored=scored, models={"tuned": "another"}, **cut)
+    assert set(headline()["system"]) == before
+    commit("04_contrastive", "7", scored=scored, models={"tuned": "whole"}, **dict.fromkeys(cut, 0))
+    assert set(headline()["system"]) > before
+
+
 def test_other_data_and_queries_do_not_mix(home):
     assert headline("icd10cm:small").empty
     values = pd.read_parquet(path := paths.runs_dir() / "06_distillation-44444444-s1" / "per_query.parquet")

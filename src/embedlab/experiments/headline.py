@@ -47,7 +47,7 @@ COLUMNS = [
 
 
 def headline(dataset: str = "icd10cm:full", folder: Path | None = None) -> pd.DataFrame:
-    """nDCG@10 on the test queries of `dataset`, of everything that records measured there.
+    """nDCG@10 on the test queries of `dataset`, of everything that records of uncut runs measured there.
 
     Args:
         dataset: the spec that the runs were given.
@@ -61,12 +61,17 @@ def headline(dataset: str = "icd10cm:full", folder: Path | None = None) -> pd.Da
     """
     known = {record.run_id: record for record in indexed_records((METRIC, MEMORY, SPEED), folder=folder)}
     chains = {run_id: _chain(record, known) for run_id, record in known.items()}
-    chosen = [record for record in known.values() if record.parameters.get("dataset") == dataset]
+    chosen = [record for record in known.values() if record.parameters.get("dataset") == dataset and _is_whole(record)]
     chosen.sort(key=lambda record: (len(chains[record.run_id]), record.run_id))  # a model's own run comes first
     names = _names(chosen, chains)
     rows = pd.DataFrame(_measured(chosen, names), columns=[*KEY, "seed", "run_id", "task", "model", "noted", "bytes"])
     rows = _with_dims(rows).drop_duplicates([*KEY, "seed"])
     return _aggregated(rows, _speeds(chosen, names, chains), folder)
+
+
+def _is_whole(record: Record) -> bool:
+    """Whether the run saw all there is: one that was cut short belongs into the table of its sweep."""
+    return not any(record.parameters.get(name) for name in ("max_examples", "max_steps"))
 
 
 def _chain(record: Record, known: Mapping[str, Record]) -> list[Record]:
