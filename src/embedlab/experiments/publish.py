@@ -50,10 +50,15 @@ def publish_run(run_id: str, name: str) -> list[Path]:
 
 
 def refresh() -> list[Path]:
-    """Put the current tables between the markers of README, and the current prose into the executed copies."""
+    """Bring README's tables and the prose of executed copies up to date."""
+    return [refresh_readme(), *executed.refresh_copies()]
+
+
+def refresh_readme() -> Path:
+    """Put the current tables between the markers of README."""
     path = paths.project_root() / "README.md"
     path.write_text(with_tables(path.read_text(encoding="utf-8")), encoding="utf-8")
-    return [path, *executed.refresh_copies()]
+    return path
 
 
 def with_tables(text: str) -> str:
