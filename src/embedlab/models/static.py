@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from embedlab import progress
+from embedlab.models.pieces import WordPieces
 from embedlab.models.tokens import to_features
 
 if TYPE_CHECKING:
@@ -39,9 +40,12 @@ class TokenBags:
     starts: Tensor
 
     @classmethod
-    def of(cls, model: SentenceTransformer, texts: Sequence[str]) -> TokenBags:
-        """The texts as the static `model` tokenises them: no special tokens, no truncation."""
-        ids = [encoding.ids for encoding in model.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+    def of(cls, model: SentenceTransformer, texts: Sequence[str], pieces: WordPieces | None = None) -> TokenBags:
+        """The texts as the static `model` tokenises them: no special tokens, no truncation.
+
+        `pieces` of an earlier call know its words already.
+        """
+        ids = (WordPieces(model.tokenizer) if pieces is None else pieces).of(texts)
         starts = np.cumsum([0, *map(len, ids)])
         return cls(
             torch.from_numpy(np.fromiter(chain.from_iterable(ids), np.int64, starts[-1])), torch.from_numpy(starts)
@@ -123,11 +127,12 @@ def static_model(teacher: SentenceTransformer, rows: Tensor) -> SentenceTransfor
 def encode_static(model: SentenceTransformer, texts: Sequence[str]) -> np.ndarray:
     """What `model.encode` gives, float32 (len(texts), d) of unit length, with less work around the look-up.
 
-    Nearly all the time is the tokenizer's, so its call without character offsets is taken, and texts are not sorted.
+    Words are cut into pieces once and then looked up, see `WordPieces`, and texts are not sorted.
     """
+    pieces = WordPieces(model.tokenizer)
     vectors = np.empty((len(texts), model.get_embedding_dimension()), dtype=np.float32)
     for start in range(0, len(texts), TEXTS_AT_A_TIME):
-        bags = TokenBags.of(model, texts[start : start + TEXTS_AT_A_TIME])
+        bags = TokenBags.of(model, texts[start : start + TEXTS_AT_A_TIME], pieces)
         embeddings = model({"input_ids": bags.ids, "offsets": bags.starts[:-1]})["sentence_embedding"]
         vectors[start : start + len(bags)] = F.normalize(embeddings, dim=-1).numpy()
     return vectors
