@@ -10,7 +10,7 @@ from embedlab import paths
 from embedlab.experiments.execute import run_notebook
 
 NOTEBOOK = paths.notebooks_dir() / "06_distillation.ipynb"
-STUDENTS = {"layers", "narrow", "static", "static, distilled only", "scored", "labels only"}
+STUDENTS = {"both", "layers", "narrow", "static", "static, distilled only", "scored", "labelled"}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ class TestDistillation:
         found = rows(outcome, "ndcg@10")
         assert {"bm25", "base", "teacher", "cross-encoder over scored"} | STUDENTS <= found.keys()
         assert {f"{student} - teacher" for student in STUDENTS} <= found.keys()
-        assert {"scored - labels only", "static - base"} <= found.keys()
+        assert {"scored - labelled", "labelled - layers", "static - base"} <= found.keys()
         for row in found.values():
             assert row.ci_low <= row.value <= row.ci_high and row.n == 63
 
@@ -55,7 +55,7 @@ class TestDistillation:
         assert table["front"].any() and table["value"].between(0, 1).all()
 
     def test_students_load_as_stock_models(self, outcome):
-        for name in ("layers", "narrow", "static", "scored"):
+        for name in ("layers", "narrow", "static", "labelled", "scored"):
             model = SentenceTransformer(str(outcome.folder / "model" / name), device="cpu")
             dimension = 128 if name == "narrow" else 384
             assert model.encode(["cholera"]).shape == (1, dimension)

@@ -115,6 +115,16 @@ def test_random_negatives_by_hand():
     assert value.item() == pytest.approx(-math.log(math.e**2 / (math.e**2 + 3)))
 
 
+def test_every_width_counts_the_same_by_hand():
+    """At width 1 the random document is as good as the positive: log 2; at width 2 as above with n = 1."""
+    model = two_dimensional([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    documents = TokenBags(torch.tensor([3]), torch.tensor([0, 1]))
+    loss = RandomNegativesLoss(model, documents, torch.tensor([3]), count=1, temperature=0.5, dims=(2, 1))
+    value = loss([{"input_ids": torch.tensor([0])}, {"input_ids": torch.tensor([1])}], torch.tensor([[0, 1]]))
+    full = -math.log(math.e**2 / (math.e**2 + math.exp(2 / math.sqrt(2))))
+    assert value.item() == pytest.approx((full + math.log(2)) / 2)
+
+
 def test_a_random_document_that_is_the_positive_is_no_negative():
     model = two_dimensional([[1.0, 0.0], [1.0, 0.0]])
     documents = TokenBags(torch.tensor([1]), torch.tensor([0, 1]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,24 +42,27 @@ class Footprint:
         return asdict(self)
 
 
-def footprint(model: SentenceTransformer, texts: Sequence[str], *, repeats: int = 3) -> Footprint:
-    """Measure `model` on `texts`: the same texts for all models that are to be compared.
+def footprints(
+    models: Mapping[str, SentenceTransformer], texts: Sequence[str], *, repeats: int = 3
+) -> dict[str, Footprint]:
+    """Measure models on the same texts, in turns, so that a machine that slows down slows all of them: name -> price.
 
     Each is run as it runs best here: transformers by `models.encode.encode`, static ones by `encode_static`. One pass
-    warms up and is not counted. A static model reads the texts many times over in one pass, which would otherwise
-    measure little else than the overhead of a call.
+    of each warms up and is not counted. A static model reads the texts many times over in one pass, which would
+    otherwise measure little else than the overhead of a call.
 
     Args:
-        model: any sentence-transformers model.
+        models: any sentence-transformers models.
         texts: what to encode.
-        repeats: timed passes.
+        repeats: timed passes of each.
     """
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    for model in models.values():
+        _run(model, _workload(model, texts))
+    turns = [{name: _rate(model, _workload(model, texts)) for name, model in models.items()} for _ in range(repeats)]
+    return {name: _footprint(model, np.sort([turn[name] for turn in turns])) for name, model in models.items()}
 
-    static = isinstance(model[0], StaticEmbedding)
-    workload = list(texts) * (STATIC_PASSES if static else 1)
-    _run(model, workload, static)
-    rates = np.sort([len(workload) / _seconds(model, workload, static) for _ in range(repeats)])
+
+def _footprint(model: SentenceTransformer, rates: np.ndarray) -> Footprint:
     return Footprint(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         megabytes=_saved_bytes(model) / 1e6,
@@ -69,14 +72,25 @@ def footprint(model: SentenceTransformer, texts: Sequence[str], *, repeats: int 
     )
 
 
-def _seconds(model: SentenceTransformer, texts: list[str], static: bool) -> float:
+def _is_static(model: SentenceTransformer) -> bool:
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    return isinstance(model[0], StaticEmbedding)
+
+
+def _workload(model: SentenceTransformer, texts: Sequence[str]) -> list[str]:
+    return list(texts) * (STATIC_PASSES if _is_static(model) else 1)
+
+
+def _rate(model: SentenceTransformer, texts: list[str]) -> float:
+    """Texts per second."""
     began = time.perf_counter()
-    _run(model, texts, static)
-    return time.perf_counter() - began
+    _run(model, texts)
+    return len(texts) / (time.perf_counter() - began)
 
 
-def _run(model: SentenceTransformer, texts: list[str], static: bool) -> None:
-    if static:
+def _run(model: SentenceTransformer, texts: list[str]) -> None:
+    if _is_static(model):
         encode_static(model, texts)
     else:
         encode(model, texts, stage="speed")

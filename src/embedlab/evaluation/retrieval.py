@@ -13,6 +13,7 @@ from embedlab.data.dataset import Dataset, Qrels
 from embedlab.errors import DataError, ParameterError
 from embedlab.evaluation.metrics import CUTOFFS, Evaluation, evaluate
 from embedlab.evaluation.search import Ranking, search
+from embedlab.models.ensembles import side_by_side
 from embedlab.models.prompts import prompts_of
 
 if TYPE_CHECKING:
@@ -69,6 +70,13 @@ class Vectors:
         if dim == self.dim:
             return self
         return replace(self, queries=truncate(self.queries, dim), corpus=truncate(self.corpus, dim))
+
+    def beside(self, other: Vectors, share: float) -> Vectors:
+        """The same texts' vectors in two spaces as one, `share` of the cosine the other's; see `side_by_side`."""
+        queries, corpus = (
+            side_by_side(*pair, share) for pair in ((self.queries, other.queries), (self.corpus, other.corpus))
+        )
+        return replace(self, queries=queries, corpus=corpus)
 
     def rank(self, k: int, *, stage: str = "search") -> Ranking:
         """The k nearest documents of every query."""

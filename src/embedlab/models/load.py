@@ -27,6 +27,8 @@ def load_model(
 ) -> SentenceTransformer:
     """A plain `SentenceTransformer`, set to run on packed batches where its architecture allows.
 
+    Code in a model's folder is run only where it is this package's own, see `models.save`.
+
     Args:
         name: `all-MiniLM-L6-v2` (comes with this package's dependencies), a folder, or a hub name.
         max_seq_length: tokens kept of each text; the model's own limit when None.
@@ -39,9 +41,11 @@ def load_model(
     from sentence_transformers import SentenceTransformer
 
     from embedlab.models.packing import pack
+    from embedlab.models.save import is_own_code
 
+    path = model_path(name)
     try:
-        model = SentenceTransformer(model_path(name), device=device)
+        model = SentenceTransformer(path, device=device, trust_remote_code=is_own_code(path))
     except (OSError, ValueError) as error:
         raise ModelError(
             f"the model {name!r} cannot be loaded ({_first_line(error)})",

@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
 STATIC_LEARNING_RATE = 3e-3  # a table of rows takes far larger steps than layers do
 STATIC_BATCHES = (512, 256)  # distilling, contrasting
+SHORTER = (256, 128, 64, 32, 16)  # dimensions that a table of words is also scored at
 
 
 class DistillationParams(TrainingParams):
     """Parameters of a distillation: a teacher, the students to train, and how long."""
 
     teacher: str = ""
-    students: list[Literal["layers", "narrow", "static", "scored"]]
+    students: list[Literal["layers", "narrow", "static", "both", "labelled", "scored"]]
     student_layers: Count
     student_dim: Count
     epochs: PositiveFloat

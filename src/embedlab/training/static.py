@@ -32,6 +32,7 @@ class RandomNegativesLoss(nn.Module):
         numbers: (N,) the documents' text numbers, in the numbering of the rows' labels.
         count: random documents per step.
         temperature: see `info_nce`.
+        dims: Matryoshka dimensions, the loss is their mean; the full one only when not given.
         seed: of the draws.
     """
 
@@ -43,10 +44,11 @@ class RandomNegativesLoss(nn.Module):
         *,
         count: int,
         temperature: float = 0.05,
+        dims: Sequence[int] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.model, self.temperature, self.count = model, temperature, count
+        self.model, self.temperature, self.count, self.dims = model, temperature, count, tuple(dims or (None,))
         self._documents, self._numbers = documents, numbers
         self._random = torch.Generator().manual_seed(seed)
 
@@ -56,12 +58,13 @@ class RandomNegativesLoss(nn.Module):
         drawn = torch.randint(len(self._documents), (self.count,), generator=self._random)
         documents.append(self.model(self._documents.features(drawn))["sentence_embedding"])
         is_positive = labels[:, 1, None] == self._numbers[drawn]  # (B, count)
-        mask = torch.cat([false_negative_mask(labels), is_positive], dim=1)
-        return info_nce(queries, torch.cat(documents), self.temperature, mask)
+        mask, candidates = torch.cat([false_negative_mask(labels), is_positive], dim=1), torch.cat(documents)
+        losses = [info_nce(queries[:, :dim], candidates[:, :dim], self.temperature, mask) for dim in self.dims]
+        return torch.stack(losses).mean()
 
     def get_config_dict(self) -> dict[str, Any]:
         """What the model card says of the loss."""
-        return {"temperature": self.temperature, "random_negatives": self.count}
+        return {"temperature": self.temperature, "random_negatives": self.count, "dims": list(self.dims)}
 
 
 def train_static(
@@ -72,6 +75,7 @@ def train_static(
     *,
     random_negatives: int = 4096,
     temperature: float = 0.05,
+    dims: Sequence[int] | None = None,
     evaluator: BaseEvaluator | None = None,
     output_dir: str,
     stage: str = "train static",
@@ -85,6 +89,7 @@ def train_static(
         settings: how to train; weight decay would shrink the rows of words that a batch does not hold, so give 0.
         random_negatives: documents drawn per step.
         temperature: of the softmax over candidates.
+        dims: Matryoshka dimensions; the full one only when not given.
         evaluator: scores dev, larger is better; its `primary_metric` chooses the weights.
         output_dir: scratch folder of the Trainer.
         stage: what progress reports call this.
@@ -95,6 +100,7 @@ def train_static(
         _numbers(rows.texts, documents),
         count=random_negatives,
         temperature=temperature,
+        dims=dims,
         seed=settings.seed,
     )
     collator = BagCollator(TokenBags.of(model, rows.texts), rows.columns)
