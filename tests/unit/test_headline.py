@@ -21,7 +21,9 @@ def scores(level: float, salt: int) -> np.ndarray:
     return np.clip(level + np.random.default_rng(salt).normal(0, 0.1, len(QUERIES)), 0, 1)
 
 
-def commit(notebook, key, seed=0, *, scored, models=(), values=(), dataset=DATA, **parameters) -> str:
+def commit(
+    notebook, key, seed=0, *, scored, models=(), values=(), dataset=DATA, finished="2026-01-01T00:00:00", **parameters
+) -> str:
     """A run with per-query values: scored is (model, dim, task) -> (Q,), values are (metric, model, task, value)."""
     run_id = f"{notebook}-{key * 8}-s{seed}"
     rows = [
@@ -38,6 +40,7 @@ def commit(notebook, key, seed=0, *, scored, models=(), values=(), dataset=DATA,
         parameters={"seed": seed, "dataset": dataset, **parameters},
         metrics=rows,
         model_fingerprints=dict(models),
+        finished=finished,
     )
     folder = paths.runs_dir() / run_id
     assert records.commit(record, folder)
@@ -165,17 +168,46 @@ def test_costs(home):
     assert speeds == {"base": 400, CHAIN: 500, f"{CHAIN} → distillation: static": 40000}
 
 
-def test_settings_tell_runs_of_the_same_way_apart(home):
+def commit_another(key, of, **parameters):
     commit(
         "04_contrastive",
-        "5",
-        scored={("tuned", 384, "retrieval"): CUT},
-        models={"tuned": "other"},
+        key,
+        scored={("tuned", 384, "retrieval"): of},
+        models={"tuned": f"other{key}"},
         model_name="results/runs/03_domain_pretraining-11111111-s0/model",
-        epochs=9,
+        **parameters,
     )
+
+
+def test_settings_tell_runs_of_the_same_way_apart(home):
+    commit_another("5", CUT, epochs=9)
+    commit_another("6", CUT, epochs=3)
     names = set(headline()["system"])
-    assert {f"{CHAIN} (epochs None)", f"{CHAIN} (epochs 9)"} <= names
+    assert {CHAIN, f"{CHAIN} (epochs 3)", f"{CHAIN} (epochs 9)"} <= names
+
+
+def test_a_parameter_that_an_older_notebook_did_not_have_makes_no_other_system(home):
+    """And of one seed the newest run counts."""
+    commit_another("5", np.full(len(QUERIES), 0.9), epochs=9, finished="2026-11-21T12:00:00")
+    row = headline().query("system == @CHAIN and dim == 384").iloc[0]
+    assert row["seeds"] == 2 and row["runs"].split() == [
+        "04_contrastive-55555555-s0",
+        "04_contrastive-22222222-s1",
+    ]
+    assert row["value"] == pytest.approx((0.9 + TUNED[1].mean()) / 2)
+
+
+def test_what_a_run_was_asked_to_make_does_not_name_its_systems(home):
+    names = set(headline()["system"])
+    commit(
+        "06_distillation",
+        "7",
+        scored={("layers", 384, "retrieval"): CUT},
+        models={"layers": "layers7"},
+        students=["layers"],
+        teacher="results/runs/04_contrastive-22222222-s0/model",
+    )
+    assert set(headline()["system"]) - names == {f"{CHAIN} → distillation: layers"}
 
 
 @pytest.mark.parametrize("cut", [{"max_examples": 50}, {"max_steps": 3}])

@@ -12,7 +12,7 @@ import pandas as pd
 from embedlab.experiments import tables
 from embedlab.experiments.records import MetricRow, Record
 from embedlab.experiments.runs import HEADLINE
-from embedlab.experiments.sweeps import varying
+from embedlab.experiments.sweeps import varying_where_known
 
 BYTES = "bytes_per_document"  # a metric row of this name says what a document takes in an index
 SECONDS = "training_seconds"  # what training a model took: such a metric row, else the timings, see `training_seconds`
@@ -83,10 +83,8 @@ def _setting(record: Record) -> dict[str, object]:
 
 
 def _varying(settings: Mapping[str, Mapping[str, object]]) -> list[str]:
-    """Parameters with several values; a notebook that does not have a parameter makes it vary no more."""
-    found = [settings[run_id] for run_id in sorted(settings)]
-    known = {name: value for setting in reversed(found) for name, value in setting.items()}
-    return varying([{**known, **setting} for setting in found])
+    """Parameters with several values."""
+    return varying_where_known([settings[run_id] for run_id in sorted(settings)])
 
 
 def _columns(setting: dict[str, object]) -> dict[str, object]:

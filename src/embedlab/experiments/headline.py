@@ -19,13 +19,14 @@ from embedlab.experiments.per_query import System, mean_over_runs, query_values
 from embedlab.experiments.record_index import indexed_records
 from embedlab.experiments.records import MetricRow, Record
 from embedlab.experiments.sweep_table import FLOAT32
-from embedlab.experiments.sweeps import varying
+from embedlab.experiments.sweeps import varying_where_known
 
 METRIC, SPLIT = "ndcg@10", "test"
 BASELINES = ("bm25", "base", "hybrid")
 MEMORY, SPEED = "bytes in memory", "texts_per_second"
 RETRIEVAL, QUANTISED = "retrieval", "quantised"
 TUNED, TEACHER = "tuned", "teacher"
+WHAT_TO_MAKE = "students"  # which of a run's systems were wanted; it says nothing about any of them
 RUN = re.compile(r"\w+-[0-9a-f]{8}-s-?\d+")
 
 KEY = ["system", "form", "dim"]
@@ -62,7 +63,8 @@ def headline(dataset: str = "icd10cm:full", folder: Path | None = None) -> pd.Da
     known = {record.run_id: record for record in indexed_records((METRIC, MEMORY, SPEED), folder=folder)}
     chains = {run_id: _chain(record, known) for run_id, record in known.items()}
     chosen = [record for record in known.values() if record.parameters.get("dataset") == dataset and _is_whole(record)]
-    chosen.sort(key=lambda record: (len(chains[record.run_id]), record.run_id))  # a model's own run comes first
+    chosen.sort(key=lambda record: (record.finished, record.run_id), reverse=True)  # the newest of the same setting
+    chosen.sort(key=lambda record: len(chains[record.run_id]))  # a model's own run comes first
     names = _names(chosen, chains)
     rows = pd.DataFrame(_measured(chosen, names), columns=[*KEY, "seed", "run_id", "task", "model", "noted", "bytes"])
     rows = _with_dims(rows).drop_duplicates([*KEY, "seed"])
@@ -83,9 +85,8 @@ def _chain(record: Record, known: Mapping[str, Record]) -> list[Record]:
 
 def _setting(record: Record) -> dict[str, object]:
     """What was chosen for a run, but for earlier runs, which the chain tells."""
-    return {
-        name: value for name, value in record.parameters.items() if not (isinstance(value, str) and RUN.search(value))
-    }
+    named = {name for name, value in record.parameters.items() if isinstance(value, str) and RUN.search(value)}
+    return {name: value for name, value in record.parameters.items() if name not in {*named, WHAT_TO_MAKE}}
 
 
 def _names(chosen: Sequence[Record], chains: Mapping[str, Sequence[Record]]) -> dict[str, str]:
@@ -97,9 +98,9 @@ def _names(chosen: Sequence[Record], chains: Mapping[str, Sequence[Record]]) -> 
     names = {}
     for way, records in ways.items():
         settings = [_setting(record) for record in records]
-        differing = varying(settings)
+        differing = varying_where_known(settings)
         for record, setting in zip(records, settings, strict=True):
-            details = ", ".join(f"{name} {setting.get(name)}" for name in differing)
+            details = ", ".join(f"{name} {setting[name]}" for name in differing if name in setting)
             names[record.run_id] = f"{way} ({details})" if details else way
     return names
 

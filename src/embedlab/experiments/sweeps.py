@@ -305,3 +305,9 @@ def varying(runs: list[Mapping[str, Any]]) -> list[str]:
     """Names whose value differs between runs, in order of first appearance; the seed last."""
     names = list(dict.fromkeys(name for values in runs for name in values if name != "seed"))
     return [name for name in names if len({repr(values.get(name)) for values in runs}) > 1]
+
+
+def varying_where_known(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """`varying`, where a notebook that does not have a parameter makes it vary no more."""
+    known = {name: value for values in reversed(settings) for name, value in values.items()}
+    return varying([{**known, **values} for values in settings])
