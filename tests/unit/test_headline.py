@@ -197,6 +197,21 @@ def test_a_parameter_that_an_older_notebook_did_not_have_makes_no_other_system(h
     assert row["value"] == pytest.approx((0.9 + TUNED[1].mean()) / 2)
 
 
+def test_speeds_are_of_the_runs_that_count(home):
+    commit(
+        "06_distillation",
+        "7",
+        1,
+        scored={("static", 384, "retrieval"): STATIC},
+        values=[("texts_per_second", "static", "footprint", 90000)],
+        models={"static": "static7"},
+        teacher="results/runs/04_contrastive-22222222-s1/model",
+        finished="2026-11-21T12:00:00",
+    )
+    row = headline().query("system == @CHAIN + ' → distillation: static'").iloc[0]
+    assert (row["seeds"], row["texts_per_second"]) == (1, 90000)
+
+
 def test_what_a_run_was_asked_to_make_does_not_name_its_systems(home):
     names = set(headline()["system"])
     commit(

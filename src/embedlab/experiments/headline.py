@@ -68,7 +68,8 @@ def headline(dataset: str = "icd10cm:full", folder: Path | None = None) -> pd.Da
     names = _names(chosen, chains)
     rows = pd.DataFrame(_measured(chosen, names), columns=[*KEY, "seed", "run_id", "task", "model", "noted", "bytes"])
     rows = _with_dims(rows).drop_duplicates([*KEY, "seed"])
-    return _aggregated(rows, _speeds(chosen, names, chains), folder)
+    counted = [record for record in chosen if record.run_id in set(rows["run_id"])]
+    return _aggregated(rows, _speeds(counted, names, chains), folder)
 
 
 def _is_whole(record: Record) -> bool:
