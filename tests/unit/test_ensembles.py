@@ -125,6 +125,20 @@ class TestTravelling:
         with pytest.raises(ModelError, match="third-party code|trust_remote_code|not part of"):
             load_model(str(tmp_path))
 
+    @pytest.mark.parametrize(
+        ("file", "old", "new"),
+        [
+            ("modules.json", "beside.TableBeside", "someone/else--code.Thing"),
+            ("config.json", "{", '{"auto_map": {"AutoModel": "someone/else--code.Thing"},'),
+        ],
+    )
+    def test_code_named_elsewhere_rules_trust_out(self, both, tmp_path, file, old, new):
+        save_model(both, tmp_path)
+        text = (tmp_path / file).read_text()
+        assert old in text
+        (tmp_path / file).write_text(text.replace(old, new, 1))
+        assert not is_own_code(tmp_path)
+
     def test_a_stock_model_stays_one(self, parts, tmp_path):
         save_model(parts[0], tmp_path)
         assert not is_own_code(tmp_path) and "embedlab" not in (tmp_path / "modules.json").read_text()

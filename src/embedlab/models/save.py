@@ -30,7 +30,23 @@ def save_model(model: SentenceTransformer, folder: str | Path) -> None:
 
 
 def is_own_code(folder: str | Path) -> bool:
-    """Whether all code in the folder of a saved model is this package's own, to the byte."""
-    source = Path(beside.__file__)
-    files = list(Path(folder).rglob("*.py"))
-    return bool(files) and all(file.read_bytes() == source.read_bytes() for file in files)
+    """Whether a saved model wants code, and all that it would run is this package's own, to the byte.
+
+    Trust is for everything at once, so that a configuration naming code elsewhere (`auto_map`, a foreign module
+    class) rules it out too.
+    """
+    folder, source = Path(folder), Path(beside.__file__)
+    files = list(folder.rglob("*.py"))
+    if not files or any(file.read_bytes() != source.read_bytes() for file in files):
+        return False
+    names_code = any(b"auto_map" in file.read_bytes() for file in folder.rglob("*config*.json"))
+    return not names_code and all(map(_is_known, _module_types(folder)))
+
+
+def _module_types(folder: Path) -> list[str]:
+    return [module["type"] for module in json.loads((folder / "modules.json").read_text(encoding="utf-8"))]
+
+
+def _is_known(class_name: str) -> bool:
+    own = f"{beside.__name__.rpartition('.')[2]}.{beside.TableBeside.__name__}"
+    return class_name.startswith("sentence_transformers.") or class_name in (own, f"{OWN}models.{own}")
