@@ -148,7 +148,10 @@ def _with_dims(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _speeds(chosen: Sequence[Record], names: Mapping[str, str], chains: Mapping[str, Sequence[Record]]) -> pd.Series:
-    """System -> texts encoded per second, the mean over runs; a given teacher is the model of the run before."""
+    """System -> texts encoded per second, the median over runs, which other work on the machine may have slowed.
+
+    A given teacher is the model of the run before.
+    """
     rows = []
     for record in chosen:
         name, before = names[record.run_id], [names.get(one.run_id) for one in chains[record.run_id][:-1]]
@@ -156,7 +159,7 @@ def _speeds(chosen: Sequence[Record], names: Mapping[str, str], chains: Mapping[
         rows += [
             (own.get(row.model, f"{name}: {row.model}"), row.value) for row in record.metrics if row.metric == SPEED
         ]
-    return pd.DataFrame(rows, columns=["system", "value"]).astype({"value": float}).groupby("system")["value"].mean()
+    return pd.DataFrame(rows, columns=["system", "value"]).astype({"value": float}).groupby("system")["value"].median()
 
 
 def _aggregated(rows: pd.DataFrame, speeds: pd.Series, folder: Path | None) -> pd.DataFrame:
