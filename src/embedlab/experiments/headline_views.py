@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME = "headline"
+LEGEND_LINE = 0.16  # inches
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 # Cost -> whether more of it is better, the question, the axis.
 COSTS = {
@@ -100,7 +101,8 @@ def quality_figure(rows: pd.DataFrame, cost: str) -> tuple[Figure, pd.DataFrame]
     if points.empty:
         axes.text(0.5, 0.5, "no record tells this cost yet", transform=axes.transAxes, ha="center")
     axes.set_ylim(bottom=0)
-    figure.set_size_inches(6.4, 4.4)
+    entries = len(axes.get_legend_handles_labels()[0])
+    figure.set_size_inches(6.4, 3.6 + LEGEND_LINE * entries)  # the legend takes its room from no point
     figure.legend(loc="outside lower center", ncols=1 if len(points) else 2, frameon=False, fontsize=7)
     return figure, points
 
