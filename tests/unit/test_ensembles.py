@@ -130,6 +130,7 @@ class TestTravelling:
         [
             ("modules.json", "beside.TableBeside", "someone/else--code.Thing"),
             ("config.json", "{", '{"auto_map": {"AutoModel": "someone/else--code.Thing"},'),
+            ("config.json", "{", '{"auto\\u005fmap": {"AutoModel": "someone/else--code.Thing"},'),
         ],
     )
     def test_code_named_elsewhere_rules_trust_out(self, both, tmp_path, file, old, new):

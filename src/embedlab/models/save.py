@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedlab.models import beside
 
@@ -22,7 +22,7 @@ def save_model(model: SentenceTransformer, folder: str | Path) -> None:
     """
     model.save_pretrained(str(folder))
     listing = Path(folder) / "modules.json"
-    modules = json.loads(listing.read_text(encoding="utf-8"))
+    modules = _read(listing)
     for module in modules:
         if module["type"].startswith(OWN):
             module["type"] = ".".join(module["type"].split(".")[-2:])  # file and class, as they lie in the folder
@@ -39,12 +39,12 @@ def is_own_code(folder: str | Path) -> bool:
     files = list(folder.rglob("*.py"))
     if not files or any(file.read_bytes() != source.read_bytes() for file in files):
         return False
-    names_code = any(b"auto_map" in file.read_bytes() for file in folder.rglob("*config*.json"))
-    return not names_code and all(map(_is_known, _module_types(folder)))
+    names_code = any("auto_map" in json.dumps(_read(file)) for file in folder.rglob("*config*.json"))  # escapes undone
+    return not names_code and all(_is_known(module["type"]) for module in _read(folder / "modules.json"))
 
 
-def _module_types(folder: Path) -> list[str]:
-    return [module["type"] for module in json.loads((folder / "modules.json").read_text(encoding="utf-8"))]
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _is_known(class_name: str) -> bool:
