@@ -49,7 +49,7 @@ def run(
         raise typer.Exit(CANCELLED if outcome.cause == "cancelled" else FAILED)
     _show_outcome(outcome)
     if outcome.folder.parent == paths.runs_dir():
-        tables.rebuild_runs_csv()
+        tables.rebuild_tables()
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
@@ -107,10 +107,10 @@ def table(
     columns: Annotated[str, typer.Option(help="pivot: the column whose values become columns, e.g. dim")] = "",
     output: Annotated[Path | None, typer.Option("-o", help="write to this file: .csv, .md, .parquet or .tex")] = None,
 ) -> None:
-    """Show what all runs found, rebuilt from their records (experiments/runs.csv is rewritten too)."""
+    """Show what all runs found, rebuilt from their records (experiments/runs.csv and metrics.csv are rewritten too)."""
     from embedlab.experiments import record_index, tables, views
 
-    tables.rebuild_runs_csv()
+    tables.rebuild_tables()
     found = record_index.indexed_records([metric]) if metric else tables.all_records()
     chosen = tables.select(views.where(tables.runs_frame(found), where or []), [], sort)
     shown = views.pivot(chosen, rows.split(","), columns, metric) if rows and columns else chosen

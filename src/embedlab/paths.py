@@ -37,6 +37,10 @@ def runs_csv() -> Path:
     return experiments_dir() / "runs.csv"
 
 
+def metrics_csv() -> Path:
+    return experiments_dir() / "metrics.csv"
+
+
 def results_dir() -> Path:
     return project_root() / "results"
 

@@ -146,7 +146,7 @@ def _write_tables(name: str, result: Any, finished: list[str], output_dir: str) 
             for path in sweep_table.write_sweep_table(name, records, run_ids=result.outcomes, folder=kept):
                 out.print(f"  {paths.shown(path)}", highlight=False)
         if not output_dir:
-            tables.rebuild_runs_csv()
+            tables.rebuild_tables()
     except OSError as error:
         problem = (
             f"the tables cannot be written ({error.strerror or error}); make room, then run the same command again"

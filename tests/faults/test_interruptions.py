@@ -21,8 +21,8 @@ from tests.faults import tiny
 
 
 def tables(home):
-    """Content of the sweep's tables and of the table of all runs."""
-    found = [*(home / "results" / "tables").glob("sweep-s.[mc]*"), home / "experiments" / "runs.csv"]
+    """Content of the sweep's tables and of the tables of all runs."""
+    found = [*(home / "results" / "tables").glob("sweep-s.[mc]*"), *(home / "experiments").glob("*.csv")]
     return {path.name: path.read_text() for path in found}
 
 

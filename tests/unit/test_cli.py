@@ -202,7 +202,7 @@ def test_table_formats_filters_and_warns(call):
     code, text, _ = call("table", "--filter", "lr=1e-4")
     assert code == 0 and "2 rows retrieval, test, ndcg@10" in text and "0.200 [0.400, 0.600]" in text
     assert call("table", "--metric", "mrr@10")[0] == 0
-    assert len(paths.runs_csv().read_text().splitlines()) == 3
+    assert len(paths.metrics_csv().read_text().splitlines()) == 3
 
 
 def test_table_without_runs(call):
@@ -223,6 +223,6 @@ def test_a_full_disk_is_one_line(call, monkeypatch):
     def full():
         raise OSError(errno.ENOSPC, "No space left on device", "runs.csv")
 
-    monkeypatch.setattr("embedlab.experiments.tables.rebuild_runs_csv", full)
+    monkeypatch.setattr("embedlab.experiments.tables.rebuild_tables", full)
     code, _, said = call("table")
     assert code == 1 and "runs.csv cannot be written (No space left on device)" in said and "Traceback" not in said

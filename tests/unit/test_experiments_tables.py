@@ -29,23 +29,31 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_runs_csv_holds_every_row_sorted_by_run_and_is_the_same_when_rebuilt():
+def rebuilt() -> bytes:
+    """Both tables of all runs, end to end."""
+    return b"".join(path.read_bytes() for path in tables.rebuild_tables())
+
+
+def test_the_tables_hold_every_row_sorted_by_run_and_are_the_same_when_rebuilt():
     commit("nb-0000000b-s0", row(value=0.25, ci_low=0.2, ci_high=0.3), parameters={"lr": 1e-4, "dims": [384, 64]})
     commit("nb-0000000a-s1", row("base"), row("tuned", value=None), parameters={"seed": 1})
-    text = tables.rebuild_runs_csv().read_text()
-    assert tables.rebuild_runs_csv().read_text() == text
-    frame = pd.read_csv(paths.runs_csv())
+    assert rebuilt() == rebuilt()
+    runs, metrics = pd.read_csv(paths.runs_csv()), pd.read_csv(paths.metrics_csv())
+    assert runs["run_id"].tolist() == ["nb-0000000a-s1", "nb-0000000b-s0"] and runs["seed"].tolist() == [1, 0]
+    frame = metrics.merge(runs, on="run_id", validate="many_to_one")
     assert frame["run_id"].tolist() == ["nb-0000000a-s1", "nb-0000000a-s1", "nb-0000000b-s0"]
     assert frame["model"].tolist() == ["base", "tuned", "tuned"]
     assert frame["value"].isna().tolist() == [False, True, False]  # a missing metric is no 0
     assert frame["seed"].tolist() == [1, 1, 0]
     assert frame.loc[2, ["p.lr", "p.dims", "ci_low", "ci_high"]].tolist() == [1e-4, "384 64", 0.2, 0.3]
-    assert [path.name for path in paths.experiments_dir().iterdir()] == ["runs.csv"]
+    assert {path.name for path in paths.experiments_dir().iterdir()} == {"runs.csv", "metrics.csv"}
 
 
-def test_no_runs_make_an_empty_table():
-    frame = pd.read_csv(tables.rebuild_runs_csv())
-    assert len(frame) == 0 and list(frame.columns) == [*tables.RUN_COLUMNS, *tables.METRIC_COLUMNS]
+def test_no_runs_make_empty_tables():
+    runs, metrics = map(pd.read_csv, tables.rebuild_tables())
+    assert len(runs) == len(metrics) == 0
+    assert list(runs.columns) == list(tables.RUN_COLUMNS)
+    assert list(metrics.columns) == ["run_id", *tables.METRIC_COLUMNS]
 
 
 def test_damaged_records_are_set_aside_and_replaced_runs_left_alone(caplog):
@@ -63,21 +71,21 @@ def test_damaged_records_are_set_aside_and_replaced_runs_left_alone(caplog):
 
 def _rebuild(times: int) -> None:
     for _ in range(times):
-        tables.rebuild_runs_csv()
+        tables.rebuild_tables()
 
 
 def test_rebuilding_at_the_same_time_never_leaves_a_torn_file():
     for number in range(30):
         commit(f"nb-{number:08x}-s0")
-    expected = tables.rebuild_runs_csv().read_bytes()
+    expected = rebuilt()
     context = multiprocessing.get_context("fork")
     writers = [context.Process(target=_rebuild, args=(15,)) for _ in range(4)]
     for writer in writers:
         writer.start()
     while any(writer.is_alive() for writer in writers):
-        assert paths.runs_csv().read_bytes() == expected
+        assert paths.runs_csv().read_bytes() + paths.metrics_csv().read_bytes() == expected
     assert [writer.exitcode for writer in writers] == [0, 0, 0, 0]
-    assert [path.name for path in paths.experiments_dir().iterdir()] == ["runs.csv"]
+    assert {path.name for path in paths.experiments_dir().iterdir()} == {"runs.csv", "metrics.csv"}
 
 
 def test_headline_by_hand():

@@ -46,7 +46,7 @@ def publish_run(run_id: str, name: str) -> list[Path]:
             written.append(Path(shutil.copy(file, paths.figures_dir() / f"{name}_{file.name}")))
     if (ran := folder / "executed.ipynb").exists():
         written.append(executed.write_copy(ran, record.notebook))
-    return [*written, *refresh(), tables.rebuild_runs_csv()]
+    return [*written, *refresh(), *tables.rebuild_tables()]
 
 
 def refresh() -> list[Path]:

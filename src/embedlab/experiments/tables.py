@@ -63,14 +63,25 @@ def runs_frame(run_records: Iterable[Record]) -> pd.DataFrame:
     return frame.astype({"dim": "Int64", "n": "Int64"})
 
 
-def rebuild_runs_csv() -> Path:
-    """Write experiments/runs.csv anew from all records; replaced in one step."""
-    path = paths.runs_csv()
+def rebuild_tables() -> list[Path]:
+    """Write experiments/runs.csv and metrics.csv anew from all records: a row per run, a row per number.
+
+    They join on `run_id`; apart, because the parameters repeated on every number made most of the file. Each is
+    replaced in one step.
+    """
+    kept = list(all_records())
+    runs, metrics = pd.DataFrame(map(run_of, kept)), runs_frame(kept)
+    first = [*RUN_COLUMNS, *sorted(set(runs.columns) - set(RUN_COLUMNS))]
+    _replace(paths.runs_csv(), runs.reindex(columns=first))
+    _replace(paths.metrics_csv(), metrics[["run_id", *METRIC_COLUMNS]])
+    return [paths.runs_csv(), paths.metrics_csv()]
+
+
+def _replace(path: Path, frame: pd.DataFrame) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(f".{uuid.uuid4().hex}.tmp")  # its own, for others may be rebuilding at the same time
-    runs_frame(all_records()).to_csv(scratch, index=False, lineterminator="\n")
+    frame.to_csv(scratch, index=False, lineterminator="\n")
     scratch.replace(path)
-    return path
 
 
 def mixtures(frame: pd.DataFrame) -> list[str]:
