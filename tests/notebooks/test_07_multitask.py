@@ -15,6 +15,7 @@ from tests.conftest import tiny_model
 NOTEBOOK = paths.notebooks_dir() / "07_multitask.ipynb"
 SMOKE = {"dataset": "icd10cm:smoke", "max_steps": 2, "max_examples": 60}
 RECIPES = {"retrieval", "multi-task", "layer decay", "replay", "anchor"}
+MODELS = RECIPES | {"table"}
 METRICS = {"retrieval": "ndcg@10", "similarity": "cosine_spearman", "classification": "accuracy"}
 METRICS |= {"clustering": "v_measure", "pydocs": "ndcg@10"}
 
@@ -44,19 +45,20 @@ class TestSmokeRun:
     def test_every_model_is_judged_on_every_task(self, rows):
         for task, metric in METRICS.items():
             values = rows[(rows["task"] == task) & (rows["metric"] == metric)].set_index("model")["value"]
-            for name in RECIPES:
+            for name in MODELS:
                 assert values[f"{name} - base"] == pytest.approx(values[name] - values["base"], abs=1e-6)
             assert -1 <= values["base"] <= 1
 
     def test_differences_carry_their_intervals(self, rows):
         found = rows[rows["model"].str.endswith(" - base") & rows["metric"].isin(METRICS.values())]
-        assert len(found) == len(RECIPES) * len(METRICS) + 2
+        assert len(found) == len(MODELS) * len(METRICS) + 2
         assert ((found["ci_low"] <= found["value"]) & (found["value"] <= found["ci_high"])).all()
 
     def test_the_curve_begins_at_the_base_model(self, outcome):
         table = pd.read_csv(outcome.folder / "trade_off.csv").set_index("name")
         mixed = {f"{share}% retrieval" for share in (0, 25, 50, 75, 100)}
-        assert set(table.index) == mixed | RECIPES - {"retrieval"} | {"cocktail"}
+        beside = {f"{name} + table" for name in mixed}
+        assert set(table.index) == mixed | beside | RECIPES - {"retrieval"} | {"cocktail"}
         assert tuple(table.loc["0% retrieval", ["gain", "change"]]) == (0, 0)
         assert (outcome.folder / "trade_off.png").exists()
 
@@ -70,19 +72,25 @@ class TestSmokeRun:
         assert sum(outcome.record.notes["mixture"].values()) == pytest.approx(1)
 
     def test_the_mixture_is_kept_as_a_plain_model(self, outcome):
-        model = SentenceTransformer(str(outcome.folder / "model"), device="cpu")
+        model = SentenceTransformer(str(outcome.folder / "model"), device="cpu", trust_remote_code=True)
         assert model.encode(["anemia"]).shape == (1, 32)
         log = pd.read_csv(outcome.folder / "train_log.csv")
-        assert set(log["recipe"]) == RECIPES and log["step"].max() == 2
+        assert set(log["recipe"]) == MODELS and log["step"].max() == 2
 
 
 @pytest.mark.notebook
-def test_a_tuned_model_is_traded_off_without_training(smoke, outcome, tmp_path):
-    values = {**smoke, "tuned_model": str(outcome.folder / "model")}
-    found = run_notebook(NOTEBOOK, values, output_dir=str(tmp_path))
+def test_a_tuned_model_is_traded_off_and_only_the_table_trained(smoke, tmp_path):
+    tuned = tiny_model()
+    for weights in tuned.parameters():
+        weights.data += 0.01
+    tuned.save_pretrained(str(tmp_path / "tuned"))
+    values = {**smoke, "tuned_model": str(tmp_path / "tuned"), "forgetting_budget": 1.0}
+    found = run_notebook(NOTEBOOK, values, output_dir=str(tmp_path / "runs"))
     assert found.record is not None, found.detail
     table = pd.read_csv(found.folder / "trade_off.csv")
-    assert list(table["name"]) == [f"{share}% tuned" for share in (0, 25, 50, 75, 100)] + ["cocktail"]
+    line = [f"{share}% tuned" for share in (0, 25, 50, 75, 100)]
+    assert list(table["name"]) == [*line, "cocktail", *(f"{name} + table" for name in line)]
+    assert set(pd.read_csv(found.folder / "train_log.csv")["recipe"]) == {"table"}
 
 
 def test_parameters_and_sweeps_fit_the_notebook():
@@ -90,4 +98,4 @@ def test_parameters_and_sweeps_fit_the_notebook():
     MultitaskParams.checked(known)
     for name in ("multitask", "forgetting"):
         runs = sweeps.expand(sweeps.read_sweep(sweeps.find_sweep(name)))
-        assert {values["seed"] for values in runs} == {0, 1, 2}
+        assert {values["seed"] for values in runs} == {0}

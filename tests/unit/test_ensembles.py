@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from embedlab.data.dataset import Dataset
 from embedlab.errors import ModelError, ParameterError
 from embedlab.evaluation.retrieval import encode_split
 from embedlab.models.encode import encode
-from embedlab.models.ensembles import side_by_side, table_beside
+from embedlab.models.ensembles import mixture, side_by_side, table_beside, with_table
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.models.load import load_model
+from embedlab.models.merging import merge
 from embedlab.models.packing import pack
 from embedlab.models.save import is_own_code, save_model
 from embedlab.models.static import static_model
@@ -75,6 +77,19 @@ class TestTableBeside:
         narrow = table_beside(*parts, 0.3, vectors_of(parts, 0.3), dim=8)
         found, first = encode(narrow, QUESTIONS), encode(both, QUESTIONS)[:, :8]
         assert found == pytest.approx(first / np.linalg.norm(first, axis=1, keepdims=True), abs=1e-5)
+
+    def test_unturned_vectors_are_those_of_both_end_to_end(self, parts):
+        assert encode(with_table(*parts, 0.3), QUESTIONS) == pytest.approx(vectors_of(parts, 0.3), abs=1e-6)
+
+    def test_mixture_is_the_mean_with_the_table_beside_it(self, parts):
+        transformer, static = parts
+        other = copy.deepcopy(transformer)
+        for weights in other.parameters():
+            weights.data += 0.1
+        pool, halves = {"base": transformer, "tuned": other}, {"base": 0.5, "tuned": 0.5}
+        plain, beside = (encode(mixture(pool, halves, static, share), QUESTIONS) for share in (0.0, 0.3))
+        assert plain == pytest.approx(encode(merge([transformer, other], [0.5, 0.5]), QUESTIONS))
+        assert beside == pytest.approx(side_by_side(plain, encode(static, QUESTIONS), 0.3), abs=1e-6)
 
     def test_packed_and_padded_agree(self, parts, both):
         packed = table_beside(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from embedlab.errors import ModelError, ParameterError
 from embedlab.models.beside import TableBeside
 from embedlab.models.layers import pca_projection, project
+from embedlab.models.merging import merge
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -29,17 +31,15 @@ def side_by_side(first: np.ndarray, second: np.ndarray, share: float) -> np.ndar
     return np.concatenate([np.sqrt(1 - share) * first, np.sqrt(share) * second], axis=1)
 
 
-def table_beside(
-    transformer: SentenceTransformer, static: SentenceTransformer, share: float, vectors: np.ndarray, dim: int
-) -> SentenceTransformer:
-    """One model whose vectors are those of both side by side, turned to their `dim` principal directions.
+def with_table(transformer: SentenceTransformer, static: SentenceTransformer, share: float) -> SentenceTransformer:
+    """One model whose vectors are those of both `side_by_side`, d + e numbers.
+
+    The transformer may be one that nobody tuned: the table alone then learns the domain, and the rest stays as it is.
 
     Args:
         transformer: its vectors come first; left as it is.
         static: with the tokenizer of the transformer.
         share: of the static model's cosine, see `side_by_side`.
-        vectors: (N, d + e) `side_by_side` of texts, which the principal directions are taken from.
-        dim: numbers per vector; fewer are its first ones, as after Matryoshka training.
 
     Raises:
         ModelError: the two cut texts into different pieces.
@@ -53,4 +53,35 @@ def table_beside(
     table.table.weight.data.copy_(rows)
     model = copy.deepcopy(transformer)
     model.append(table.to(model.device))
-    return project(model, pca_projection(vectors, dim))
+    return model
+
+
+def table_beside(
+    transformer: SentenceTransformer, static: SentenceTransformer, share: float, vectors: np.ndarray, dim: int
+) -> SentenceTransformer:
+    """`with_table`, its vectors turned to `dim` principal directions.
+
+    Args:
+        transformer, static, share: see `with_table`.
+        vectors: (N, d + e) `side_by_side` of texts, which the principal directions are taken from.
+        dim: numbers per vector; fewer are its first ones, as after Matryoshka training.
+    """
+    return project(with_table(transformer, static, share), pca_projection(vectors, dim))
+
+
+def mixture(
+    pool: Mapping[str, SentenceTransformer],
+    parts: Mapping[str, float],
+    table: SentenceTransformer | None = None,
+    share: float = 0.0,
+) -> SentenceTransformer:
+    """The weighted mean of models of `pool`, and beside it, where `share` is not 0, the `table` (see `with_table`).
+
+    Args:
+        pool: name -> model.
+        parts: name -> weight, with the sum 1; see `merge`.
+        table: a static model with the tokenizer of the others.
+        share: of the table's cosine.
+    """
+    mixed = merge([pool[name] for name in parts], [*parts.values()])
+    return with_table(mixed, table, share) if table is not None and share else mixed

@@ -22,7 +22,7 @@ from torch.utils.data import RandomSampler
 from embedlab.errors import DataError, ParameterError
 from embedlab.params import PositiveFloat, Share, TrainingParams
 from embedlab.training.batches import TokenisedCollator
-from embedlab.training.distillation import EmbeddingDistillationLoss
+from embedlab.training.distillation import STATIC_BATCHES, STATIC_LEARNING_RATE, EmbeddingDistillationLoss
 from embedlab.training.examples import number_rows
 from embedlab.training.fit import FitResult, FitSettings, fit
 from embedlab.training.losses import ContrastiveLoss
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 CLASS, SCORE = "class", "score"  # columns of what a row is labelled with
 MARGIN = 0.2  # of a triplet, in cosine distance
 KINDS = ("retrieval", "similarity", "classification", "clustering")
+TABLE_EPOCHS = 8.0
 
 
 class MultitaskParams(TrainingParams):
@@ -62,6 +63,11 @@ class MultitaskParams(TrainingParams):
         """How to train; `changes` are other `FitSettings`."""
         common = {"epochs": self.epochs, "max_steps": self.max_steps, "learning_rate": self.learning_rate}
         return FitSettings(**{**common, "sampling": self.sampling, "seed": self.seed, **changes})
+
+    def table_settings(self) -> FitSettings:
+        """How to train the table of words that stands beside a model."""
+        settings = {"batch_size": STATIC_BATCHES[1], "learning_rate": STATIC_LEARNING_RATE, "weight_decay": 0.0}
+        return self.fit_settings(epochs=TABLE_EPOCHS, sampling="proportional", **settings)
 
 
 @dataclass(frozen=True)
