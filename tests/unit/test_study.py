@@ -59,7 +59,7 @@ def test_gpu_size_is_the_same_chain(here, there):
 
 def test_rows_of_the_headline_have_three_seeds():
     stages = {stage.name: stage for stage in sweeps.read_sweep(sweeps.find_sweep("study")).stages}
-    headline = {"contrastive": "04", "matryoshka": "05", "distillation": "06"}
+    headline = {"contrastive": "04", "matryoshka": "05", "distillation": "06", "untuned": "06"}
     assert {name: stages[name].notebook[:2] for name in headline} == headline
     assert all(stages[name].seeds == [0, 1, 2] for name in headline)
     beside = {stage.notebook[:2]: stage.seeds for name, stage in stages.items() if "adapted" in name}
@@ -102,7 +102,7 @@ def test_stages_hand_on_the_model_of_their_own_seed(tmp_path):
     engine = PretendEngine()
     result = driver.Driver(sweeps.read_sweep(path), engine, view, driver.Options(str(tmp_path), (), False, False), path)
     outcomes = result.run().outcomes
-    assert len(outcomes) == 18 and all(outcome.record for outcome in outcomes.values())
+    assert len(outcomes) == 21 and all(outcome.record for outcome in outcomes.values())
     taken = {name: [] for name in ("04_contrastive", "05_matryoshka", "06_distillation", "07_multitask", "08_evaluate")}
     for run_id, values in engine.values.items():
         for name in ("model_name", "tuned_model", "teacher"):
