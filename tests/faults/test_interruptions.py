@@ -38,7 +38,7 @@ def interrupted(home, count, signals):
     tiny.write_sweep(home, grid={"x": [0.0, 1.0]}, seeds=[0, 1], fixed={"seconds": 0.3})
     assert end_warm(tiny.start_warm_driver(home, "s", "--jobs", "2"), home) == 0
     undisturbed, generator = tables(home), random.Random(0)
-    assert len(undisturbed) == 3
+    assert len(undisturbed) == 4
     shutil.rmtree(home / "results")
     while count:
         driver = tiny.start_warm_driver(home, "s", "--jobs", "2")
@@ -190,7 +190,7 @@ def test_a_disk_that_takes_nothing_costs_no_row_and_no_table(disk, command, spoi
     mend = spoil(disk)
     code, out, err = command("sweep", "s", "--jobs", "2")
     assert code == 1 and "1 failed" in out and "the tables cannot be written" in err and "Traceback" not in out + err
-    assert tables(disk) == before and len(before) == 3
+    assert tables(disk) == before and len(before) == 4
     mend()
     assert command("sweep", "s")[0] == 0
     assert sorted(tiny.committed(disk).values()) == [1.0, 2.0] and tables(disk) != before

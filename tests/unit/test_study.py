@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import shutil
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from embedlab import paths
 from embedlab.cli import app
+from embedlab.errors import ParameterError
 from embedlab.experiments import driver, notebooks, records, sweeps
 from embedlab.experiments.execute import Outcome
 from embedlab.experiments.records import Record
@@ -113,6 +115,35 @@ def test_stages_hand_on_the_model_of_their_own_seed(tmp_path):
     assert taken["04_contrastive"] == ["03_domain_pretraining"]
     assert taken["05_matryoshka"] == taken["06_distillation"] == ["04_contrastive"] * 4
     assert taken["07_multitask"] == taken["08_evaluate"] == ["04_contrastive"] * 2
+
+
+class TestCloneWithoutWeights:
+    """Records are in the history, weights are not."""
+
+    def driven(self, tmp_path, engine, *, rerun_stale=False):
+        path = sweeps.find_sweep("study")
+        view = SimpleNamespace(begin=lambda *_: None, show=lambda *_: None, ended=lambda *_: None)
+        options = driver.Options(str(tmp_path), (), False, rerun_stale)
+        return driver.Driver(sweeps.read_sweep(path), engine, view, options, path).run()
+
+    def test_a_finished_study_needs_none(self, tmp_path):
+        self.driven(tmp_path, PretendEngine())
+        for model in tmp_path.glob("*/model"):
+            model.rmdir()
+        again = self.driven(tmp_path, PretendEngine())
+        assert len(again.outcomes) == 21 and all(outcome.skipped for outcome in again.outcomes.values())
+
+    def test_a_run_to_do_says_whose_weights_it_needs_and_how_to_make_them(self, tmp_path):
+        self.driven(tmp_path, PretendEngine())
+        for model in tmp_path.glob("*/model"):
+            model.rmdir()
+        (lost, *_) = tmp_path.glob("05_matryoshka-*-s1")
+        shutil.rmtree(lost)
+        with pytest.raises(ParameterError, match=r"-s1/model, which is not there.*--rerun-stale") as failed:
+            self.driven(tmp_path, PretendEngine())
+        assert lost.name in str(failed.value)
+        again = self.driven(tmp_path, PretendEngine(), rerun_stale=True)
+        assert len(again.outcomes) == 21 and not any(outcome.skipped for outcome in again.outcomes.values())
 
 
 def test_medquad_asks_for_its_folder(tmp_path, monkeypatch):

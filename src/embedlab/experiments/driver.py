@@ -155,6 +155,7 @@ class Driver:
     def _execute(self, stage: Stage, planned: Sequence[Planned]) -> list[Planned]:
         self._order |= dict.fromkeys(item.plan.run_id for item in planned)
         todo = [item for item in planned if self._is_to_do(item)]
+        planning.require_inputs(todo)
         self.view.begin(len(planned), len(planned) - len(todo))
         for order, item in enumerate(todo):
             self._submit(Job(item.plan, self._limits(stage), stage.resources.gpus, order))

@@ -169,8 +169,10 @@ def follow(runs: Sequence[Mapping[str, Any]], earlier: Mapping[str, Mapping[int,
         runs: values of a stage.
         earlier: stage name -> seed -> its chosen run.
 
+    What a finished run left need not be there: runs that are finished too need it no more, see `require_inputs`.
+
     Raises:
-        ParameterError: the chosen run has no such parameter or artefact.
+        ParameterError: the chosen run has no such parameter.
     """
     return [{name: _follow(value, values["seed"], earlier) for name, value in values.items()} for values in runs]
 
@@ -186,11 +188,22 @@ def _follow(value: Any, seed: int, earlier: Mapping[str, Mapping[int, Planned]])
         if what[2:] not in run.plan.values:
             raise ParameterError(f"{value}: there is no parameter {what[2:]!r}", remedy="Name one", field=value)
         return run.plan.values[what[2:]]
-    path = run.plan.folder / what
-    if not path.exists():
-        left = ", ".join(sorted(item.name for item in run.plan.folder.iterdir() if item.name != "attempts"))
-        raise ParameterError(f"{run.plan.run_id} left no {what!r}", remedy=f"It left {left}", field=value)
-    return paths.shown(path)
+    return paths.shown(run.plan.folder / what)
+
+
+def require_inputs(planned: Iterable[Planned]) -> None:
+    """Refuse runs that want what an earlier run has not left, or what a clone lacks: weights are not in the history.
+
+    Raises:
+        ParameterError: a file or folder of an earlier run is not there.
+    """
+    for item in planned:
+        for name, value in item.values.items():
+            of_a_run = isinstance(value, str) and "/" in value and RUN_OF_SEED.search(value)
+            if of_a_run and not (path := paths.project_root() / value).exists():
+                left = ", ".join(sorted(entry.name for entry in path.parent.glob("*") if entry.name != "attempts"))
+                remedy = f"Its run left {left}; weights are not in the history: --rerun-stale makes earlier runs again"
+                raise ParameterError(f"{item.plan.run_id} needs {value}, which is not there", remedy=remedy, field=name)
 
 
 def can_plan_ahead(stage: Stage, known: Mapping[str, Any]) -> bool:
