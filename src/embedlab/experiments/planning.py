@@ -165,11 +165,11 @@ def _score(items: Sequence[Planned], wanted: Metric) -> float:
 def follow(runs: Sequence[Mapping[str, Any]], earlier: Mapping[str, Mapping[int, Planned]]) -> list[dict[str, Any]]:
     """Values with every reference to an earlier stage replaced by what it stands for.
 
+    What a finished run left need not be there: runs that are finished too need it no more, see `require_inputs`.
+
     Args:
         runs: values of a stage.
         earlier: stage name -> seed -> its chosen run.
-
-    What a finished run left need not be there: runs that are finished too need it no more, see `require_inputs`.
 
     Raises:
         ParameterError: the chosen run has no such parameter.

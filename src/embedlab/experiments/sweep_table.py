@@ -6,8 +6,7 @@ written anew every time, never appended to.
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -270,19 +269,13 @@ def write_sweep_table(
         text += f"\nRuns without a result ({len(lost)}):\n\n{tables.markdown(lost.map(_one_line))}\n"
     base = paths.tables_dir(folder) / f"sweep-{name}"
     return [
-        _replace(Path(f"{base}.md"), lambda path: path.write_text(text, encoding="utf-8")),
-        _replace(Path(f"{base}.csv"), lambda path: table.frame.to_csv(path, index=False, lineterminator="\n")),
-        _replace(Path(f"{base}.parquet"), lambda path: table.frame.to_parquet(path, index=False)),
+        tables.replace_file(Path(f"{base}.md"), lambda path: path.write_text(text, encoding="utf-8")),
+        tables.replace_file(
+            Path(f"{base}.csv"), lambda path: table.frame.to_csv(path, index=False, lineterminator="\n")
+        ),
+        tables.replace_file(Path(f"{base}.parquet"), lambda path: table.frame.to_parquet(path, index=False)),
     ]
 
 
 def _one_line(cell: object) -> object:
     return " ".join(cell.split())[:DETAIL] if isinstance(cell, str) else cell
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> Path:
-    """Write beside `path` and put it in place in one step, for others may be reading or rebuilding it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    write(scratch)
-    return scratch.replace(path)

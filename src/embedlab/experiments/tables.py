@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Real
 from pathlib import Path
 
@@ -70,18 +70,21 @@ def rebuild_tables() -> list[Path]:
     replaced in one step.
     """
     kept = list(all_records())
-    runs, metrics = pd.DataFrame(map(run_of, kept)), runs_frame(kept)
+    runs, metrics = pd.DataFrame(map(run_of, kept)), runs_frame(kept)[["run_id", *METRIC_COLUMNS]]
     first = [*RUN_COLUMNS, *sorted(set(runs.columns) - set(RUN_COLUMNS))]
-    _replace(paths.runs_csv(), runs.reindex(columns=first))
-    _replace(paths.metrics_csv(), metrics[["run_id", *METRIC_COLUMNS]])
-    return [paths.runs_csv(), paths.metrics_csv()]
+    return [_replace_csv(paths.runs_csv(), runs.reindex(columns=first)), _replace_csv(paths.metrics_csv(), metrics)]
 
 
-def _replace(path: Path, frame: pd.DataFrame) -> None:
+def _replace_csv(path: Path, frame: pd.DataFrame) -> Path:
+    return replace_file(path, lambda scratch: frame.to_csv(scratch, index=False, lineterminator="\n"))
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> Path:
+    """Write beside `path` and put it in place in one step, for others may be reading or rebuilding it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(f".{uuid.uuid4().hex}.tmp")  # its own, for others may be rebuilding at the same time
-    frame.to_csv(scratch, index=False, lineterminator="\n")
-    scratch.replace(path)
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    write(scratch)
+    return scratch.replace(path)
 
 
 def mixtures(frame: pd.DataFrame) -> list[str]:
