@@ -21,7 +21,7 @@ from embedlab.data.splits import group_split, seeded_order
 Kind = Literal["retrieval", "similarity", "classification", "clustering"]
 Pair = tuple[str, str]  # query, positive
 
-TEST_PAIRS = 3_000  # drawn; those of equal texts are left out
+TEST_PAIRS = 1_000  # drawn; those of equal texts are left out
 GENERAL_WORDS = 64
 
 

@@ -39,6 +39,7 @@ CLASS, SCORE = "class", "score"  # columns of what a row is labelled with
 MARGIN = 0.2  # of a triplet, in cosine distance
 KINDS = ("retrieval", "similarity", "classification", "clustering")
 TABLE_EPOCHS = 8.0
+EVALUATIONS = 2  # of a recipe on dev: what tells five recipes apart is scored once they are trained
 
 
 class MultitaskParams(TrainingParams):
@@ -62,7 +63,8 @@ class MultitaskParams(TrainingParams):
     def fit_settings(self, **changes: float) -> FitSettings:
         """How to train; `changes` are other `FitSettings`."""
         common = {"epochs": self.epochs, "max_steps": self.max_steps, "learning_rate": self.learning_rate}
-        return FitSettings(**{**common, "sampling": self.sampling, "seed": self.seed, **changes})
+        run = {"sampling": self.sampling, "seed": self.seed, "evaluations": EVALUATIONS}
+        return FitSettings(**{**common, **run, **changes})
 
     def table_settings(self) -> FitSettings:
         """How to train the table of words that stands beside a model."""
