@@ -122,7 +122,11 @@ def _aggregated(scores: pd.DataFrame, by: list[str], metrics: Sequence[str]) -> 
 
 
 def _baseline_rows(scores: pd.DataFrame, found: Collected) -> pd.DataFrame:
-    """Every baseline once per data (and base model), in the view's order, largest dimension first."""
+    """Every baseline once per data (and base model), in the view's order, largest dimension first.
+
+    Runs that look at a tuned model name it where others name the base model; what they measured of the base model is
+    the same to the last digit and stands there once.
+    """
     parts = []
     for model in found.view.baselines:
         depends = [f"p.{name}" for name in BASELINE_DEPENDS.get(model, OTHERS_DEPEND)]
@@ -133,7 +137,8 @@ def _baseline_rows(scores: pd.DataFrame, found: Collected) -> pd.DataFrame:
         parts.append(rows.sort_values([*by[2:], "dim"], ascending=[True] * len(by[2:]) + [False]))
     spreads = [f"{metric} sd" for metric in found.view.metrics]
     together = pd.concat(parts) if parts else pd.DataFrame(columns=["model", "dim"])
-    return together.drop(columns=["seeds", *spreads], errors="ignore")
+    measured = [name for name in ("model", "dim", "data", *found.view.metrics) if name in together]
+    return together.drop(columns=["seeds", *spreads], errors="ignore").drop_duplicates(measured)
 
 
 def _combination_rows(scores: pd.DataFrame, found: Collected) -> pd.DataFrame:
