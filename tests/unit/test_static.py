@@ -147,6 +147,14 @@ def test_training_brings_queries_to_their_documents(static, tmp_path):
     assert similarity.argmax(1).tolist() == [0, 1, 2, 3]
 
 
+def test_widths_beyond_the_model_count_once_as_the_whole(static, monkeypatch, tmp_path):
+    whole = static.get_embedding_dimension()
+    monkeypatch.setattr("embedlab.training.static.fit", lambda model, dataset, loss, *_, **__: loss.dims)
+    rows, dims = number_rows([("hip", TEXTS[0])]), (2 * whole, whole, whole + 1, 2)
+    assert train_static(static, rows, TEXTS, FitSettings(), dims=dims, output_dir=str(tmp_path)) == (whole, 2)
+    assert train_static(static, rows, TEXTS, FitSettings(), output_dir=str(tmp_path)) == (whole,)
+
+
 def test_training_repeats_bit_for_bit(teacher, tmp_path):
     weights = []
     for _ in range(2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from embedlab.data.dataset import Dataset
     from embedlab.deploy.build import Source
     from embedlab.deploy.drift import DriftReport, Search
+    from embedlab.deploy.recheck import Check
     from embedlab.deploy.serve import Served
     from embedlab.deploy.space import ModelEncoder
     from embedlab.deploy.versions import Judged
@@ -241,7 +243,7 @@ def recheck(
 ) -> None:
     """Make the stored evaluation again on fresh data and keep the line; exits 1 when the version has become worse."""
     from embedlab.data.load import source_fingerprint
-    from embedlab.deploy.recheck import checks_file
+    from embedlab.deploy.recheck import checks_file, read_checks
     from embedlab.deploy.recheck import recheck as check_again
 
     manifest = _open(root, version).manifest
@@ -253,7 +255,26 @@ def recheck(
     out.print(f"when it was built: {_quality(found.stored)}", markup=False, highlight=False)
     out.print(f"{found.missing_documents:,} documents are not in the version, {found.gone_documents:,} are gone")
     out.print(f"kept in {paths.shown(checks_file(folder, manifest.version))}", highlight=False)
+    _show_checks(read_checks(folder, manifest.version))
     raise typer.Exit(ALARM if found.worse else 0)
+
+
+def _show_checks(checks: Sequence[Check]) -> None:
+    """Every check of a version so far, where there is more than the one just made."""
+    import pandas as pd
+
+    if len(checks) > 1:
+        rows = [
+            {
+                "time": check.time,
+                "quality": _quality(check.found),
+                "missing": check.missing_documents,
+                "gone": check.gone_documents,
+                "worse": "yes" if check.worse else "",
+            }
+            for check in checks
+        ]
+        _print_frame(pd.DataFrame(rows), f"{len(checks)} checks so far")
 
 
 @app.command()

@@ -89,18 +89,19 @@ def train_static(
         settings: how to train; weight decay would shrink the rows of words that a batch does not hold, so give 0.
         random_negatives: documents drawn per step.
         temperature: of the softmax over candidates.
-        dims: Matryoshka dimensions; the full one only when not given.
+        dims: Matryoshka dimensions, those wider than the model once as its whole width; that one only when not given.
         evaluator: scores dev, larger is better; its `primary_metric` chooses the weights.
         output_dir: scratch folder of the Trainer.
         stage: what progress reports call this.
     """
+    width = model.get_embedding_dimension()
     loss = RandomNegativesLoss(
         model,
         TokenBags.of(model, documents),
         _numbers(rows.texts, documents),
         count=random_negatives,
         temperature=temperature,
-        dims=dims,
+        dims=[*dict.fromkeys(min(dim, width) for dim in dims or (width,))],
         seed=settings.seed,
     )
     collator = BagCollator(TokenBags.of(model, rows.texts), rows.columns)
