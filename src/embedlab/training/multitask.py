@@ -69,7 +69,7 @@ class MultitaskParams(TrainingParams):
     def table_settings(self) -> FitSettings:
         """How to train the table of words that stands beside a model."""
         settings = {"batch_size": STATIC_BATCHES[1], "learning_rate": STATIC_LEARNING_RATE, "weight_decay": 0.0}
-        return self.fit_settings(epochs=TABLE_EPOCHS, sampling="proportional", **settings)
+        return self.fit_settings(epochs=TABLE_EPOCHS, evaluations=4, sampling="proportional", **settings)
 
 
 @dataclass(frozen=True)
