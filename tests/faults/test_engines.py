@@ -208,6 +208,12 @@ def test_graphics_processors_are_shared_out(home, monkeypatch):
     assert engines.visible_gpus() == [] and engines._FREE_GPUS.empty()
 
 
+def test_a_worker_of_this_machine_is_never_given_up():
+    """While a laptop sleeps nobody heartbeats; Dask gives a worker up after five minutes, its tasks wait."""
+    with closing(engines.DaskEngine()) as engine:
+        assert "worker-ttl" not in engine._client.cluster.scheduler.periodic_callbacks
+
+
 def test_a_lost_scheduler_is_an_interruption(home):
     plan = execute.plan(notebooks.find_notebook("01"))
     assert engines._outcome_of(SimpleNamespace(status="cancelled"), plan).cause == "infrastructure"

@@ -110,6 +110,17 @@ class TestScores:
         assert score.metric == "cosine_spearman" and score.gold.tolist() == [5, 0, 3.5, 2]
         assert score.value == pytest.approx(spearmanr(score.gold, score.items).statistic)
 
+    def test_classifiers_draw_from_two_hundred_texts_of_a_label(self, tmp_path):
+        labelled = [(f"text {n}", "many" if n < 300 else "few") for n in range(310)]
+        rows = [("train", *row) for row in labelled] + [("test", "one", "few"), ("test", "other", "many")]
+        lines = (json.dumps({"split": split, "text": text, "label": label}) + "\n" for split, text, label in rows)
+        (tmp_path / "all.jsonl").write_text("".join(lines))
+        train = local_task("classification", tmp_path / "all.jsonl").dataset["default"]["train"]
+        numbers = [int(text.split()[1]) for text in train["text"]]
+        assert [sum(number < 300 for number in numbers), len(numbers)] == [200, 210]
+        assert numbers == sorted(numbers) and numbers[:200] != list(range(200))
+        assert train["label"] == [int(number < 300) for number in numbers]
+
     def test_classification_items_are_shares_of_right_classifiers(self, tiny, labelled_folder):
         score = open_probe(f"classification:{labelled_folder}")(tiny)
         assert score.metric == "accuracy" and score.items.shape == (18,)

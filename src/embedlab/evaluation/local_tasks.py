@@ -13,11 +13,13 @@ those in `ALIASES`.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedlab.data import textio
+from embedlab.data.splits import seeded_order
 from embedlab.data.textio import Row
 from embedlab.errors import DataError, ParameterError
 from embedlab.evaluation.mteb_tasks import SUBSET, task_metadata, with_data
@@ -29,6 +31,7 @@ ALIASES = {"text1": "sentence1", "text2": "sentence2", "category": "label", "int
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".json")
 SPLITS = {"validation": "dev", "valid": "dev", "val": "dev"}
 MAX_CLUSTERED = 16_384  # items per k-means, mteb's own number
+DRAWABLE = 200  # training texts of a label: ten classifiers draw eight each, and every draw walks through all there are
 
 Rows = Mapping[str, list[Row]]  # split -> records
 
@@ -98,8 +101,20 @@ def _classification(path: Path, language: str) -> AbsTask:
         remedy = "Give a folder with train and test files, or a column named split"
         raise DataError(f"no {missing[0]} split", remedy=remedy, file=path, field="split")
     metadata = task_metadata(_name(path), "Classification", "accuracy", "test", language)
-    data = DatasetDict({split: Dataset.from_dict(columns[split]) for split in ("train", "test")})
+    parts = {"train": _drawable(columns["train"]), "test": columns["test"]}
+    data = DatasetDict({split: Dataset.from_dict(part) for split, part in parts.items()})
     return with_data(type("LocalClassification", (AbsTaskClassification,), {"metadata": metadata})(), {SUBSET: data})
+
+
+def _drawable(columns: Mapping[str, list]) -> dict[str, list]:
+    """At most `DRAWABLE` texts of every label, a seeded sample in their order: nothing that a draw could tell."""
+    seen, kept = Counter(), []
+    for place in map(int, seeded_order(map(str, range(len(columns["label"]))))):
+        label = columns["label"][place]
+        seen[label] += 1
+        if seen[label] <= DRAWABLE:
+            kept.append(place)
+    return {name: [values[place] for place in sorted(kept)] for name, values in columns.items()}
 
 
 def _clustering(path: Path, language: str) -> AbsTask:

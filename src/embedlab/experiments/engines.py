@@ -177,19 +177,22 @@ def _client(scheduler: str | None, jobs: int, gpus: int) -> Any:
     import logging
     import warnings
 
+    import dask
     from distributed import Client, LocalCluster
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters comes back as an outcome
     warnings.filterwarnings("ignore", "Sending large graph")  # a model that an earlier stage left, on purpose
     if scheduler is None:
-        cluster = LocalCluster(
-            n_workers=1,
-            threads_per_worker=jobs,
-            processes=False,
-            dashboard_address=None,
-            resources={"gpu": gpus},
-            memory_limit=0,  # the runs' memory is not this process's
-        )
+        forever = {"distributed.scheduler.worker-ttl": None}  # else a laptop that slept has lost its worker
+        with dask.config.set(forever):
+            cluster = LocalCluster(
+                n_workers=1,
+                threads_per_worker=jobs,
+                processes=False,
+                dashboard_address=None,
+                resources={"gpu": gpus},
+                memory_limit=0,  # the runs' memory is not this process's
+            )
         return Client(cluster)
     try:
         return Client(scheduler, timeout=CONNECT_S)
