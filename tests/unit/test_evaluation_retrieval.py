@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from embedlab.evaluation.retrieval import (
     Vectors,
     encode_split,
     evaluate_retrieval,
+    near_corpus,
     sample_corpus,
     truncate,
 )
@@ -139,6 +141,21 @@ def test_sample_corpus_keeps_positives_and_order(dataset):
     assert sample_corpus(large, "dev", 10, seed=1).corpus != small.corpus
     assert set(sample_corpus(large, "dev", 1).corpus) == {"d5", "d50", "d90"}
     assert sample_corpus(large, "dev", 1000) == large
+
+
+def test_near_corpus_takes_the_first_of_every_query_before_any_second():
+    corpus = {f"d{number}": f"filler{number} words" for number in range(50)}
+    corpus |= {"hip": "hip fracture", "hip2": "hip fracture pain somewhere else", "eye": "eye", "eye2": "eye pain"}
+    queries, qrels = {"q1": "hip fracture", "q2": "eye"}, {"dev": {"q1": {"d7": 1}, "q2": {"eye": 1}}}
+    data = Dataset(name="large", corpus=corpus, queries=queries, qrels=qrels)
+    assert [*near_corpus(data, "dev", 3).corpus] == ["d7", "hip", "eye"]  # eye, the best for q2, is there already
+    assert {*near_corpus(data, "dev", 5).corpus} == {"d7", "eye", "hip", "hip2", "eye2"}
+    assert near_corpus(data, "dev", 20) == near_corpus(data, "dev", 20)
+    assert len(near_corpus(data, "dev", 20).corpus) == 20  # BM25 finds four; the rest is drawn
+    assert near_corpus(data, "dev", 99) == data
+    assert DevEvaluator(data, max_docs=3).dataset == near_corpus(data, "dev", 3)
+    wordless = replace(data, corpus=dict.fromkeys(corpus, "1"))
+    assert len(near_corpus(wordless, "dev", 9).corpus) == 9
 
 
 def test_dev_evaluator_speaks_the_trainer_s_protocol(dataset):
