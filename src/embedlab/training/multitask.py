@@ -39,7 +39,6 @@ CLASS, SCORE = "class", "score"  # columns of what a row is labelled with
 MARGIN = 0.2  # of a triplet, in cosine distance
 KINDS = ("retrieval", "similarity", "classification", "clustering")
 TABLE_EPOCHS = 8.0
-EVALUATIONS = 2  # of a recipe on dev: what tells five recipes apart is scored once they are trained
 
 
 class MultitaskParams(TrainingParams):
@@ -61,9 +60,9 @@ class MultitaskParams(TrainingParams):
         return dict(zip(KINDS, self.task_weights, strict=True))
 
     def fit_settings(self, **changes: float) -> FitSettings:
-        """How to train; `changes` are other `FitSettings`."""
+        """How to train, with a dev evaluation an epoch; `changes` are other `FitSettings`."""
         common = {"epochs": self.epochs, "max_steps": self.max_steps, "learning_rate": self.learning_rate}
-        run = {"sampling": self.sampling, "seed": self.seed, "evaluations": EVALUATIONS}
+        run = {"sampling": self.sampling, "seed": self.seed, "evaluations": max(1, round(self.epochs))}
         return FitSettings(**{**common, **run, **changes})
 
     def table_settings(self) -> FitSettings:
