@@ -49,6 +49,12 @@ def test_the_tables_hold_every_row_sorted_by_run_and_are_the_same_when_rebuilt()
     assert {path.name for path in paths.experiments_dir().iterdir()} == {"runs.csv", "metrics.csv"}
 
 
+def test_numbers_have_seven_digits_large_and_small_ones_too():
+    commit("nb-0000000a-s0", row(value=2 / 3, ci_low=2e-8 / 3, ci_high=90_868_376.0))
+    line = tables.rebuild_tables()[1].read_text().splitlines()[1]
+    assert "0.6666667,6.666667e-09,9.086838e+07" in line
+
+
 def test_no_runs_make_empty_tables():
     runs, metrics = map(pd.read_csv, tables.rebuild_tables())
     assert len(runs) == len(metrics) == 0

@@ -66,8 +66,8 @@ def runs_frame(run_records: Iterable[Record]) -> pd.DataFrame:
 def rebuild_tables() -> list[Path]:
     """Write experiments/runs.csv and metrics.csv anew from all records: a row per run, a row per number.
 
-    They join on `run_id`; apart, because the parameters repeated on every number made most of the file. Each is
-    replaced in one step.
+    They join on `run_id`; apart, because the parameters repeated on every number made most of the file. Numbers have
+    seven digits, what a float32 holds; the records keep all. Each file is replaced in one step.
     """
     kept = list(all_records())
     runs, metrics = pd.DataFrame(map(run_of, kept)), runs_frame(kept)[["run_id", *METRIC_COLUMNS]]
@@ -76,7 +76,8 @@ def rebuild_tables() -> list[Path]:
 
 
 def _replace_csv(path: Path, frame: pd.DataFrame) -> Path:
-    return replace_file(path, lambda scratch: frame.to_csv(scratch, index=False, lineterminator="\n"))
+    write = {"index": False, "lineterminator": "\n", "float_format": "%.7g"}
+    return replace_file(path, lambda scratch: frame.to_csv(scratch, **write))
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> Path:
