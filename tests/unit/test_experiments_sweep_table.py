@@ -267,6 +267,13 @@ def test_training_seconds_are_those_of_the_model(model, timings, seconds):
     assert training_seconds(one, model) == seconds
 
 
+def test_a_cached_pre_training_counts_what_it_took_and_a_later_fine_tune_not_against_its_model():
+    timings = {"pretrain": 0.25, "fine-tune": 64.0, "data": 9.0}
+    one = record("1e-4", 0).model_copy(update={"timings": timings, "notes": {"pretrain_seconds": 128.0}})
+    assert training_seconds(one, "tuned") == 192.0
+    assert training_seconds(one, "pretrained") == 128.0
+
+
 def test_noted_seconds_win_and_untrained_models_have_none():
     rows = (row("tuned", 77.0, "training_seconds", dim=None, task="x"), row("base 64d", 0.2, dim=64), row("other", 0.3))
     frame = table_of([record("1e-4", 0, rows=rows, seconds=5.0)], paired=False)

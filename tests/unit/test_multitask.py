@@ -296,6 +296,33 @@ class TestReplay:
         assert moved["held"] < 0.7 * moved["free"]
 
 
+class TestPrompts:
+    """A model with prompts is trained with them, as it is evaluated."""
+
+    @pytest.fixture
+    def prompted(self):
+        model = tiny_model()
+        model.prompts = {"query": "bone ", "document": "lung "}
+        return model
+
+    def test_retrieval_reads_them(self, prompted):
+        said = retrieval(tiny_model(), [(f"bone {query}", f"lung {document}") for query, document in PAIRS])
+        own = retrieval(prompted, PAIRS)
+        for part in (own, said):
+            part.loss.model.eval()
+        assert own.loss(*batch_of(own)).item() == pytest.approx(said.loss(*batch_of(said)).item(), rel=1e-5)
+
+    def test_example_loss_reads_them(self, prompted):
+        said = [(f"bone {query}", f"lung {document}") for query, document in PAIRS]
+        assert example_loss(prompted, PAIRS) == pytest.approx(example_loss(tiny_model(), said), rel=1e-6)
+        assert example_loss(prompted, PAIRS) != pytest.approx(example_loss(tiny_model(), PAIRS), rel=1e-4)
+
+    def test_the_anchor_holds_what_is_used(self, prompted):
+        part = with_anchor(prompted, retrieval(prompted, PAIRS), PAIRS, 0.5)["anchor"]
+        texts = prompted.tokenizer.batch_decode(batch_of(part)[0][0]["input_ids"], skip_special_tokens=True)
+        assert Counter(text.split()[0] for text in texts) == {"bone": 4, "lung": 3}  # queries, documents, by turns
+
+
 def test_example_loss_is_info_nce(tiny):
     queries, documents = (torch.from_numpy(encode(tiny, texts)) for texts in zip(*PAIRS, strict=True))
     assert example_loss(tiny, PAIRS, temperature=0.1) == pytest.approx(info_nce(queries, documents, 0.1).item())

@@ -100,14 +100,17 @@ def training_seconds(record: Record, model: str) -> float | None:
     """Seconds of the stages that made a model; None when no timing is its own.
 
     Its stages are called `train`, `pretrain` or `fine-tune` where a run trains one model, and `NAME`, `NAME, part` or
-    `train NAME` where it trains several; "tuned, 3 layers" was made with "tuned".
+    `train NAME` where it trains several; "tuned, 3 layers" was made with "tuned". "pretrained" is scored before its
+    run's fine-tune. A note `STAGE_seconds` says what a stage took whose result came from a cache.
     """
     family = model.partition(",")[0]
+    common = TRAINING[:-1] if model == "pretrained" else TRAINING
     exact = {model, f"train {model}"} & record.timings.keys()
     own = exact or {
         stage for stage in record.timings if stage == f"train {family}" or stage.partition(",")[0] == family
     }
-    seconds = [record.timings[stage] for stage in record.timings if stage in own or stage in TRAINING]
+    real = {stage: record.notes.get(f"{stage}_seconds", measured) for stage, measured in record.timings.items()}
+    seconds = [taken for stage, taken in real.items() if stage in own or stage in common]
     return sum(seconds) if seconds else None
 
 

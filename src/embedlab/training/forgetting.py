@@ -15,6 +15,7 @@ import torch
 
 from embedlab.errors import DataError
 from embedlab.models.encode import encode
+from embedlab.models.prompts import prompts_of
 from embedlab.training.losses import info_nce
 from embedlab.training.multitask import Objective, anchor, retrieval
 
@@ -67,7 +68,8 @@ def with_anchor(
     Call it with the model as it is before the training: its own vectors are what it is held to.
     """
     chosen = share_of_rows(_short(pairs), len(domain.rows), share, seed)
-    texts = [pair[place % 2] for place, pair in enumerate(chosen)]  # queries and documents by turns
+    prompts = [prompt or "" for prompt in prompts_of(model)]
+    texts = [prompts[place % 2] + pair[place % 2] for place, pair in enumerate(chosen)]  # queries, documents, by turns
     return {"domain": domain, "anchor": anchor(model, texts, encode(model, texts, stage="anchor"))}
 
 
@@ -77,5 +79,6 @@ def _short(pairs: Sequence[Pair]) -> list[Pair]:
 
 def example_loss(model: SentenceTransformer, pairs: Sequence[Pair], *, temperature: float = 0.05) -> float:
     """InfoNCE of `model` on a few (query, positive) texts, as LM-Cocktail weighs models by."""
-    queries, documents = (torch.from_numpy(encode(model, texts)) for texts in map(list, zip(*pairs, strict=True)))
+    sides = zip(map(list, zip(*pairs, strict=True)), prompts_of(model), strict=True)
+    queries, documents = (torch.from_numpy(encode(model, texts, prompt=prompt)) for texts, prompt in sides)
     return info_nce(queries, documents, temperature).item()

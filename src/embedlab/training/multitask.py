@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import RandomSampler
 
 from embedlab.errors import DataError, ParameterError
+from embedlab.models.prompts import prompts_of
 from embedlab.params import PositiveFloat, Share, TrainingParams
 from embedlab.training.batches import TokenisedCollator
 from embedlab.training.distillation import STATIC_BATCHES, STATIC_LEARNING_RATE, EmbeddingDistillationLoss
@@ -151,9 +152,12 @@ class ByTask:
 
 
 def retrieval(model: SentenceTransformer, pairs: Iterable[tuple[str, ...]], temperature: float = 0.05) -> Objective:
-    """Rank a query's document above the others of its batch: InfoNCE over (query, positive, negative, …) texts."""
+    """Rank a query's document above the others of its batch: InfoNCE over (query, positive, negative, …) texts.
+
+    The model's own prompts stand before queries and documents, as they do when it is evaluated.
+    """
     rows = number_rows(pairs)
-    collator = TokenisedCollator(model, rows.texts, rows.columns)
+    collator = TokenisedCollator(model, rows.texts, rows.columns, *prompts_of(model))
     return Objective(rows.dataset, collator, ContrastiveLoss(model, temperature))
 
 
