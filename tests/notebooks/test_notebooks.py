@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import statistics
 
 import pytest
@@ -14,6 +15,7 @@ from embedlab.experiments.execute import run_notebook
 ALL = sorted(paths.notebooks_dir().glob("*.ipynb"))
 CONTRASTIVE = [path for path in ALL if path.stem in ("00_quickstart", "04_contrastive")]  # others: test_NN_*.py
 COMMON = {"dataset", "model_name", "seed", "max_steps", "max_examples", "output_dir"}
+SKELETON = ("**Question**", "**Cost**", "**Needs**", "## What this shows", "## Limits", "## Exercises", "## Papers")
 SMOKE = {"dataset": "icd10cm:smoke", "max_steps": 2, "max_examples": 60}
 
 
@@ -50,13 +52,16 @@ class TestShape:
                 if isinstance(node, ast.FunctionDef):
                     assert node.end_lineno - node.lineno < 15 and "assert" in cell.source
 
-    def test_says_what_it_costs_what_it_shows_and_its_limits(self, path):
+    def test_reads_as_a_lesson(self, path):
         prose = "\n".join(cell.source for cell in notebooks.read(path).cells if cell.cell_type == "markdown")
-        assert prose.startswith("# ")
-        assert all(word in prose for word in ("**Cost**", "**Needs**", "## What this shows", "## Limits"))
+        assert prose.startswith("# ") and " bare" in prose and "**Next**" in prose
+        places = [prose.find(part) for part in SKELETON]
+        assert -1 not in places and places == sorted(places)
 
-    def test_index_names_it(self, path):
-        assert f"({path.name})" in (paths.notebooks_dir() / "README.md").read_text(encoding="utf-8")
+    def test_index_names_it_with_its_minutes(self, path):
+        (row,) = re.findall(rf"\({path.name}\).*\| (\d+) \|", (paths.notebooks_dir() / "README.md").read_text("utf-8"))
+        cost = re.search(r"\*\*Cost\*\*: (?:about (\d+) minutes|seconds)", notebooks.read(path).cells[0].source)
+        assert cost and row == (cost[1] or "1")
 
 
 @pytest.mark.notebook

@@ -47,14 +47,14 @@ class Page(HTMLParser):
         self.text += data
 
 
-def commit(name: str, seed: int, value: float | None, *, lr=1e-4, notebook="01_a", dataset="d", dev=True) -> str:
+def commit(name, seed: int, value: float | None, *, lr=1e-4, notebook="01_a", dataset="d", dev=True, **more) -> str:
     def row(model, value, dim):
         return MetricRow(task="retrieval", split="test", model=model, metric="ndcg@10", value=value, dim=dim, n=4)
 
     record = Record(
         run_id=f"{notebook}-{name * 8}-s{seed}",
         notebook=notebook,
-        parameters={"seed": seed, "dataset": dataset, "lr": lr},
+        parameters={"seed": seed, "dataset": dataset, "lr": lr, **more},
         metrics=[row("bm25", 0.1, None), row("base", 0.2, 64), row("tuned", value, 64)],
         timings={"train": 10.0 * lr / 1e-4},
         hardware={"cpu": "X<1>", "threads": 2},
@@ -149,6 +149,26 @@ def test_figures_come_with_the_numbers_behind_them():
     assert by_cost["seconds"].tolist() == [10, 20] and by_cost["front"].tolist() == [True, True]
     _, spread = sweep_figures.spread_over_seeds(table())
     assert sorted(spread["value"]) == [0.4, 0.5, 0.7]
+
+
+def test_a_parameter_is_judged_with_all_else_equal():
+    tried = ((1, 1e-4, 0.3), (1, 2e-4, 0.4), (2, 1e-4, 0.5), (2, 2e-4, 0.7), (3, 9e-4, 0.9))
+    for name, (epochs, lr, value) in zip("abcde", tried, strict=True):
+        commit(name, 0, value, lr=lr, epochs=epochs)
+    _, points = sweep_figures.quality_by_parameter(table(), "lr")
+    found = {line: own.sort_values("lr")["value"].tolist() for line, own in points.groupby("line")}
+    assert found == {"tuned, epochs 1": [0.3, 0.4], "tuned, epochs 2": [0.5, 0.7]}  # 9e-4 has nothing beside it
+
+
+def test_no_cap_is_the_largest():
+    for name, cap, value in (("a", 0, 0.5), ("b", 500, 0.3), ("c", 2000, 0.4)):
+        commit(name, 0, value, max_examples=cap)
+    figure, _ = sweep_figures.quality_by_parameter(table(), "max_examples")
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["500", "2000", "all"]
+    assert axes.lines[0].get_ydata().tolist() == [0.3, 0.4, 0.5]
+    shown = list(map(str, sweep_table.readable(table())["max_examples"]))
+    assert shown[-3:] == ["500", "2000", "all"] and "all" not in shown[:-3]  # no baseline has a cap
 
 
 def test_learning_curves_show_dev_or_else_the_loss():

@@ -94,8 +94,7 @@ def _names(chosen: Sequence[Record], chains: Mapping[str, Sequence[Record]]) -> 
     """Run id -> the notebooks it went through, with the settings that tell it from others of the same way."""
     ways: dict[str, list[Record]] = {}
     for record in chosen:
-        topics = (one.notebook.partition("_")[2].replace("_", " ") for one in chains[record.run_id])
-        ways.setdefault(" → ".join(topics), []).append(record)
+        ways.setdefault(" → ".join(map(_topic, chains[record.run_id])), []).append(record)
     names = {}
     for way, records in ways.items():
         settings = [_setting(record) for record in records]
@@ -104,6 +103,12 @@ def _names(chosen: Sequence[Record], chains: Mapping[str, Sequence[Record]]) -> 
             details = ", ".join(f"{name} {setting[name]}" for name in differing if name in setting)
             names[record.run_id] = f"{way} ({details})" if details else way
     return names
+
+
+def _topic(record: Record) -> str:
+    """A run's notebook in words; a fine-tune behind a pre-training is part of what was measured, and is said."""
+    topic, pairs = record.notebook.partition("_")[2].replace("_", " "), record.parameters.get("fine_tune_pairs")
+    return topic if pairs is None else f"{topic}, then {f'{pairs:,}' if pairs else 'all'} pairs"
 
 
 def _measured(chosen: Sequence[Record], names: Mapping[str, str]) -> Iterator[tuple]:

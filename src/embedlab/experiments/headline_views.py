@@ -72,15 +72,15 @@ def caption(rows: pd.DataFrame, dataset: str) -> str:
 
 
 def quality_figure(rows: pd.DataFrame, cost: str) -> tuple[Figure, pd.DataFrame]:
-    """What does quality cost? A mark per system, form and dimension, the front of those that none beats as a line.
+    """What does quality cost? Of every system the best at each cost, and the front of those that none beats as a line.
 
     Args:
         rows: from `headline`.
         cost: "bytes" or "texts_per_second".
 
     Returns:
-        The figure, and the points: columns of `headline` and front, whether any other point is better in both.
-        BM25 and the hybrid, which have neither cost, are dashed lines.
+        The figure, and all points, drawn or not: columns of `headline` and front, whether any other point is better
+        in both. BM25 and the hybrid, which have neither cost, are dashed lines.
     """
     more_is_better, question, xlabel = COSTS[cost]
     points = rows.dropna(subset=["value", cost]).reset_index(drop=True)
@@ -90,32 +90,30 @@ def quality_figure(rows: pd.DataFrame, cost: str) -> tuple[Figure, pd.DataFrame]
     axes.set_xscale("log", base=2 if cost == "bytes" else 10)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.minorticks_off()
-    for number, (system, own) in enumerate(points.groupby("system", sort=False)):
+    best = points.sort_values("value").drop_duplicates(["system", cost], keep="last").sort_values(cost)
+    for number, system in enumerate(points["system"].unique()):
         style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
-        _draw(axes, own, cost, system, style | ({"color": BASELINE} if system == "base" else {}))
+        _draw(axes, best[best["system"] == system], cost, style | ({"color": BASELINE} if system == "base" else {}))
     front = points[points["front"]].sort_values(cost)
-    axes.plot(front[cost], front["value"], color=BASELINE, linewidth=0.8, zorder=0, label="not beaten")
+    axes.plot(front[cost], front["value"], color=BASELINE, linewidth=3, alpha=0.3, zorder=0, label="not beaten")
     placeless = rows[rows["system"].isin(BASELINES) & ~rows["system"].isin(points["system"])]
     for line, row in zip(("--", ":", "-."), placeless.drop_duplicates("system").itertuples(), strict=False):
         axes.axhline(row.value, color=BASELINE, linestyle=line, label=row.system)
     if points.empty:
         axes.text(0.5, 0.5, "no record tells this cost yet", transform=axes.transAxes, ha="center")
-    axes.set_ylim(bottom=0)
     entries = len(axes.get_legend_handles_labels()[0])
-    figure.set_size_inches(6.4, 3.6 + LEGEND_LINE * entries)  # the legend takes its room from no point
-    figure.legend(loc="outside lower center", ncols=1 if len(points) else 2, frameon=False, fontsize=7)
+    figure.set_size_inches(8, 4.2 + LEGEND_LINE * entries / 2)  # the legend takes its room from no point
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=7)
     return figure, points
 
 
-def _draw(axes: Axes, own: pd.DataFrame, cost: str, label: str, style: dict[str, str]) -> None:
-    """A system's points with their intervals; what is more than a cut of its plain vectors is hollow."""
-    for plain, part in own.groupby(own["form"] == "", sort=False):
-        low, high = (part["value"] - part["ci_low"]).fillna(0), (part["ci_high"] - part["value"]).fillna(0)
-        fill = {} if plain else {"markerfacecolor": "none"}
-        name = label if plain else f"{label}, fewer bits or layers"
-        axes.errorbar(
-            part[cost], part["value"], yerr=[low, high], linestyle="", capsize=2, alpha=0.8, label=name, **style, **fill
-        )
+def _draw(axes: Axes, best: pd.DataFrame, cost: str, style: dict[str, str]) -> None:
+    """A system's points with their intervals, joined; what is more than a cut of its plain vectors is hollow."""
+    errors = [(best["value"] - best["ci_low"]).fillna(0), (best["ci_high"] - best["value"]).fillna(0)]
+    system = best["system"].iloc[0]
+    axes.errorbar(best[cost], best["value"], yerr=errors, capsize=2, alpha=0.8, linewidth=1, label=system, **style)
+    fewer = best[best["form"] != ""]
+    axes.plot(fewer[cost], fewer["value"], linestyle="", markerfacecolor="white", zorder=3, **style)
 
 
 def write_headline(dataset: str = "icd10cm:full", folder: Path | None = None) -> list[Path]:

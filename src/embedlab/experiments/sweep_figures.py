@@ -9,7 +9,7 @@ import pandas as pd
 
 from embedlab.experiments.figures import BASELINE, COLOURS, new_axes
 from embedlab.experiments.front import pareto_front
-from embedlab.experiments.sweep_table import SweepTable
+from embedlab.experiments.sweep_table import CAPS, SweepTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,32 +20,57 @@ COSTS = {"seconds": "training, s", "bytes": "bytes per document"}
 
 
 def quality_by_parameter(table: SweepTable, parameter: str) -> tuple[Figure, pd.DataFrame]:
-    """Does this parameter matter? Every combination by its value, spread over seeds as bars, the mean as a line.
+    """Does this parameter matter, all else equal? A line joins combinations that differ in nothing but it.
+
+    Bars show the spread over seeds. A combination that stands alone says nothing about the parameter and is left out.
 
     Args:
         table: the sweep.
         parameter: one of `table.parameters`.
+
+    Returns:
+        The figure, and its points: model, the parameter, value, sd, and line, which says what is equal.
     """
     metric = table.view.metrics[0]
-    rows = _full_size(table.combinations)
+    rows = _full_size(table.combinations).dropna(subset=[f"p.{parameter}", metric])
     points = pd.DataFrame({"model": rows["model"], parameter: rows[f"p.{parameter}"], "value": rows[metric]})
-    points = points.assign(sd=rows[f"{metric} sd"]).dropna(subset=[parameter, "value"])
-    figure, axes = new_axes(f"Does {parameter} matter?", parameter, f"{metric} ({table.view.split})")
+    points = points.assign(sd=rows[f"{metric} sd"], line=_all_else(rows, [*table.parameters], parameter))
+    points = points[points.groupby("line")[parameter].transform("nunique") > 1].reset_index(drop=True)
+    figure, axes = new_axes(f"Does {parameter} matter, all else equal?", parameter, f"{metric} ({table.view.split})")
     places = _places(axes, points[parameter])
-    for colour, (model, own) in zip(_colours(), points.groupby("model", sort=False), strict=False):
-        x = own[parameter].map(places)
-        axes.errorbar(x, own["value"], yerr=own["sd"].fillna(0), fmt="o", color=colour, alpha=0.6, capsize=2)
-        means = own.groupby(x)["value"].mean()
-        axes.plot(means.index, means.to_numpy(), "-", color=colour, label=f"{model}, mean")
+    for colour, (line, own) in zip(_colours(), points.groupby("line", sort=False), strict=False):
+        own = own.assign(place=own[parameter].map(places)).sort_values("place")
+        axes.errorbar(
+            own["place"], own["value"], yerr=own["sd"].fillna(0), fmt="o-", color=colour, capsize=2, label=line
+        )
+    if points.empty:
+        axes.text(0.5, 0.5, "no two combinations differ in it alone", transform=axes.transAxes, ha="center")
     _baselines(axes, table)
-    _legend(axes)
-    return figure, points.reset_index(drop=True)
+    _legend(axes, fontsize=7)
+    return figure, points
+
+
+def _all_else(rows: pd.DataFrame, parameters: list[str], parameter: str) -> pd.Series:
+    """What every row is but for one parameter: its model, and the other parameters where they vary in its group."""
+    columns = ["model", *(f"p.{name}" for name in parameters if name != parameter)]
+    group = rows.groupby(columns, sort=False, dropna=False).ngroup()
+    shown = rows[group.duplicated(keep=False)]
+    varying = [column for column in columns[1:] if shown[column].nunique(dropna=False) > 1]
+    told = rows["model"].astype(str)
+    for column in varying:
+        told = told + f", {column.removeprefix('p.')} " + rows[column].astype(str)
+    return told.where(group.duplicated(keep=False), told + " " + group.astype(str))
 
 
 def _places(axes: Axes, values: pd.Series) -> Mapping[object, int]:
-    """Value -> place: evenly spaced whatever the scale, for parameters are tried on any of them."""
-    known = sorted(values.unique(), key=lambda value: (isinstance(value, str), value))
-    axes.set_xticks(range(len(known)), [f"{value:g}" if _is_number(value) else str(value) for value in known])
+    """Value -> place: evenly spaced whatever the scale, for parameters are tried on any of them.
+
+    A cap of 0 is none, and stands behind all others.
+    """
+    uncapped = values.name in CAPS
+    known = sorted(values.unique(), key=lambda value: (isinstance(value, str), uncapped and value == 0, value))
+    names = [f"{value:g}" if _is_number(value) else str(value) for value in known]
+    axes.set_xticks(range(len(known)), ["all" if uncapped and name == "0" else name for name in names])
     axes.margins(x=0.1)
     return {value: place for place, value in enumerate(known)}
 

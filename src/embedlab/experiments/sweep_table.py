@@ -22,6 +22,7 @@ from embedlab.experiments.per_query import System, mean_over_runs, query_values
 from embedlab.experiments.records import Record
 
 DETAIL = 200  # characters of a failure's detail in a table
+CAPS = ("max_steps", "max_examples", "fine_tune_pairs")  # 0 says that there is none
 FLOAT32 = 4  # bytes of a number in a plain index
 PAIRED = ("difference", "ci_low", "ci_high", "p", "p_holm")
 
@@ -151,6 +152,8 @@ def _combination_rows(scores: pd.DataFrame, found: Collected) -> pd.DataFrame:
 
 
 def _sortable(column: pd.Series) -> pd.Series:
+    if str(column.name).removeprefix("p.") in CAPS:
+        return column.replace(0, float("inf"))
     return column if pd.api.types.is_numeric_dtype(column) else column.astype(str)
 
 
@@ -218,6 +221,8 @@ def readable(table: SweepTable) -> pd.DataFrame:
     shown = labels.rename(columns={name: short for name, short in plain.items() if short not in frame}).assign(
         model=frame["model"], dim=frame["dim"], seeds=frame["seeds"]
     )
+    for cap in shown.columns.intersection(CAPS):
+        shown[cap] = shown[cap].astype(object).mask(shown[cap].eq(0).fillna(False).astype(bool), "all")
     for metric in table.view.metrics:
         shown[metric] = _cells("{:.3f} ± {:.3f}", frame[metric], frame[f"{metric} sd"], short="{:.3f}")
     gains = frame[["difference", "ci_low", "ci_high"]]
