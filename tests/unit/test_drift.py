@@ -6,8 +6,19 @@ import pandas as pd
 import pytest
 
 from embedlab import paths
-from embedlab.experiments import headline_views, notebooks, prose, records
+from embedlab.experiments import (
+    headline_views,
+    notebooks,
+    planning,
+    prose,
+    records,
+    sweep_table,
+    sweeps,
+    tables,
+)
+from embedlab.experiments.collected import COSTS, View
 from embedlab.experiments.headline import headline
+from embedlab.experiments.record_index import indexed_records
 from embedlab.experiments.records import MetricRow, Record
 
 RUN = "04_contrastive-01234567-s0"
@@ -113,3 +124,20 @@ class TestWhatIsCommitted:
             points = headline_views.quality_figure(rows, cost)[1]
             assert drawn["value"].tolist() == pytest.approx(points["value"].tolist())
             assert drawn[["system", "runs"]].to_dict() == points[["system", "runs"]].to_dict()
+
+    @pytest.mark.parametrize("path", sorted(paths.tables_dir().glob("sweep-*.csv")), ids=lambda path: path.stem)
+    def test_sweep_tables_hold_every_run_on_record(self, path):
+        spec_file = sweeps.find_sweep(path.stem.removeprefix("sweep-"))
+        planned = planning.all_planned(sweeps.read_sweep(spec_file), spec_file)
+        finished = [item.plan.run_id for item in planned if item.record]
+        again = sweep_table.sweep_table(indexed_records((*View().metrics, *COSTS), finished)).frame
+        written = pd.read_csv(path)
+        assert written["runs"].tolist() == again["runs"].tolist()
+        numbers = again.select_dtypes("number").columns
+        pd.testing.assert_frame_equal(written[numbers], again[numbers].astype(written[numbers].dtypes), rtol=1e-9)
+
+    def test_the_table_of_runs_is_what_the_records_give(self):
+        runs, metrics = map(pd.read_csv, (paths.runs_csv(), paths.metrics_csv()))
+        kept = list(tables.all_records())
+        assert runs["run_id"].tolist() == [record.run_id for record in kept]
+        assert len(metrics) == sum(len(record.metrics) for record in kept)
