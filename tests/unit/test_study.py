@@ -61,11 +61,11 @@ def test_gpu_size_is_the_same_chain(here, there):
 
 def test_rows_of_the_headline_have_three_seeds():
     stages = {stage.name: stage for stage in sweeps.read_sweep(sweeps.find_sweep("study")).stages}
-    headline = {"contrastive": "04", "matryoshka": "05", "distillation": "06", "untuned": "06"}
+    headline = {"contrastive": "04", "matryoshka": "05", "distillation": "06", "untuned": "06", "forgetting": "07"}
     assert {name: stages[name].notebook[:2] for name in headline} == headline
     assert all(stages[name].seeds == [0, 1, 2] for name in headline)
     beside = {stage.notebook[:2]: stage.seeds for name, stage in stages.items() if "adapted" in name}
-    assert beside == {"04": [0], "05": [0], "06": [0]}  # the chain with pre-training
+    assert beside == {"04": [0], "05": [0], "06": [0], "07": [0]}  # the chain with pre-training
 
 
 class PretendEngine:
@@ -104,7 +104,7 @@ def test_stages_hand_on_the_model_of_their_own_seed(tmp_path):
     engine = PretendEngine()
     result = driver.Driver(sweeps.read_sweep(path), engine, view, driver.Options(str(tmp_path), (), False, False), path)
     outcomes = result.run().outcomes
-    assert len(outcomes) == 21 and all(outcome.record for outcome in outcomes.values())
+    assert len(outcomes) == 23 and all(outcome.record for outcome in outcomes.values())
     taken = {name: [] for name in ("04_contrastive", "05_matryoshka", "06_distillation", "07_multitask", "08_evaluate")}
     for run_id, values in engine.values.items():
         for name in ("model_name", "tuned_model", "teacher"):
@@ -113,8 +113,8 @@ def test_stages_hand_on_the_model_of_their_own_seed(tmp_path):
                 assert source.endswith(f"-s{values['seed']}") and source in outcomes
                 taken[run_id.split("-")[0]].append(source.split("-")[0])
     assert taken["04_contrastive"] == ["03_domain_pretraining"]
-    assert taken["05_matryoshka"] == taken["06_distillation"] == ["04_contrastive"] * 4
-    assert taken["07_multitask"] == taken["08_evaluate"] == ["04_contrastive"] * 2
+    assert taken["05_matryoshka"] == taken["06_distillation"] == taken["07_multitask"] == ["04_contrastive"] * 4
+    assert taken["08_evaluate"] == ["04_contrastive"] * 2
 
 
 class TestCloneWithoutWeights:
@@ -131,7 +131,7 @@ class TestCloneWithoutWeights:
         for model in tmp_path.glob("*/model"):
             model.rmdir()
         again = self.driven(tmp_path, PretendEngine())
-        assert len(again.outcomes) == 21 and all(outcome.skipped for outcome in again.outcomes.values())
+        assert len(again.outcomes) == 23 and all(outcome.skipped for outcome in again.outcomes.values())
 
     def test_a_run_to_do_says_whose_weights_it_needs_and_how_to_make_them(self, tmp_path):
         self.driven(tmp_path, PretendEngine())
@@ -143,7 +143,7 @@ class TestCloneWithoutWeights:
             self.driven(tmp_path, PretendEngine())
         assert lost.name in str(failed.value)
         again = self.driven(tmp_path, PretendEngine(), rerun_stale=True)
-        assert len(again.outcomes) == 21 and not any(outcome.skipped for outcome in again.outcomes.values())
+        assert len(again.outcomes) == 23 and not any(outcome.skipped for outcome in again.outcomes.values())
 
 
 def test_medquad_asks_for_its_folder(tmp_path, monkeypatch):
