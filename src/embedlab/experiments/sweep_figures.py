@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MARKERS = ("o", "s", "^")  # the colours come again with the next
 MAX_LINES = 12  # more lines in one figure cannot be told apart
 COSTS = {"seconds": "training, s", "bytes": "bytes per document"}
 
@@ -38,11 +39,11 @@ def quality_by_parameter(table: SweepTable, parameter: str) -> tuple[Figure, pd.
     points = points[points.groupby("line")[parameter].transform("nunique") > 1].reset_index(drop=True)
     figure, axes = new_axes(f"Does {parameter} matter, all else equal?", parameter, f"{metric} ({table.view.split})")
     places = _places(axes, points[parameter])
-    for colour, (line, own) in zip(_colours(), points.groupby("line", sort=False), strict=False):
+    lines = points.groupby("line", sort=False)
+    for number, (colour, (line, own)) in enumerate(zip(_colours(), lines, strict=False)):
         own = own.assign(place=own[parameter].map(places)).sort_values("place")
-        axes.errorbar(
-            own["place"], own["value"], yerr=own["sd"].fillna(0), fmt="o-", color=colour, capsize=2, label=line
-        )
+        style = {"color": colour, "fmt": f"{MARKERS[number // len(COLOURS)]}-", "capsize": 2, "label": line}
+        axes.errorbar(own["place"], own["value"], yerr=own["sd"].fillna(0), **style)
     if points.empty:
         axes.text(0.5, 0.5, "no two combinations differ in it alone", transform=axes.transAxes, ha="center")
     _baselines(axes, table)
@@ -155,7 +156,11 @@ def _full_size(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _legend(axes: Axes, **style: float) -> None:
-    if axes.get_legend_handles_labels()[1]:
+    """Inside, or below where there are too many lines to leave room."""
+    lines = len(axes.get_legend_handles_labels()[1])
+    if lines > len(COLOURS):
+        axes.figure.legend(loc="outside lower center", ncols=2, frameon=False, **style)
+    elif lines:
         axes.legend(frameon=False, **style)
 
 
