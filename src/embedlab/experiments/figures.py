@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette: told apart in print and by colour-blind readers.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 BASELINE = "#666666"
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def new_axes(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:

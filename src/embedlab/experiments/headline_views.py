@@ -10,7 +10,7 @@ import pandas as pd
 from embedlab import paths
 from embedlab.errors import RecordError
 from embedlab.experiments import publish, tables
-from embedlab.experiments.figures import BASELINE, COLOURS, new_axes
+from embedlab.experiments.figures import BASELINE, COLOURS, MARKERS, new_axes
 from embedlab.experiments.front import pareto_front
 from embedlab.experiments.headline import BASELINES, headline
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 NAME = "headline"
 LEGEND_LINE = 0.16  # inches
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 # Cost -> whether more of it is better, the question, the axis.
 COSTS = {
     "bytes": (False, "What does a smaller index cost?", "bytes per document in memory (log scale)"),

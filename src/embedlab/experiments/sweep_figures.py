@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from embedlab.experiments.figures import BASELINE, COLOURS, new_axes
+from embedlab.experiments.figures import BASELINE, COLOURS, MARKERS, new_axes
 from embedlab.experiments.front import pareto_front
 from embedlab.experiments.sweep_table import CAPS, SweepTable
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MARKERS = ("o", "s", "^")  # the colours come again with the next
 MAX_LINES = 12  # more lines in one figure cannot be told apart
 COSTS = {"seconds": "training, s", "bytes": "bytes per document"}
 
