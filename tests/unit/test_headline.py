@@ -186,6 +186,23 @@ def test_settings_tell_runs_of_the_same_way_apart(home):
     assert {CHAIN, f"{CHAIN} (epochs 3)", f"{CHAIN} (epochs 9)"} <= names
 
 
+def test_what_most_runs_have_goes_without_saying_and_students_tell_their_teacher(home):
+    for key, dims, seeds in (("5", [384], (0,)), ("6", [384, 64], (0, 1))):
+        for seed in seeds:
+            models, scored = {"tuned": f"m{key}{seed}"}, {("tuned", 384, "retrieval"): CUT}
+            commit("04_contrastive", key, seed, scored=scored, models=models, matryoshka_dims=dims)
+    commit(
+        "06_distillation",
+        "8",
+        scored={("both", 384, "retrieval"): CUT},
+        models={"both": "both8"},
+        teacher="results/runs/04_contrastive-55555555-s0/model",
+    )
+    names = set(headline()["system"])
+    assert {"contrastive", "contrastive (matryoshka_dims 384)"} <= names
+    assert "contrastive (matryoshka_dims 384) → distillation: both" in names
+
+
 def test_a_parameter_that_an_older_notebook_did_not_have_makes_no_other_system(home):
     """And of one seed the newest run counts."""
     commit_another("5", np.full(len(QUERIES), 0.9), epochs=9, finished="2026-11-21T12:00:00")

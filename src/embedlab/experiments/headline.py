@@ -8,6 +8,7 @@ parameters of its run and of the runs before tell them: "domain pretraining → 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -92,17 +93,39 @@ def _setting(record: Record) -> dict[str, object]:
 
 def _names(chosen: Sequence[Record], chains: Mapping[str, Sequence[Record]]) -> dict[str, str]:
     """Run id -> the notebooks it went through, with the settings that tell it from others of the same way."""
-    ways: dict[str, list[Record]] = {}
-    for record in chosen:
-        ways.setdefault(" → ".join(map(_topic, chains[record.run_id])), []).append(record)
-    names = {}
-    for way, records in ways.items():
-        settings = [_setting(record) for record in records]
-        differing = varying_where_known(settings)
-        for record, setting in zip(records, settings, strict=True):
-            details = ", ".join(f"{name} {setting[name]}" for name in differing if name in setting)
-            names[record.run_id] = f"{way} ({details})" if details else way
+    names: dict[str, str] = {}
+    for depth in sorted({len(chains[record.run_id]) for record in chosen}):
+        ways: dict[str, list[Record]] = {}
+        for record in chosen:
+            if len(chains[record.run_id]) == depth:
+                ways.setdefault(_way(chains[record.run_id], names), []).append(record)
+        for way, records in ways.items():
+            names |= _told_apart(way, records)
     return names
+
+
+def _way(chain: Sequence[Record], names: Mapping[str, str]) -> str:
+    """What the run before is called, and this run's topic."""
+    *before, own = chain
+    known = [names.get(before[-1].run_id) or " → ".join(map(_topic, before))] if before else []
+    return " → ".join([*known, _topic(own)])
+
+
+def _told_apart(way: str, records: Sequence[Record]) -> dict[str, str]:
+    """Run id -> name: the setting with most runs bears the plain one, the others say what differs."""
+    settings = [_setting(record) for record in records]
+    differing = varying_where_known(settings)
+    details = [
+        ", ".join(f"{name} {_shown(setting[name])}" for name in differing if name in setting) for setting in settings
+    ]
+    (usual, runs), *others = Counter(details).most_common(2)
+    plain = usual if not others or runs > others[0][1] else ""
+    named = [way if detail in ("", plain) else f"{way} ({detail})" for detail in details]
+    return {record.run_id: name for record, name in zip(records, named, strict=True)}
+
+
+def _shown(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _topic(record: Record) -> str:
