@@ -34,7 +34,7 @@ def quality_by_parameter(table: SweepTable, parameter: str) -> tuple[Figure, pd.
     metric = table.view.metrics[0]
     rows = _full_size(table.combinations).dropna(subset=[f"p.{parameter}", metric])
     points = pd.DataFrame({"model": rows["model"], parameter: rows[f"p.{parameter}"], "value": rows[metric]})
-    points = points.assign(sd=rows[f"{metric} sd"], line=_all_else(rows, [*table.parameters], parameter))
+    points = points.assign(sd=rows[f"{metric} sd"], line=_all_else(rows, table.parameters, parameter))
     points = points[points.groupby("line")[parameter].transform("nunique") > 1].reset_index(drop=True)
     figure, axes = new_axes(f"Does {parameter} matter, all else equal?", parameter, f"{metric} ({table.view.split})")
     places = _places(axes, points[parameter])
@@ -51,7 +51,7 @@ def quality_by_parameter(table: SweepTable, parameter: str) -> tuple[Figure, pd.
 
 
 def _all_else(rows: pd.DataFrame, parameters: list[str], parameter: str) -> pd.Series:
-    """What every row is but for one parameter: its model, and the other parameters where they vary in its group."""
+    """What every row is but for one parameter: its model, and those others that vary; missing where it stands alone."""
     columns = ["model", *(f"p.{name}" for name in parameters if name != parameter)]
     group = rows.groupby(columns, sort=False, dropna=False).ngroup()
     shown = rows[group.duplicated(keep=False)]
@@ -59,7 +59,7 @@ def _all_else(rows: pd.DataFrame, parameters: list[str], parameter: str) -> pd.S
     told = rows["model"].astype(str)
     for column in varying:
         told = told + f", {column.removeprefix('p.')} " + rows[column].astype(str)
-    return told.where(group.duplicated(keep=False), told + " " + group.astype(str))
+    return told.where(group.duplicated(keep=False))
 
 
 def _places(axes: Axes, values: pd.Series) -> Mapping[object, int]:
