@@ -127,6 +127,22 @@ class TestScores:
         assert score.value == pytest.approx(score.items.mean()) and set(np.round(score.items * 10, 6) % 1) == {0}
         assert score.value > 0.5  # the label is a word of the text
 
+    def test_labels_are_read_once_and_scored_as_mteb_scores_them(self, labelled_folder):
+        from mteb.abstasks.classification import AbsTaskClassification
+
+        class Column(list):
+            reads = 0
+
+            def __array__(self, *args, **kwargs):
+                self.reads += 1
+                return np.array(list(self), *args, **kwargs)
+
+        task = local_task("classification", labelled_folder)
+        labels, found = Column([0, 1, 1, 2]), np.array([0, 1, 2, 2])
+        scores = task._calculate_scores(labels, found)
+        assert labels.reads == 1 and scores["accuracy"] == 0.75
+        assert scores == AbsTaskClassification._calculate_scores(task, [0, 1, 1, 2], found)
+
     def test_clustering_repeats_itself(self, tiny, labelled_folder, monkeypatch):
         texts_encoded, stock = [], tiny.encode
         monkeypatch.setattr(

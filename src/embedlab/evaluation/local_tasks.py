@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from embedlab.data import textio
 from embedlab.data.splits import seeded_order
@@ -26,6 +28,7 @@ from embedlab.evaluation.mteb_tasks import SUBSET, task_metadata, with_data
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
+    from mteb.abstasks.classification import ClassificationMetrics
 
 ALIASES = {"text1": "sentence1", "text2": "sentence2", "category": "label", "intent": "label", "sentence": "text"}
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".json")
@@ -103,7 +106,13 @@ def _classification(path: Path, language: str) -> AbsTask:
     metadata = task_metadata(_name(path), "Classification", "accuracy", "test", language)
     parts = {"train": _drawable(columns["train"]), "test": columns["test"]}
     data = DatasetDict({split: Dataset.from_dict(part) for split, part in parts.items()})
-    return with_data(type("LocalClassification", (AbsTaskClassification,), {"metadata": metadata})(), {SUBSET: data})
+    own = {"metadata": metadata, "_calculate_scores": _scores_of_plain_labels}
+    return with_data(type("LocalClassification", (AbsTaskClassification,), own)(), {SUBSET: data})
+
+
+def _scores_of_plain_labels(task: AbsTask, y_test: Sequence, y_pred: np.ndarray) -> ClassificationMetrics:
+    """mteb's own scores; read once, for sklearn asks for the labels 150 times and `datasets` decodes them each time."""
+    return super(type(task), task)._calculate_scores(np.asarray(y_test), y_pred)
 
 
 def _drawable(columns: Mapping[str, list]) -> dict[str, list]:
