@@ -4,7 +4,8 @@
     python -m experiments.benchmarks.hardware                            # the table of advice from what is measured
 
 The time of a pass over short pairs is what starting costs plus pairs over rate. Both come from `train_short` and this
-benchmark, which is the same work on more pairs; minutes for other sizes are extrapolated, and say so.
+benchmark, which is the same work on more pairs; minutes for other sizes are extrapolated, and say so. Each machine that
+measured has its own table: a line through two machines would be of neither.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +117,10 @@ def write_advice(folder: Path | None = None) -> Path:
     """Write results/tables/hardware.md from the measurements in `folder`, results/benchmarks when not given."""
     parts = []
     for names in SOURCES:
-        results = list(_read(folder or paths.benchmarks_dir(), names))
-        if len(table := advice(passes(results))):
-            parts.append(f"{tables.markdown(table)}\n\n{_caption(results)}")
+        found = sorted(_read(folder or paths.benchmarks_dir(), names), key=_machine)
+        for _, results in groupby(found, key=_machine):
+            if len(table := advice(passes(one_machine := list(results)))):
+                parts.append(f"{tables.markdown(table)}\n\n{_caption(one_machine)}")
     path = paths.tables_dir() / f"{TABLE}.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n\n".join(parts or ["Not measured yet."]) + "\n", encoding="utf-8")
@@ -130,13 +133,21 @@ def _read(folder: Path, names: Sequence[str]) -> Iterator[Result]:
             yield json.loads(path.read_text(encoding="utf-8"))
 
 
+def _machine(result: Result) -> str:
+    """What it ran on, with the instructions that decide how fast a CPU multiplies."""
+    environment = result["environment"]
+    if result["size"].get("device") == "cuda":
+        return environment["gpu"]
+    return ", ".join([environment["cpu"], *environment.get("instructions", ())])
+
+
 def _caption(results: Sequence[Result]) -> str:
     environment, size = results[-1]["environment"], results[-1]["size"]
     share = max(result.get("background_share") or 0 for result in results)
     return CAPTION.format(
         batch=size["batch_size"],
         threads=environment["threads"],
-        device=environment["gpu"] if size.get("device") == "cuda" else environment["cpu"],
+        device=_machine(results[-1]),
         busy=f" Others took {share:.0%} of the machine meanwhile." if share > 0.05 else "",
     )
 

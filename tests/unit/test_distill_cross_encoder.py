@@ -10,10 +10,16 @@ import torch
 from sentence_transformers import CrossEncoder
 
 from embedlab.errors import DataError
+from embedlab.evaluation.diagnose.reranking import load_reranker
+from embedlab.models.load import load_model
 from embedlab.models.packing import pack
+from embedlab.models.save import is_own_code, save_model
+from embedlab.models.segments import SegmentProduct
 from embedlab.training.cross_encoder import (
     ScoreDistillationLoss,
+    blend,
     calibration_temperature,
+    cosine_rows,
     cross_encoder_from,
     distil_scores,
     score_pairs,
@@ -27,20 +33,28 @@ from tests.conftest import TEXTS, tiny_model
 
 ROWS = [(text, TEXTS[i - 1], TEXTS[i - 2], TEXTS[i - 3]) for i, text in enumerate(TEXTS)]
 SIMPLE = [(text, "Cholera", "fracture", "Reiter's disease") for text in TEXTS if len(text) > 20]
+SYNONYMS = [
+    ("heart attack", "Acute myocardial infarction", "Fracture of femur", "Asthma"),
+    ("broken thigh bone", "Fracture of femur", "Acute myocardial infarction", "Benign neoplasm of bone of skull"),
+    ("high blood sugar", "Hyperglycemia", "Hypertension", "Acute blood loss anemia"),
+]
 PAIRS = [(row[0], document) for row in ROWS for document in row[1:]]
 
 
-@pytest.fixture
-def encoder():
-    return cross_encoder_from(pack(tiny_model()))
+@pytest.fixture(params=["pooled", "product"])
+def encoder(request):
+    return cross_encoder_from(pack(tiny_model()), head=request.param)
 
 
 class TestCrossEncoder:
     def test_packed_and_stock_scores_are_equal(self, encoder, tmp_path):
-        encoder.save_pretrained(str(tmp_path / "model"))
-        stock = CrossEncoder(str(tmp_path / "model"), device="cpu")
+        save_model(encoder, tmp_path / "model")
+        own = is_own_code(tmp_path / "model")
+        assert own == isinstance(encoder[1], SegmentProduct)
+        stock = CrossEncoder(str(tmp_path / "model"), device="cpu", trust_remote_code=own)
         expected = stock.predict(PAIRS, activation_fn=torch.nn.Identity())
-        assert score_pairs(encoder, PAIRS) == pytest.approx(expected, abs=1e-5)
+        assert score_pairs(encoder, PAIRS) == pytest.approx(expected, abs=1e-4)
+        assert load_reranker(str(tmp_path / "model"))(PAIRS) == pytest.approx(stock.predict(PAIRS), abs=1e-4)
 
     def test_scores_are_raw_logits(self, encoder):
         with torch.no_grad():
@@ -54,7 +68,8 @@ class TestCrossEncoder:
         train_cross_encoder(encoder, ROWS, FitSettings(max_steps=1, batch_size=2), output_dir="unused")
         assert np.array_equal(model.encode(TEXTS), before)
 
-    def test_training_raises_positives_above_negatives(self, encoder, tmp_path):
+    def test_training_raises_positives_above_negatives(self, tmp_path):
+        encoder = cross_encoder_from(pack(tiny_model()))
         settings = FitSettings(max_steps=60, batch_size=7, learning_rate=2e-3, weight_decay=0.0)
         log = train_cross_encoder(encoder, SIMPLE, settings, output_dir=str(tmp_path))
         assert score_rows(encoder, SIMPLE).argmax(1).tolist() == [0] * len(SIMPLE)
@@ -74,6 +89,64 @@ class TestCrossEncoder:
             encoder[-1].linear.bias += 1
         assert score_pairs(encoder, PAIRS, tmp_path) == pytest.approx(first + 1, abs=1e-5)
         assert len(list(tmp_path.iterdir())) == 3
+
+
+class TestProductHead:
+    """Query and document are read together and pooled apart."""
+
+    def test_by_hand_padded_packed_and_with_two_separators(self):
+        """(0.6, 0.8) times (1, 0); (0, 1) times (0, 1), its document behind two separators, as RoBERTa has it."""
+        first, second = [[0.6, 0.8], [0.6, 0.8], [1.0, 0.0], [3.0, 0.0]], [[0.0, 2.0], [0.0, 1.0]] * 2
+        padded = {
+            "input_ids": torch.tensor([[1, 9, 5, 9, 0], [1, 9, 9, 5, 9]]),
+            "attention_mask": torch.tensor([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]),
+            "token_embeddings": torch.tensor([[*first, [7.0, 7.0]], [*second, [0.0, 1.0]]]),
+        }
+        packed = {
+            "input_ids": torch.tensor([[1, 9, 5, 9, 1, 9, 9, 5, 9]]),
+            "cu_seq_lens_q": torch.tensor([0, 4, 9]),
+            "token_embeddings": torch.tensor([[*first, *second, [0.0, 1.0]]]),
+        }
+        for features in (padded, packed):
+            product = SegmentProduct(9, 2)(features)["sentence_embedding"]
+            assert torch.allclose(product, torch.tensor([[0.6, 0.0], [0.0, 1.0]]))
+
+    def test_untrained_scores_are_twenty_times_a_cosine(self):
+        encoder = cross_encoder_from(pack(tiny_model()), head="product")
+        features = encoder.preprocess([PAIRS[0]])
+        product = encoder[1](encoder[0](features))["sentence_embedding"].sum().item()
+        assert score_pairs(encoder, PAIRS[:1])[0] == pytest.approx(20 * product, abs=1e-4) and abs(product) <= 1
+
+    def test_what_does_not_separate_the_texts_does_not_count(self):
+        """Scores depend on which side of the separator a word stands."""
+        encoder = cross_encoder_from(pack(tiny_model()), head="product")
+        there, back = score_pairs(encoder, [("fracture Cholera", "disease"), ("fracture", "Cholera disease")])
+        assert abs(there - back) > 1e-3
+
+    @pytest.mark.slow
+    def test_ranks_before_training_and_learns_from_there(self, tmp_path):
+        """The base model knows which text means the same; a few steps make it surer."""
+        encoder = cross_encoder_from(load_model(), head="product")
+        before = score_rows(encoder, SYNONYMS)
+        assert before.argmax(1).tolist() == [0] * len(SYNONYMS)
+        settings = FitSettings(max_steps=4, batch_size=len(SYNONYMS), learning_rate=5e-5)
+        train_cross_encoder(encoder, SYNONYMS, settings, output_dir=str(tmp_path))
+        after = score_rows(encoder, SYNONYMS)
+        assert (after[:, 0] - after[:, 1:].max(1) > before[:, 0] - before[:, 1:].max(1)).all()
+
+
+class TestSums:
+    def test_blend_by_hand(self):
+        """A quarter of cosine 0.1 as a logit of 2, three quarters of logit 4; NaN is no document."""
+        mixed = blend(np.array([[4.0, np.nan]]), np.array([[0.1, 0.1]]), 0.25)
+        assert mixed[0, 0] == pytest.approx(3.5) and np.isnan(mixed[0, 1])
+
+    def test_cosines_of_rows(self):
+        model = pack(tiny_model())
+        vectors = dict(zip(TEXTS, model.encode(TEXTS, normalize_embeddings=True), strict=True))
+        found = cosine_rows(model, ROWS)
+        assert found.shape == (len(ROWS), 3)
+        assert found[2, 1] == pytest.approx(vectors[ROWS[2][0]] @ vectors[ROWS[2][2]], abs=1e-5)
 
 
 class TestCalibration:

@@ -62,6 +62,17 @@ def test_caption_says_where_it_was_and_what_spoils_the_numbers(tmp_path, monkeyp
     assert said in text and "| 1,000,000 | 166.7 | 100 | 2.2 | extrapolated |" in text
 
 
+def test_machines_are_not_mixed(tmp_path, monkeypatch):
+    """600 pairs in 6 s on one machine, 10,000 in 200 s on another: 100 and 50 a second, and no line through both."""
+    monkeypatch.setenv("EMBEDLAB_HOME", str(tmp_path))
+    write_result(result("train_short", 6, 6.0), tmp_path)
+    slower = {"cpu": "Y", "gpu": None, "threads": 2, "instructions": ["avx2"]}
+    write_result(result("hardware", 100, 200.0, environment=slower), tmp_path)
+    first, second = hardware.write_advice(tmp_path).read_text().split("threads, X")
+    assert "| 1,000,000 | 166.7 | 100 |" in first and "| 1,000,000 | 333.3 | 50 |" in second
+    assert "threads, Y, avx2." in second
+
+
 def test_not_measured_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("EMBEDLAB_HOME", str(tmp_path))
     assert hardware.write_advice(tmp_path).read_text() == "Not measured yet.\n"

@@ -6,15 +6,16 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedlab.models import beside
+from embedlab.models import beside, segments
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import CrossEncoder, SentenceTransformer
 
 OWN = "embedlab."
+OWN_MODULES = {"beside.TableBeside": beside, "segments.SegmentProduct": segments}  # file and class -> where it is
 
 
-def save_model(model: SentenceTransformer, folder: str | Path) -> None:
+def save_model(model: SentenceTransformer | CrossEncoder, folder: str | Path) -> None:
     """`model.save_pretrained`, after which modules of this package are looked for in the folder, not in the package.
 
     A model of stock modules loads with `SentenceTransformer(folder)`; one with a module of this package wants
@@ -35,9 +36,9 @@ def is_own_code(folder: str | Path) -> bool:
     Trust is for everything at once, so that a configuration naming code elsewhere (`auto_map`, a foreign module
     class) rules it out too.
     """
-    folder, source = Path(folder), Path(beside.__file__)
-    files = list(folder.rglob("*.py"))
-    if not files or any(file.read_bytes() != source.read_bytes() for file in files):
+    folder, files = Path(folder), list(Path(folder).rglob("*.py"))
+    sources = {Path(module.__file__).read_bytes() for module in OWN_MODULES.values()}
+    if not files or any(file.read_bytes() not in sources for file in files):
         return False
     names_code = any("auto_map" in json.dumps(_read(file)) for file in folder.rglob("*config*.json"))  # escapes undone
     return not names_code and all(_is_known(module["type"]) for module in _read(folder / "modules.json"))
@@ -48,5 +49,4 @@ def _read(file: Path) -> Any:
 
 
 def _is_known(class_name: str) -> bool:
-    own = f"{beside.__name__.rpartition('.')[2]}.{beside.TableBeside.__name__}"
-    return class_name.startswith("sentence_transformers.") or class_name in (own, f"{OWN}models.{own}")
+    return class_name.startswith("sentence_transformers.") or class_name.removeprefix(f"{OWN}models.") in OWN_MODULES

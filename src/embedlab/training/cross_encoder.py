@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from embedlab.errors import DataError
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.models.packing import embed_columns
+from embedlab.models.segments import SegmentProduct
+from embedlab.params import Count, PositiveFloat, TrainingParams
 from embedlab.training.callbacks import ProgressReport
 from embedlab.training.examples import Row, TrainingRows
 from embedlab.training.fit import FitResult, FitSettings, fit
@@ -30,33 +32,65 @@ if TYPE_CHECKING:
 
 Pair = tuple[str, str]
 ScoreLoss = Literal["margin_mse", "kl"]
+Head = Literal["pooled", "product"]
 
+START_TEMPERATURE = 0.05  # cosine / this is the logit that bi-encoders here are trained with
 ONE_HOT = 100.0  # softmax of (100, 0, …, 0) is (1, 0, …, 0) in float32
 WHOLE_BATCH = -1  # one forward for all pairs of a step: a fifth less time than sixteen pairs at a time
 PAIRS_PER_FORWARD = 128
 
 
-def cross_encoder_from(model: SentenceTransformer, *, seed: int = 0) -> CrossEncoder:
-    """A cross-encoder on a copy of a bi-encoder's transformer and pooling, with a fresh linear head.
+class RerankerParams(TrainingParams):
+    """Parameters of a reranker: the model that it starts from, how it is trained, how deep it reads, how it teaches."""
+
+    tuned_model: str = ""
+    negatives: Count
+    epochs: PositiveFloat
+    batch_size: Count
+    learning_rate: PositiveFloat
+    depth: Count
+    score_loss: ScoreLoss
+
+    def fit_settings(self, **changes: float) -> FitSettings:
+        """How to train; `changes` are other `FitSettings`."""
+        names = ("epochs", "learning_rate", "max_steps", "seed")
+        return FitSettings(**{**{name: getattr(self, name) for name in names}, **changes})
+
+
+def cross_encoder_from(model: SentenceTransformer, *, head: Head = "pooled", seed: int = 0) -> CrossEncoder:
+    """A cross-encoder on a copy of a bi-encoder's transformer.
 
     Query and document share one text type embedding, as in the models this starts from: what tells them apart is the
     separator between them. So the packed forward, which knows no text types, and the stock one give equal scores.
 
     Args:
         model: a transformer with pooling; a packed one gives a packed cross-encoder.
-        seed: of the head.
+        head: "pooled" puts a fresh linear layer on the model's own pooling of all tokens. "product" pools query and
+            document apart (`models.segments`) and begins as their cosine / `START_TEMPERATURE`, so that what the model
+            knows is not lost: the better start where pairs are few.
+        seed: of a fresh layer.
     """
     from sentence_transformers import CrossEncoder
-    from sentence_transformers.base.modules import Dense
 
-    transformer, pooling = copy.deepcopy(model[0]), copy.deepcopy(model[1])
+    transformer = copy.deepcopy(model[0])
     types = getattr(getattr(transformer.model, "embeddings", None), "token_type_embeddings", None)
     if types is not None:
         types.weight.data[:] = types.weight.data[:1].clone()
+    dim = model.get_embedding_dimension()
+    pooling = copy.deepcopy(model[1]) if head == "pooled" else SegmentProduct(model.tokenizer.sep_token_id, dim)
+    return CrossEncoder(modules=[transformer, pooling, _head(dim, head, seed)], device=str(model.device))
+
+
+def _head(dim: int, kind: Head, seed: int) -> nn.Module:
+    from sentence_transformers.base.modules import Dense
+
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        head = Dense(model.get_embedding_dimension(), 1, activation_function=None, module_output_name="scores")
-    return CrossEncoder(modules=[transformer, pooling, head], device=str(model.device))
+        head = Dense(dim, 1, activation_function=None, module_output_name="scores")
+    if kind == "product":
+        nn.init.constant_(head.linear.weight, 1 / START_TEMPERATURE)
+        nn.init.zeros_(head.linear.bias)
+    return head
 
 
 def train_cross_encoder(
@@ -149,6 +183,26 @@ def score_rows(encoder: CrossEncoder, rows: Sequence[Row], folder: Path | None =
     """Raw logits of every row's documents, float32 (rows, documents), the positive first; see `score_pairs`."""
     pairs = [(row[0], document) for row in rows for document in row[1:]]
     return score_pairs(encoder, pairs, folder).reshape(len(rows), -1)
+
+
+def cosine_rows(model: SentenceTransformer, rows: Sequence[Row]) -> np.ndarray:
+    """A bi-encoder's cosines of every row's documents, float32 (rows, documents), the positive first."""
+    from embedlab.models.encode import encode
+
+    place = {text: number for number, text in enumerate(dict.fromkeys(text for row in rows for text in row))}
+    vectors, numbers = encode(model, list(place)), np.array([[place[text] for text in row] for row in rows])
+    return np.einsum("rd,rnd->rn", vectors[numbers[:, 0]], vectors[numbers[:, 1:]])
+
+
+def blend(logits: np.ndarray, cosines: np.ndarray, share: float) -> np.ndarray:
+    """Two models' scores of the same pairs as one: `share` of the bi-encoder's logit, the rest the cross-encoder's.
+
+    Args:
+        logits: of the cross-encoder, any shape; NaN stays NaN.
+        cosines: of the bi-encoder, the same shape; divided by `START_TEMPERATURE` they are logits too.
+        share: from 0 to 1.
+    """
+    return (1 - share) * logits + share * cosines / START_TEMPERATURE
 
 
 def calibration_temperature(scores: np.ndarray) -> float:

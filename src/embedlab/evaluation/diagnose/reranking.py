@@ -23,8 +23,10 @@ def load_reranker(name: str) -> Score:
     """
     from sentence_transformers import CrossEncoder
 
+    from embedlab.models.save import is_own_code
+
     try:
-        model = CrossEncoder(name)
+        model = CrossEncoder(name, trust_remote_code=is_own_code(name))
     except (OSError, ValueError) as error:
         problem = f"the reranker {name!r} cannot be loaded ({str(error).strip().splitlines()[0]:.160})"
         remedy = "Give a folder saved by sentence-transformers, or a hub name with a connection"
@@ -46,17 +48,45 @@ def rerank(
         DataError: a score is NaN or infinite.
         ParameterError: `depth` is below 1.
     """
+    return reorder(ranking, score_first(ranking, queries, corpus, score, depth))
+
+
+def score_first(
+    ranking: Ranking, queries: Mapping[str, str], corpus: Mapping[str, str], score: Score, depth: int
+) -> np.ndarray:
+    """`score` of the first `depth` documents of every query, float32 (queries, depth), NaN where there are fewer.
+
+    Raises:
+        DataError: a score is NaN or infinite.
+        ParameterError: `depth` is below 1.
+    """
     require_depth(depth)
-    indices, scores = ranking.indices.copy(), ranking.scores.copy()
+    scores = np.full((len(ranking.query_ids), min(depth, ranking.indices.shape[1])), np.nan, dtype=np.float32)
     for row, query in enumerate(progress.track(ranking.query_ids, "rerank")):
-        head = indices[row, :depth][indices[row, :depth] != ABSENT]
-        if not len(head):
+        first = ranking.indices[row, : scores.shape[1]]
+        first = first[first != ABSENT]
+        if len(first):
+            pairs = [(queries[query], corpus[ranking.corpus_ids[place]]) for place in first]
+            scores[row, : len(first)] = _checked(score(pairs), len(first))
+    return scores
+
+
+def reorder(ranking: Ranking, fresh: np.ndarray) -> Ranking:
+    """The first documents of every query by the scores `fresh`, the others below them in the order they had.
+
+    Args:
+        ranking: what was scored.
+        fresh: (queries, depth) from `score_first`, or from sums of such; NaN where there is no document.
+    """
+    indices, scores = ranking.indices.copy(), ranking.scores.copy()
+    for row, given in enumerate(fresh):
+        given = given[~np.isnan(given)]
+        if not len(given):
             continue
-        fresh = _checked(score([(queries[query], corpus[ranking.corpus_ids[place]]) for place in head]), len(head))
-        order = np.argsort(-fresh, kind="stable")
-        indices[row, : len(head)], scores[row, : len(head)] = head[order], fresh[order]
-        below = np.isfinite(scores[row, len(head) :])
-        scores[row, len(head) :][below] = fresh.min() - 1 - np.arange(below.sum())
+        order = np.argsort(-given, kind="stable")
+        indices[row, : len(given)], scores[row, : len(given)] = indices[row, order], given[order]
+        below = np.isfinite(scores[row, len(given) :])
+        scores[row, len(given) :][below] = given.min() - 1 - np.arange(below.sum())
     return Ranking(ranking.query_ids, ranking.corpus_ids, indices, scores)
 
 
