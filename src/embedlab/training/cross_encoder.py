@@ -45,6 +45,7 @@ class RerankerParams(TrainingParams):
 
     tuned_model: str = ""
     negatives: Count
+    relative_margin: PositiveFloat
     epochs: PositiveFloat
     batch_size: Count
     learning_rate: PositiveFloat
