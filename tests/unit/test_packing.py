@@ -69,12 +69,13 @@ def test_prompt_and_truncation_are_respected(texts, include_prompt):
 
 
 def test_gradient_is_the_stock_one(texts):
-    stock = without_dropout(tiny_model()).train()
+    """In float64, where it does not depend on the order in which a processor's kernels add."""
+    stock = without_dropout(tiny_model()).double().train()
     packed = pack(copy.deepcopy(stock))
     for model in (stock, packed):
         loss = MultipleNegativesRankingLoss(model)
         loss([model.preprocess(texts[:3]), model.preprocess(texts[3:6])], None).backward()
-    assert relative(gradient(packed), gradient(stock)) <= 1e-5
+    assert relative(gradient(packed), gradient(stock)) <= 1e-12
 
 
 def test_twenty_steps_follow_the_stock_loss_curve(texts):

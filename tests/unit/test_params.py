@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 
 import nbformat
@@ -78,9 +79,10 @@ def test_driver_and_notebook_agree_on_the_id(path):
     """The driver hashes the parameters cell; the notebook hashes what it resolved."""
     cells = [cell for cell in notebooks.read(path).cells if cell.cell_type == "code"]
     (values,) = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ())]
-    lines = [line for cell in cells for line in cell.source.splitlines() if "Params" in line]  # import and call
+    statements = [ast.unparse(node) for cell in cells for node in ast.parse(cell.source).body]
+    import_and_call = [statement for statement in statements if "Params" in statement]
     namespace: dict = {}
-    exec("\n".join([values, *lines]), namespace)
+    exec("\n".join([values, *import_and_call]), namespace)
     inside = namespace["params"].set_values()
     outside = notebooks.resolved(notebooks.parameters(path), {})
     assert inside == outside
