@@ -7,7 +7,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from embedlab import paths
-from embedlab.experiments.execute import run_notebook
+from tests.notebooks.outcomes import rows, smoke_run
 
 NOTEBOOK = paths.notebooks_dir() / "06_distillation.ipynb"
 STUDENTS = {"both", "layers", "narrow", "static", "static, distilled only", "scored", "labelled"}
@@ -15,14 +15,7 @@ STUDENTS = {"both", "layers", "narrow", "static", "static, distilled only", "sco
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    values = {"dataset": "icd10cm:smoke", "max_steps": 2, "max_examples": 60}
-    result = run_notebook(NOTEBOOK, values, output_dir=str(tmp_path_factory.mktemp("runs")))
-    assert result.record is not None, result.detail
-    return result
-
-
-def rows(outcome, metric):
-    return {row.model: row for row in outcome.record.metrics if row.metric == metric}
+    return smoke_run(NOTEBOOK, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.mark.notebook

@@ -7,7 +7,7 @@ import pytest
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from embedlab import paths
-from embedlab.experiments.execute import run_notebook
+from tests.notebooks.outcomes import rows, smoke_run
 
 NOTEBOOK = paths.notebooks_dir() / "11_reranker.ipynb"
 ORDERS = {"tuned", "cross-encoder", "cross-encoder and tuned"}
@@ -16,14 +16,7 @@ PAIRS = [("cholera", "Cholera, unspecified"), ("cholera", "Fracture of femur")]
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    values = {"dataset": "icd10cm:smoke", "max_steps": 2, "max_examples": 60, "depth": 4, "negatives": 2}
-    result = run_notebook(NOTEBOOK, values, output_dir=str(tmp_path_factory.mktemp("runs")))
-    assert result.record is not None, result.detail
-    return result
-
-
-def rows(outcome, metric):
-    return {row.model: row for row in outcome.record.metrics if row.metric == metric}
+    return smoke_run(NOTEBOOK, tmp_path_factory.mktemp("runs"), depth=4, negatives=2)
 
 
 @pytest.mark.notebook

@@ -1,0 +1,23 @@
+"""A notebook run once at smoke size, and its numbers read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from embedlab.experiments.execute import Outcome, run_notebook
+from embedlab.experiments.records import MetricRow
+
+SMOKE = {"dataset": "icd10cm:smoke", "max_steps": 2, "max_examples": 60}
+
+
+def smoke_run(notebook: Path, folder: Path, **more: Any) -> Outcome:
+    """What running `notebook` at smoke size gave; the test fails where it left no record."""
+    outcome = run_notebook(notebook, SMOKE | more, output_dir=str(folder))
+    assert outcome.record is not None, outcome.detail
+    return outcome
+
+
+def rows(outcome: Outcome, metric: str) -> dict[str, MetricRow]:
+    """Model -> its row of `metric`."""
+    return {row.model: row for row in outcome.record.metrics if row.metric == metric}
