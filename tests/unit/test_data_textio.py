@@ -21,7 +21,7 @@ GOOD = b'{"query": "a", "positive": "b"}\n'
         ("x.jsonl", GOOD * 2 + '{"query": "é"}'.encode("latin-1"), 3, "not UTF-8"),
         ("x.jsonl", '{"query": "a"}'.encode("utf-16"), 1, "not UTF-8"),
         ("x.jsonl.gz", GOOD, 1, "broken gzip"),
-        ("x.jsonl.gz", gzip.compress(GOOD * 50)[:-9], None, "broken gzip"),
+        ("x.jsonl.gz", gzip.compress(GOOD * 50, mtime=0)[:-9], None, "broken gzip"),
         ("x.csv", b"query,positive\na,b\nc\n", 3, "1 cells where the header has 2"),
         ("x.csv", b'query,positive\n"a\nb",c\nd,e,f\n', 4, "3 cells"),
         ("x.csv", b'query,positive\n"a,b\n', 2, "bad CSV"),
@@ -53,7 +53,7 @@ def test_missing_file_is_named(tmp_path):
     [
         ("x.jsonl", b'{"a": "1", "b": "x y"}\n{"a": "2", "b": "z"}\n'),
         ("x.jsonl", b'\xef\xbb\xbf{"a": "1", "b": "x y"}\r\n\r\n{"a": "2", "b": "z"}'),
-        ("x.jsonl.gz", gzip.compress(b'{"a": "1", "b": "x y"}\n{"a": "2", "b": "z"}\n')),
+        ("x.jsonl.gz", gzip.compress(b'{"a": "1", "b": "x y"}\n{"a": "2", "b": "z"}\n', mtime=0)),
         ("x.csv", b"a,b\n1,x y\n2,z\n"),
         ("x.csv", b'\xef\xbb\xbfa, b\r\n1,"x y"\r\n\r\n2,z'),
         ("x.tsv", b"a\tb\n1\tx y\n2\tz\n"),
