@@ -18,7 +18,7 @@ quickstart:  ## fine-tune on ICD-10-CM and show the measured gain (about 6 minut
 	@$(ENVIRONMENT) python -m embedlab.cli run 00_quickstart --html --output-dir results/quickstart
 
 test:  ## style, unit tests, fault tests, notebooks at smoke size
-	@$(ENVIRONMENT) python -m ruff check . && python -m ruff format --check . && python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	@$(ENVIRONMENT) python -m ruff check . && python -m ruff format --check . && python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lab:  ## JupyterLab on the notebooks
 	@$(ENVIRONMENT) python -m ipykernel install --sys-prefix --name embedlab --display-name embedlab >/dev/null && python -m jupyterlab notebooks

@@ -44,6 +44,19 @@ def test_randomisation_by_sampling_agrees_with_the_t_test_on_normal_data():
     assert randomisation_p(differences) == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, abs=0.01)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_randomisation_by_sampling_agrees_with_scipy_where_many_differences_are_alike(seed):
+    rng = np.random.default_rng(seed)
+    differences = np.where(rng.random(60) < 0.6, 0.0, rng.choice([-1.0, 0.5, 0.5], size=60))
+    slow = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=4999, rng=rng)
+    assert randomisation_p(differences) == pytest.approx(slow.pvalue, abs=0.03)
+
+
+def test_randomisation_never_says_impossible():
+    assert randomisation_p(np.ones(200)) == 1 / 10_000
+    assert randomisation_p(np.zeros(200)) == 1
+
+
 def test_randomisation_keeps_its_level_under_the_null():
     rng = np.random.default_rng(1)
     rejected = [randomisation_p(rng.normal(size=30), samples=400, seed=run) < 0.1 for run in range(300)]
