@@ -84,6 +84,8 @@ class PretendEngine:
         assert records.commit(record, plan.folder)
         if plan.notebook.stem in ("03_domain_pretraining", "04_contrastive"):
             (plan.folder / "model").mkdir()
+        for student in plan.values.get("students", ()):
+            (plan.folder / "model" / student).mkdir(parents=True)
         self.values[plan.run_id] = plan.values
         self.done.append(Outcome(plan.run_id, plan.folder, record))
 
@@ -104,16 +106,17 @@ def test_stages_hand_on_the_model_of_their_own_seed(tmp_path):
     engine = PretendEngine()
     result = driver.Driver(sweeps.read_sweep(path), engine, view, driver.Options(str(tmp_path), (), False, False), path)
     outcomes = result.run().outcomes
-    assert len(outcomes) == 23 and all(outcome.record for outcome in outcomes.values())
+    assert len(outcomes) == 25 and all(outcome.record for outcome in outcomes.values())
     taken = {name: [] for name in ("04_contrastive", "05_matryoshka", "06_distillation", "07_multitask", "08_evaluate")}
     for run_id, values in engine.values.items():
         for name in ("model_name", "tuned_model", "teacher"):
             if "-s" in values.get(name, ""):
-                source = values[name].split("/")[-2]
+                source = values[name].rpartition("/model")[0].rpartition("/")[2]
                 assert source.endswith(f"-s{values['seed']}") and source in outcomes
                 taken[run_id.split("-")[0]].append(source.split("-")[0])
     assert taken["04_contrastive"] == ["03_domain_pretraining"]
-    assert taken["05_matryoshka"] == taken["06_distillation"] == taken["07_multitask"] == ["04_contrastive"] * 4
+    assert taken["05_matryoshka"] == taken["07_multitask"] == ["04_contrastive"] * 4
+    assert sorted(taken["06_distillation"]) == ["04_contrastive"] * 5 + ["06_distillation"]
     assert taken["08_evaluate"] == ["04_contrastive"] * 2
 
 
@@ -129,21 +132,21 @@ class TestCloneWithoutWeights:
     def test_a_finished_study_needs_none(self, tmp_path):
         self.driven(tmp_path, PretendEngine())
         for model in tmp_path.glob("*/model"):
-            model.rmdir()
+            shutil.rmtree(model)
         again = self.driven(tmp_path, PretendEngine())
-        assert len(again.outcomes) == 23 and all(outcome.skipped for outcome in again.outcomes.values())
+        assert len(again.outcomes) == 25 and all(outcome.skipped for outcome in again.outcomes.values())
 
     def test_a_run_to_do_says_whose_weights_it_needs_and_how_to_make_them(self, tmp_path):
         self.driven(tmp_path, PretendEngine())
         for model in tmp_path.glob("*/model"):
-            model.rmdir()
+            shutil.rmtree(model)
         (lost, *_) = tmp_path.glob("05_matryoshka-*-s1")
         shutil.rmtree(lost)
         with pytest.raises(ParameterError, match=r"-s1/model, which is not there.*--rerun-stale") as failed:
             self.driven(tmp_path, PretendEngine())
         assert lost.name in str(failed.value)
         again = self.driven(tmp_path, PretendEngine(), rerun_stale=True)
-        assert len(again.outcomes) == 23 and not any(outcome.skipped for outcome in again.outcomes.values())
+        assert len(again.outcomes) == 25 and not any(outcome.skipped for outcome in again.outcomes.values())
 
 
 def test_medquad_asks_for_its_folder(tmp_path, monkeypatch):

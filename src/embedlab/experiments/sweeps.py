@@ -11,7 +11,8 @@ retries: {infrastructure: 2, kernel died: 1}                  # how often, by ca
 
 Instead of a grid, `search:` lets Optuna choose values, `trials` times. Instead of one notebook, `stages:` lists several
 such blocks, each with a `name`; a later stage may take what an earlier one left: `teacher: "{contrastive.model}"` is
-the model of the stage's best run on dev (see `pick`), of the same seed where the earlier stage has that seed.
+the model of the stage's best run on dev (see `pick`), of the same seed where the earlier stage has that seed; of a run
+that leaves several, `"{distillation.model/labelled}"` is one.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from embedlab.errors import ParameterError
 from embedlab.experiments import notebooks
 
 MAX_RUNS = 10_000
-REFERENCE = re.compile(r"^\{(?P<stage>[\w-]+)\.(?P<what>[\w.-]+)\}$")  # e.g. {contrastive.model}
+REFERENCE = re.compile(r"^\{(?P<stage>[\w-]+)\.(?P<what>[\w./-]+)\}$")  # e.g. {contrastive.model}
 
 # YAML 1.2's floats: version 1.1, which PyYAML speaks, reads a bare 1e-5 as text.
 _FLOAT = re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?$")
