@@ -229,6 +229,23 @@ def test_speeds_are_of_the_runs_that_count(home):
     assert (row["seeds"], row["texts_per_second"]) == (1, 90000)
 
 
+def test_a_slower_machine_makes_no_system_slower(home):
+    speeds = (("base", 100), ("both", 150))
+    commit(
+        "06_distillation",
+        "8",
+        1,
+        scored={("both", 384, "retrieval"): STATIC},
+        values=[("texts_per_second", model, "footprint", speed) for model, speed in speeds],
+        models={"both": "both8"},
+        teacher="all-MiniLM-L6-v2",
+    )
+    speeds = headline().dropna(subset="texts_per_second").set_index("system")["texts_per_second"].to_dict()
+    assert speeds["base"] == 250  # between 400 and 100
+    assert speeds["distillation: both"] == 1.5 * 250
+    assert speeds[f"{CHAIN} → distillation: static"] == 100 * 250
+
+
 def test_what_a_run_was_asked_to_make_does_not_name_its_systems(home):
     names = set(headline()["system"])
     commit(

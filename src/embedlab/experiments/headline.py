@@ -176,18 +176,21 @@ def _with_dims(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _speeds(chosen: Sequence[Record], names: Mapping[str, str], chains: Mapping[str, Sequence[Record]]) -> pd.Series:
-    """System -> texts encoded per second, the median over runs, which other work on the machine may have slowed.
+    """System -> texts encoded per second, the median over runs.
 
-    A given teacher is the model of the run before.
+    Other machines, and other work on the same one, slow all models of a run alike: so a run says how many times as fast
+    as the base model a system is, and that is given at the base model's own median. A given teacher is the model of
+    the run before.
     """
     rows = []
     for record in chosen:
         name, before = names[record.run_id], [names.get(one.run_id) for one in chains[record.run_id][:-1]]
         own = {"base": "base", TUNED: name} | ({TEACHER: before[-1]} if before else {})
-        rows += [
-            (own.get(row.model, f"{name}: {row.model}"), row.value) for row in record.metrics if row.metric == SPEED
-        ]
-    return pd.DataFrame(rows, columns=["system", "value"]).astype({"value": float}).groupby("system")["value"].median()
+        found = {row.model: row.value for row in record.metrics if row.metric == SPEED}
+        rows += [(own.get(model, f"{name}: {model}"), value, found.get("base")) for model, value in found.items()]
+    table = pd.DataFrame(rows, columns=["system", "value", "base"]).astype({"value": float, "base": float})
+    usual = table.loc[table["system"] == "base", "value"].median()
+    return (table["value"] * (usual / table["base"]).fillna(1)).groupby(table["system"]).median()
 
 
 def _aggregated(rows: pd.DataFrame, speeds: pd.Series, folder: Path | None) -> pd.DataFrame:

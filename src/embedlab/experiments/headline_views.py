@@ -66,7 +66,7 @@ def caption(rows: pd.DataFrame, dataset: str) -> str:
     queries = f"{counts[0]:,} test queries" if len(counts) == 1 else "the test queries"
     return (
         f"`{dataset}`, {queries}. Brackets: 95 % bootstrap intervals over queries, after each query's mean over seeds; "
-        "*minus base* is paired by query. Speeds come from the runs that measured them, on their machine."
+        "*minus base* is paired by query. Speeds are multiples of the base model's in the same run, at its median."
     )
 
 
