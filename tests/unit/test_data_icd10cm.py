@@ -11,13 +11,13 @@ from embedlab.data.load import load_dataset, source_fingerprint
 from embedlab.data.overlap import normalise
 from embedlab.errors import DataError
 
-SPECS = ["icd10cm:smoke", "icd10cm:small", "icd10cm", "icd10cm:full:terms"]
+SPECS = ["icd10cm:smoke", "icd10cm:mini", "icd10cm:small", "icd10cm", "icd10cm:full:terms"]
 
 
 @pytest.fixture(scope="module")
 def loaded():
     """Spec -> dataset, each loaded once."""
-    with pytest.warns(UserWarning, match="icd10cm:smoke has 3.. training pairs"):
+    with pytest.warns(UserWarning, match="icd10cm:(smoke has 3..|mini has 1,130) training pairs"):
         return {spec: load_dataset(spec) for spec in SPECS}
 
 
@@ -29,6 +29,7 @@ def dataset(request, loaded):
 def test_sizes(loaded):
     assert {spec: (len(d.corpus), len(d.queries)) for spec, d in loaded.items()} == {
         "icd10cm:smoke": (400, 423),
+        "icd10cm:mini": (1_970, 1_501),
         "icd10cm:small": (7_855, 4_466),
         "icd10cm": (46_662, 12_380),
         "icd10cm:full:terms": (46_662, 12_380),
@@ -93,6 +94,14 @@ def test_triplets_by_hand(loaded):
     (found,) = (t for t in triplets if t.query == "Behçet's disease" and t.negative == corpus["M02"])
     assert found.positive == corpus["M35.2"]
     assert not any(icd10cm._EXCLUDED_CODE.match(t.query) for t in triplets)
+
+
+@pytest.mark.parametrize(("part", "whole", "shared"), [("smoke", "mini", 0), ("mini", "small", 0), ("small", "full", 2)])
+def test_a_model_tuned_on_one_size_may_be_tested_on_another(part, whole, shared):
+    """Two terms of `small` belong, in the whole code book, to a group that other chapters reach into."""
+    smaller, larger = (icd10cm.load(size, name=size) for size in (part, whole))
+    assert not set(smaller.qrels["test"]) & set(larger.qrels["train"])
+    assert len(set(smaller.qrels["train"]) & set(larger.qrels["test"])) == shared
 
 
 def test_dropped_triplets_are_logged(caplog):
