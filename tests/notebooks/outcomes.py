@@ -11,11 +11,19 @@ from embedlab.experiments.records import MetricRow
 SMOKE = {"dataset": "icd10cm:smoke", "max_steps": 2, "max_examples": 60}
 
 
-def smoke_run(notebook: Path, folder: Path, **more: Any) -> Outcome:
-    """What running `notebook` at smoke size gave; the test fails where it left no record."""
-    outcome = run_notebook(notebook, SMOKE | more, output_dir=str(folder))
+def run(notebook: Path, folder: Path, **values: Any) -> Outcome:
+    """What running `notebook` gave; the test fails where it left no record.
+
+    Kernels are forked from one process with the imports behind it: importing takes longer than many a smoke run.
+    """
+    outcome = run_notebook(notebook, values, output_dir=str(folder), warm=True)
     assert outcome.record is not None, outcome.detail
     return outcome
+
+
+def smoke_run(notebook: Path, folder: Path, **more: Any) -> Outcome:
+    """The same at smoke size."""
+    return run(notebook, folder, **SMOKE | more)
 
 
 def rows(outcome: Outcome, metric: str) -> dict[str, MetricRow]:

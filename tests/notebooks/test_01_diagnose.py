@@ -7,8 +7,8 @@ import pytest
 
 from embedlab import paths
 from embedlab.evaluation.diagnose.failures import NAMES
-from embedlab.experiments.execute import run_notebook
 from embedlab.experiments.sweeps import expand, find_sweep, read_sweep
+from tests.notebooks.outcomes import run
 
 SMOKE = {"dataset": "icd10cm:smoke", "max_steps": 3, "chunkings": ["3", "4+1"], "filter_field": "chapter"}
 REMEDIES = {"bm25", "prompts", "hybrid", "chunking", "filter", "fine-tune"}
@@ -16,10 +16,7 @@ REMEDIES = {"bm25", "prompts", "hybrid", "chunking", "filter", "fine-tune"}
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    outcome = run_notebook(paths.notebooks_dir() / "01_diagnose.ipynb", SMOKE, output_dir=str(folder))
-    assert outcome.record is not None, outcome.detail
-    return outcome
+    return run(paths.notebooks_dir() / "01_diagnose.ipynb", tmp_path_factory.mktemp("runs"), **SMOKE)
 
 
 @pytest.mark.notebook

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from embedlab.experiments.execute import run_notebook
 from embedlab.experiments.notebooks import find_notebook
+from tests.notebooks.outcomes import run
 
 SMOKE = {"dataset": "icd10cm:smoke", "max_steps": 3, "click_queries": 40, "sessions": [50, 200], "per_document": 3}
 TRAINED = ("real", "synthetic, same documents", "synthetic, any document")
@@ -14,9 +14,7 @@ TRAINED = ("real", "synthetic, same documents", "synthetic, any document")
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    outcome = run_notebook(find_notebook("02_data"), SMOKE, output_dir=str(tmp_path_factory.mktemp("runs")))
-    assert outcome.record is not None, outcome.detail
-    return outcome
+    return run(find_notebook("02_data"), tmp_path_factory.mktemp("runs"), **SMOKE)
 
 
 def values(outcome, metric, task):

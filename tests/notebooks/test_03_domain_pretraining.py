@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from embedlab import paths
-from embedlab.experiments.execute import run_notebook
 from embedlab.experiments.sweeps import expand, find_sweep, read_sweep
+from tests.notebooks.outcomes import run
 
 PATH = paths.notebooks_dir() / "03_domain_pretraining.ipynb"
 SMOKE = {"dataset": "icd10cm:smoke", "max_steps": 2, "fine_tune_pairs": 40}
@@ -20,8 +20,7 @@ def value(record, model, metric="ndcg@10", split="test"):
 @pytest.mark.parametrize("objective", ["mlm", "none"])
 def test_runs_at_smoke_size_and_its_numbers_are_read_back(objective, tmp_path, monkeypatch):
     monkeypatch.setenv("EMBEDLAB_CACHE", str(tmp_path / "cache"))
-    outcome = run_notebook(PATH, {**SMOKE, "objective": objective}, output_dir=str(tmp_path))
-    assert outcome.record is not None, outcome.detail
+    outcome = run(PATH, tmp_path, **SMOKE, objective=objective)
     files = {file.name for file in outcome.folder.iterdir()}
     assert {"executed.ipynb", "train_log.csv", "per_query.parquet", "model"} <= files
     assert {"pretraining_loss.png", "learning_curve.png", "stages.png", "stages.csv"} <= files

@@ -7,18 +7,13 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from embedlab import paths
-from embedlab.experiments.execute import run_notebook
 from embedlab.training.mining import MiningReport
 from tests.conftest import tiny_model
-
-SMOKE = {"dataset": "icd10cm:smoke", "max_steps": 2, "max_examples": 60}
+from tests.notebooks.outcomes import smoke_run
 
 
 def execute(folder, **changes):
-    path = paths.notebooks_dir() / "04_contrastive.ipynb"
-    outcome = run_notebook(path, {**SMOKE, **changes}, output_dir=str(folder))
-    assert outcome.record is not None, outcome.detail
-    return outcome
+    return smoke_run(paths.notebooks_dir() / "04_contrastive.ipynb", folder, **changes)
 
 
 def sizes(outcome):

@@ -6,21 +6,19 @@ import pandas as pd
 import pytest
 
 from embedlab import paths
-from embedlab.experiments.execute import run_notebook
+from tests.notebooks.outcomes import smoke_run
 
-SMOKE = {"dataset": "icd10cm:smoke", "max_steps": 1, "max_examples": 60, "corpus_sizes": [2000]}
 DIMS = {384, 256, 128, 64, 32, 16}
 
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
     path = paths.notebooks_dir() / "05_matryoshka.ipynb"
-    return run_notebook(path, SMOKE, output_dir=str(tmp_path_factory.mktemp("runs")))
+    return smoke_run(path, tmp_path_factory.mktemp("runs"), max_steps=1, corpus_sizes=[2000])
 
 
 @pytest.fixture(scope="module")
 def rows(outcome):
-    assert outcome.record is not None, outcome.detail
     return pd.DataFrame([row.model_dump() for row in outcome.record.metrics])
 
 

@@ -8,12 +8,11 @@ from sentence_transformers import SentenceTransformer
 
 from embedlab import paths
 from embedlab.experiments import notebooks, sweeps
-from embedlab.experiments.execute import run_notebook
 from embedlab.training.multitask import MultitaskParams
 from tests.conftest import tiny_model
+from tests.notebooks.outcomes import smoke_run
 
 NOTEBOOK = paths.notebooks_dir() / "07_multitask.ipynb"
-SMOKE = {"dataset": "icd10cm:smoke", "max_steps": 2, "max_examples": 60}
 RECIPES = {"retrieval", "multi-task", "layer decay", "replay", "anchor"}
 MODELS = RECIPES | {"table"}
 METRICS = {"retrieval": "ndcg@10", "similarity": "cosine_spearman", "classification": "accuracy"}
@@ -25,14 +24,12 @@ def smoke(tmp_path_factory):
     """Parameters with a tiny random base model: five trainings, and a dozen models to judge."""
     folder = tmp_path_factory.mktemp("tiny")
     tiny_model().save_pretrained(str(folder))
-    return {**SMOKE, "model_name": str(folder)}
+    return {"model_name": str(folder)}
 
 
 @pytest.fixture(scope="module")
 def outcome(smoke, tmp_path_factory):
-    found = run_notebook(NOTEBOOK, smoke, output_dir=str(tmp_path_factory.mktemp("runs")))
-    assert found.record is not None, found.detail
-    return found
+    return smoke_run(NOTEBOOK, tmp_path_factory.mktemp("runs"), **smoke)
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +82,7 @@ def test_a_tuned_model_is_traded_off_and_only_the_table_trained(smoke, tmp_path)
         weights.data += 0.01
     tuned.save_pretrained(str(tmp_path / "tuned"))
     values = {**smoke, "tuned_model": str(tmp_path / "tuned"), "forgetting_budget": 1.0}
-    found = run_notebook(NOTEBOOK, values, output_dir=str(tmp_path / "runs"))
-    assert found.record is not None, found.detail
+    found = smoke_run(NOTEBOOK, tmp_path / "runs", **values)
     table = pd.read_csv(found.folder / "trade_off.csv")
     line = [f"{share}% tuned" for share in (0, 25, 50, 75, 100)]
     assert list(table["name"]) == [*line, "cocktail", *(f"{name} + table" for name in line)]

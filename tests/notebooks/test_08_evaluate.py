@@ -12,18 +12,15 @@ from embedlab.data.load import load_dataset
 from embedlab.data.review import import_judgements
 from embedlab.evaluation.parameters import EvaluateParams
 from embedlab.experiments import notebooks, sweeps
-from embedlab.experiments.execute import run_notebook
+from tests.notebooks.outcomes import smoke_run
 
 NOTEBOOK = paths.notebooks_dir() / "08_evaluate.ipynb"
 CHAPTER = "Diseases of the blood and blood-forming organs and certain disorders involving the immune mechanism"
-SMOKE = {"dataset": "icd10cm:smoke", "max_steps": 2, "max_examples": 60, "probe_queries": 20, "high_risk": [CHAPTER]}
 
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    found = run_notebook(NOTEBOOK, SMOKE, output_dir=str(tmp_path_factory.mktemp("runs")))
-    assert found.record is not None, found.detail
-    return found
+    return smoke_run(NOTEBOOK, tmp_path_factory.mktemp("runs"), probe_queries=20, high_risk=[CHAPTER])
 
 
 @pytest.mark.notebook

@@ -5,17 +5,14 @@ from __future__ import annotations
 import pytest
 
 from embedlab import paths
-from embedlab.experiments.execute import run_notebook
+from tests.notebooks.outcomes import run
 
 SMOKE = {"dataset": "icd10cm:smoke", "max_steps": 3, "max_examples": 200, "drift_repeats": 2, "adapter_sample": 200}
 
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    folder = str(tmp_path_factory.mktemp("runs"))
-    outcome = run_notebook(paths.notebooks_dir() / "09_deploy.ipynb", SMOKE, output_dir=folder)
-    assert outcome.record is not None, outcome.detail
-    return outcome
+    return run(paths.notebooks_dir() / "09_deploy.ipynb", tmp_path_factory.mktemp("runs"), **SMOKE)
 
 
 def values(outcome, task, metric):

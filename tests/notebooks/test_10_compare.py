@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from embedlab.experiments import notebooks, records
-from embedlab.experiments.execute import run_notebook
 from embedlab.experiments.records import MetricRow, Record
+from tests.notebooks.outcomes import run
 
 BASE = [0.0, 0.25, 0.25, 0.5]
 GAINS = {"a": 0.125, "b": 0.375}  # per query, by combination
@@ -35,17 +35,14 @@ def _make_run(folder, run_id, seed, lr, values) -> str:
     return run_id
 
 
-def run(tmp_path, **values):
-    path = notebooks.find_notebook("10_compare")
-    outcome = run_notebook(path, values, output_dir=str(tmp_path / "out"))
-    assert outcome.record is not None, outcome.detail
-    return outcome
+def compare(tmp_path, **values):
+    return run(notebooks.find_notebook("10_compare"), tmp_path / "out", **values)
 
 
 @pytest.mark.notebook
 def test_compares_the_best_two_from_their_records(tmp_path):
     ids = make_runs(tmp_path)
-    outcome = run(tmp_path, records_dir=str(tmp_path), dataset="icd10cm:smoke")
+    outcome = compare(tmp_path, records_dir=str(tmp_path), dataset="icd10cm:smoke")
     assert outcome.record.notes["records"] == ids and outcome.record.notes["caveats"] == []
     count, difference = outcome.record.metrics
     assert (count.metric, count.value, count.task) == ("runs", 4, "comparison")
@@ -59,7 +56,7 @@ def test_compares_the_best_two_from_their_records(tmp_path):
 
 @pytest.mark.notebook
 def test_says_so_when_no_record_matches(tmp_path):
-    outcome = run(tmp_path, records_dir=str(tmp_path / "nowhere"), max_steps=2, max_examples=60)
+    outcome = compare(tmp_path, records_dir=str(tmp_path / "nowhere"), max_steps=2, max_examples=60)
     assert [(row.metric, row.value) for row in outcome.record.metrics] == [("runs", 0)]
     text = (outcome.folder / "executed.ipynb").read_text(encoding="utf-8")
     assert "No record matches" in text and "there are no two runs to compare" in text

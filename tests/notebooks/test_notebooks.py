@@ -11,12 +11,12 @@ import pytest
 from embedlab import paths
 from embedlab.experiments import notebooks
 from embedlab.experiments.execute import run_notebook
+from tests.notebooks.outcomes import SMOKE
 
 ALL = sorted(paths.notebooks_dir().glob("*.ipynb"))
 CONTRASTIVE = [path for path in ALL if path.stem in ("00_quickstart", "04_contrastive")]  # others: test_NN_*.py
 COMMON = {"dataset", "model_name", "seed", "max_steps", "max_examples", "output_dir"}
 SKELETON = ("**Question**", "**Cost**", "**Needs**", "## What this shows", "## Limits", "## Exercises", "## Papers")
-SMOKE = {"dataset": "icd10cm:smoke", "max_steps": 2, "max_examples": 60}
 
 
 def code_cells(path):

@@ -96,7 +96,9 @@ def test_triplets_by_hand(loaded):
     assert not any(icd10cm._EXCLUDED_CODE.match(t.query) for t in triplets)
 
 
-@pytest.mark.parametrize(("part", "whole", "shared"), [("smoke", "mini", 0), ("mini", "small", 0), ("small", "full", 2)])
+@pytest.mark.parametrize(
+    ("part", "whole", "shared"), [("smoke", "mini", 0), ("mini", "small", 0), ("small", "full", 2)]
+)
 def test_a_model_tuned_on_one_size_may_be_tested_on_another(part, whole, shared):
     """Two terms of `small` belong, in the whole code book, to a group that other chapters reach into."""
     smaller, larger = (icd10cm.load(size, name=size) for size in (part, whole))

@@ -313,6 +313,13 @@ class TestWithin:
         assert (len(study.data.corpus), study.train_pairs) == (60, len(data.pairs("train")))
         assert study.sampled and not Study(data, bag_encoder(SYNONYMS), max_docs=100).sampled
 
+    def test_a_cap_that_leaves_no_training_document_is_said(self):
+        data = dataset([f"doc{n}" for n in range(40)], [f"ask{n}" for n in range(20)])
+        data = Dataset("d", data.corpus, {**data.queries, "x": "x"}, {**data.qrels, "train": {"x": {"d39": 1}}})
+        with pytest.warns(UserWarning, match="max_docs=10 leaves out every training .* alone are 20 documents"):
+            study = Study(data, bag_encoder(SYNONYMS), max_docs=10)
+        assert study.train_pairs == 1 and not study.data.pairs("train")
+
     def test_no_cap_or_a_loose_one_changes_nothing(self):
         data = dataset(["doc0", "doc1"], ["ask0", "ask1"])
         assert within(data, 0) is data and within(data, 2) is data

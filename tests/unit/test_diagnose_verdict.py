@@ -13,6 +13,7 @@ from embedlab.evaluation.diagnose.verdict import (
     GOOD_ENOUGH,
     MORE_DATA,
     NOTHING_GAINS,
+    UNTRIED,
     Evidence,
     Finding,
     Thresholds,
@@ -49,6 +50,13 @@ def test_a_costlier_remedy_must_beat_a_cheaper_one_on_dev_and_by_enough():
     lucky_on_test = finding("reranker", 0.20, dev=0.05)
     assert decide(evidence(lucky_on_test, cheap)).action == "use hybrid"
     assert decide(evidence(lucky_on_test, cheap)).afterwards == ("add a reranker",)
+
+
+def test_a_fine_tune_that_was_not_tried_is_named_beside_what_works():
+    cheap = finding("hybrid", 0.05)
+    assert UNTRIED in decide(evidence(cheap)).reasons
+    assert UNTRIED not in decide(evidence(cheap, finding("fine-tune", 0.0, p=0.9))).reasons
+    assert UNTRIED not in decide(evidence(cheap, train_pairs=0)).reasons
 
 
 def test_climbing_compares_with_the_one_chosen_so_far():

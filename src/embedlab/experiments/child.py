@@ -57,13 +57,13 @@ class ColdChild:
 
 
 class WarmChild:
-    """A fork of the nursery, which is started by the first of them."""
+    """A fork of the nursery, which is started by the first of them and has the driver's environment of then."""
 
     def __init__(self, job: Path, environment: Mapping[str, str], log: Path) -> None:
         context = multiprocessing.get_context("forkserver")
         with _one_at_a_time:
             context.set_forkserver_preload(["embedlab.experiments.nursery"])
-            self._process = context.Process(target=forked, args=(job, dict(environment), log))
+            self._process = context.Process(target=forked, args=(job, {**os.environ, **environment}, log))
             self._process.start()
         self.session = self._process.pid
 
@@ -89,9 +89,10 @@ def start(job: Path, environment: Mapping[str, str], log: Path, *, warm: bool) -
 
 
 def forked(job: Path, environment: Mapping[str, str], log: Path) -> None:
-    """In a fork of the nursery: become what `main` is in a new interpreter."""
+    """In a fork of the nursery: become what `main` is in a new interpreter, with all of this `environment`."""
     os.setsid()
     _write_to(log)
+    os.environ.clear()
     os.environ.update(environment)
     from embedlab.experiments.kernels import ForkedKernel
 

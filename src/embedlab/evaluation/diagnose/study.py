@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -86,6 +87,12 @@ class Study:
         documents = len(self.data.corpus)
         self.data = within(self.data, self.max_docs)
         self.sampled = len(self.data.corpus) < documents
+        if self.train_pairs and not self.data.pairs("train"):
+            warnings.warn(
+                f"max_docs={self.max_docs:,} leaves out every training pair's document, so that no fine-tune is tried: "
+                f"the answers of dev and test alone are {len(self.data.corpus):,} documents. Take more, or 0 for all.",
+                stacklevel=2,
+            )
         for split in HELD_OUT:
             if not self.data.qrels.get(split):
                 remedy = "A diagnosis chooses on dev and measures on test: give the dataset both"

@@ -25,6 +25,7 @@ ACTIONS = {
 MORE_DATA = "more data first"
 GOOD_ENOUGH = "nothing: good enough"
 NOTHING_GAINS = "nothing: no remedy gains"
+UNTRIED = "a fine-tune was not tried in small: no training pair's document is among those searched"
 
 
 class Thresholds(BaseModel):
@@ -176,6 +177,7 @@ def _climb(evidence: Evidence, thresholds: Thresholds) -> Verdict | None:
     reasons = [f"{advice(chosen)} gains {_gain(chosen.gain)} on {chosen.gain.n} test queries"]
     reasons += [f"{advice(f)} works as well: {_gain(f.gain)}" for f in others]
     reasons += [_misses(evidence)] if sum(evidence.causes.values()) else []
+    reasons += [UNTRIED] if _fine_tune(evidence) is None and evidence.train_pairs >= thresholds.min_train_pairs else []
     return Verdict(advice(chosen), chosen.setting, chosen.gain, tuple(reasons), tuple(map(advice, others)))
 
 
@@ -189,13 +191,18 @@ def _without_remedy(evidence: Evidence, thresholds: Thresholds) -> Verdict:
     if evidence.train_pairs < thresholds.min_train_pairs:
         reason = f"{evidence.train_pairs:,} training pairs are too few to fine-tune ({thresholds.min_train_pairs:,})"
         return Verdict(MORE_DATA, "training pairs", None, (reason, tried))
-    probe = next((finding for finding in evidence.findings if finding.kind == "fine-tune"), None)
+    probe = _fine_tune(evidence)
     if probe is not None and probe.gain.high < thresholds.min_gain:
         reason = f"a fine-tune tried in small gains {_gain(probe.gain)}, at best less than {thresholds.min_gain}"
         return Verdict(NOTHING_GAINS, "", None, (reason, tried))
     expected = probe.gain if probe is not None and np.isfinite(probe.gain.mean) else None
     reason = f"{evidence.train_pairs:,} training pairs are there; the gain is not established"
     return Verdict(ACTIONS["fine-tune"], "", expected, (tried, reason))
+
+
+def _fine_tune(evidence: Evidence) -> Finding | None:
+    """The one tried in small."""
+    return next((finding for finding in evidence.findings if finding.kind == "fine-tune"), None)
 
 
 def advice(finding: Finding) -> str:
