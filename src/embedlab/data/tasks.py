@@ -21,7 +21,7 @@ from embedlab.data.splits import group_split, seeded_order
 Kind = Literal["retrieval", "similarity", "classification", "clustering"]
 Pair = tuple[str, str]  # query, positive
 
-TEST_PAIRS = 1_000  # drawn; those of equal texts are left out
+TEST_PAIRS = 1_000  # drawn, and at most four for every code asked for; those of equal texts are left out
 GENERAL_WORDS = 64
 
 
@@ -74,7 +74,7 @@ def code_tree_tasks(dataset: Dataset, folder: Path) -> list[Task]:
     levels = _levels(dataset.corpus)
     known, held_out = _known_texts(dataset), _texts(dataset, "test")
     asked = {code: dataset.corpus[code] for _, code in dataset.pairs("test")}
-    tested = [_record(pair) for pair in graded_pairs(asked, TEST_PAIRS)]
+    tested = [_record(pair) for pair in graded_pairs(asked, min(TEST_PAIRS, 4 * len(asked)))]
     similarity = Task("similarity", "similarity", dataset.graded_pairs, f"sts:{_write(folder / 'sts.jsonl', tested)}")
     return [similarity] + [
         _grouping(kind, groups, known, held_out, folder)
