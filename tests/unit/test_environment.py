@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.markers import default_environment
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -36,6 +37,13 @@ def test_direct_dependencies_stand_in_the_lock_with_their_version():
 
 def test_lock_is_the_whole_closure_and_nothing_else():
     assert set(bootstrap.pins()) == lock.closure(default_environment())
+
+
+def test_no_pin_asks_for_a_later_patch_of_the_oldest_python():
+    """Debian 12 has Python 3.11.2; pip would find no such version there."""
+    names = set(bootstrap.pins()) & set(bootstrap.pins(here={**bootstrap.HERE, "python_version": "3.11"}))
+    needed = {name: lock.metadata.metadata(name).get("Requires-Python") or "" for name in names}
+    assert not {name: spec for name, spec in needed.items() if not SpecifierSet(spec).contains("3.11.2")}
 
 
 @pytest.mark.parametrize("system", lock.systems(), ids=lambda s: f"{s['sys_platform']}-{s['python_version']}")
