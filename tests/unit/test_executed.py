@@ -22,7 +22,7 @@ def test_prose_of_today_over_outputs_of_the_run_while_the_code_is_the_same():
     ran, now = notebook(("markdown", "old"), ("code", "x = 1"), ("code", "x = 5"), ("code", "x")), None
     ran.cells[1].metadata["tags"], ran.cells[2].metadata["tags"] = ["parameters"], ["injected-parameters"]
     ran.cells[3].outputs = [nbformat.v4.new_output("stream", text="5")]
-    now = notebook(("markdown", "new"), ("code", "x = 1"), ("code", "x"))
+    now = notebook(("markdown", "new"), ("code", "x = 2"), ("code", "x"))  # another default since
     now.cells[1].metadata["tags"] = ["parameters"]
     shown = executed.with_current_prose(ran, now)
     assert [cell.source for cell in shown.cells] == ["new", "x = 1", "x = 5", "x"]
