@@ -42,7 +42,7 @@ class ColdChild:
         with open(log, "w", encoding="utf-8") as file:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "embedlab.experiments.child", str(job)],
-                env={**os.environ, **environment},
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
@@ -63,7 +63,7 @@ class WarmChild:
         context = multiprocessing.get_context("forkserver")
         with _one_at_a_time:
             context.set_forkserver_preload(["embedlab.experiments.nursery"])
-            self._process = context.Process(target=forked, args=(job, {**os.environ, **environment}, log))
+            self._process = context.Process(target=forked, args=(job, environment, log))
             self._process.start()
         self.session = self._process.pid
 
@@ -85,7 +85,7 @@ def start(job: Path, environment: Mapping[str, str], log: Path, *, warm: bool) -
     """
     from embedlab.experiments import kernels
 
-    return (WarmChild if warm and kernels.can_fork() else ColdChild)(job, environment, log)
+    return (WarmChild if warm and kernels.can_fork() else ColdChild)(job, {**os.environ, **environment}, log)
 
 
 def forked(job: Path, environment: Mapping[str, str], log: Path) -> None:

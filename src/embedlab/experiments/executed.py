@@ -6,7 +6,6 @@ results/notebooks follow the prose, and their links lead on from there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
@@ -36,10 +35,10 @@ def with_current_prose(executed: nbformat.NotebookNode, current: nbformat.Notebo
 
     Defaults may have changed: the parameters' cell stays as it ran.
     """
+    if notebooks.code(executed) != notebooks.code(current):
+        return executed
     ran = [cell for cell in executed.cells if cell.cell_type == "code" and not _is_injected(cell)]
     code = [cell for cell in current.cells if cell.cell_type == "code"]
-    if _beside_parameters(ran) != _beside_parameters(code):
-        return executed
     for cell, same in zip(code, ran, strict=True):
         cell.source, cell.outputs, cell.execution_count = same.source, same.outputs, same.execution_count
     for cell in filter(_is_injected, executed.cells):
@@ -69,10 +68,6 @@ def refresh_copies() -> list[Path]:
     """Bring today's prose into all copies of results/notebooks."""
     copies = sorted(paths.executed_notebooks_dir().glob("*.ipynb"))
     return [write_copy(copy, copy.stem) for copy in copies if (paths.notebooks_dir() / copy.name).exists()]
-
-
-def _beside_parameters(cells: Iterable[nbformat.NotebookNode]) -> list[str]:
-    return ["" if TAG in cell.metadata.get("tags", ()) else cell.source for cell in cells]
 
 
 def _is_injected(cell: nbformat.NotebookNode) -> bool:

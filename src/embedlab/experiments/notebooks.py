@@ -194,9 +194,13 @@ def source_hash(path: Path) -> str:
     Editing a default in JupyterLab must give the run id that `-p` gives with the same value, so the parameters cell
     does not count (the resolved values do, elsewhere); mending prose must not make finished runs stale.
     """
-    code = [
+    return hashlib.sha256("\n\0\n".join(code(read(path))).encode()).hexdigest()[:16]
+
+
+def code(notebook: nbformat.NotebookNode) -> list[str]:
+    """The sources of its code cells, without the parameters cell and the one that papermill puts after it."""
+    return [
         cell.source
-        for cell in read(path).cells
+        for cell in notebook.cells
         if cell.cell_type == "code" and not {TAG, "injected-parameters"} & set(cell.metadata.get("tags", ()))
     ]
-    return hashlib.sha256("\n\0\n".join(code).encode()).hexdigest()[:16]
