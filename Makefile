@@ -14,7 +14,7 @@ help:  ## list the targets
 environment:  ## build or mend the environment
 	@$(ENVIRONMENT) echo "environment: $$found"
 
-quickstart:  ## fine-tune on ICD-10-CM and show the measured gain (2 to 4 minutes)
+quickstart:  ## fine-tune on ICD-10-CM and show the measured gain (about 4 minutes)
 	@$(ENVIRONMENT) python -m embedlab.cli run 00_quickstart --html --output-dir results/quickstart
 
 test:  ## style, unit tests, fault tests, notebooks at smoke size
