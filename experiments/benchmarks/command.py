@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from embedlab.experiments.publish import refresh_readme
 from embedlab.paths import benchmarks_dir, cache_dir
+from embedlab.reporting.publish import refresh_readme
 from experiments.benchmarks.harness import FAILED, THREADS, run_benchmark, write_result
 from experiments.benchmarks.registry import BENCHMARKS
 from experiments.benchmarks.table import write_summary, write_table

@@ -95,7 +95,8 @@ def ours_search(*, documents: int, queries: int) -> Workload:
     """`search` in blocks and vectorised `evaluate`."""
     import torch  # noqa: F401 - loaded here, as memory is counted from after loading
 
-    from embedlab.evaluation.retrieval import Vectors, evaluate_vectors
+    from embedlab.evaluation.retrieval import evaluate_vectors
+    from embedlab.search.vectors import Vectors
 
     corpus, asked, qrels = _vectors(documents, queries)
     vectors = Vectors(tuple(qrels), tuple(f"d{i}" for i in range(documents)), asked, corpus)
@@ -106,7 +107,7 @@ def product_alone(*, documents: int, queries: int) -> Workload:
     """The scores that every exact search has to compute, in our blocks, and nothing made of them."""
     import torch
 
-    from embedlab.evaluation.search import BLOCK_DOCS, BLOCK_QUERIES
+    from embedlab.search.exact import BLOCK_DOCS, BLOCK_QUERIES
 
     corpus, asked = map(torch.from_numpy, _vectors(documents, queries)[:2])
 

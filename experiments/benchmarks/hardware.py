@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from embedlab import paths
-from embedlab.experiments import tables
+from embedlab.reporting import tables
 from experiments.benchmarks import train
 from experiments.benchmarks.spec import Benchmark, Figure
 

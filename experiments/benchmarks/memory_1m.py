@@ -63,7 +63,7 @@ def _workload(run: Callable[[Grow, Sequence[str]], dict[str, float]], documents:
 
 def _growth(model: SentenceTransformer, loaded: int, texts: Sequence[str], encoder: Encoder) -> int:
     """Bytes of its own, at most, that the process holds above `loaded` while `texts` are encoded and searched."""
-    from embedlab.evaluation.search import search
+    from embedlab.search.exact import search
 
     cache_dir().mkdir(parents=True, exist_ok=True)
     # Beside the project, as a temporary folder may itself lie in memory.

@@ -25,7 +25,7 @@ def ours(*, data: str, batch_size: int, steps: int) -> Workload:
     from datasets import Dataset
 
     from embedlab.training.fit import FitSettings, fit
-    from embedlab.training.mlm import MaskedLanguageLoss, MaskingCollator
+    from embedlab.training.pretraining.mlm import MaskedLanguageLoss, MaskingCollator
 
     texts = texts_of(short_dataset(data), steps * batch_size)
     model = our_model()

@@ -32,10 +32,10 @@ run = start_run("{stem}", params)"""
 OUR_IMPORTS = """import torch
 from embedlab.data.load import load_dataset
 from embedlab.evaluation.retrieval import evaluate_retrieval
-from embedlab.experiments.runs import start_run
+from embedlab.runs.run import start_run
 from embedlab.models.cache import EmbeddingCache
 from embedlab.models.load import load_model
-from embedlab.training.contrastive import ContrastiveParams, train_contrastive
+from embedlab.training.contrastive.train import ContrastiveParams, train_contrastive
 from embedlab.training.examples import contrastive_rows, number_rows"""
 
 OUR_BODY = """data = load_dataset(params.dataset)
@@ -110,7 +110,7 @@ def _imports_alone(home: Path) -> Path:
 
 def fixed_ours(**_: object) -> Workload:
     """One more run of a sweep that is under way."""
-    from embedlab.experiments import execute
+    from embedlab.runs import execute
 
     home = _project()
     _enter(home)

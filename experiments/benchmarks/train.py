@@ -44,7 +44,7 @@ def ours(
     precision: str = "fp32",
 ) -> Workload:
     """`train_contrastive` on packed batches."""
-    from embedlab.training.contrastive import train_contrastive
+    from embedlab.training.contrastive.train import train_contrastive
     from embedlab.training.examples import number_rows
     from embedlab.training.fit import FitSettings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from embedlab import cli
-from embedlab.experiments import engines
+from embedlab.sweeps import engines
 from tests.faults import tiny
 
 

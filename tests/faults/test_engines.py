@@ -17,9 +17,10 @@ from types import SimpleNamespace
 import pytest
 
 from embedlab.errors import EmbedlabError, ParameterError
-from embedlab.experiments import delivery, engines, execute, notebooks, records, slurm
-from embedlab.experiments.engines import Job
-from embedlab.experiments.guard import Limits
+from embedlab.runs import execute, notebooks, records
+from embedlab.runs.limits import Limits
+from embedlab.sweeps import engines, remote, slurm
+from embedlab.sweeps.job import Job
 from tests.faults import tiny
 
 
@@ -124,11 +125,11 @@ def test_a_worker_cut_off_by_the_network_doubles_nothing(home, island, monkeypat
 def test_a_late_delivery_is_refused(home):
     """A worker that was believed lost and comes back after the lease finds the record taken."""
     plan = execute.plan(notebooks.find_notebook("01"), {"x": 5.0})
-    portable = delivery.portable(Job(plan)).plan
-    first, second = (delivery.perform_away(portable, warm=True, on_report=lambda report: None) for _ in range(2))
+    portable = remote.portable(Job(plan)).plan
+    first, second = (remote.perform_away(portable, warm=True, on_report=lambda report: None) for _ in range(2))
     assert first.record.attempt != second.record.attempt
-    assert not delivery.receive(first, plan).skipped
-    late = delivery.receive(second, plan)
+    assert not remote.receive(first, plan).skipped
+    late = remote.receive(second, plan)
     assert late.skipped and late.record.attempt == first.record.attempt
     assert list(tiny.committed(home).values()) == [5.0]
 
@@ -155,14 +156,14 @@ def test_what_earlier_runs_left_travels_to_workers_and_artefacts_to_their_store(
     first = execute.run_notebook(notebooks.find_notebook("01"), {"x": 4.0}, warm=True, on_report=lambda report: None)
     source = f"results/runs/{first.run_id}/model"
     plan = execute.plan(notebooks.find_notebook("02"), {"source": source, "factor": 10.0})
-    portable = delivery.portable(Job(plan)).plan
+    portable = remote.portable(Job(plan)).plan
     assert portable.inputs == {f"{source}/weights.txt": b"4.0"}
     away, store = tiny.make_project(tmp_path_factory.mktemp("away")), tmp_path_factory.mktemp("store")
     with monkeypatch.context() as there:
         there.setenv("EMBEDLAB_HOME", str(away))
-        there.setenv(delivery.ARTEFACTS, f"file://{store}")
-        sent = delivery.perform_away(portable, warm=True, on_report=lambda report: None)
-    outcome = delivery.receive(sent, plan)
+        there.setenv(remote.ARTEFACTS, f"file://{store}")
+        sent = remote.perform_away(portable, warm=True, on_report=lambda report: None)
+    outcome = remote.receive(sent, plan)
     assert (outcome.run_id, outcome.record.metrics[0].value) == (plan.run_id, 40.0)
     kept = store / plan.run_id / outcome.record.attempt
     assert (kept / records.FILE).read_bytes() == (outcome.folder / records.FILE).read_bytes()
@@ -174,17 +175,17 @@ def test_what_cannot_travel_is_said(home, monkeypatch, tmp_path_factory):
     values = {"source": str(place / "model"), "output_dir": str(place)}
     plan = execute.plan(notebooks.find_notebook("02"), values)
     with pytest.raises(ParameterError, match="outside of the project.*--shared-disk"):
-        delivery.portable(Job(plan))
-    monkeypatch.setattr(delivery, "MOST_BYTES", 3)
+        remote.portable(Job(plan))
+    monkeypatch.setattr(remote, "MOST_BYTES", 3)
     runs = home / "results" / "runs"
     (runs / "a").mkdir(parents=True)
     (runs / "a" / "weights.txt").write_text("1.00")
     plan = execute.plan(notebooks.find_notebook("02"), {"source": "results/runs/a"})
     with pytest.raises(ParameterError, match="cannot travel"):
-        delivery.portable(Job(plan))
-    sent = delivery.Delivery("a", "1", None, "", "", {}, ("model/weights",))
+        remote.portable(Job(plan))
+    sent = remote.Delivery("a", "1", None, "", "", {}, ("model/weights",))
     record = records.Record(run_id="a", notebook="01_tiny", parameters={}, metrics=[])
-    outcome = delivery.receive(replace(sent, record=record), replace(plan, run_id="a", folder=runs / "a"))
+    outcome = remote.receive(replace(sent, record=record), replace(plan, run_id="a", folder=runs / "a"))
     assert outcome.record and outcome.detail == "too big to send: model/weights"
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from embedlab.errors import ParameterError
-from embedlab.experiments import records
-from embedlab.experiments.execute import run_notebook
-from embedlab.experiments.guard import Limits
+from embedlab.runs import records
+from embedlab.runs.execute import run_notebook
+from embedlab.runs.limits import Limits
 from tests.faults import tiny
 
 
@@ -82,7 +82,7 @@ def test_limits_end_a_run_and_all_it_started(notebook, home, values, limits, cau
 
 
 def test_death_of_the_driver_ends_the_kernel(notebook, home):
-    code = f"from embedlab.experiments.execute import *; run_notebook(Path({str(notebook)!r}), {{'seconds': 60.0}})"
+    code = f"from embedlab.runs.execute import *; run_notebook(Path({str(notebook)!r}), {{'seconds': 60.0}})"
     driver = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     tiny.until(lambda: tiny.runs_and_kernels(home)[1])
     os.kill(driver.pid, signal.SIGKILL)

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from embedlab.experiments import attempts, execute, notebooks, records
+from embedlab.runs import attempts, execute, notebooks, records
 from tests.faults import tiny
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from embedlab.errors import RecordError
-from embedlab.experiments import record_index, records, sweep_table
-from embedlab.experiments.records import DamagedRecord, MetricRow, Record
+from embedlab.reporting import sweep_table
+from embedlab.runs import record_index, records
+from embedlab.runs.records import DamagedRecord, MetricRow, Record
 
 FORK = multiprocessing.get_context("fork")
 

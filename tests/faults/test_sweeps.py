@@ -11,8 +11,9 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from embedlab.experiments import attempts, engines, execute, notebooks, planning, records
-from embedlab.experiments.sweeps import Search, Space, Stage
+from embedlab.runs import attempts, execute, notebooks, records
+from embedlab.sweeps import engines, planning
+from embedlab.sweeps.spec import Search, Space, Stage
 from tests.faults import tiny
 
 

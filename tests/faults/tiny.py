@@ -17,11 +17,12 @@ import nbformat
 import psutil
 
 from embedlab import cli
-from embedlab.experiments import child, records, sweeps
-from embedlab.experiments.driver import Driver, Options, Result
-from embedlab.experiments.engines import Engine
+from embedlab.runs import child, records
+from embedlab.sweeps.driver import Driver, Options, Result
+from embedlab.sweeps.engines import Engine
+from embedlab.sweeps.spec import read_sweep
 
-SETUP = "from embedlab.experiments.runs import start_run\nfrom embedlab.params import Params"
+SETUP = "from embedlab.runs.run import start_run\nfrom embedlab.params import Params"
 START = """class Tiny(Params):
     x: float
     what: str
@@ -125,12 +126,12 @@ class Silent:
 def run_sweep(path: Path, engine: Engine, view: Any = None, **options: Any) -> tuple[Result, Any]:
     """Drive a sweep here; what came of it, and the view that saw it."""
     view = view or Silent()
-    return Driver(sweeps.read_sweep(path), engine, view, Options(**options), path).run(), view
+    return Driver(read_sweep(path), engine, view, Options(**options), path).run(), view
 
 
 def warm_up() -> None:
     """Start the nursery before any project is set, so that it counts as nobody's process."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["embedlab.experiments.nursery"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["embedlab.runs.forkserver_preload"])
     forkserver.ensure_running()
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from embedlab.experiments.execute import Outcome, run_notebook
-from embedlab.experiments.records import MetricRow
+from embedlab.runs.execute import Outcome, run_notebook
+from embedlab.runs.records import MetricRow
 
 SMOKE = {"dataset": "icd10cm:smoke", "max_steps": 2, "max_examples": 60}
 

@@ -7,7 +7,7 @@ import pytest
 
 from embedlab import paths
 from embedlab.evaluation.diagnose.failures import NAMES
-from embedlab.experiments.sweeps import expand, find_sweep, read_sweep
+from embedlab.sweeps.spec import expand, find_sweep, read_sweep
 from tests.notebooks.outcomes import run
 
 SMOKE = {"dataset": "icd10cm:smoke", "max_steps": 3, "chunkings": ["3", "4+1"], "filter_field": "chapter"}

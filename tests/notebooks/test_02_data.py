@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from embedlab.experiments.notebooks import find_notebook
+from embedlab.runs.notebooks import find_notebook
 from tests.notebooks.outcomes import run
 
 SMOKE = {"dataset": "icd10cm:smoke", "max_steps": 3, "click_queries": 40, "sessions": [50, 200], "per_document": 3}

@@ -10,11 +10,12 @@ import nbformat
 import pytest
 from rich.console import Console
 
-from embedlab import __version__, cli, paths
+from embedlab import __version__, paths
+from embedlab.cli import main as cli
 from embedlab.errors import ParameterError
-from embedlab.experiments import execute, records
-from embedlab.experiments.execute import Outcome
-from embedlab.experiments.records import MetricRow, Record
+from embedlab.runs import execute, records
+from embedlab.runs.execute import Outcome
+from embedlab.runs.records import MetricRow, Record
 
 HEAVY = (
     "torch",
@@ -84,7 +85,7 @@ def outcomes(monkeypatch):
 
 
 def test_help_starts_without_a_heavy_import():
-    code = f"import sys; from embedlab import cli; print([name for name in {HEAVY!r} if name in sys.modules])"
+    code = f"import sys; from embedlab.cli import main; print([name for name in {HEAVY!r} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
@@ -212,7 +213,7 @@ def test_table_without_runs(call):
 
 @pytest.mark.parametrize("ok, code", [(True, 0), (None, 0), (False, 1)])
 def test_doctor_fails_when_something_needed_is_missing(call, monkeypatch, ok, code):
-    from embedlab.experiments import doctor
+    from embedlab.cli import doctor
 
     monkeypatch.setattr(doctor, "checks", lambda: [doctor.Check("thing", "[red]", ok, "get it")])
     found, text, _ = call("doctor")
@@ -223,6 +224,6 @@ def test_a_full_disk_is_one_line(call, monkeypatch):
     def full():
         raise OSError(errno.ENOSPC, "No space left on device", "runs.csv")
 
-    monkeypatch.setattr("embedlab.experiments.tables.rebuild_tables", full)
+    monkeypatch.setattr("embedlab.reporting.tables.rebuild_tables", full)
     code, _, said = call("table")
     assert code == 1 and "runs.csv cannot be written (No space left on device)" in said and "Traceback" not in said

@@ -13,10 +13,10 @@ from embedlab.errors import DataError, ParameterError
 from embedlab.models.packing import pack
 from embedlab.models.prompts import prompts_of
 from embedlab.training.batches import TokenisedCollator
-from embedlab.training.contrastive import as_guide, train_contrastive
+from embedlab.training.contrastive.ance import RenewingCollator, numbered, with_texts
+from embedlab.training.contrastive.train import as_guide, train_contrastive
 from embedlab.training.examples import number_rows
 from embedlab.training.fit import FitSettings
-from embedlab.training.renewal import RenewingCollator, numbered, with_texts
 from tests.conftest import TEXTS, tiny_model
 
 ROWS = [(text, f"{text}, unspecified", TEXTS[i - 1]) for i, text in enumerate(TEXTS)]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from embedlab import paths
-from embedlab.experiments import records
+from embedlab.runs import records
 from tests.notebooks.test_notebooks import TestShape as Shape
 
 ROOT = paths.project_root()
@@ -65,7 +65,7 @@ def test_minutes_add_up_to_a_quarter_of_an_hour():
 
 def test_every_command_runs_and_the_run_leaves_its_record(home, said):
     assert len(said) == 4
-    (folder,) = (home / "results" / "runs").glob("11_all_but_top-*")
+    (folder,) = (home / "results" / "runs").glob("12_all_but_top-*")
     record = records.read(folder)
     assert record.parameters["directions"] == 1 and record.data_fingerprint
     values = {row.model: row.value for row in record.metrics if row.metric == "ndcg@10"}
@@ -83,12 +83,12 @@ def test_the_sweep_knows_the_finished_run(home, said):
 
 @pytest.mark.parametrize("rule", [name for name in dir(Shape) if name.startswith("test_") and "index" not in name])
 def test_its_notebook_has_the_shape_that_every_notebook_must_have(home, said, rule):
-    getattr(Shape(), rule)(home / "notebooks" / "11_all_but_top.ipynb")
+    getattr(Shape(), rule)(home / "notebooks" / "12_all_but_top.ipynb")
 
 
 def test_its_code_is_in_the_house_style(home, said):
     files = [match["path"] for match in FILE.finditer(TEXT) if match["path"].endswith(".py")]
-    files.append("notebooks/11_all_but_top.ipynb")
+    files.append("notebooks/12_all_but_top.ipynb")
     for action in (["check"], ["format", "--check"]):
         command = [sys.executable, "-m", "ruff", *action, "--config", str(ROOT / "pyproject.toml"), *files]
         done = subprocess.run(command, cwd=home, capture_output=True, text=True)

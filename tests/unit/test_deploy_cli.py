@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from embedlab.deploy import cli, versions
+from embedlab.cli import deploy as cli
+from embedlab.deploy import versions
 from embedlab.deploy.drift import DriftReport
 from embedlab.deploy.files import StorageError
 from embedlab.errors import ParameterError

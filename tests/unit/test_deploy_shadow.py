@@ -22,7 +22,7 @@ from embedlab.deploy.shadow import (
 )
 from embedlab.deploy.space import SpaceMismatch
 from embedlab.errors import DataError
-from embedlab.evaluation.search import Ranking
+from embedlab.search.exact import Ranking
 from tests.unit.test_deploy_space import FakeEncoder
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from embedlab.errors import ParameterError
 from embedlab.evaluation.diagnose.chunking import Chunking, Chunks, rank_by_best_chunk
-from embedlab.evaluation.retrieval import Vectors
+from embedlab.search.vectors import Vectors
 
 TEXT = "One two three. Four five? Six seven eight nine ten. Eleven"
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from embedlab.errors import ModelError
-from embedlab.evaluation.diagnose.encoders import open_encoder
-from embedlab.evaluation.diagnose.endpoint import Endpoint
+from embedlab.models.api import Endpoint
+from embedlab.models.encoders import open_encoder
 
 
 def vector(text):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from embedlab.data.dataset import Dataset
-from embedlab.evaluation.diagnose.encoders import Encoder
 from embedlab.evaluation.diagnose.failures import (
     CAUSES,
     NAMES,
@@ -17,8 +16,9 @@ from embedlab.evaluation.diagnose.failures import (
     recovered,
 )
 from embedlab.evaluation.metrics import Evaluation
-from embedlab.evaluation.search import Ranking
+from embedlab.models.encoders import Encoder
 from embedlab.models.load import load_model
+from embedlab.search.exact import Ranking
 
 FILLER = {f"filler {n}": f"filler number {n * 'i'}" for n in range(1, 40)}
 LONG = "The liver stores sugar and makes bile for the gut. " * 40  # over 400 tokens

@@ -10,13 +10,13 @@ import torch
 
 from embedlab.data.dataset import Dataset
 from embedlab.errors import DataError, ModelError, ParameterError
-from embedlab.evaluation.diagnose.encoders import Encoder
 from embedlab.evaluation.diagnose.filters import document_label, field_values, guess_values, rank_among
 from embedlab.evaluation.diagnose.probe import Probe, _loss, fit_probe
 from embedlab.evaluation.diagnose.reranking import load_reranker, rerank
 from embedlab.evaluation.metrics import evaluate
-from embedlab.evaluation.retrieval import Vectors
-from embedlab.evaluation.search import Ranking
+from embedlab.models.encoders import Encoder
+from embedlab.search.exact import Ranking
+from embedlab.search.vectors import Vectors
 
 
 def vectors(queries, corpus):

@@ -9,16 +9,17 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from embedlab.cli import diagnose as cli
 from embedlab.data.dataset import Dataset
 from embedlab.errors import DataError, EmbedlabError
-from embedlab.evaluation.diagnose import cli, remedies
-from embedlab.evaluation.diagnose.encoders import Encoder
+from embedlab.evaluation.diagnose import remedies
+from embedlab.evaluation.diagnose.params import DiagnoseParams
 from embedlab.evaluation.diagnose.report import headline
-from embedlab.evaluation.diagnose.settings import DiagnoseParams
 from embedlab.evaluation.diagnose.study import Candidate, Remedy, Study, within
 from embedlab.evaluation.diagnose.verdict import GOOD_ENOUGH, MORE_DATA
-from embedlab.evaluation.search import Ranking
 from embedlab.evaluation.significance import paired_difference
+from embedlab.models.encoders import Encoder
+from embedlab.search.exact import Ranking
 
 N = 160  # documents; queries of the first half are dev, of the second half test
 
@@ -340,7 +341,7 @@ class TestCommand:
 
     def test_it_prints_table_causes_and_verdict(self, command, spec, monkeypatch):
         concepts = {f"{side}{n}": n // 15 for n in range(600) for side in ("ask", "doc")}
-        monkeypatch.setattr("embedlab.evaluation.diagnose.encoders.open_encoder", lambda name: bag_encoder(concepts))
+        monkeypatch.setattr("embedlab.models.encoders.open_encoder", lambda name: bag_encoder(concepts))
         result = command(spec, "--chunk", "1", "--prompt", "query: ||")
         assert result.exit_code == 0, result.output
         for text in ("base", "bm25", "hybrid", "chunking", "prompts", "fine-tune", "queries miss", "Verdict: "):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from embedlab.errors import EmbedlabError
-from embedlab.evaluation.diagnose.settings import DiagnoseParams
+from embedlab.evaluation.diagnose.params import DiagnoseParams
 from embedlab.evaluation.diagnose.verdict import (
     ACTIONS,
     GOOD_ENOUGH,

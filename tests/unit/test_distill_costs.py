@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from embedlab.data.dataset import Dataset
-from embedlab.evaluation import footprint as module
-from embedlab.evaluation.footprint import Footprint, footprints
+from embedlab.evaluation import efficiency as module
+from embedlab.evaluation.efficiency import Footprint, footprints
+from embedlab.evaluation.lexical_overlap import FIELD, shared_words
 from embedlab.evaluation.metrics import Evaluation
-from embedlab.evaluation.wording import FIELD, shared_words
-from embedlab.experiments.pareto import pareto_figure, pareto_table
 from embedlab.models.static import static_student
+from embedlab.reporting.pareto import pareto_figure, pareto_table
 from tests.conftest import TEXTS
 
 

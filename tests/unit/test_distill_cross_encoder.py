@@ -13,9 +13,9 @@ from embedlab.errors import DataError
 from embedlab.evaluation.diagnose.reranking import load_reranker
 from embedlab.models.load import load_model
 from embedlab.models.packing import pack
+from embedlab.models.pair_pooling import PairProductPooling
 from embedlab.models.save import is_own_code, save_model
-from embedlab.models.segments import SegmentProduct
-from embedlab.training.cross_encoder import (
+from embedlab.training.distillation.cross_encoder import (
     ScoreDistillationLoss,
     blend,
     calibration_temperature,
@@ -50,7 +50,7 @@ class TestCrossEncoder:
     def test_packed_and_stock_scores_are_equal(self, encoder, tmp_path):
         save_model(encoder, tmp_path / "model")
         own = is_own_code(tmp_path / "model")
-        assert own == isinstance(encoder[1], SegmentProduct)
+        assert own == isinstance(encoder[1], PairProductPooling)
         stock = CrossEncoder(str(tmp_path / "model"), device="cpu", trust_remote_code=own)
         expected = stock.predict(PAIRS, activation_fn=torch.nn.Identity())
         bound = {"abs": 1e-5, "rel": 1e-6}  # the product head's scores are twenty times a cosine
@@ -109,7 +109,7 @@ class TestProductHead:
             "token_embeddings": torch.tensor([[*first, *second, [0.0, 1.0]]]),
         }
         for features in (padded, packed):
-            product = SegmentProduct(9, 2)(features)["sentence_embedding"]
+            product = PairProductPooling(9, 2)(features)["sentence_embedding"]
             assert torch.allclose(product, torch.tensor([[0.6, 0.0], [0.0, 1.0]]))
 
     def test_untrained_scores_are_twenty_times_a_cosine(self):

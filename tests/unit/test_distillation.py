@@ -14,7 +14,7 @@ from embedlab.errors import ModelError, ParameterError
 from embedlab.models.layers import keep_layers, layer_count, pca_projection, project, spread_layers
 from embedlab.models.static import BagCollator, TokenBags, static_student
 from embedlab.training.batches import TokenisedCollator
-from embedlab.training.distillation import DistillationParams, distil, similarity_loss, vector_loss
+from embedlab.training.distillation.embeddings import DistillationParams, distil, similarity_loss, vector_loss
 from embedlab.training.fit import FitSettings
 from tests.conftest import TEXTS, tiny_model
 

@@ -6,20 +6,14 @@ import pandas as pd
 import pytest
 
 from embedlab import paths
-from embedlab.experiments import (
-    headline_views,
-    notebooks,
-    planning,
-    prose,
-    records,
-    sweep_table,
-    sweeps,
-    tables,
-)
-from embedlab.experiments.collected import COSTS, View
-from embedlab.experiments.headline import headline
-from embedlab.experiments.record_index import indexed_records
-from embedlab.experiments.records import MetricRow, Record
+from embedlab.reporting import headline_views, prose, sweep_table, tables
+from embedlab.reporting.headline import headline
+from embedlab.reporting.sweep_data import COSTS, View
+from embedlab.runs import notebooks, records
+from embedlab.runs.record_index import indexed_records
+from embedlab.runs.records import MetricRow, Record
+from embedlab.sweeps import planning
+from embedlab.sweeps.spec import find_sweep, read_sweep
 
 RUN = "04_contrastive-01234567-s0"
 ROWS = [("bm25", 0.32949, 0.3121, 0.3462), ("tuned", 0.56451, 0.54551, 0.58349), ("tuned - base", 0.14, 0.127, 0.155)]
@@ -31,7 +25,7 @@ def folder(tmp_path):
         MetricRow(task="retrieval", split="test", model=model, metric="ndcg@10", value=value, ci_low=low, ci_high=high)
         for model, value, low, high in ROWS
     ]
-    record = Record(run_id=RUN, notebook="04_contrastive", parameters={"seed": 0}, metrics=metrics)
+    record = Record(run_id=RUN, notebook="03_contrastive", parameters={"seed": 0}, metrics=metrics)
     assert records.commit(record, tmp_path / RUN)
     return tmp_path
 
@@ -127,8 +121,8 @@ class TestWhatIsCommitted:
 
     @pytest.mark.parametrize("path", sorted(paths.tables_dir().glob("sweep-*.csv")), ids=lambda path: path.stem)
     def test_sweep_tables_hold_every_run_on_record(self, path):
-        spec_file = sweeps.find_sweep(path.stem.removeprefix("sweep-"))
-        planned = planning.all_planned(sweeps.read_sweep(spec_file), spec_file)
+        spec_file = find_sweep(path.stem.removeprefix("sweep-"))
+        planned = planning.all_planned(read_sweep(spec_file), spec_file)
         finished = [item.plan.run_id for item in planned if item.record]
         again = sweep_table.sweep_table(indexed_records((*View().metrics, *COSTS), finished)).frame
         written = pd.read_csv(path)

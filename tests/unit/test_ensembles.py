@@ -15,8 +15,8 @@ from sentence_transformers import SentenceTransformer
 from embedlab.data.dataset import Dataset
 from embedlab.errors import ModelError, ParameterError
 from embedlab.evaluation.retrieval import encode_split
+from embedlab.models.concatenation import mixture, side_by_side, table_beside, with_table
 from embedlab.models.encode import encode
-from embedlab.models.ensembles import mixture, side_by_side, table_beside, with_table
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.models.load import load_model
 from embedlab.models.merging import merge
@@ -67,7 +67,7 @@ class TestSideBySide:
         assert joined.query_ids == one.query_ids
 
 
-class TestTableBeside:
+class TestConcatStaticEmbedding:
     def test_all_directions_keep_every_cosine(self, parts, both):
         wide, found = vectors_of(parts, 0.3), encode(both, QUESTIONS)
         assert found.shape == wide.shape and both.get_embedding_dimension() == wide.shape[1]
@@ -101,7 +101,7 @@ class TestTableBeside:
 
     def test_leaves_the_transformer_as_it_is(self, parts, both):
         assert len(both) == len(parts[0]) + 3
-        assert not any(type(module).__name__ == "TableBeside" for module in parts[0])
+        assert not any(type(module).__name__ == "ConcatStaticEmbedding" for module in parts[0])
 
     def test_refuses_another_vocabulary(self, parts):
         other = static_model(parts[0], torch.randn(len(parts[0].tokenizer), 24))
@@ -134,7 +134,7 @@ class TestTravelling:
     def test_runs_no_code_that_is_not_this_packages_own(self, both, tmp_path):
         save_model(both, tmp_path)
         assert is_own_code(tmp_path)
-        with (tmp_path / "beside.py").open("a") as file:
+        with (tmp_path / "static_concat.py").open("a") as file:
             file.write("\nprint('mine')\n")
         assert not is_own_code(tmp_path)
         with pytest.raises(ModelError, match="third-party code|trust_remote_code|not part of"):
@@ -143,7 +143,7 @@ class TestTravelling:
     @pytest.mark.parametrize(
         ("file", "old", "new"),
         [
-            ("modules.json", "beside.TableBeside", "someone/else--code.Thing"),
+            ("modules.json", "static_concat.ConcatStaticEmbedding", "someone/else--code.Thing"),
             ("config.json", "{", '{"auto_map": {"AutoModel": "someone/else--code.Thing"},'),
             ("config.json", "{", '{"auto\\u005fmap": {"AutoModel": "someone/else--code.Thing"},'),
         ],

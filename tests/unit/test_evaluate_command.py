@@ -6,9 +6,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from embedlab.cli import evaluate as command
+from embedlab.cli.evaluate import GATE_CLOSED, evaluate
 from embedlab.errors import ParameterError
-from embedlab.evaluation import command
-from embedlab.evaluation.command import GATE_CLOSED, evaluate
 from tests.conftest import tiny_model
 
 app = typer.Typer(pretty_exceptions_enable=False)

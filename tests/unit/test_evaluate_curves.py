@@ -10,7 +10,7 @@ import pytest
 from embedlab.data.dataset import Dataset
 from embedlab.errors import ParameterError
 from embedlab.evaluation.curves import SplitCurves
-from embedlab.evaluation.looks import looks_at, optimism, warning_for
+from embedlab.evaluation.test_set_reuse import looks_at, optimism, warning_for
 
 WORDS = [f"w{i}" for i in range(12)]
 

@@ -12,7 +12,7 @@ from embedlab.errors import DataError, ParameterError
 from embedlab.evaluation.clustering import cluster, labelled_rows, project
 from embedlab.evaluation.context import answer_in_context, token_counts
 from embedlab.evaluation.neighbours import evaluate_neighbours, item_groups
-from embedlab.evaluation.search import ABSENT, Ranking
+from embedlab.search.exact import ABSENT, Ranking
 
 
 def unit(rows):

@@ -15,7 +15,7 @@ from embedlab.evaluation.local_tasks import local_task
 from embedlab.evaluation.metrics import evaluate
 from embedlab.evaluation.mteb_tasks import retrieval_task, run_task, task_by_name, with_data
 from embedlab.evaluation.retrieval import evaluate_retrieval
-from embedlab.evaluation.search import Ranking
+from embedlab.search.exact import Ranking
 from tests.conftest import tiny_model
 
 SHARED = os.environ.get("EMBEDLAB_SHARED_DATASETS", "")

@@ -14,11 +14,11 @@ import pytest
 from embedlab.data.dataset import Dataset
 from embedlab.data.review import export_sheet, import_judgements, with_judgements
 from embedlab.errors import DataError
-from embedlab.evaluation.agreement import agreement, unjudged
-from embedlab.evaluation.browser import write_browser
-from embedlab.evaluation.cases import counts, pooled, side_by_side
+from embedlab.evaluation.human_review.agreement import agreement, unjudged
+from embedlab.evaluation.human_review.browser import write_browser
+from embedlab.evaluation.human_review.cases import counts, pooled, side_by_side
 from embedlab.evaluation.metrics import evaluate
-from embedlab.evaluation.search import Ranking
+from embedlab.search.exact import Ranking
 
 NASTY = '</script><img src=x onerror=alert(1)> <!-- "quoted" \u2028 Ünï'
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from embedlab.errors import DataError, ParameterError
-from embedlab.evaluation.baselines import bm25_ranking, fuse_rrf, fuse_scores
-from embedlab.evaluation.search import Ranking
+from embedlab.search.bm25 import bm25_ranking
+from embedlab.search.exact import Ranking
+from embedlab.search.fusion import fuse_rrf, fuse_scores
 
 CORPUS = {
     "d1": "cholera due to vibrio",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from embedlab.errors import DataError, ParameterError
 from embedlab.evaluation.metrics import evaluate
-from embedlab.evaluation.search import Ranking
+from embedlab.search.exact import Ranking
 
 CUTOFFS = (1, 2, 3, 5, 10, 100)
 TREC_NAMES = {"ndcg": "ndcg_cut", "recall": "recall", "precision": "P", "map": "map_cut"}

@@ -10,15 +10,8 @@ import pytest
 
 from embedlab.data.dataset import Dataset
 from embedlab.errors import DataError, ParameterError
-from embedlab.evaluation.retrieval import (
-    DevEvaluator,
-    Vectors,
-    encode_split,
-    evaluate_retrieval,
-    near_corpus,
-    sample_corpus,
-    truncate,
-)
+from embedlab.evaluation.retrieval import DevEvaluator, encode_split, evaluate_retrieval, near_corpus, sample_corpus
+from embedlab.search.vectors import Vectors, truncate
 
 VECTORS = {  # d1 and d2 agree in the first two numbers and differ in the others
     "one": [0.6, 0.0, 0.8, 0.0],

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from embedlab.errors import DataError, ParameterError
-from embedlab.evaluation.search import Ranking, search
+from embedlab.search.exact import Ranking, search
 
 
 def slow_search(queries, corpus, k):

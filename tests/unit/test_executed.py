@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from embedlab import paths
-from embedlab.experiments import executed
+from embedlab.reporting import notebook_outputs
 
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
@@ -24,11 +24,11 @@ def test_prose_of_today_over_outputs_of_the_run_while_the_code_is_the_same():
     ran.cells[3].outputs = [nbformat.v4.new_output("stream", text="5")]
     now = notebook(("markdown", "new"), ("code", "x = 2"), ("code", "x"))  # another default since
     now.cells[1].metadata["tags"] = ["parameters"]
-    shown = executed.with_current_prose(ran, now)
+    shown = notebook_outputs.with_current_prose(ran, now)
     assert [cell.source for cell in shown.cells] == ["new", "x = 1", "x = 5", "x"]
     assert shown.cells[3].outputs[0].text == "5"
     changed = notebook(("markdown", "new"), ("code", "x = 1"), ("code", "x + 1"))
-    assert executed.with_current_prose(ran, changed) is ran
+    assert notebook_outputs.with_current_prose(ran, changed) is ran
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def project(tmp_path, monkeypatch):
 
 def write(path, prose, code="1 + 1", output=""):
     made = notebook(("markdown", prose), ("code", code))
-    bar = nbformat.v4.new_output("display_data", {executed.WIDGET: {"model_id": "x"}, "text/plain": "0%"})
+    bar = nbformat.v4.new_output("display_data", {notebook_outputs.WIDGET: {"model_id": "x"}, "text/plain": "0%"})
     made.cells[1].outputs = [bar, nbformat.v4.new_output("stream", text=output)] if output else []
     path.parent.mkdir(exist_ok=True)
     nbformat.write(made, path)
@@ -56,21 +56,23 @@ def read(path):
 def test_a_copy_follows_the_prose_and_its_links_lead_on(project):
     now = write(project / "notebooks" / "01_a.ipynb", "see [log](../experiments/LOG.md), [b](02_b.ipynb)")
     ran = write(project / "ran.ipynb", "before", output="2")
-    copy = executed.write_copy(ran, "01_a")
+    copy = notebook_outputs.write_copy(ran, "01_a")
     assert copy == project / "results" / "notebooks" / "01_a.ipynb"
     assert read(copy)[0] == "see [log](../../experiments/LOG.md), [b](02_b.ipynb)"
     assert nbformat.read(copy, 4).cells[1].outputs[0].text == "2"
     write(now, "mended [log](../experiments/LOG.md)")
-    assert executed.refresh_copies() == [copy]
+    assert notebook_outputs.refresh_copies() == [copy]
     assert read(copy)[0] == "mended [log](../../experiments/LOG.md)"
-    assert executed.refresh_copies() == [copy] and read(copy)[0] == "mended [log](../../experiments/LOG.md)"
+    assert notebook_outputs.refresh_copies() == [copy] and read(copy)[0] == "mended [log](../../experiments/LOG.md)"
 
 
 def test_a_copy_of_other_code_stays_as_it_ran(project):
     write(project / "notebooks" / "01_a.ipynb", "[log](../LOG.md)")
-    copy = executed.write_copy(write(project / "ran.ipynb", "[old](../LOG.md)", code="2 + 2", output="4"), "01_a")
+    copy = notebook_outputs.write_copy(
+        write(project / "ran.ipynb", "[old](../LOG.md)", code="2 + 2", output="4"), "01_a"
+    )
     assert read(copy) == ["[old](../../LOG.md)", "2 + 2"]
-    executed.refresh_copies()
+    notebook_outputs.refresh_copies()
     assert read(copy) == ["[old](../../LOG.md)", "2 + 2"]
 
 

@@ -7,11 +7,11 @@ import pytest
 
 from embedlab import paths
 from embedlab.errors import ParameterError
-from embedlab.experiments import sweep_table
-from embedlab.experiments.choose import CompareParams, pair
-from embedlab.experiments.compare import diff
-from embedlab.experiments.per_query import mean_over_runs, query_values
-from embedlab.experiments.records import MetricRow, Record, commit
+from embedlab.reporting import sweep_table
+from embedlab.reporting.compare import diff
+from embedlab.reporting.compare_params import CompareParams, pair
+from embedlab.runs.per_query import mean_over_runs, query_values
+from embedlab.runs.records import MetricRow, Record, commit
 
 A, B = (0.5, 0.5, 0.5, 0.5), (0.25, 0.25, 0.25, 0.75)
 
@@ -132,7 +132,7 @@ def kept(*found: Record) -> None:
 
 
 def test_chosen_records_match_every_filter():
-    kept(record("a"), record("b", dataset="e"), record("c", notebook="other"), record("d", notebook="10_compare"))
+    kept(record("a"), record("b", dataset="e"), record("c", notebook="other"), record("d", notebook="11_compare"))
 
     def ids(**values):
         return [one.run_id[-11] for one in CompareParams(**values).records()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from embedlab.experiments import doctor
+from embedlab.cli import doctor
 
 
 @pytest.fixture

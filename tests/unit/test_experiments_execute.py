@@ -16,12 +16,12 @@ import pytest
 
 from embedlab import paths
 from embedlab.errors import ParameterError
-from embedlab.experiments import execute, processes, records
-from embedlab.experiments.execute import first_error, portable, run_notebook
+from embedlab.runs import execute, processes, records
+from embedlab.runs.execute import first_error, portable, run_notebook
 
 CELLS = (
-    "import os, subprocess, sys\nfrom embedlab.experiments import records\n"
-    "from embedlab.experiments.runs import start_run\nfrom embedlab.params import Params",
+    "import os, subprocess, sys\nfrom embedlab.runs import records\n"
+    "from embedlab.runs.run import start_run\nfrom embedlab.params import Params",
     'text: str = "a"  # kept to the letter\nrates: list[float] = [1, 2]\nwhat: str = ""  # how to end\n'
     'seed: int = 0\noutput_dir: str = ""',
     "class Tiny(Params):\n    text: str\n    rates: list[float]\n    what: str\n\n\n"
@@ -159,7 +159,7 @@ def test_processes_are_found_by_the_attempt_they_belong_to(monkeypatch):
         for process in started:
             process.stdout.readline()
         assert [process.pid for process in processes.members("mine")] == [started[0].pid]
-        inside = "from embedlab.experiments import processes as p; print([m.pid for m in p.members('mine')])"
+        inside = "from embedlab.runs import processes as p; print([m.pid for m in p.members('mine')]"
         answer = subprocess.run([sys.executable, "-c", inside], env=start["mine"], capture_output=True, text=True)
         assert answer.stdout.strip() == f"[{started[0].pid}]"  # the caller is a member too and ends itself last
         monkeypatch.setattr(processes, "GRACE_S", 0.2)

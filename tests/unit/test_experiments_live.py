@@ -8,8 +8,8 @@ import json
 import pytest
 from rich.console import Console
 
-from embedlab.experiments import live
-from embedlab.experiments.live import LiveView, ProgressFile
+from embedlab.runs import run_progress
+from embedlab.runs.run_progress import LiveView, ProgressFile
 
 
 def report(stage="train", step=0, total=None, time=100.0, **numbers):
@@ -40,7 +40,7 @@ def test_a_line_that_was_cut_off_for_good_stops_nothing(tmp_path):
 def view(monkeypatch):
     """A view on a pipe, with a clock that the test moves."""
     now = [100.0]
-    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(run_progress.time, "monotonic", lambda: now[0])
     text = io.StringIO()
     return LiveView("nb", Console(file=text, width=200)), now, text
 
@@ -62,7 +62,7 @@ def test_a_pipe_is_not_flooded(view):
         live_view.show(report(step=step, total=100, time=now[0]))
         now[0] += 0.1  # 10 s in all
     assert len(text.getvalue().splitlines()) == 2
-    now[0] += live.PLAIN_STAGE_S
+    now[0] += run_progress.PLAIN_STAGE_S
     live_view.show(report("evaluate"))
     assert text.getvalue().splitlines()[-1] == "nb · evaluate"
 

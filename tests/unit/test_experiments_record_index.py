@@ -7,9 +7,10 @@ import multiprocessing
 import pytest
 
 from embedlab import paths
-from embedlab.experiments import record_index, records, tables
-from embedlab.experiments.record_index import indexed_records
-from embedlab.experiments.records import MetricRow, Record
+from embedlab.reporting import tables
+from embedlab.runs import record_index, records
+from embedlab.runs.record_index import indexed_records
+from embedlab.runs.records import MetricRow, Record
 
 METRICS = ("ndcg@10", "recall@10")
 

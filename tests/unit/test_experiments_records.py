@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from embedlab.errors import RecordError
-from embedlab.experiments import records
-from embedlab.experiments.records import DamagedRecord, MetricRow, Record
+from embedlab.runs import records
+from embedlab.runs.records import DamagedRecord, MetricRow, Record
 
 NUMBERS = {"a": 0.30000000000000004, "b": 1e-05, "c": "ä\u0007", "d": float("nan"), "e": [float("inf")]}
 

@@ -12,9 +12,12 @@ import pytest
 
 from embedlab import paths
 from embedlab.errors import ParameterError
-from embedlab.experiments import records, report, runs, sweep_figures, sweep_table
-from embedlab.experiments.figures import new_axes
-from embedlab.experiments.records import MetricRow, Record
+from embedlab.reporting import html_report as report
+from embedlab.reporting import sweep_figures, sweep_table
+from embedlab.reporting.figures import new_axes
+from embedlab.runs import records
+from embedlab.runs.records import MetricRow, Record
+from embedlab.runs.run import write_failure
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 REQUESTS = {"src", "href", "srcset", "action", "data", "poster", "background", "xlink:href"}
@@ -81,7 +84,7 @@ def ids() -> list[str]:
     found.append(commit("c", 0, 0.3, notebook="02_b", dataset="<script>alert(1)</script>"))
     attempt = paths.runs_dir() / "01_a-dddddddd-s0" / "attempts" / "1-x"
     attempt.mkdir(parents=True)
-    runs.write_failure(attempt, "01_a-dddddddd-s0", "kernel died", "<b>no memory</b>")
+    write_failure(attempt, "01_a-dddddddd-s0", "kernel died", "<b>no memory</b>")
     return found
 
 

@@ -14,8 +14,9 @@ from embedlab import paths
 from embedlab.errors import ParameterError, RecordError
 from embedlab.evaluation.metrics import Evaluation
 from embedlab.evaluation.significance import bootstrap_ci
-from embedlab.experiments import notebooks, processes, records, runs
 from embedlab.params import Params
+from embedlab.runs import notebooks, processes, records
+from embedlab.runs.run import FAILED, compute_run_id, publish, start_run
 
 CELL = 'rates: list[float] = [1, 2]  # an int is a float\nrate: float = 1\nseed: int = 0\noutput_dir: str = ""'
 
@@ -49,12 +50,12 @@ def evaluation() -> Evaluation:
 
 
 def test_driver_and_notebook_agree_where_ints_stand_for_floats(notebook):
-    outside = runs.run_id(notebook, notebooks.resolved(notebooks.parameters(notebook), {}))
-    assert runs.start_run("01_tiny", params()).id == outside
+    outside = compute_run_id(notebook, notebooks.resolved(notebooks.parameters(notebook), {}))
+    assert start_run("01_tiny", params()).id == outside
 
 
 def test_metrics_carry_their_interval_and_the_values_of_every_query():
-    run = runs.start_run("01_tiny", params())
+    run = start_run("01_tiny", params())
     run.metrics(evaluation(), model="tuned", split="test", dim=64)
     run.metrics(evaluation(), model="bm25", split="test")
     record = run.finish()
@@ -80,7 +81,7 @@ def test_metrics_carry_their_interval_and_the_values_of_every_query():
 
 
 def test_record_says_what_the_run_was():
-    run = runs.start_run("01_tiny", params(seed=7, rate=2))
+    run = start_run("01_tiny", params(seed=7, rate=2))
     with run.timing("train"):
         pass
     run.note(best_step=3, curve=[0.1, 0.2])
@@ -98,14 +99,14 @@ def test_record_says_what_the_run_was():
 
 
 def test_a_run_that_trained_nothing_leaves_no_log():
-    run = runs.start_run("01_tiny", params())
+    run = start_run("01_tiny", params())
     run.log_history([])
     run.finish()
     assert not (run.folder / "train_log.csv").exists()
 
 
 def test_finishing_publishes_the_files_but_not_the_scratch():
-    run = runs.start_run("01_tiny", params())
+    run = start_run("01_tiny", params())
     run.figure(Figure(), "curve", pd.DataFrame({"x": [1]}))
     run.log_history([{"step": 1, "loss": 0.5}])
     run.artefact("model").mkdir()
@@ -119,19 +120,19 @@ def test_finishing_publishes_the_files_but_not_the_scratch():
 
 
 def test_publishing_that_was_cut_off_is_resumed_and_replaces_nothing():
-    run = runs.start_run("01_tiny", params())
+    run = start_run("01_tiny", params())
     record = run.finish()
     for name in ("late.csv", "early.csv"):
         (run.attempt_folder / name).write_text("attempt")
     (run.folder / "early.csv").write_text("published")
     for _ in range(2):
-        runs.publish(run.folder, record)
+        publish(run.folder, record)
         assert (run.folder / "late.csv").read_text() == "attempt"
         assert (run.folder / "early.csv").read_text() == "published"
 
 
 def test_the_second_to_finish_says_so_and_changes_nothing(capsys):
-    first, second = (runs.start_run("01_tiny", params()) for _ in range(2))
+    first, second = (start_run("01_tiny", params()) for _ in range(2))
     assert first.attempt_folder != second.attempt_folder
     first.finish()
     before = {path: path.read_bytes() for path in first.folder.glob("*.*")}
@@ -140,23 +141,23 @@ def test_the_second_to_finish_says_so_and_changes_nothing(capsys):
         second.finish()
     assert {path: path.read_bytes() for path in first.folder.glob("*.*")} == before
     capsys.readouterr()
-    runs.start_run("01_tiny", params())
+    start_run("01_tiny", params())
     assert "finished before" in capsys.readouterr().out
 
 
 def test_a_damaged_record_does_not_block_the_rerun():
-    run = runs.start_run("01_tiny", params())
+    run = start_run("01_tiny", params())
     run.finish()
     (run.folder / records.FILE).write_text("{}")
-    again = runs.start_run("01_tiny", params()).finish()
+    again = start_run("01_tiny", params()).finish()
     assert records.read(run.folder) == again
 
 
 def test_cell_and_class_must_have_the_same_names():
     with pytest.raises(ParameterError, match="differ in later"):
-        runs.start_run("01_tiny", params(later=4))  # a global that the cell does not hold
+        start_run("01_tiny", params(later=4))  # a global that the cell does not hold
     with pytest.raises(ParameterError, match="differ in rate,|differ in rate\\."):
-        runs.start_run("01_tiny", Tiny.model_construct(_fields_set={"rates", "seed", "output_dir"}, rates=[1.0]))
+        start_run("01_tiny", Tiny.model_construct(_fields_set={"rates", "seed", "output_dir"}, rates=[1.0]))
 
 
 def test_cell_and_class_must_have_the_same_types(notebook):
@@ -164,12 +165,12 @@ def test_cell_and_class_must_have_the_same_types(notebook):
     content.cells[0].source = CELL.replace("rate: float", "rate: int")
     nbformat.write(content, notebook)
     with pytest.raises(ParameterError, match=r"\[rate\]: 1.0 is no int"):
-        runs.start_run("01_tiny", params())
+        start_run("01_tiny", params())
 
 
 @pytest.mark.parametrize("thing", [object(), np.float32(1), {1, 2}])
 def test_a_note_that_cannot_be_recorded_is_refused_at_once(thing):
-    run = runs.start_run("01_tiny", params())
+    run = start_run("01_tiny", params())
     with pytest.raises(ParameterError, match=r"\[best\]: cannot be recorded"):
         run.note(best=thing)
     run.finish()
@@ -183,11 +184,11 @@ def test_a_driver_names_the_attempt_and_the_file(notebook, tmp_path, monkeypatch
     nbformat.write(content, edited)
     monkeypatch.setenv(processes.ATTEMPT_VARIABLE, "7-driver")
     monkeypatch.setenv(processes.NOTEBOOK_VARIABLE, str(edited))
-    run = runs.start_run("01_tiny", params())
+    run = start_run("01_tiny", params())
     assert run.attempt_folder == run.folder / "attempts" / "7-driver"
-    assert run.id == runs.run_id(edited, params().set_values()) != runs.run_id(notebook, params().set_values())
+    assert run.id == compute_run_id(edited, params().set_values()) != compute_run_id(notebook, params().set_values())
     monkeypatch.setenv(processes.NOTEBOOK_VARIABLE, str(tmp_path / "02_other.ipynb"))
-    assert runs.start_run("01_tiny", params()).id == runs.run_id(notebook, params().set_values())
+    assert start_run("01_tiny", params()).id == compute_run_id(notebook, params().set_values())
 
 
 def test_a_failing_cell_marks_the_attempt_and_a_mended_one_finishes(monkeypatch):
@@ -195,9 +196,9 @@ def test_a_failing_cell_marks_the_attempt_and_a_mended_one_finishes(monkeypatch)
 
     shell = InteractiveShell()
     monkeypatch.setattr("IPython.get_ipython", lambda: shell)
-    run = runs.start_run("01_tiny", params())
+    run = start_run("01_tiny", params())
     assert shell.run_cell("1 / 0").error_in_exec is not None
-    failed = run.attempt_folder / runs.FAILED
+    failed = run.attempt_folder / FAILED
     content = json.loads(failed.read_text())
     assert (content["run_id"], content["cause"], content["detail"]) == (
         run.id,
@@ -206,4 +207,4 @@ def test_a_failing_cell_marks_the_attempt_and_a_mended_one_finishes(monkeypatch)
     )
     shell.run_cell("1 / 1")
     run.finish()
-    assert not failed.exists() and not (run.folder / runs.FAILED).exists()
+    assert not failed.exists() and not (run.folder / FAILED).exists()

@@ -10,12 +10,14 @@ import pandas as pd
 import pytest
 
 from embedlab import paths
-from embedlab.experiments import records, runs, sweep_table
-from embedlab.experiments.collected import SECONDS, View, collect, training_seconds
-from embedlab.experiments.failures import NO_WORD, NOT_STARTED, failures
-from embedlab.experiments.front import pareto_front
-from embedlab.experiments.records import MetricRow, Record
-from embedlab.experiments.sweep_table import readable, write_sweep_table
+from embedlab.reporting import sweep_table
+from embedlab.reporting.front import pareto_front
+from embedlab.reporting.sweep_data import SECONDS, View, collect, training_seconds
+from embedlab.reporting.sweep_table import readable, write_sweep_table
+from embedlab.runs import records
+from embedlab.runs.failures import NO_WORD, NOT_STARTED, failures
+from embedlab.runs.records import MetricRow, Record
+from embedlab.runs.run import FAILED, write_failure
 
 QUERIES = ("q1", "q2", "q3", "q4")
 BASE = (0.0, 0.25, 0.25, 0.5)  # mean 0.25
@@ -311,7 +313,7 @@ def test_files_are_written_anew_with_failures_below(sweep):
     lost = paths.runs_dir() / "nb-000000aa-s0" / "attempts"
     for attempt, cause in (("100-a", "kernel died"), ("200-b", "timeout")):
         (lost / attempt).mkdir(parents=True)
-        runs.write_failure(lost / attempt, "nb-000000aa-s0", cause, "line one\nline | two")
+        write_failure(lost / attempt, "nb-000000aa-s0", cause, "line one\nline | two")
     for one in sweep:
         records.commit(one, paths.runs_dir() / one.run_id)
     ids = ["nb-000000aa-s0", "nb-000000bb-s0", *(one.run_id for one in sweep)]
@@ -334,7 +336,7 @@ def test_failures_name_only_runs_without_a_record(sweep):
     (paths.runs_dir() / "nb-000000cc-s0" / "attempts" / "1-a").mkdir(parents=True)
     frame = failures()
     assert frame.values.tolist() == [["nb-000000cc-s0", 1, NO_WORD, ""]]
-    (paths.runs_dir() / "nb-000000cc-s0" / "attempts" / "1-a" / runs.FAILED).write_text("[]")
+    (paths.runs_dir() / "nb-000000cc-s0" / "attempts" / "1-a" / FAILED).write_text("[]")
     assert failures()["cause"].tolist() == [NO_WORD]
     assert failures(folder=paths.runs_dir() / "nowhere").empty
 

@@ -9,8 +9,9 @@ import pytest
 
 from embedlab import paths
 from embedlab.errors import ParameterError
-from embedlab.experiments import records, tables
-from embedlab.experiments.records import MetricRow, Record
+from embedlab.reporting import tables
+from embedlab.runs import records
+from embedlab.runs.records import MetricRow, Record
 
 
 def row(model="tuned", metric="ndcg@10", value=0.5, dim=None, split="test", task="retrieval", **fields):

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from embedlab.errors import ParameterError
-from embedlab.experiments import views
+from embedlab.reporting import views
 
 
 @pytest.fixture

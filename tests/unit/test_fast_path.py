@@ -9,7 +9,7 @@ import torch
 from embedlab.data.load import load_dataset
 from embedlab.evaluation.retrieval import evaluate_retrieval
 from embedlab.models.load import load_model
-from embedlab.training.contrastive import train_contrastive
+from embedlab.training.contrastive.train import train_contrastive
 from embedlab.training.examples import contrastive_rows, number_rows
 from embedlab.training.fit import FitSettings
 

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedlab.errors import DataError, ParameterError
-from embedlab.evaluation import funnel as module
-from embedlab.evaluation.early_stop import StopRule, margin, stop_early, tune_stop_rule
-from embedlab.evaluation.funnel import Funnel, rank_with, rescore, rescored
-from embedlab.evaluation.retrieval import Vectors, truncate
-from embedlab.evaluation.search import search
+from embedlab.search import funnel as module
+from embedlab.search.early_stop import StopRule, margin, stop_early, tune_stop_rule
+from embedlab.search.exact import search
+from embedlab.search.funnel import Funnel, rank_with
+from embedlab.search.rescore import rescore, rescored
+from embedlab.search.vectors import Vectors, truncate
 
 
 def unit(rows: int, dim: int = 24, seed: int = 0) -> np.ndarray:

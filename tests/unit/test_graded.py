@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from embedlab.data.dataset import Dataset, GradedPair
+from embedlab.training.contrastive.graded import GradedLoss, by_text, graded_rows, train_graded
+from embedlab.training.contrastive.loss_gradients import loss_forces
 from embedlab.training.fit import FitSettings
-from embedlab.training.forces import loss_forces
-from embedlab.training.graded import GradedLoss, by_text, graded_rows, train_graded
 from tests.conftest import TEXTS, tiny_model
 
 QUERY = torch.tensor([[1.0, 0.0, 0.0, 0.0]] * 3)

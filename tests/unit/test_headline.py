@@ -9,9 +9,10 @@ import pytest
 from embedlab import paths
 from embedlab.errors import RecordError
 from embedlab.evaluation.significance import bootstrap_ci, paired_difference
-from embedlab.experiments import headline_views, records
-from embedlab.experiments.headline import headline
-from embedlab.experiments.records import MetricRow, Record
+from embedlab.reporting import headline_views
+from embedlab.reporting.headline import headline
+from embedlab.runs import records
+from embedlab.runs.records import MetricRow, Record
 
 DATA = "icd10cm:full"
 QUERIES = [f"q{number}" for number in range(40)]
@@ -66,7 +67,7 @@ def home(tmp_path, monkeypatch):
     )
     for seed, own in TUNED.items():
         start = commit(
-            "03_domain_pretraining",
+            "04_domain_pretraining",
             "1",
             seed,
             scored={("base", 384, plain): BASE, ("tuned", 384, plain): START},
@@ -74,7 +75,7 @@ def home(tmp_path, monkeypatch):
             model_name="base-1",
         )
         tuned = commit(
-            "04_contrastive",
+            "03_contrastive",
             "2",
             seed,
             scored={
@@ -170,7 +171,7 @@ def test_costs(home):
 
 def commit_another(key, of, **parameters):
     commit(
-        "04_contrastive",
+        "03_contrastive",
         key,
         scored={("tuned", 384, "retrieval"): of},
         models={"tuned": f"other{key}"},
@@ -190,7 +191,7 @@ def test_what_most_runs_have_goes_without_saying_and_students_tell_their_teacher
     for key, dims, seeds in (("5", [384], (0,)), ("6", [384, 64], (0, 1))):
         for seed in seeds:
             models, scored = {"tuned": f"m{key}{seed}"}, {("tuned", 384, "retrieval"): CUT}
-            commit("04_contrastive", key, seed, scored=scored, models=models, matryoshka_dims=dims)
+            commit("03_contrastive", key, seed, scored=scored, models=models, matryoshka_dims=dims)
     commit(
         "06_distillation",
         "8",
@@ -263,9 +264,9 @@ def test_what_a_run_was_asked_to_make_does_not_name_its_systems(home):
 def test_a_run_that_was_cut_short_is_no_system(home, cut):
     before = set(headline()["system"])
     scored = {("tuned", 384, "retrieval"): CUT}
-    commit("04_contrastive", "6", scored=scored, models={"tuned": "another"}, **cut)
+    commit("03_contrastive", "6", scored=scored, models={"tuned": "another"}, **cut)
     assert set(headline()["system"]) == before
-    commit("04_contrastive", "7", scored=scored, models={"tuned": "whole"}, **dict.fromkeys(cut, 0))
+    commit("03_contrastive", "7", scored=scored, models={"tuned": "whole"}, **dict.fromkeys(cut, 0))
     assert set(headline()["system"]) > before
 
 

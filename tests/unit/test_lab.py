@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from embedlab import paths, progress
-from embedlab.experiments import notebooks
+from embedlab.runs import notebooks
 
 ALL = sorted(paths.notebooks_dir().glob("*.ipynb"))
 HIDING = {"hide", "hide-cell", "hide-input", "hide_input", "remove-cell", "remove_cell", "remove-input"}

@@ -8,7 +8,7 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from embedlab.errors import ModelError
-from embedlab.training.contrastive import train_contrastive
+from embedlab.training.contrastive.train import train_contrastive
 from embedlab.training.examples import number_rows
 from embedlab.training.fit import FitSettings, batches_per_epoch, training_arguments
 from embedlab.training.learning_rates import learning_rates

@@ -21,7 +21,7 @@ from embedlab.models.lora import (
     training_bytes,
 )
 from embedlab.models.packing import pack
-from embedlab.training.contrastive import train_contrastive
+from embedlab.training.contrastive.train import train_contrastive
 from embedlab.training.examples import number_rows
 from embedlab.training.fit import FitSettings
 from tests.conftest import TEXTS, tiny_model

@@ -15,10 +15,15 @@ from embedlab.errors import ParameterError
 from embedlab.models.encode import encode
 from embedlab.models.layers import keep_layers
 from embedlab.models.packing import pack
+from embedlab.training.contrastive.matryoshka_2d import (
+    LayeredContrastiveLoss,
+    MatryoshkaParams,
+    embed_layers,
+    train_matryoshka,
+)
 from embedlab.training.examples import number_rows
 from embedlab.training.fit import FitSettings
 from embedlab.training.losses import ContrastiveLoss
-from embedlab.training.matryoshka import LayeredContrastiveLoss, MatryoshkaParams, embed_layers, train_matryoshka
 from tests.conftest import TEXTS, tiny_model
 
 DIMS = [32, 8]

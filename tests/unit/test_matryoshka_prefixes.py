@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from embedlab.errors import ParameterError
-from embedlab.evaluation.retrieval import truncate
-from embedlab.evaluation.search import search
 from embedlab.models.layers import project
-from embedlab.training.prefixes import fit_prefixes, map_vectors, prefix_loss
+from embedlab.search.exact import search
+from embedlab.search.vectors import truncate
+from embedlab.training.contrastive.matryoshka_adaptor import fit_prefixes, map_vectors, prefix_loss
 from tests.conftest import TEXTS, tiny_model
 from tests.unit.test_funnel import unit
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from embedlab.data.dataset import Dataset, Triplet
+from embedlab.training.contrastive.mining import mine_hard_negatives, score_ceiling
 from embedlab.training.examples import contrastive_rows, number_rows
-from embedlab.training.mining import mine_hard_negatives, score_ceiling
 
 DATASET = Dataset(
     name="by hand",

@@ -9,7 +9,14 @@ from transformers import BertForMaskedLM
 
 from embedlab.models.packing import pack
 from embedlab.training.fit import FitSettings, fit
-from embedlab.training.mlm import IGNORED, MaskedLanguageLoss, MaskingCollator, choose_positions, corrupt, perplexity
+from embedlab.training.pretraining.mlm import (
+    IGNORED,
+    MaskedLanguageLoss,
+    MaskingCollator,
+    choose_positions,
+    corrupt,
+    perplexity,
+)
 
 
 def stock_twin(model, loss):

@@ -16,7 +16,8 @@ from embedlab.models.encode import encode
 from embedlab.models.packing import pack
 from embedlab.params import Params
 from embedlab.training.fit import FitSettings
-from embedlab.training.forgetting import (
+from embedlab.training.losses import info_nce
+from embedlab.training.multitask.forgetting import (
     REPLAY_WORDS,
     example_loss,
     first_words,
@@ -24,8 +25,7 @@ from embedlab.training.forgetting import (
     with_anchor,
     with_replay,
 )
-from embedlab.training.losses import info_nce
-from embedlab.training.multitask import (
+from embedlab.training.multitask.train import (
     ByTask,
     MultitaskParams,
     WeightedLoss,

@@ -10,8 +10,9 @@ import pytest
 
 from embedlab import paths
 from embedlab.errors import ParameterError
-from embedlab.experiments import notebooks, runs
-from embedlab.training.contrastive import ContrastiveParams
+from embedlab.runs import notebooks
+from embedlab.runs.run import compute_run_id
+from embedlab.training.contrastive.train import ContrastiveParams
 
 VALUES = {
     "dataset": "icd10cm:smoke",
@@ -86,7 +87,7 @@ def test_driver_and_notebook_agree_on_the_id(path):
     inside = namespace["params"].set_values()
     outside = notebooks.resolved(notebooks.parameters(path), {})
     assert inside == outside
-    assert runs.run_id(path, inside) == runs.run_id(path, outside)
+    assert compute_run_id(path, inside) == compute_run_id(path, outside)
 
 
 def test_id_depends_on_code_parameters_and_data_and_on_nothing_else(tmp_path, monkeypatch):
@@ -100,14 +101,14 @@ def test_id_depends_on_code_parameters_and_data_and_on_nothing_else(tmp_path, mo
         return path
 
     values = {"x": 1, "seed": 0, "output_dir": "", "dataset": "icd10cm:smoke"}
-    reference = runs.run_id(write(), values)
+    reference = compute_run_id(write(), values)
     output = nbformat.v4.new_output("stream", text="2")
-    assert runs.run_id(write(prose="b", default="7", output=[output]), values) == reference
-    assert runs.run_id(write(), {**values, "output_dir": "/elsewhere"}) == reference
-    assert runs.run_id(write(), {**values, "seed": 5}) == reference.replace("-s0", "-s5")
-    others = {runs.run_id(write(code="1 + 2"), values), runs.run_id(write(), {**values, "x": 2})}
-    monkeypatch.setattr(runs, "source_fingerprint", lambda spec: "other bytes")
-    others.add(runs.run_id(write(), values))
+    assert compute_run_id(write(prose="b", default="7", output=[output]), values) == reference
+    assert compute_run_id(write(), {**values, "output_dir": "/elsewhere"}) == reference
+    assert compute_run_id(write(), {**values, "seed": 5}) == reference.replace("-s0", "-s5")
+    others = {compute_run_id(write(code="1 + 2"), values), compute_run_id(write(), {**values, "x": 2})}
+    monkeypatch.setattr("embedlab.runs.run.source_fingerprint", lambda spec: "other bytes")
+    others.add(compute_run_id(write(), values))
     assert len(others) == 3 and reference not in others
 
 

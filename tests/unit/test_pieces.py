@@ -10,8 +10,8 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import Whitespace
 
 from embedlab.models.load import load_model
-from embedlab.models.pieces import WordPieces
 from embedlab.models.static import static_student
+from embedlab.models.wordpiece_cache import WordPieces
 from tests.conftest import TEXTS, tiny_model
 
 AWKWARD = [

@@ -14,11 +14,11 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from embedlab.data.dataset import Dataset
 from embedlab.errors import ModelError, ParameterError
 from embedlab.models.packing import pack
-from embedlab.training import pretraining_tasks
 from embedlab.training.fit import FitSettings
-from embedlab.training.mlm import IGNORED, MaskingCollator, unigram_perplexity
-from embedlab.training.pretraining import PretrainingParams, PretrainResult, pretrain
-from embedlab.training.pretraining_tasks import DomainTexts, PretrainSettings, domain_texts, make_task
+from embedlab.training.pretraining import objectives
+from embedlab.training.pretraining.mlm import IGNORED, MaskingCollator, unigram_perplexity
+from embedlab.training.pretraining.objectives import DomainTexts, PretrainSettings, domain_texts, make_task
+from embedlab.training.pretraining.train import PretrainingParams, PretrainResult, pretrain
 from tests.conftest import TEXTS, tiny_model
 
 OBJECTIVES = ("mlm", "tsdae", "simcse")
@@ -144,7 +144,7 @@ class Killed(Exception):
 def kill_in_step(monkeypatch, step):
     """Let the loss of the given step raise, once."""
     made = itertools.count(1)
-    build = pretraining_tasks.make_task
+    build = objectives.make_task
 
     def deadly(*arguments):
         task = build(*arguments)
@@ -158,7 +158,7 @@ def kill_in_step(monkeypatch, step):
         task.loss.forward = counted
         return task
 
-    monkeypatch.setattr("embedlab.training.pretraining.make_task", deadly)
+    monkeypatch.setattr("embedlab.training.pretraining.train.make_task", deadly)
 
 
 class TestKept:
@@ -196,7 +196,7 @@ class TestKept:
     def test_made_once_and_read_back(self, tmp_path, monkeypatch):
         first, second = tiny_model(), tiny_model()
         made = pretrain(first, DOMAIN, settings("mlm"), cache=tmp_path)
-        monkeypatch.setattr("embedlab.training.pretraining.make_task", None)  # would raise
+        monkeypatch.setattr("embedlab.training.pretraining.train.make_task", None)  # would raise
         assert pretrain(second, DOMAIN, settings("mlm", checkpoint_steps=3), cache=tmp_path) == made
         assert same(weights(first), weights(second))
 

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from embedlab import paths
-from embedlab.experiments import records
-from embedlab.experiments.publish import publish_run, run_table, with_tables
-from embedlab.experiments.records import MetricRow, Record
+from embedlab.reporting.publish import publish_run, run_table, with_tables
+from embedlab.runs import records
+from embedlab.runs.records import MetricRow, Record
 
 
 def row(model, metric, value, dim=None, low=None, high=None):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from embedlab.errors import ParameterError
-from embedlab.evaluation.funnel import rescored
-from embedlab.evaluation.quantised import FORMS, FORTY_EIGHT_BYTES, Codes, Signs
-from embedlab.evaluation.retrieval import truncate
-from embedlab.evaluation.scaling import compare_speed, enlarge, exact
-from embedlab.evaluation.search import search
+from embedlab.search.exact import search
+from embedlab.search.quantised import FORMS, FORTY_EIGHT_BYTES, Codes, Signs
+from embedlab.search.rescore import rescored
+from embedlab.search.scaling import compare_speed, enlarge, exact
+from embedlab.search.vectors import truncate
 from tests.unit.test_funnel import unit
 
 VECTORS, QUERIES = unit(300, 384), unit(20, 384, seed=1)
@@ -136,7 +136,7 @@ class TestScaling:
 
             return run
 
-        monkeypatch.setattr("embedlab.evaluation.scaling.time.perf_counter", lambda: clock[0])
+        monkeypatch.setattr("embedlab.search.scaling.time.perf_counter", lambda: clock[0])
         slow, quick = searcher("slow", 0.002), searcher("quick", 0.001)
         table = compare_speed({"slow": slow, "quick": quick}, QUERIES, batch=16, rounds=2)
         assert order == [("slow", 16), ("slow", 4), ("quick", 16), ("quick", 4)] * 3

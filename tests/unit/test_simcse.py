@@ -8,7 +8,7 @@ import torch
 from embedlab.models.packing import embed_columns, pack
 from embedlab.training.batches import TokenisedCollator
 from embedlab.training.losses import ContrastiveLoss
-from embedlab.training.simcse import simcse_rows
+from embedlab.training.pretraining.simcse import simcse_rows
 
 
 def views(model, texts):

@@ -18,8 +18,9 @@ import pytest
 
 from embedlab import paths
 from embedlab.errors import EmbedlabError
-from embedlab.experiments import notebooks, site
-from embedlab.experiments.executed import executed_copy
+from embedlab.reporting import site
+from embedlab.reporting.notebook_outputs import executed_copy
+from embedlab.runs import notebooks
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PLACES = {

@@ -7,8 +7,8 @@ import pytest
 
 from embedlab.data.dataset import Dataset
 from embedlab.errors import ParameterError
-from embedlab.training.contrastive import ContrastiveParams
-from embedlab.training.sources import Rankers, mine_sources, rescored, take_in_turn
+from embedlab.training.contrastive.negative_sources import Rankers, mine_sources, rescored, take_in_turn
+from embedlab.training.contrastive.train import ContrastiveParams
 
 DOCUMENTS = ("pos", "a", "b", "c", "d")
 DATASET = Dataset(

@@ -11,9 +11,9 @@ from sentence_transformers import SentenceTransformer
 
 from embedlab.models import static as module
 from embedlab.models.static import BagCollator, TokenBags, encode_static, piece_vectors, static_model, static_student
+from embedlab.training.contrastive.static import RandomNegativesLoss, _numbers, train_static
 from embedlab.training.examples import number_rows
 from embedlab.training.fit import FitSettings
-from embedlab.training.static import RandomNegativesLoss, _numbers, train_static
 from tests.conftest import TEXTS, tiny_model
 
 
@@ -149,7 +149,7 @@ def test_training_brings_queries_to_their_documents(static, tmp_path):
 
 def test_widths_beyond_the_model_count_once_as_the_whole(static, monkeypatch, tmp_path):
     whole = static.get_embedding_dimension()
-    monkeypatch.setattr("embedlab.training.static.fit", lambda model, dataset, loss, *_, **__: loss.dims)
+    monkeypatch.setattr("embedlab.training.contrastive.static.fit", lambda model, dataset, loss, *_, **__: loss.dims)
     rows, dims = number_rows([("hip", TEXTS[0])]), (2 * whole, whole, whole + 1, 2)
     assert train_static(static, rows, TEXTS, FitSettings(), dims=dims, output_dir=str(tmp_path)) == (whole, 2)
     assert train_static(static, rows, TEXTS, FitSettings(), output_dir=str(tmp_path)) == (whole,)

@@ -12,12 +12,14 @@ import pytest
 from typer.testing import CliRunner
 
 from embedlab import paths
-from embedlab.cli import app
+from embedlab.cli.main import app
 from embedlab.errors import ParameterError
-from embedlab.experiments import driver, notebooks, records, sweeps
-from embedlab.experiments.execute import Outcome
-from embedlab.experiments.records import Record
 from embedlab.params import Params
+from embedlab.runs import notebooks, records
+from embedlab.runs.execute import Outcome
+from embedlab.runs.records import Record
+from embedlab.sweeps import driver
+from embedlab.sweeps.spec import expand, find_sweep, read_sweep
 
 ALL = sorted(paths.sweeps_dir().glob("*.yaml"))
 SIZES = [("study", "study_gpu"), ("study_medquad", "study_medquad_gpu")]
@@ -37,9 +39,9 @@ def params_class(stem: str) -> type[Params]:
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 def test_every_run_of_every_sweep_has_possible_values(path):
-    for stage in sweeps.read_sweep(path).stages:
+    for stage in read_sweep(path).stages:
         known = notebooks.parameters(notebooks.find_notebook(stage.notebook))
-        for values in sweeps.expand(stage, path):
+        for values in expand(stage, path):
             assert params_class(stage.notebook).checked(notebooks.resolved(known, values))
 
 
@@ -47,12 +49,12 @@ def test_every_run_of_every_sweep_has_possible_values(path):
 def test_dry_run_lists_the_study(name):
     done = CliRunner().invoke(app, ["sweep", name, "--dry-run"])
     assert done.exit_code == 0, done.output
-    assert all(stage.name in done.output for stage in sweeps.read_sweep(sweeps.find_sweep(name)).stages)
+    assert all(stage.name in done.output for stage in read_sweep(find_sweep(name)).stages)
 
 
 @pytest.mark.parametrize(("here", "there"), SIZES)
 def test_gpu_size_is_the_same_chain(here, there):
-    small, large = (sweeps.read_sweep(sweeps.find_sweep(name)).stages for name in (here, there))
+    small, large = (read_sweep(find_sweep(name)).stages for name in (here, there))
     for one, other in zip(small, large, strict=True):
         assert (one.name, one.notebook, one.references()) == (other.name, other.notebook, other.references())
         assert one.fixed["dataset"] == other.fixed["dataset"]
@@ -60,7 +62,7 @@ def test_gpu_size_is_the_same_chain(here, there):
 
 
 def test_rows_of_the_headline_have_three_seeds():
-    stages = {stage.name: stage for stage in sweeps.read_sweep(sweeps.find_sweep("study")).stages}
+    stages = {stage.name: stage for stage in read_sweep(find_sweep("study")).stages}
     headline = {"contrastive": "04", "matryoshka": "05", "distillation": "06", "untuned": "06", "forgetting": "07"}
     assert {name: stages[name].notebook[:2] for name in headline} == headline
     assert all(stages[name].seeds == [0, 1, 2] for name in headline)
@@ -82,7 +84,7 @@ class PretendEngine:
         assert params_class(plan.notebook.stem).checked(plan.values)
         record = Record(run_id=plan.run_id, notebook=plan.notebook.stem, parameters=plan.values, metrics=[])
         assert records.commit(record, plan.folder)
-        if plan.notebook.stem in ("03_domain_pretraining", "04_contrastive"):
+        if plan.notebook.stem in ("04_domain_pretraining", "03_contrastive"):
             (plan.folder / "model").mkdir()
         for student in plan.values.get("students", ()):
             (plan.folder / "model" / student).mkdir(parents=True)
@@ -101,33 +103,33 @@ class PretendEngine:
 
 
 def test_stages_hand_on_the_model_of_their_own_seed(tmp_path):
-    path = sweeps.find_sweep("study")
+    path = find_sweep("study")
     view = SimpleNamespace(begin=lambda *_: None, show=lambda *_: None, ended=lambda *_: None)
     engine = PretendEngine()
-    result = driver.Driver(sweeps.read_sweep(path), engine, view, driver.Options(str(tmp_path), (), False, False), path)
+    result = driver.Driver(read_sweep(path), engine, view, driver.Options(str(tmp_path), (), False, False), path)
     outcomes = result.run().outcomes
     assert len(outcomes) == 25 and all(outcome.record for outcome in outcomes.values())
-    taken = {name: [] for name in ("04_contrastive", "05_matryoshka", "06_distillation", "07_multitask", "08_evaluate")}
+    taken = {name: [] for name in ("03_contrastive", "05_matryoshka", "06_distillation", "08_multitask", "09_evaluate")}
     for run_id, values in engine.values.items():
         for name in ("model_name", "tuned_model", "teacher"):
             if "-s" in values.get(name, ""):
                 source = values[name].rpartition("/model")[0].rpartition("/")[2]
                 assert source.endswith(f"-s{values['seed']}") and source in outcomes
                 taken[run_id.split("-")[0]].append(source.split("-")[0])
-    assert taken["04_contrastive"] == ["03_domain_pretraining"]
-    assert taken["05_matryoshka"] == taken["07_multitask"] == ["04_contrastive"] * 4
-    assert sorted(taken["06_distillation"]) == ["04_contrastive"] * 5 + ["06_distillation"]
-    assert taken["08_evaluate"] == ["04_contrastive"] * 2
+    assert taken["03_contrastive"] == ["04_domain_pretraining"]
+    assert taken["05_matryoshka"] == taken["08_multitask"] == ["03_contrastive"] * 4
+    assert sorted(taken["06_distillation"]) == ["03_contrastive"] * 5 + ["06_distillation"]
+    assert taken["09_evaluate"] == ["03_contrastive"] * 2
 
 
 class TestCloneWithoutWeights:
     """Records are in the history, weights are not."""
 
     def driven(self, tmp_path, engine, *, rerun_stale=False):
-        path = sweeps.find_sweep("study")
+        path = find_sweep("study")
         view = SimpleNamespace(begin=lambda *_: None, show=lambda *_: None, ended=lambda *_: None)
         options = driver.Options(str(tmp_path), (), False, rerun_stale)
-        return driver.Driver(sweeps.read_sweep(path), engine, view, options, path).run()
+        return driver.Driver(read_sweep(path), engine, view, options, path).run()
 
     def test_a_finished_study_needs_none(self, tmp_path):
         self.driven(tmp_path, PretendEngine())

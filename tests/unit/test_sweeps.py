@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from embedlab.errors import ParameterError
-from embedlab.experiments.sweeps import SweepSpec, expand, find_sweep, read_sweep, varying
+from embedlab.sweeps.spec import SweepSpec, expand, find_sweep, read_sweep, varying
 
 
 def write(tmp_path, text, encoding="utf-8"):
@@ -24,7 +24,7 @@ def test_floats_ints_and_text_are_what_they_look_like(tmp_path):
 
 def test_grid_list_and_seeds_multiply_with_seeds_fastest():
     spec = SweepSpec(
-        notebook="04_contrastive",
+        notebook="03_contrastive",
         fixed={"dataset": "icd10cm:smoke"},
         grid={"learning_rate": [1e-4, 2e-4]},
         list=[{}, {"epochs": 1}],
@@ -81,7 +81,7 @@ def test_bom_and_windows_line_ends_are_read_and_utf16_refused(tmp_path):
 )
 def test_runs_that_cannot_be_are_refused(fields, message):
     with pytest.raises(ParameterError, match=message):
-        expand(SweepSpec(**{"notebook": "04_contrastive", **fields}))
+        expand(SweepSpec(**{"notebook": "03_contrastive", **fields}))
 
 
 def test_unknown_sweep_names_the_known_ones():

@@ -10,8 +10,8 @@ from sentence_transformers.sentence_transformer.modules import Dense
 
 from embedlab.errors import ModelError
 from embedlab.models.packing import pack
-from embedlab.training.mlm import IGNORED, perplexity
-from embedlab.training.tsdae import DeletionCollator, DenoisingLoss
+from embedlab.training.pretraining.mlm import IGNORED, perplexity
+from embedlab.training.pretraining.tsdae import DeletionCollator, DenoisingLoss
 
 
 def columns(batch):
@@ -116,7 +116,7 @@ def test_scoring_some_tokens_estimates_the_loss_over_all(tiny, texts, monkeypatc
     loss = DenoisingLoss(tiny).eval()
     batch = DeletionCollator(tiny, texts)(all_rows(texts))
     whole = loss(*columns(dict(batch))).item()
-    monkeypatch.setattr("embedlab.training.tsdae.MAX_SCORED", 12)
+    monkeypatch.setattr("embedlab.training.pretraining.tsdae.MAX_SCORED", 12)
     assert loss(*columns(dict(batch))).item() == whole  # measuring takes all
     loss.training = True  # and nothing below it, so that no dropout blurs the comparison
     torch.manual_seed(0)

@@ -20,9 +20,10 @@ from typing import Literal
 
 import numpy as np
 
-from embedlab.deploy.files import StorageError, replace_through, storage_errors
+from embedlab.deploy.files import StorageError, storage_errors
 from embedlab.deploy.space import Encoder, Space, require_same
 from embedlab.errors import DataError, EmbedlabError
+from embedlab.io import replace_through
 
 Kind = Literal["procrustes", "affine", "mlp"]
 KINDS: tuple[Kind, ...] = ("procrustes", "affine", "mlp")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from embedlab.deploy.embed import CHUNK, Document, EmbedReport, embed_corpus, read_listing
-from embedlab.deploy.files import locked, sha256_of, storage_errors
+from embedlab.deploy.files import locked, storage_errors
 from embedlab.deploy.indexes import IndexSpec, VectorIndex
 from embedlab.deploy.serve import Served
 from embedlab.deploy.space import Encoder
@@ -32,8 +32,8 @@ from embedlab.deploy.versions import (
     verify,
     version_folder,
 )
-from embedlab.durable import flush, write_through
 from embedlab.errors import DataError
+from embedlab.io import flush, sha256_of, write_through
 
 DRAFT = ".draft-"
 Assess = Callable[[Served], "Judged | None"]

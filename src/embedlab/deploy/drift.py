@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedlab.data.overlap import words
-from embedlab.deploy.files import StorageError, replace_through, storage_errors
+from embedlab.deploy.files import StorageError, storage_errors
 from embedlab.deploy.space import Space, require_same
 from embedlab.errors import DataError
 from embedlab.evaluation.significance import holm
+from embedlab.io import replace_through
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import os
 import sqlite3
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from embedlab.durable import flush, write_through
 from embedlab.errors import EmbedlabError
 
 BLOCK = 1 << 20
@@ -34,36 +30,6 @@ def storage_errors(place: Path) -> Iterator[None]:
         cause = getattr(error, "strerror", None) or str(error)
         remedy = "Make room or mend the permissions, then run the same command again; what is served has not changed"
         raise StorageError(f"the system stopped the work ({cause})", remedy=remedy, file=place) from error
-
-
-def replace_through(path: Path, content: bytes) -> None:
-    """Give `path` new content in one step: a reader, also after a power cut, finds the old or the new, never a part."""
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        write_through(scratch, content)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-    flush(path.parent)
-
-
-def append_through(path: Path, line: str) -> None:
-    """Append one line and flush it; one write call, so that two appenders do not mix."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        os.write(descriptor, (line + "\n").encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file, read in blocks."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @contextmanager

@@ -14,9 +14,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from embedlab.deploy.files import StorageError, storage_errors
-from embedlab.durable import flush
 from embedlab.errors import ParameterError
+from embedlab.io import flush
 from embedlab.params import Count, CountOrNone
+from embedlab.search.rescore import rescore
 
 if TYPE_CHECKING:
     import faiss
@@ -143,17 +144,8 @@ class VectorIndex:
         found = min(max(k, self.spec.depth), len(self.vectors))
         scores, rows = self.index.search(_coded(self.spec, queries), found, **_search_options(self.spec))
         if self.spec.depth:
-            scores, rows = self._scored_again(queries, rows, k)
+            scores, rows = rescore(queries, self.vectors, rows, k)
         return np.where(rows < 0, -np.inf, scores).astype(np.float32), rows.astype(np.int64)
-
-    def _scored_again(self, queries: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k best of the candidates `rows` (Q, c) by exact inner product."""
-        exact = np.empty(rows.shape, dtype=np.float32)
-        for number, (query, candidates) in enumerate(zip(queries, rows, strict=True)):
-            exact[number] = np.asarray(self.vectors[candidates], dtype=np.float32) @ query
-        exact[rows < 0] = -np.inf
-        order = np.argsort(-exact, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(exact, order, 1), np.take_along_axis(rows, order, 1)
 
 
 def _empty(spec: IndexSpec, count: int, dim: int) -> faiss.Index:
@@ -201,7 +193,7 @@ def _coded(spec: IndexSpec, vectors: np.ndarray) -> np.ndarray:
     if spec.kind == "binary":
         return np.packbits(vectors > 0, axis=1)
     if spec.kind == "matryoshka":
-        from embedlab.evaluation.retrieval import truncate
+        from embedlab.search.vectors import truncate
 
         return truncate(vectors, spec.short_dim)
     return np.ascontiguousarray(vectors, dtype=np.float32)

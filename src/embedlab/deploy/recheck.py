@@ -11,13 +11,14 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from embedlab.data.dataset import Dataset
-from embedlab.deploy.files import StorageError, append_through, storage_errors
+from embedlab.deploy.files import StorageError, storage_errors
 from embedlab.deploy.serve import Served, open_version
 from embedlab.deploy.space import Encoder
 from embedlab.deploy.versions import Judged, version_folder
 from embedlab.errors import ParameterError
 from embedlab.evaluation.metrics import evaluate
 from embedlab.evaluation.significance import bootstrap_ci
+from embedlab.io import append_through
 
 K = 10
 

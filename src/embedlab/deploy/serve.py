@@ -12,7 +12,7 @@ from embedlab.deploy.embed import read_listing
 from embedlab.deploy.indexes import VectorIndex
 from embedlab.deploy.space import Encoder, Space, require_same
 from embedlab.deploy.versions import DOCUMENTS, INDEX, VECTORS, Manifest, current, verify, version_folder
-from embedlab.evaluation.search import Ranking
+from embedlab.search.exact import Ranking
 
 
 @dataclass(frozen=True, eq=False)

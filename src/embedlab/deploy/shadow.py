@@ -19,8 +19,8 @@ from embedlab.deploy.serve import Served
 from embedlab.deploy.space import Encoder, require_same
 from embedlab.errors import DataError
 from embedlab.evaluation.metrics import evaluate
-from embedlab.evaluation.search import ABSENT, Ranking
 from embedlab.evaluation.significance import PairedDifference, paired_difference
+from embedlab.search.exact import ABSENT, Ranking
 
 if TYPE_CHECKING:
     import pandas as pd

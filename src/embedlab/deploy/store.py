@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from embedlab.deploy.files import StorageError, replace_through, storage_errors
+from embedlab.deploy.files import StorageError, storage_errors
 from embedlab.deploy.space import Space, require_same
-from embedlab.durable import flush
 from embedlab.errors import DataError
+from embedlab.io import flush, replace_through
 
 LOOKUP = 500  # keys per query; SQLite allows 999 parameters in its oldest builds
 WAIT_S = 60.0  # for another connection's lock

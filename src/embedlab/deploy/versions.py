@@ -20,9 +20,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from embedlab.deploy.files import StorageError, locked, replace_through, sha256_of, storage_errors
+from embedlab.deploy.files import StorageError, locked, storage_errors
 from embedlab.deploy.indexes import IndexSpec
 from embedlab.deploy.space import Space
+from embedlab.io import replace_through, sha256_of
 
 MANIFEST, POINTER = "manifest.json", "current.json"
 DOCUMENTS, VECTORS, INDEX = "documents.jsonl", "vectors.npy", "index.bin"

@@ -14,7 +14,7 @@ import numpy as np
 
 from embedlab.data.dataset import Qrels
 from embedlab.errors import DataError, ParameterError
-from embedlab.evaluation.search import ABSENT, Ranking
+from embedlab.search.exact import ABSENT, Ranking
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ from embedlab.data.dataset import Dataset
 from embedlab.data.splits import components, seeded_order
 from embedlab.errors import DataError
 from embedlab.evaluation.metrics import Evaluation
-from embedlab.evaluation.search import search
+from embedlab.search.exact import search
 
 
 def item_groups(dataset: Dataset, label: str | None = None) -> dict[str, str]:

@@ -23,9 +23,9 @@ from embedlab.evaluation.local_tasks import local_task
 from embedlab.evaluation.metrics import evaluate
 from embedlab.evaluation.mteb_tasks import SUBSET, TaskResult, run_task, task_by_name
 from embedlab.evaluation.retrieval import Encode, evaluate_retrieval, sample_corpus
-from embedlab.evaluation.search import Ranking
 from embedlab.evaluation.significance import NAN, PairedDifference, bootstrap_ci, paired_difference
 from embedlab.progress import track
+from embedlab.search.exact import Ranking
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -14,89 +14,14 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from embedlab.data.dataset import Dataset, Qrels
 from embedlab.errors import DataError, ParameterError
 from embedlab.evaluation.metrics import CUTOFFS, Evaluation, evaluate
-from embedlab.evaluation.search import Ranking, search
-from embedlab.models.ensembles import side_by_side
 from embedlab.models.prompts import prompts_of
+from embedlab.search.vectors import Vectors
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 NEIGHBOURS = 10  # documents that a query may bring into a sample of the corpus
-PAIRS_AT_A_TIME = 16_384  # scored together; 25 MB per side at d = 384
 Encode = Callable[..., np.ndarray]  # called like `embedlab.models.encode.encode`
-
-
-def truncate(vectors: np.ndarray, dim: int) -> np.ndarray:
-    """Keep the first `dim` numbers of every vector (n, d) and scale the rows to unit length again: float32 (n, dim).
-
-    Kusupati et al., Matryoshka Representation Learning, NeurIPS 2022. On a model trained without it this is the
-    plain-truncation control. A row of zeros stays one.
-    """
-    if not 1 <= dim <= vectors.shape[1]:
-        problem = f"Cannot truncate {vectors.shape[1]} dimensions to {dim}"
-        raise ParameterError(problem, remedy=f"Choose 1 to {vectors.shape[1]}", field="dims")
-    kept = np.asarray(vectors[:, :dim], dtype=np.float32)
-    lengths = np.linalg.norm(kept, axis=1, keepdims=True)
-    return kept / np.where(lengths > 0, lengths, 1)
-
-
-@dataclass(frozen=True, eq=False)
-class Vectors:
-    """A split and its corpus as unit vectors, to search, score and mine from without encoding again.
-
-    Attributes:
-        query_ids, corpus_ids: ids of the rows.
-        queries: float32 (Q, d).
-        corpus: (N, d), an array or a memory map.
-    """
-
-    query_ids: tuple[str, ...]
-    corpus_ids: tuple[str, ...]
-    queries: np.ndarray
-    corpus: np.ndarray
-
-    def __post_init__(self) -> None:
-        if (len(self.query_ids), len(self.corpus_ids)) != (len(self.queries), len(self.corpus)):
-            problem = (
-                f"{len(self.queries)} query and {len(self.corpus)} document vectors for "
-                f"{len(self.query_ids)} queries and {len(self.corpus_ids)} documents"
-            )
-            raise DataError(problem, remedy="Encode the whole corpus of this dataset, in its order")
-
-    @property
-    def dim(self) -> int:
-        """Numbers per vector (d)."""
-        return self.queries.shape[1]
-
-    def truncated(self, dim: int) -> Vectors:
-        """The same rows at `dim` dimensions; see `truncate`."""
-        if dim == self.dim:
-            return self
-        return replace(self, queries=truncate(self.queries, dim), corpus=truncate(self.corpus, dim))
-
-    def beside(self, other: Vectors, share: float) -> Vectors:
-        """The same texts' vectors in two spaces as one, `share` of the cosine the other's; see `side_by_side`."""
-        queries, corpus = (
-            side_by_side(*pair, share) for pair in ((self.queries, other.queries), (self.corpus, other.corpus))
-        )
-        return replace(self, queries=queries, corpus=corpus)
-
-    def rank(self, k: int, *, stage: str = "search") -> Ranking:
-        """The k nearest documents of every query."""
-        scores, indices = search(self.queries, self.corpus, k, stage=stage)
-        return Ranking.from_search(self.query_ids, self.corpus_ids, scores, indices)
-
-    def pair_scores(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
-        """Dot product of every (query id, document id)."""
-        query_row = {query: row for row, query in enumerate(self.query_ids)}
-        document_row = {document: row for row, document in enumerate(self.corpus_ids)}
-        pairs, scores = list(pairs), {}
-        for start in range(0, len(pairs), PAIRS_AT_A_TIME):
-            chunk = pairs[start : start + PAIRS_AT_A_TIME]
-            left = self.queries[[query_row[query] for query, _ in chunk]]
-            right = self.corpus[[document_row[document] for _, document in chunk]]
-            scores.update(zip(chunk, np.einsum("nd,nd->n", left, right, dtype=np.float32).tolist(), strict=True))
-        return scores
 
 
 def encode_split(
@@ -178,7 +103,7 @@ def near_corpus(dataset: Dataset, split: str, max_docs: int, *, seed: int = 0) -
     cost (the lab's log, "Does a small dev corpus see what training gains?"). Where BM25 finds too little, random
     documents fill the sample up.
     """
-    from embedlab.evaluation.baselines import bm25_ranking
+    from embedlab.search.bm25 import bm25_ranking
 
     near: Iterable[str] = ()
     if max_docs < len(dataset.corpus):

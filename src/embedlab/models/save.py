@@ -6,13 +6,17 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedlab.models import beside, segments
+from embedlab.models import pair_pooling, static_concat
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
 OWN = "embedlab."
-OWN_MODULES = {"beside.TableBeside": beside, "segments.SegmentProduct": segments}  # file and class -> where it is
+# File and class, as they stand in a model folder -> the module that they were copied from.
+OWN_MODULES = {
+    "static_concat.ConcatStaticEmbedding": static_concat,
+    "pair_pooling.PairProductPooling": pair_pooling,
+}
 
 
 def save_model(model: SentenceTransformer | CrossEncoder, folder: str | Path) -> None:

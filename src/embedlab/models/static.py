@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from embedlab import progress
-from embedlab.models.pieces import WordPieces
 from embedlab.models.tokens import to_features
+from embedlab.models.wordpiece_cache import WordPieces
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

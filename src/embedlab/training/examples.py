@@ -12,7 +12,7 @@ from embedlab.data.dataset import Dataset
 if TYPE_CHECKING:
     import datasets
 
-    from embedlab.training.mining import Negatives
+    from embedlab.training.contrastive.mining import Negatives
 
 Row = tuple[str, ...]  # query, positive, hard negatives
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from embedlab.errors import ParameterError
-from embedlab.evaluation.retrieval import Vectors
-from embedlab.evaluation.search import ABSENT, Ranking
+from embedlab.search.exact import ABSENT, Ranking
+from embedlab.search.vectors import Vectors
 
 _SPEC = re.compile(r"(\d+)(?:\+(\d+))?( sentences)?")
 _WORD = re.compile(r"\S+")

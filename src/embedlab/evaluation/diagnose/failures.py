@@ -17,10 +17,10 @@ import pandas as pd
 
 from embedlab.data.dataset import Dataset
 from embedlab.data.overlap import jaccard, normalise, words
-from embedlab.evaluation.baselines import stemmed_words
-from embedlab.evaluation.diagnose.encoders import Encoder
 from embedlab.evaluation.metrics import Evaluation
-from embedlab.evaluation.search import ABSENT, Ranking
+from embedlab.models.encoders import Encoder
+from embedlab.search.bm25 import stemmed_words
+from embedlab.search.exact import ABSENT, Ranking
 
 HIT = 10  # an answer at this rank or above is found
 SIBLING = 0.6  # Jaccard similarity of word sets from which two documents are near-duplicates

@@ -9,8 +9,8 @@ import numpy as np
 
 from embedlab.data.dataset import Dataset
 from embedlab.errors import ParameterError
-from embedlab.evaluation.retrieval import Vectors
-from embedlab.evaluation.search import ABSENT, Ranking
+from embedlab.search.exact import ABSENT, Ranking
+from embedlab.search.vectors import Vectors
 
 Values = Mapping[str, str]  # document or query id -> value of one metadata field
 

@@ -16,7 +16,7 @@ from embedlab import progress
 from embedlab.data.dataset import Qrels
 from embedlab.errors import DataError
 from embedlab.evaluation.metrics import evaluate
-from embedlab.evaluation.retrieval import Vectors
+from embedlab.search.vectors import Vectors
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,16 +10,16 @@ import numpy as np
 import pandas as pd
 
 from embedlab.data.splits import seeded_order
-from embedlab.evaluation.baselines import fuse_rrf, fuse_scores
 from embedlab.evaluation.diagnose.chunking import Chunking, Chunks, rank_by_best_chunk
-from embedlab.evaluation.diagnose.encoders import Encoder, open_encoder
 from embedlab.evaluation.diagnose.filters import document_label, field_values, guess_values, rank_among
+from embedlab.evaluation.diagnose.params import DiagnoseParams
 from embedlab.evaluation.diagnose.probe import STEPS, fit_probe
 from embedlab.evaluation.diagnose.reranking import Score, load_reranker, rerank
-from embedlab.evaluation.diagnose.settings import DiagnoseParams
 from embedlab.evaluation.diagnose.study import DEPTH, Candidate, Remedy, Study, held_out_vectors
-from embedlab.evaluation.retrieval import Vectors
-from embedlab.evaluation.search import Ranking
+from embedlab.models.encoders import Encoder, open_encoder
+from embedlab.search.exact import Ranking
+from embedlab.search.fusion import fuse_rrf, fuse_scores
+from embedlab.search.vectors import Vectors
 
 WEIGHTS = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))  # the base model's share in score fusion
 NEIGHBOURS = 20  # training queries that vote for a metadata value

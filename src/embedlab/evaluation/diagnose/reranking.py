@@ -8,7 +8,7 @@ import numpy as np
 
 from embedlab import progress
 from embedlab.errors import DataError, ModelError
-from embedlab.evaluation.search import ABSENT, Ranking, require_depth
+from embedlab.search.exact import ABSENT, Ranking, require_depth
 
 Score = Callable[[Sequence[tuple[str, str]]], np.ndarray]  # (query, document) texts -> relevance, larger is better
 

@@ -12,14 +12,15 @@ import pandas as pd
 
 from embedlab.data.dataset import Dataset
 from embedlab.errors import DataError
-from embedlab.evaluation.baselines import bm25_ranking
-from embedlab.evaluation.diagnose.encoders import Encoder
 from embedlab.evaluation.diagnose.failures import missed_queries
 from embedlab.evaluation.diagnose.verdict import Evidence, Finding, Thresholds, Verdict, decide
 from embedlab.evaluation.metrics import Evaluation, evaluate
-from embedlab.evaluation.retrieval import Vectors, encode_split, sample_corpus
-from embedlab.evaluation.search import Ranking
+from embedlab.evaluation.retrieval import encode_split, sample_corpus
 from embedlab.evaluation.significance import bootstrap_ci, minimum_detectable_effect, paired_difference
+from embedlab.models.encoders import Encoder
+from embedlab.search.bm25 import bm25_ranking
+from embedlab.search.exact import Ranking
+from embedlab.search.vectors import Vectors
 
 DEPTH = 100  # documents ranked per query
 METRIC = "ndcg@10"

@@ -1,0 +1,75 @@
+"""Executed notebooks as readers see them: the outputs of a run under the prose of today.
+
+A notebook's run id holds its code and not its prose, so that a mended sentence does not make a run stale. Copies in
+results/notebooks follow the prose, and their links lead on from there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+
+from embedlab import paths
+from embedlab.reporting import tables
+from embedlab.runs import notebooks
+from embedlab.runs.notebooks import TAG
+from embedlab.runs.records import Record
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def executed_copy(stem: str) -> Path | None:
+    """The executed notebook that was published; otherwise that of its latest run; None when there is none."""
+    published = paths.executed_notebooks_dir() / f"{stem}.ipynb"
+    if published.exists():
+        return published
+    runs: list[Record] = [record for record in tables.all_records() if record.notebook == stem]
+    for record in sorted(runs, key=lambda record: record.finished, reverse=True):
+        if (path := paths.runs_dir() / record.run_id / "executed.ipynb").exists():
+            return path
+    return None
+
+
+def with_current_prose(executed: nbformat.NotebookNode, current: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The executed notebook under today's prose, where its code is still today's; otherwise as it ran.
+
+    Defaults may have changed: the parameters' cell stays as it ran.
+    """
+    if notebooks.code(executed) != notebooks.code(current):
+        return executed
+    ran = [cell for cell in executed.cells if cell.cell_type == "code" and not _is_injected(cell)]
+    code = [cell for cell in current.cells if cell.cell_type == "code"]
+    for cell, same in zip(code, ran, strict=True):
+        cell.source, cell.outputs, cell.execution_count = same.source, same.outputs, same.execution_count
+    for cell in filter(_is_injected, executed.cells):
+        place = next(number for number, one in enumerate(current.cells) if TAG in one.metadata.get("tags", ()))
+        current.cells.insert(place + 1, cell)
+    return current
+
+
+def write_copy(executed: Path, stem: str) -> Path:
+    """Write results/notebooks/STEM.ipynb from an executed notebook; a copy of code that has changed since stays."""
+    copy = paths.executed_notebooks_dir() / f"{stem}.ipynb"
+    ran = notebooks.read(executed)
+    shown = with_current_prose(ran, notebooks.read(paths.notebooks_dir() / copy.name))
+    if shown is ran and executed == copy:
+        return copy
+    for cell in shown.cells:
+        if cell.cell_type != "code":
+            cell.source = cell.source.replace("](../", "](../../")  # the copy lies one folder deeper
+        else:  # progress bars are dead here
+            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", ())]
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(shown, copy)
+    return copy
+
+
+def refresh_copies() -> list[Path]:
+    """Bring today's prose into all copies of results/notebooks."""
+    copies = sorted(paths.executed_notebooks_dir().glob("*.ipynb"))
+    return [write_copy(copy, copy.stem) for copy in copies if (paths.notebooks_dir() / copy.name).exists()]
+
+
+def _is_injected(cell: nbformat.NotebookNode) -> bool:
+    return "injected-parameters" in cell.metadata.get("tags", ())

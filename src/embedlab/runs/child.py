@@ -1,0 +1,139 @@
+"""The process that executes one notebook: started with `python -m embedlab.runs.child JOB.json`, or forked.
+
+Papermill gets the values as they are (its command line would turn 007 into 7 and a bare 1e-05 into text), the kernel is
+this very interpreter, and everything ends when the driver does.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from embedlab.runs import processes
+
+_one_at_a_time = threading.Lock()  # multiprocessing keeps its children in one unguarded set
+
+
+class Child(Protocol):
+    """The process, and the session it leads when it was forked."""
+
+    session: int | None
+
+    def exit_code(self) -> int | None:
+        """None while it runs; negative when a signal ended it."""
+        ...
+
+    def wait(self) -> None: ...
+
+
+class ColdChild:
+    """A new interpreter."""
+
+    session = None
+
+    def __init__(self, job: Path, environment: Mapping[str, str], log: Path) -> None:
+        with open(log, "w", encoding="utf-8") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "embedlab.runs.child", str(job)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+
+    def exit_code(self) -> int | None:
+        return self._process.poll()
+
+    def wait(self) -> None:
+        self._process.wait()
+
+
+class WarmChild:
+    """A fork of the nursery, which is started by the first of them and has the driver's environment of then."""
+
+    def __init__(self, job: Path, environment: Mapping[str, str], log: Path) -> None:
+        context = multiprocessing.get_context("forkserver")
+        with _one_at_a_time:
+            context.set_forkserver_preload(["embedlab.runs.forkserver_preload"])
+            self._process = context.Process(target=forked, args=(job, environment, log))
+            self._process.start()
+        self.session = self._process.pid
+
+    def exit_code(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self) -> None:
+        self._process.join()
+
+
+def start(job: Path, environment: Mapping[str, str], log: Path, *, warm: bool) -> Child:
+    """Start the process for a job file.
+
+    Args:
+        job: JSON with notebook, output, values, scratch, cwd and driver.
+        environment: what the process has beyond the driver's environment.
+        log: where its output goes.
+        warm: fork it, where that can be done.
+    """
+    from embedlab.runs import kernels
+
+    return (WarmChild if warm and kernels.can_fork() else ColdChild)(job, {**os.environ, **environment}, log)
+
+
+def forked(job: Path, environment: Mapping[str, str], log: Path) -> None:
+    """In a fork of the nursery: become what `main` is in a new interpreter, with all of this `environment`."""
+    os.setsid()
+    _write_to(log)
+    os.environ.clear()
+    os.environ.update(environment)
+    from embedlab.runs.kernels import ForkedKernel
+
+    waiting = ForkedKernel()  # before there is any thread
+    processes.end_unless(multiprocessing.parent_process().is_alive)
+    execute(json.loads(job.read_text()), waiting)
+
+
+def _write_to(log: Path) -> None:
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.close(file)
+
+
+def main() -> None:
+    """Execute the notebook that the job file describes; the exit status says nothing, the record says it all."""
+    job = json.loads(Path(sys.argv[1]).read_text())
+    processes.end_unless(lambda: os.getppid() == job["driver"])
+    execute(job, None)
+
+
+def execute(job: Mapping[str, Any], waiting: Any) -> None:
+    """Run papermill; the kernel is the process that is `waiting`, or a new one."""
+    from embedlab.runs import kernels
+
+    scratch = Path(job["scratch"])
+    kernels.write_kernelspec(scratch)
+    import papermill
+
+    papermill.execute_notebook(
+        job["notebook"],
+        job["output"],
+        parameters=job["values"],
+        cwd=job["cwd"],
+        kernel_name="python3",
+        kernel_manager_class=kernels.manager_class(scratch, waiting),
+        progress_bar=False,
+        autosave_cell_every=30,
+    )
+
+
+if __name__ == "__main__":
+    main()

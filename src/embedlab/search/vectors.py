@@ -1,0 +1,87 @@
+"""Embeddings of a split and its corpus, truncated, concatenated and searched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from embedlab.errors import DataError, ParameterError
+from embedlab.models.concatenation import side_by_side
+from embedlab.search.exact import Ranking, search
+
+PAIRS_AT_A_TIME = 16_384  # scored together; 25 MB per side at d = 384
+
+
+def truncate(vectors: np.ndarray, dim: int) -> np.ndarray:
+    """Keep the first `dim` numbers of every vector (n, d) and scale the rows to unit length again: float32 (n, dim).
+
+    Kusupati et al., Matryoshka Representation Learning, NeurIPS 2022. On a model trained without it this is the
+    plain-truncation control. A row of zeros stays one.
+    """
+    if not 1 <= dim <= vectors.shape[1]:
+        problem = f"Cannot truncate {vectors.shape[1]} dimensions to {dim}"
+        raise ParameterError(problem, remedy=f"Choose 1 to {vectors.shape[1]}", field="dims")
+    kept = np.asarray(vectors[:, :dim], dtype=np.float32)
+    lengths = np.linalg.norm(kept, axis=1, keepdims=True)
+    return kept / np.where(lengths > 0, lengths, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """A split and its corpus as unit vectors, to search, score and mine from without encoding again.
+
+    Attributes:
+        query_ids, corpus_ids: ids of the rows.
+        queries: float32 (Q, d).
+        corpus: (N, d), an array or a memory map.
+    """
+
+    query_ids: tuple[str, ...]
+    corpus_ids: tuple[str, ...]
+    queries: np.ndarray
+    corpus: np.ndarray
+
+    def __post_init__(self) -> None:
+        if (len(self.query_ids), len(self.corpus_ids)) != (len(self.queries), len(self.corpus)):
+            problem = (
+                f"{len(self.queries)} query and {len(self.corpus)} document vectors for "
+                f"{len(self.query_ids)} queries and {len(self.corpus_ids)} documents"
+            )
+            raise DataError(problem, remedy="Encode the whole corpus of this dataset, in its order")
+
+    @property
+    def dim(self) -> int:
+        """Numbers per vector (d)."""
+        return self.queries.shape[1]
+
+    def truncated(self, dim: int) -> Vectors:
+        """The same rows at `dim` dimensions; see `truncate`."""
+        if dim == self.dim:
+            return self
+        return replace(self, queries=truncate(self.queries, dim), corpus=truncate(self.corpus, dim))
+
+    def beside(self, other: Vectors, share: float) -> Vectors:
+        """The same texts' vectors in two spaces as one, `share` of the cosine the other's; see `side_by_side`."""
+        queries, corpus = (
+            side_by_side(*pair, share) for pair in ((self.queries, other.queries), (self.corpus, other.corpus))
+        )
+        return replace(self, queries=queries, corpus=corpus)
+
+    def rank(self, k: int, *, stage: str = "search") -> Ranking:
+        """The k nearest documents of every query."""
+        scores, indices = search(self.queries, self.corpus, k, stage=stage)
+        return Ranking.from_search(self.query_ids, self.corpus_ids, scores, indices)
+
+    def pair_scores(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
+        """Dot product of every (query id, document id)."""
+        query_row = {query: row for row, query in enumerate(self.query_ids)}
+        document_row = {document: row for row, document in enumerate(self.corpus_ids)}
+        pairs, scores = list(pairs), {}
+        for start in range(0, len(pairs), PAIRS_AT_A_TIME):
+            chunk = pairs[start : start + PAIRS_AT_A_TIME]
+            left = self.queries[[query_row[query] for query, _ in chunk]]
+            right = self.corpus[[document_row[document] for _, document in chunk]]
+            scores.update(zip(chunk, np.einsum("nd,nd->n", left, right, dtype=np.float32).tolist(), strict=True))
+        return scores

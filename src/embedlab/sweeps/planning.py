@@ -1,0 +1,237 @@
+"""From a sweep file to the runs it asks for: their ids, what is finished, what is left, how long it may take."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from embedlab import paths
+from embedlab.errors import ParameterError
+from embedlab.reporting import tables
+from embedlab.reporting.sweep_data import RUN_OF_SEED
+from embedlab.runs import execute, notebooks, provenance, record_index, records
+from embedlab.runs.execute import Plan
+from embedlab.runs.records import Record
+from embedlab.runs.run import FAILED
+from embedlab.sweeps.spec import REFERENCE, Metric, Stage, SweepSpec, expand
+
+RERUN_CAUSES = ("infrastructure", "cancelled")  # a failure of these is an interruption, not a result
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a sweep and how it stands.
+
+    Attributes:
+        plan: the run.
+        values: what the sweep gives it.
+        record: its record, when it is finished.
+        failure: why its last attempt failed, when it is not.
+    """
+
+    plan: Plan
+    values: dict[str, Any]
+    record: Record | None = None
+    failure: str = ""
+
+    def state(self) -> str:
+        """For a person."""
+        if self.record:
+            return "finished"
+        return f"failed: {self.failure}" if self.failure else "to do"
+
+
+def plan_values(stage: Stage, runs: Iterable[Mapping[str, Any]], output_dir: str = "") -> list[Planned]:
+    """The runs for parameter values, each once, with how they stand."""
+    path = notebooks.find_notebook(stage.notebook)
+    found: dict[str, Planned] = {}
+    for values in runs:
+        plan = execute.plan(path, values, output_dir=output_dir)
+        record = records.read_or_quarantine(plan.folder)
+        found.setdefault(plan.run_id, Planned(plan, dict(values), record, "" if record else last_failure(plan.folder)))
+    return list(found.values())
+
+
+def last_failure(folder: Path) -> str:
+    """Why the last attempt that says so failed; "" when none does."""
+    for path in sorted(folder.glob(f"attempts/*/{FAILED}"), reverse=True):
+        try:
+            return str(json.loads(path.read_text(encoding="utf-8"))["cause"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return "incomplete"
+    return ""
+
+
+def only(planned: Sequence[Planned], filters: Sequence[str]) -> list[Planned]:
+    """Runs whose parameters are as every `name=value` says.
+
+    Raises:
+        ParameterError: no such parameter, or no run is left.
+    """
+    if not filters:
+        return list(planned)
+    import pandas as pd
+
+    frame = pd.DataFrame([item.plan.values for item in planned])
+    chosen = tables.select(frame, filters, None)
+    if chosen.empty:
+        raise ParameterError("leaves no run", remedy="Mend the filter", field=f"--only {' '.join(filters)}")
+    return [planned[position] for position in chosen.index]
+
+
+def is_stale(record: Record) -> bool:
+    """Whether code or packages have changed since the record was made."""
+    commit, dirty = provenance.code_version()
+    return bool(dirty) or (record.commit, record.dirty, record.versions) != (commit, dirty, provenance.versions())
+
+
+def seconds_of(record: Record) -> float:
+    """From start to end."""
+    began, ended = (datetime.fromisoformat(text) for text in (record.started, record.finished))
+    return (ended - began).total_seconds()
+
+
+def estimate_s(planned: Sequence[Planned], jobs: int) -> float | None:
+    """Seconds that the runs to do may take: the median of what past runs of their notebook took on the same data.
+
+    None when a notebook has no run on its data, cut to the same number of steps, on record.
+    """
+    past: dict[tuple[Any, ...], list[float]] = defaultdict(list)
+    for record in record_index.indexed_records(()):
+        if record.started and record.finished:
+            past[_alike(record.notebook, record.parameters)].append(seconds_of(record))
+    kinds = [_alike(item.plan.notebook.stem, item.plan.values) for item in planned if item.record is None]
+    if any(kind not in past for kind in kinds):
+        return None
+    return sum(statistics.median(past[kind]) for kind in kinds) / jobs
+
+
+def _alike(stem: str, values: Mapping[str, Any]) -> tuple[Any, ...]:
+    return stem, *(values.get(name) for name in ("dataset", "max_steps", "max_examples"))
+
+
+def metric_of(record: Record, wanted: Metric) -> float | None:
+    """The number that decides; None when the record does not have it."""
+    rows = [
+        row
+        for row in record.metrics
+        if (row.metric, row.split, row.model) == (wanted.metric, wanted.split, wanted.model)
+    ]
+    full = max(rows, key=lambda row: row.dim or 0, default=None)
+    return full.value if full else None
+
+
+def best(stage: Stage, finished: Sequence[Planned]) -> dict[int, Planned]:
+    """Seed -> the run of the stage's best combination, chosen by its mean over seeds on dev.
+
+    A combination that lost a seed does not compete with one that has more: luck would choose.
+
+    Raises:
+        ParameterError: no run has the metric that decides.
+    """
+    groups: dict[str, list[Planned]] = defaultdict(list)
+    for item in {item.plan.run_id: item for item in finished}.values():  # a search may try the same values twice
+        groups[json.dumps(_setting(item.values), sort_keys=True)].append(item)
+    pick, most = stage.decides, max(map(len, groups.values()))
+    chosen = max((items for items in groups.values() if len(items) == most), key=lambda items: _score(items, pick))
+    if len(groups) > 1 and _score(chosen, pick) == -math.inf:
+        problem = (
+            f"no combination of stage {stage.name!r} has {pick.metric} of {pick.model} on {pick.split} in all runs"
+        )
+        raise ParameterError(problem, remedy="Say in pick: what decides", field="pick")
+    return {item.values["seed"]: item for item in chosen}
+
+
+def _setting(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values without the seed, their own and that of the earlier run that they name: seeds of one combination agree."""
+    own = {name: value for name, value in values.items() if name != "seed"}
+    return {name: RUN_OF_SEED.sub(r"\1", value) if isinstance(value, str) else value for name, value in own.items()}
+
+
+def _score(items: Sequence[Planned], wanted: Metric) -> float:
+    """Mean over seeds, the better the larger; minus infinity when a run lacks the number."""
+    numbers = [metric_of(item.record, wanted) for item in items]
+    if None in numbers:
+        return -math.inf
+    return statistics.fmean(numbers) * (1 if wanted.direction == "maximize" else -1)
+
+
+def follow(runs: Sequence[Mapping[str, Any]], earlier: Mapping[str, Mapping[int, Planned]]) -> list[dict[str, Any]]:
+    """Values with every reference to an earlier stage replaced by what it stands for.
+
+    What a finished run left need not be there: runs that are finished too need it no more, see `require_inputs`.
+
+    Args:
+        runs: values of a stage.
+        earlier: stage name -> seed -> its chosen run.
+
+    Raises:
+        ParameterError: the chosen run has no such parameter.
+    """
+    return [{name: _follow(value, values["seed"], earlier) for name, value in values.items()} for values in runs]
+
+
+def _follow(value: Any, seed: int, earlier: Mapping[str, Mapping[int, Planned]]) -> Any:
+    match = REFERENCE.match(value) if isinstance(value, str) else None
+    if not match or match["stage"] not in earlier:
+        return value
+    by_seed = earlier[match["stage"]]
+    run = by_seed.get(seed) or by_seed[min(by_seed)]
+    what = match["what"]
+    if what.startswith("p."):
+        if what[2:] not in run.plan.values:
+            raise ParameterError(f"{value}: there is no parameter {what[2:]!r}", remedy="Name one", field=value)
+        return run.plan.values[what[2:]]
+    return paths.shown(run.plan.folder / what)
+
+
+def require_inputs(planned: Iterable[Planned]) -> None:
+    """Refuse runs that want what an earlier run has not left, or what a clone lacks: weights are not in the history.
+
+    Raises:
+        ParameterError: a file or folder of an earlier run is not there.
+    """
+    for item in planned:
+        for name, value in item.values.items():
+            of_a_run = isinstance(value, str) and "/" in value and RUN_OF_SEED.search(value)
+            if of_a_run and not (path := paths.project_root() / value).exists():
+                left = ", ".join(sorted(entry.name for entry in path.parent.glob("*") if entry.name != "attempts"))
+                remedy = f"Its run left {left}; weights are not in the history: --rerun-stale makes earlier runs again"
+                raise ParameterError(f"{item.plan.run_id} needs {value}, which is not there", remedy=remedy, field=name)
+
+
+def can_plan_ahead(stage: Stage, known: Mapping[str, Any]) -> bool:
+    """Whether the runs of a stage can be named now."""
+    return stage.search is None and stage.references() <= known.keys()
+
+
+def is_built_on(stage: Stage, stages: Iterable[Stage]) -> bool:
+    """Whether another stage takes what this one leaves."""
+    return any(stage.name in later.references() for later in stages)
+
+
+def expanded(stage: Stage, path: Path | None, earlier: Mapping[str, Mapping[int, Planned]]) -> list[dict[str, Any]]:
+    """Values of the stage's runs, references followed."""
+    return follow(expand(stage, path), earlier)
+
+
+def all_planned(spec: SweepSpec, path: Path, output_dir: str = "") -> list[Planned]:
+    """All runs that a sweep asks for, as far as they can be told from its file and what is finished."""
+    earlier: dict[str, dict[int, Planned]] = {}
+    found: list[Planned] = []
+    for stage in spec.stages:
+        if not can_plan_ahead(stage, earlier):
+            continue
+        planned = plan_values(stage, expanded(stage, path, earlier), output_dir)
+        found += planned
+        finished = [item for item in planned if item.record]
+        if finished and is_built_on(stage, spec.stages):
+            earlier[stage.name] = best(stage, finished)
+    return found

@@ -1,0 +1,314 @@
+"""A sweep: many runs, written down in a YAML file and checked before the first one starts.
+
+notebook: 03_contrastive
+fixed: {dataset: icd10cm:small}
+grid: {learning_rate: [1e-4, 2e-4], hard_negatives: [0, 1]}   # every combination
+list: [{}, {epochs: 5.0}]                                     # each added to every combination
+skip: ["hard_negatives == 0 and epochs > 3"]                  # but not these
+seeds: [0, 1, 2]
+resources: {cpus: 2, mem_gb: 8, wall_min: 60}                 # of each run
+retries: {infrastructure: 2, kernel died: 1}                  # how often, by cause
+
+Instead of a grid, `search:` lets Optuna choose values, `trials` times. Instead of one notebook, `stages:` lists several
+such blocks, each with a `name`; a later stage may take what an earlier one left: `teacher: "{contrastive.model}"` is
+the model of the stage's best run on dev (see `pick`), of the same seed where the earlier stage has that seed; of a run
+that leaves several, `"{distillation.model/labelled}"` is one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from embedlab import paths
+from embedlab.errors import ParameterError
+from embedlab.runs import notebooks
+
+MAX_RUNS = 10_000
+REFERENCE = re.compile(r"^\{(?P<stage>[\w-]+)\.(?P<what>[\w./-]+)\}$")  # e.g. {contrastive.model}
+
+# YAML 1.2's floats: version 1.1, which PyYAML speaks, reads a bare 1e-5 as text.
+_FLOAT = re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?$")
+
+Cause = Literal["infrastructure", "kernel died", "out of memory", "timeout", "incomplete", "error in cell"]
+
+
+def is_reference(value: Any) -> bool:
+    """Whether a value names what an earlier stage leaves."""
+    return isinstance(value, str) and REFERENCE.match(value) is not None
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Resources(_Part):
+    """What each run may use; 0 is no limit, and as many threads as this machine has cores for each job.
+
+    With the same `cpus` results are the same to the last digit however many runs go side by side.
+    """
+
+    cpus: int = Field(default=0, ge=0)
+    gpus: int = Field(default=0, ge=0)
+    mem_gb: float = Field(default=0, ge=0)
+    wall_min: float = Field(default=0, ge=0)
+
+
+class Metric(_Part):
+    """Which number decides; the default decides on dev, so that test is looked at once."""
+
+    metric: str = "ndcg@10"
+    split: str = "dev"
+    model: str = "tuned"
+    direction: Literal["maximize", "minimize"] = "maximize"
+
+
+class Space(_Part):
+    """Where a searched parameter may lie: between low and high (both ints: an int), or one of the choices."""
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    choices: list[Any] | None = None
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Space:
+        if self.choices is None and (self.low is None or self.high is None or not self.low < self.high):
+            raise ValueError("give low < high, or choices")
+        if self.choices is not None and (not self.choices or (self.low, self.high, self.log) != (None, None, False)):
+            raise ValueError("give low < high, or choices, not both")
+        if self.log and self.low <= 0:
+            raise ValueError("a log scale needs low > 0")
+        return self
+
+
+class Search(Metric):
+    """Let Optuna's TPE choose values; `batch` of them are asked for at a time and can run side by side."""
+
+    trials: int = Field(gt=0, le=MAX_RUNS)
+    space: dict[str, Space] = Field(min_length=1)
+    batch: int = Field(default=1, gt=0)
+    seed: int = 0
+
+
+class Stage(_Part):
+    """Runs of one notebook; anything else in its block is refused."""
+
+    name: str = ""
+    notebook: str
+    fixed: dict[str, Any] = Field(default_factory=dict)
+    grid: dict[str, list[Any]] = Field(default_factory=dict)
+    rows: list[dict[str, Any]] = Field(default_factory=lambda: [{}], alias="list")
+    skip: list[str] = Field(default_factory=list)
+    seeds: list[int] = Field(default_factory=lambda: [0])
+    resources: Resources = Resources()
+    search: Search | None = None
+    pick: Metric | None = None
+
+    @property
+    def decides(self) -> Metric:
+        """What chooses the run that later stages build on: `pick`, else what a search is for."""
+        return self.pick or self.search or Metric()
+
+    def size(self) -> int:
+        """Number of runs before any is skipped."""
+        searched = self.search.trials if self.search else 1
+        return math.prod(map(len, self.grid.values())) * len(self.rows) * len(self.seeds) * searched
+
+    def named(self) -> list[tuple[str, re.Match[str]]]:
+        """(parameter, reference) of every value that names an earlier stage."""
+        gridded = ((name, value) for name, values in self.grid.items() for value in values)
+        listed = itertools.chain(gridded, *(row.items() for row in (*self.rows, self.fixed)))
+        return [(name, REFERENCE.match(value)) for name, value in listed if is_reference(value)]
+
+    def references(self) -> set[str]:
+        """Names of the earlier stages that its values name."""
+        return {match["stage"] for _, match in self.named()}
+
+
+class _Retries(_Part):
+    retries: dict[Cause, int] = Field(default_factory=lambda: {"infrastructure": 2, "kernel died": 1})
+
+
+class SweepSpec(Stage, _Retries):
+    """A sweep over one notebook."""
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """Itself, its only stage."""
+        return (self,)
+
+
+class StagedSweep(_Retries):
+    """A sweep whose later stages take what earlier ones left."""
+
+    stages: list[Stage] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_good(self) -> StagedSweep:
+        known: set[str] = set()
+        for stage in self.stages:
+            if not stage.name or stage.name in known:
+                raise ValueError(f"every stage needs a name of its own, not {stage.name!r}")
+            if unknown := stage.references() - known:
+                raise ValueError(f"stage {stage.name!r} names {sorted(unknown)}, which are no earlier stages")
+            known.add(stage.name)
+        return self
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 floats; no duplicate keys, which would silently lose one; no aliases, which can explode."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for position, (key_node, _) in enumerate(node.value):
+            if (key := keys[position]) in keys[:position]:
+                raise yaml.MarkedYAMLError(problem=f"{key!r} stands twice", problem_mark=key_node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+# The stock resolvers for int come first and keep 5 an int.
+
+
+def find_sweep(name: str) -> Path:
+    """The sweep file called `name`: a path, or a stem in experiments/sweeps.
+
+    Raises:
+        ParameterError: there is none.
+    """
+    for path in (Path(name), paths.sweeps_dir() / f"{name}.yaml"):
+        if path.suffix in (".yaml", ".yml") and path.is_file():
+            return path.resolve()
+    known = ", ".join(sorted(path.stem for path in paths.sweeps_dir().glob("*.yaml"))) or "none"
+    raise ParameterError(f"there is no sweep {name!r}", remedy=f"Sweeps are {known}", field="sweep")
+
+
+def read_sweep(path: Path) -> SweepSpec | StagedSweep:
+    """The spec in a YAML file.
+
+    Raises:
+        ParameterError: not YAML, or not a sweep, with the line or the field.
+    """
+    kind: type[SweepSpec | StagedSweep] = SweepSpec
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+        kind = StagedSweep if isinstance(content, dict) and "stages" in content else SweepSpec
+        return kind(**content)
+    except UnicodeDecodeError:
+        raise ParameterError("is not UTF-8", remedy="Save it as UTF-8", file=path) from None
+    except OSError as error:
+        raise ParameterError(f"cannot be read ({error.strerror})", remedy="Check the path", file=path) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else None
+        problem = getattr(error, "problem", None) or "is not YAML"
+        raise ParameterError(problem, remedy="Mend that line", file=path, line=line) from None
+    except ValidationError as error:
+        raise _refusal(error, kind, path) from None
+    except (TypeError, ValueError, RecursionError):  # a list or a text, keys that are no texts, absurd nesting
+        raise ParameterError("is no mapping", remedy="Begin with notebook: NAME", file=path) from None
+
+
+def _refusal(error: ValidationError, kind: type[BaseModel], path: Path) -> ParameterError:
+    first = error.errors()[0]
+    field = ".".join(map(str, first["loc"]))
+    remedy = f"Fields are {', '.join(field.alias or name for name, field in kind.model_fields.items())}"
+    return ParameterError(first["msg"].splitlines()[0], remedy=remedy, file=path, field=field or None)
+
+
+def expand(spec: Stage, path: Path | None = None) -> list[dict[str, Any]]:
+    """Parameter values of every run, checked against the notebook; seeds vary fastest, so that means come early.
+
+    Searched parameters are not among them: their values come with the trials. References stand as they are.
+
+    Args:
+        spec: a stage.
+        path: its file, for the message.
+
+    Raises:
+        ParameterError: an empty grid, too many runs, a name the notebook does not have, a value of another type.
+    """
+    if not 0 < (size := spec.size()) <= MAX_RUNS:
+        raise ParameterError(f"the sweep has {size:,} runs", remedy=f"Make it 1 to {MAX_RUNS:,}", file=path)
+    if any("seed" in values for values in (spec.fixed, spec.grid, *spec.rows)):
+        raise ParameterError("seeds are listed once", remedy="Write seeds: [0, 1, 2]", file=path, field="seed")
+    known = notebooks.parameters(notebooks.find_notebook(spec.notebook))
+    combinations = [dict(zip(spec.grid, values, strict=True)) for values in itertools.product(*spec.grid.values())]
+    runs = [
+        {**spec.fixed, **combination, **extra, "seed": seed}
+        for combination, extra, seed in itertools.product(combinations, spec.rows, spec.seeds)
+    ]
+    for values in (*runs, *_corners(spec.search)):
+        notebooks.check_values(known, {name: value for name, value in values.items() if not is_reference(value)}, path)
+        notebooks.check_names(values, [parameter.name for parameter in known])
+    return _without_skipped(runs, spec.skip, {parameter.name: parameter.default for parameter in known}, path)
+
+
+def check_references(spec: SweepSpec | StagedSweep, path: Path | None = None) -> None:
+    """Refuse a parameter of an earlier stage that its notebook does not have, or that is of another type.
+
+    Raises:
+        ParameterError: which one, in `path`.
+    """
+    known = {stage.name: notebooks.parameters(notebooks.find_notebook(stage.notebook)) for stage in spec.stages}
+    for stage in spec.stages:
+        for name, match in stage.named():
+            if match["stage"] in known and (wanted := match["what"].removeprefix("p.")) != match["what"]:
+                defaults = {parameter.name: parameter.default for parameter in known[match["stage"]]}
+                if wanted not in defaults:
+                    remedy = f"Name one of {', '.join(defaults)}"
+                    raise ParameterError(f"there is no {match[0]}", remedy=remedy, file=path, field=name)
+                notebooks.check_values(known[stage.name], {name: defaults[wanted]}, path)
+
+
+def _corners(search: Search | None) -> Iterator[dict[str, Any]]:
+    """Values at the ends of every searched parameter, which have to be of its type."""
+    for name, space in search.space.items() if search else ():
+        yield from ({name: value} for value in space.choices or (space.low, space.high))
+
+
+def _without_skipped(
+    runs: list[dict[str, Any]], skip: Sequence[str], defaults: Mapping[str, Any], path: Path | None
+) -> list[dict[str, Any]]:
+    if not skip:
+        return runs
+    import pandas as pd
+
+    frame, keep = pd.DataFrame([{**defaults, **values} for values in runs]), [True] * len(runs)
+    for condition in skip:
+        try:
+            skipped = frame.eval(condition).astype(bool).tolist()
+        except Exception as error:  # noqa: BLE001 - pandas raises as many kinds as there are mistakes
+            reason = str(error).splitlines()[0]
+            remedy = 'Write a condition on parameters, such as "epochs > 3 and batch_size == 64"'
+            raise ParameterError(f"{condition!r}: {reason}", remedy=remedy, file=path, field="skip") from None
+        keep = [kept and not left_out for kept, left_out in zip(keep, skipped, strict=True)]
+    if not any(keep):
+        raise ParameterError("every run is skipped", remedy="Mend the conditions", file=path, field="skip")
+    return [values for values, kept in zip(runs, keep, strict=True) if kept]
+
+
+def varying(runs: list[Mapping[str, Any]]) -> list[str]:
+    """Names whose value differs between runs, in order of first appearance; the seed last."""
+    names = list(dict.fromkeys(name for values in runs for name in values if name != "seed"))
+    return [name for name in names if len({repr(values.get(name)) for values in runs}) > 1]
+
+
+def varying_where_known(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """`varying`, where a notebook that does not have a parameter makes it vary no more."""
+    known = {name: value for values in reversed(settings) for name, value in values.items()}
+    return varying([{**known, **values} for values in settings])

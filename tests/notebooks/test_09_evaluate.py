@@ -1,0 +1,79 @@
+"""The evaluation notebook at smoke size: its record, its gate and its exports are read back."""
+
+from __future__ import annotations
+
+import csv
+
+import pandas as pd
+import pytest
+
+from embedlab import paths
+from embedlab.data.load import load_dataset
+from embedlab.data.review import import_judgements
+from embedlab.evaluation.params import EvaluateParams
+from embedlab.runs import notebooks
+from embedlab.sweeps.spec import expand, find_sweep, read_sweep
+from tests.notebooks.outcomes import smoke_run
+
+NOTEBOOK = paths.notebooks_dir() / "09_evaluate.ipynb"
+CHAPTER = "Diseases of the blood and blood-forming organs and certain disorders involving the immune mechanism"
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    return smoke_run(NOTEBOOK, tmp_path_factory.mktemp("runs"), probe_queries=20, high_risk=[CHAPTER])
+
+
+@pytest.mark.notebook
+class TestSmokeRun:
+    def test_every_system_has_every_metric_on_the_same_queries(self, outcome):
+        rows = [row for row in outcome.record.metrics if row.task == "retrieval" and " - " not in row.model]
+        assert {row.model for row in rows} == {"bm25", "base", "tuned", "base 64d", "tuned 64d"}
+        assert {row.metric for row in rows} >= {"ndcg@10", "recall@10", "precision@10", "mrr@10", "map@10"}
+        assert {row.n for row in rows} == {63}
+        assert all(row.ci_low <= row.value <= row.ci_high for row in rows)
+
+    def test_the_gain_is_the_difference_of_the_means(self, outcome):
+        ndcg = {
+            row.model: row.value for row in outcome.record.metrics if (row.task, row.metric) == ("retrieval", "ndcg@10")
+        }
+        assert ndcg["tuned - base"] == pytest.approx(ndcg["tuned"] - ndcg["base"])
+        assert ndcg["base"] != ndcg["base 64d"]
+
+    def test_the_gate_and_its_figure_agree(self, outcome):
+        table = pd.read_csv(outcome.folder / "gate.csv", keep_default_na=False)
+        assert {"overall", "length", "pydocs"} <= set(table["check"])
+        passed = "fail" not in set(table["verdict"])
+        assert outcome.record.notes["gate"]["passed"] is passed
+        assert (outcome.folder / "gate.png").exists()
+
+    def test_probes_neighbours_clusters_and_context_are_noted(self, outcome):
+        tasks = {(row.task, row.model) for row in outcome.record.metrics}
+        assert {("pydocs", "tuned - base"), ("neighbours", "base"), ("256 tokens", "tuned")} <= tasks
+
+    def test_curves_follow_every_split_from_before_the_first_step(self, outcome):
+        curves = pd.read_csv(outcome.folder / "splits_while_training.csv")
+        assert set(curves["split"]) == {"train", "dev", "test"} and curves["step"].min() == 0
+        assert curves["step"].max() == 2
+
+    def test_exports_come_back(self, outcome):
+        page = (outcome.folder / "wins_and_losses.html").read_text(encoding="utf-8")
+        assert "<script" in page and "https://" not in page
+        with (outcome.folder / "review.csv").open(encoding="utf-8-sig", newline="") as file:
+            assert {row["grade"] for row in csv.DictReader(file)} == {""}
+        judged = import_judgements([outcome.folder / "review_filled.csv"], load_dataset("icd10cm:smoke")).grades
+        assert 0 < len(judged) <= 50 and {grade for grades in judged.values() for grade in grades.values()} == {0, 1}
+
+    def test_the_candidate_is_kept(self, outcome):
+        assert (outcome.folder / "model").is_dir() and (outcome.folder / "train_log.csv").exists()
+        prints = outcome.record.model_fingerprints
+        assert prints.keys() == {"tuned", "base"}  # equal where dev found no step better than none
+
+
+def test_parameters_and_sweep_fit_the_notebook():
+    known = {parameter.name: parameter.default for parameter in notebooks.parameters(NOTEBOOK)}
+    params = EvaluateParams.checked(known)
+    assert params.tunes and params.budgets().slice == known["slice_budget"]
+    assert not EvaluateParams.checked({**known, "model_name": "other"}).tunes
+    runs = expand(read_sweep(find_sweep("evaluate")))
+    assert len(runs) == 12 and {values["seed"] for values in runs} == {0, 1, 2}
