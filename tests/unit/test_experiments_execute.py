@@ -159,7 +159,7 @@ def test_processes_are_found_by_the_attempt_they_belong_to(monkeypatch):
         for process in started:
             process.stdout.readline()
         assert [process.pid for process in processes.members("mine")] == [started[0].pid]
-        inside = "from embedlab.runs import processes as p; print([m.pid for m in p.members('mine')]"
+        inside = "from embedlab.runs import processes as p; print([m.pid for m in p.members('mine')])"
         answer = subprocess.run([sys.executable, "-c", inside], env=start["mine"], capture_output=True, text=True)
         assert answer.stdout.strip() == f"[{started[0].pid}]"  # the caller is a member too and ends itself last
         monkeypatch.setattr(processes, "GRACE_S", 0.2)
