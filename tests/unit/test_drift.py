@@ -87,7 +87,7 @@ def test_a_run_without_record_proves_nothing_wrong_and_nothing_right(folder):
 def written_by_hand() -> dict[str, str]:
     """Name -> text of everything that people wrote and readers see."""
     root = paths.project_root()
-    files = [*root.glob("*.md"), *(root / "docs").glob("*.md"), paths.experiments_dir() / "LOG.md"]
+    files = [*root.glob("*.md"), *(root / "docs").glob("*.md"), *(paths.experiments_dir() / "log").glob("*.md")]
     files += [paths.results_dir() / "README.md", paths.notebooks_dir() / "README.md"]
     texts = {paths.shown(path): path.read_text(encoding="utf-8") for path in files}
     for path in sorted(paths.notebooks_dir().glob("*.ipynb")):
