@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from sentence_transformers import SentenceTransformer
 
 from embedlab.models import static as module
-from embedlab.models.static import BagCollator, TokenBags, encode_static, piece_vectors, static_model, static_student
+from embedlab.models.static import BagCollator, TokenBags, encode_static, static_model, static_student, token_vectors
 from embedlab.training.contrastive.static import RandomNegativesLoss, _numbers, train_static
 from embedlab.training.examples import number_rows
 from embedlab.training.fit import FitSettings
@@ -42,7 +42,7 @@ def test_word_order_does_not_matter(static):
 
 def test_start_is_the_teachers_piece_vector_times_its_rarity(teacher):
     """ "fracture fracture cholera": p(fracture) = 2/3, p(cholera) = 1/3, weight a / (a + p) with a = 0.5."""
-    student = static_student(teacher, ["fracture fracture", "cholera"], rarity=0.5)
+    student = static_student(teacher, ["fracture fracture", "cholera"], sif=0.5)
     word = teacher.tokenizer.convert_tokens_to_ids("fracture")
     expected = 0.5 / (0.5 + 2 / 3) * teacher.encode("fracture", normalize_embeddings=True)
     assert student[0].embedding.weight[word].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
@@ -50,16 +50,16 @@ def test_start_is_the_teachers_piece_vector_times_its_rarity(teacher):
     assert student[0].embedding.weight[unseen].norm().item() == pytest.approx(1.0, abs=1e-5)
 
 
-def test_piece_vectors_do_not_depend_on_packing(teacher):
+def test_token_vectors_do_not_depend_on_packing(teacher):
     from embedlab.models.packing import pack
 
     packed = pack(tiny_model())
-    torch.testing.assert_close(piece_vectors(packed)[:50], piece_vectors(teacher)[:50], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(token_vectors(packed)[:50], token_vectors(teacher)[:50], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("at_a_time", [3, 4096])
 def test_fast_encoding_equals_the_stock_one(static, monkeypatch, at_a_time):
-    monkeypatch.setattr(module, "TEXTS_AT_A_TIME", at_a_time)
+    monkeypatch.setattr(module, "TEXTS_PER_BATCH", at_a_time)
     texts = [*TEXTS, "", "Cholera"]
     assert encode_static(static, texts) == pytest.approx(static.encode(texts, normalize_embeddings=True), abs=1e-6)
 
@@ -73,11 +73,11 @@ def test_saves_as_a_stock_model(static, tmp_path):
 
 
 def test_long_texts_are_not_cut(static):
-    assert len(TokenBags.of(static, ["fracture " * 700]).ids) == 700
+    assert len(TokenBags.tokenise(static, ["fracture " * 700]).ids) == 700
 
 
 def test_bags_cut_in_any_order_equal_fresh_ones(static):
-    bags, rows = TokenBags.of(static, [*TEXTS, ""]), torch.tensor([3, 7, 0, 3])
+    bags, rows = TokenBags.tokenise(static, [*TEXTS, ""]), torch.tensor([3, 7, 0, 3])
     features, fresh = bags.features(rows), static.preprocess([TEXTS[3], "", TEXTS[0], TEXTS[3]])
     assert features["input_ids"].tolist() == fresh["input_ids"].tolist()
     assert features["offsets"].tolist() == fresh["offsets"].tolist()
@@ -85,15 +85,15 @@ def test_bags_cut_in_any_order_equal_fresh_ones(static):
 
 
 def test_frequencies_are_shares(static):
-    frequencies = TokenBags.of(static, TEXTS).frequencies(len(static.tokenizer.get_vocab()))
+    frequencies = TokenBags.tokenise(static, TEXTS).frequencies(len(static.tokenizer.get_vocab()))
     assert frequencies.sum().item() == pytest.approx(1.0)
 
 
 def test_collator_names_every_column(static):
-    collator = BagCollator(TokenBags.of(static, TEXTS), ["query", "positive"])
+    collator = BagCollator(TokenBags.tokenise(static, TEXTS), ["query", "positive"])
     batch = collator([{"label": [0, 1]}, {"label": [2, 3]}])
     assert batch["label"].tolist() == [[0, 1], [2, 3]]
-    assert batch["positive_offsets"].tolist() == [0, len(TokenBags.of(static, [TEXTS[1]]).ids)]
+    assert batch["positive_offsets"].tolist() == [0, len(TokenBags.tokenise(static, [TEXTS[1]]).ids)]
 
 
 def two_dimensional(rows):

@@ -1,4 +1,4 @@
-"""Two models as one: a transformer and a static table, their vectors end to end, turned to as few numbers as wanted."""
+"""Concatenate a transformer with a static model: one model whose embeddings hold both views of a text."""
 
 from __future__ import annotations
 
@@ -17,71 +17,92 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
-def side_by_side(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
-    """Unit vectors (N, d) and (N, e) of the same texts as unit vectors (N, d + e), `share` of the cosine the second's.
+def concatenate(transformer_vectors: np.ndarray, static_vectors: np.ndarray, static_share: float) -> np.ndarray:
+    """Concatenate two embeddings of the same texts; cosines become a weighted mean.
 
-    >>> side_by_side(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), 0.36).round(3).tolist()
+    The cosine of two results is `(1 - static_share) * transformer cosine + static_share * static cosine`.
+
+    >>> concatenate(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), 0.36).round(3).tolist()
     [[0.8, 0.0, 0.0, 0.6]]
 
+    Args:
+        transformer_vectors: (N, d) unit vectors.
+        static_vectors: (N, e) unit vectors of the same texts.
+        static_share: weight of the static model's cosine, from 0 to 1.
+
+    Returns:
+        Unit vectors (N, d + e).
+
     Raises:
-        ParameterError: `share` is not from 0 to 1.
+        ParameterError: `static_share` is outside 0 to 1.
     """
-    if not 0 <= share <= 1:
-        raise ParameterError(f"a share of {share} is none", remedy="Choose from 0 to 1", field="share")
-    return np.concatenate([np.sqrt(1 - share) * first, np.sqrt(share) * second], axis=1)
+    if not 0 <= static_share <= 1:
+        problem = f"static_share must be between 0 and 1, got {static_share}"
+        raise ParameterError(problem, remedy="Set static_share=0.5, for example", field="static_share")
+    weighted = [np.sqrt(1 - static_share) * transformer_vectors, np.sqrt(static_share) * static_vectors]
+    return np.concatenate(weighted, axis=1)
 
 
-def with_table(transformer: SentenceTransformer, static: SentenceTransformer, share: float) -> SentenceTransformer:
-    """One model whose vectors are those of both `side_by_side`, d + e numbers.
+def concat_static(
+    transformer: SentenceTransformer, static: SentenceTransformer, static_share: float
+) -> SentenceTransformer:
+    """Build one model that returns the concatenated embedding of both, with d + e dimensions.
 
-    The transformer may be one that nobody tuned: the table alone then learns the domain, and the rest stays as it is.
+    The transformer may be an untouched base model: the static model then learns the domain on its own.
 
     Args:
-        transformer: its vectors come first; left as it is.
-        static: with the tokenizer of the transformer.
-        share: of the static model's cosine, see `side_by_side`.
+        transformer: model with d dimensions; a copy of it is used.
+        static: static model with e dimensions and the tokenizer of the transformer.
+        static_share: weight of the static model's cosine, from 0 to 1; see `concatenate`.
 
     Raises:
-        ModelError: the two cut texts into different pieces.
+        ModelError: the two models have different vocabularies.
     """
-    if (vocabulary := transformer.tokenizer.get_vocab()) != static.tokenizer.get_vocab():
-        raise ModelError("the two models have different vocabularies", remedy="Make the static model from this one")
-    rows = static[0].embedding.weight.data
-    added = sorted(vocabulary[token] for token in transformer.tokenizer.all_special_tokens if token in vocabulary)
-    added.remove(transformer.tokenizer.unk_token_id)  # an unknown word is a word
-    table = ConcatStaticEmbedding(len(rows), rows.shape[1], transformer.get_embedding_dimension(), share, added)
-    table.table.weight.data.copy_(rows)
+    vocabulary = transformer.tokenizer.get_vocab()
+    if vocabulary != static.tokenizer.get_vocab():
+        problem = "the transformer and the static model have different vocabularies"
+        raise ModelError(problem, remedy="Build the static model from this transformer with static_student")
+    embeddings = static[0].embedding.weight.data
+    special = sorted(vocabulary[token] for token in transformer.tokenizer.all_special_tokens if token in vocabulary)
+    special.remove(transformer.tokenizer.unk_token_id)  # an unknown word still counts as a word
+    transformer_dim = transformer.get_embedding_dimension()
+    module = ConcatStaticEmbedding(*embeddings.shape, transformer_dim, static_share, special)
+    module.embedding.weight.data.copy_(embeddings)
     model = copy.deepcopy(transformer)
-    model.append(table.to(model.device))
+    model.append(module.to(model.device))
     return model
 
 
-def table_beside(
-    transformer: SentenceTransformer, static: SentenceTransformer, share: float, vectors: np.ndarray, dim: int
+def concat_static_pca(
+    transformer: SentenceTransformer, static: SentenceTransformer, static_share: float, vectors: np.ndarray, dim: int
 ) -> SentenceTransformer:
-    """`with_table`, its vectors turned to `dim` principal directions.
+    """Build the concatenated model and project it to `dim` dimensions with PCA.
+
+    The components are sorted by size, so that the embedding can also be truncated, as after Matryoshka training.
 
     Args:
-        transformer, static, share: see `with_table`.
-        vectors: (N, d + e) `side_by_side` of texts, which the principal directions are taken from.
-        dim: numbers per vector; fewer are its first ones, as after Matryoshka training.
+        transformer: model with d dimensions.
+        static: static model with e dimensions.
+        static_share: weight of the static model's cosine.
+        vectors: (N, d + e) concatenated vectors that the components are computed from; see `concatenate`.
+        dim: dimensions of the result.
     """
-    return project(with_table(transformer, static, share), pca_projection(vectors, dim))
+    return project(concat_static(transformer, static, static_share), pca_projection(vectors, dim))
 
 
-def mixture(
-    pool: Mapping[str, SentenceTransformer],
-    parts: Mapping[str, float],
-    table: SentenceTransformer | None = None,
-    share: float = 0.0,
+def merge_and_concat(
+    models: Mapping[str, SentenceTransformer],
+    weights: Mapping[str, float],
+    static: SentenceTransformer | None = None,
+    static_share: float = 0.0,
 ) -> SentenceTransformer:
-    """The weighted mean of models of `pool`, and beside it, where `share` is not 0, the `table` (see `with_table`).
+    """Average the weights of several models, then concatenate the result with a static model.
 
     Args:
-        pool: name -> model.
-        parts: name -> weight, with the sum 1; see `merge`.
-        table: a static model with the tokenizer of the others.
-        share: of the table's cosine.
+        models: name -> model.
+        weights: name -> weight; the sum is 1, see `merge`.
+        static: static model with the tokenizer of the others.
+        static_share: weight of the static model's cosine; 0 leaves the static model out.
     """
-    mixed = merge([pool[name] for name in parts], [*parts.values()])
-    return with_table(mixed, table, share) if table is not None and share else mixed
+    merged = merge([models[name] for name in weights], [*weights.values()])
+    return concat_static(merged, static, static_share) if static is not None and static_share else merged

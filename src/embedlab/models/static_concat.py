@@ -1,6 +1,6 @@
-"""A table of word pieces beside a transformer: one module, after pooling, that puts both vectors of a text end to end.
+"""Concatenate a transformer's embedding with a static embedding: one module after pooling.
 
-The file travels with the models that use it, so it imports nothing of this package: they load with
+The file is saved with the models that use it, so it imports nothing from this package. They load with
 `SentenceTransformer(folder, trust_remote_code=True)`.
 """
 
@@ -18,59 +18,64 @@ from torch import Tensor, nn
 
 
 class ConcatStaticEmbedding(Module):
-    """Turns the unit vector u of a text into `[sqrt(1 - w) u, sqrt(w) v]`, v the unit sum of its word pieces' rows.
+    """Replace the unit embedding u of a text by `[sqrt(1 - w) u, sqrt(w) v]`, with v its static embedding.
 
-    The dot product of two such vectors is `(1 - w) cos(u, u') + w cos(v, v')`.
+    v is the sum of the token embeddings, scaled to unit length. The dot product of two results is
+    `(1 - w) cos(u, u') + w cos(v, v')`.
 
     Args:
-        vocabulary: rows of the table (V).
-        dim: numbers per row (e).
-        before: dimension (d) of what comes in as `sentence_embedding`.
-        share: w, from 0 to 1.
-        without: token ids that have no row: what the tokenizer adds to every text.
+        vocab_size: tokens with a static embedding (V).
+        static_dim: dimensions of the static embedding (e).
+        transformer_dim: dimensions of the incoming `sentence_embedding` (d).
+        static_share: w, from 0 to 1.
+        special_tokens: token ids to skip: those that the tokenizer adds to every text.
     """
 
-    config_keys = ["vocabulary", "dim", "before", "share", "without"]
+    config_keys = ["vocab_size", "static_dim", "transformer_dim", "static_share", "special_tokens"]
 
-    def __init__(self, vocabulary: int, dim: int, before: int, share: float, without: list[int]) -> None:
+    def __init__(
+        self, vocab_size: int, static_dim: int, transformer_dim: int, static_share: float, special_tokens: list[int]
+    ) -> None:
         super().__init__()
-        self.vocabulary, self.dim, self.before, self.share, self.without = vocabulary, dim, before, share, without
-        self.table = nn.Embedding(vocabulary, dim)
+        self.vocab_size, self.static_dim, self.transformer_dim = vocab_size, static_dim, transformer_dim
+        self.static_share, self.special_tokens = static_share, special_tokens
+        self.embedding = nn.Embedding(vocab_size, static_dim)
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Replaces `sentence_embedding` (B, d) by (B, d + e); `input_ids` may be padded or packed."""
+        """Replace `sentence_embedding` (B, d) by (B, d + e); `input_ids` may be padded or packed."""
         unit = F.normalize(features["sentence_embedding"], dim=-1)
-        ids, text = _tokens(features)
-        kept = torch.isin(ids, torch.tensor(self.without, device=ids.device), invert=True)
-        sums = torch.zeros(len(unit), self.dim, dtype=unit.dtype, device=unit.device)
-        sums = sums.index_add(0, text[kept], self.table(ids[kept]).to(unit.dtype))
-        parts = [math.sqrt(1 - self.share) * unit, math.sqrt(self.share) * F.normalize(sums, dim=-1)]
-        return features | {"sentence_embedding": torch.cat(parts, dim=-1)}
+        ids, text = _token_ids(features)
+        keep = torch.isin(ids, torch.tensor(self.special_tokens, device=ids.device), invert=True)
+        sums = torch.zeros(len(unit), self.static_dim, dtype=unit.dtype, device=unit.device)
+        sums = sums.index_add(0, text[keep], self.embedding(ids[keep]).to(unit.dtype))
+        static = F.normalize(sums, dim=-1)
+        weighted = [math.sqrt(1 - self.static_share) * unit, math.sqrt(self.static_share) * static]
+        return features | {"sentence_embedding": torch.cat(weighted, dim=-1)}
 
     def get_embedding_dimension(self) -> int:
-        """d + e."""
-        return self.before + self.dim
+        """Return d + e."""
+        return self.transformer_dim + self.static_dim
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
-        """Configuration and weights; and this file in the model's folder, where loading looks for it."""
+        """Save configuration and weights, and copy this file into the model folder, where loading expects it."""
         shutil.copy(__file__, Path(output_path).parent)
         self.save_config(output_path)
         self.save_torch_weights(output_path, safe_serialization=safe_serialization)
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> ConcatStaticEmbedding:
-        """What `save` wrote."""
-        places = ("token", "cache_folder", "revision", "local_files_only")
-        hub = {"subfolder": subfolder} | {name: kwargs[name] for name in places if name in kwargs}
+        """Load what `save` wrote."""
+        names = ("token", "cache_folder", "revision", "local_files_only")
+        hub = {"subfolder": subfolder} | {name: kwargs[name] for name in names if name in kwargs}
         module = cls(**cls.load_config(model_name_or_path, **hub))
         return cls.load_torch_weights(model_name_or_path, model=module, **hub)
 
 
-def _tokens(features: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """The ids of all real tokens (T,), and the number of the text that each belongs to."""
-    if "cu_seq_lens_q" in features:  # packed: the texts end to end in one row
+def _token_ids(features: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Return the ids of all tokens without padding (T,), and for each the row of its text (T,)."""
+    if "cu_seq_lens_q" in features:  # packed: all texts in one row
         bounds = features["cu_seq_lens_q"]
         texts = torch.arange(len(bounds) - 1, device=bounds.device)
         return features["input_ids"].flatten(), texts.repeat_interleave(bounds.diff())
-    real = features["attention_mask"].bool()
-    return features["input_ids"][real], real.nonzero()[:, 0]
+    mask = features["attention_mask"].bool()
+    return features["input_ids"][mask], mask.nonzero()[:, 0]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from embedlab.errors import DataError, ParameterError
-from embedlab.models.concatenation import side_by_side
+from embedlab.models.concatenation import concatenate
 from embedlab.search.exact import Ranking, search
 
 PAIRS_AT_A_TIME = 16_384  # scored together; 25 MB per side at d = 384
@@ -62,12 +62,10 @@ class Vectors:
             return self
         return replace(self, queries=truncate(self.queries, dim), corpus=truncate(self.corpus, dim))
 
-    def beside(self, other: Vectors, share: float) -> Vectors:
-        """The same texts' vectors in two spaces as one, `share` of the cosine the other's; see `side_by_side`."""
-        queries, corpus = (
-            side_by_side(*pair, share) for pair in ((self.queries, other.queries), (self.corpus, other.corpus))
-        )
-        return replace(self, queries=queries, corpus=corpus)
+    def concatenated(self, static: Vectors, static_share: float) -> Vectors:
+        """Concatenate with the static model's vectors of the same texts; see `models.concatenation.concatenate`."""
+        queries = concatenate(self.queries, static.queries, static_share)
+        return replace(self, queries=queries, corpus=concatenate(self.corpus, static.corpus, static_share))
 
     def rank(self, k: int, *, stage: str = "search") -> Ranking:
         """The k nearest documents of every query."""

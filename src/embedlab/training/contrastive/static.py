@@ -97,14 +97,14 @@ def train_static(
     width = model.get_embedding_dimension()
     loss = RandomNegativesLoss(
         model,
-        TokenBags.of(model, documents),
+        TokenBags.tokenise(model, documents),
         _numbers(rows.texts, documents),
         count=random_negatives,
         temperature=temperature,
         dims=[*dict.fromkeys(min(dim, width) for dim in dims or (width,))],
         seed=settings.seed,
     )
-    collator = BagCollator(TokenBags.of(model, rows.texts), rows.columns)
+    collator = BagCollator(TokenBags.tokenise(model, rows.texts), rows.columns)
     return fit(
         model, rows.dataset, loss, settings, collator=collator, evaluator=evaluator, output_dir=output_dir, stage=stage
     )

@@ -11,7 +11,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from embedlab.models.load import load_model
 from embedlab.models.static import static_student
-from embedlab.models.wordpiece_cache import WordPieces
+from embedlab.models.wordpiece_cache import WordPieceCache
 from tests.conftest import TEXTS, tiny_model
 
 AWKWARD = [
@@ -51,45 +51,45 @@ def tokenizer():
 
 @pytest.mark.parametrize("text", AWKWARD)
 def test_awkward_texts_come_out_as_from_the_tokenizer(tokenizer, text):
-    assert WordPieces(tokenizer).of([text]) == by_tokenizer(tokenizer, [text])
+    assert WordPieceCache(tokenizer).tokenise([text]) == by_tokenizer(tokenizer, [text])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(text=st.text(max_size=60) | st.text(st.characters(max_codepoint=127), max_size=60))
 def test_any_text_comes_out_as_from_the_tokenizer(tokenizer, text):
-    assert WordPieces(tokenizer).of([text]) == by_tokenizer(tokenizer, [text])
+    assert WordPieceCache(tokenizer).tokenise([text]) == by_tokenizer(tokenizer, [text])
 
 
 def test_every_pair_of_printable_characters(tokenizer):
     characters = [chr(code) for code in range(32, 127)]
     texts = [f"ab{one}{other}Cd" for one in characters for other in characters]
-    assert WordPieces(tokenizer).of(texts) == by_tokenizer(tokenizer, texts)
+    assert WordPieceCache(tokenizer).tokenise(texts) == by_tokenizer(tokenizer, texts)
 
 
 def test_order_is_kept_where_some_texts_go_to_the_tokenizer(tokenizer):
     texts = [text for pair in zip(TEXTS, AWKWARD, strict=False) for text in pair]
-    assert WordPieces(tokenizer).of(texts) == by_tokenizer(tokenizer, texts)
+    assert WordPieceCache(tokenizer).tokenise(texts) == by_tokenizer(tokenizer, texts)
 
 
 def test_a_word_is_cut_once(tokenizer):
-    pieces = WordPieces(tokenizer)
-    pieces.of(["acute fracture", "fracture of the acute"])
+    pieces = WordPieceCache(tokenizer)
+    pieces.tokenise(["acute fracture", "fracture of the acute"])
     assert set(pieces) == {"acute", "fracture", "of", "the"}
 
 
 def test_another_kind_of_tokenizer_is_left_to_itself():
     """Byte pairs may span what BERT would cut."""
     tokenizer = Tokenizer(BPE({"a": 0, "-": 1, "a-": 2}, [("a", "-")]))
-    pieces = WordPieces(tokenizer)
-    assert pieces.of(["a-a"]) == [[2, 0]] and not pieces
+    pieces = WordPieceCache(tokenizer)
+    assert pieces.tokenise(["a-a"]) == [[2, 0]] and not pieces
     tokenizer.pre_tokenizer = Whitespace()
-    assert WordPieces(tokenizer).of(["a-a"]) == by_tokenizer(tokenizer, ["a-a"])
+    assert WordPieceCache(tokenizer).tokenise(["a-a"]) == by_tokenizer(tokenizer, ["a-a"])
 
 
 def test_an_added_word_is_found_before_the_words_are_cut():
     tokenizer = plain(tiny_model())
     tokenizer.add_tokens(["left knee"])
-    assert WordPieces(tokenizer).of(["Left knee", "fracture of left knee"]) == by_tokenizer(
+    assert WordPieceCache(tokenizer).tokenise(["Left knee", "fracture of left knee"]) == by_tokenizer(
         tokenizer, ["Left knee", "fracture of left knee"]
     )
 
@@ -98,10 +98,10 @@ def test_a_cased_tokenizer_keeps_its_case():
     tokenizer = plain(tiny_model())
     cased = Tokenizer.from_str(tokenizer.to_str().replace('"lowercase":true', '"lowercase":false'))
     assert cased.normalizer.lowercase is False
-    assert WordPieces(cased).of(["Cholera cholera"]) == by_tokenizer(cased, ["Cholera cholera"])
+    assert WordPieceCache(cased).tokenise(["Cholera cholera"]) == by_tokenizer(cased, ["Cholera cholera"])
 
 
 def test_the_students_tokenizer_takes_the_fast_way():
-    pieces = WordPieces(static_student(tiny_model(), TEXTS).tokenizer)
-    pieces.of(TEXTS)
+    pieces = WordPieceCache(static_student(tiny_model(), TEXTS).tokenizer)
+    pieces.tokenise(TEXTS)
     assert len(pieces) > 5
