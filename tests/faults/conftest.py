@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from embedlab import cli
+from embedlab.cli import main as cli
 from embedlab.sweeps import engines
 from tests.faults import tiny
 

@@ -16,7 +16,7 @@ from typing import Any
 import nbformat
 import psutil
 
-from embedlab import cli
+from embedlab.cli import main as cli
 from embedlab.runs import child, records
 from embedlab.sweeps.driver import Driver, Options, Result
 from embedlab.sweeps.engines import Engine

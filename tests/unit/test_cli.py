@@ -8,7 +8,6 @@ import sys
 
 import nbformat
 import pytest
-from rich.console import Console
 
 from embedlab import __version__, paths
 from embedlab.cli import main as cli
@@ -42,8 +41,7 @@ def record(*rows: MetricRow, run_id="01_tiny-00000001-s0", **fields) -> Record:
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("EMBEDLAB_HOME", str(tmp_path))
-    monkeypatch.setattr(cli, "out", Console(width=200))
-    monkeypatch.setattr(cli, "err", Console(width=200, stderr=True))
+    monkeypatch.setenv("COLUMNS", "200")
     for name in ("notebooks", "experiments"):
         (tmp_path / name).mkdir()
     cell = nbformat.v4.new_code_cell(
@@ -110,7 +108,7 @@ def test_params_lists_names_types_defaults_and_meaning(call):
         (("run", "01", "-p", "epoch=1"), "there is no parameter 'epoch'. Did you mean 'epochs'?"),
         (("run", "01", "-p", "epochs=many"), "[epochs]: 'many' is no float. For example 3.0"),
         (("run", "01", "-p", "seed=1.5"), "[seed]: '1.5' is no int"),
-        (("run", "01", "-p", "epochs"), "'epochs' is no name=value. Write -p name=value"),
+        (("run", "01", "-p", "epochs"), "expected name=value, got 'epochs'. Write -p name=value"),
         (("table", "--filter", "colour=red"), "there is no column 'colour'"),
     ],
 )
@@ -151,7 +149,7 @@ def test_values_reach_the_driver_typed(call, outcomes, home):
     assert (asked["force"], asked["html"], asked["limits"].wall_min, asked["output_dir"]) == (True, True, 0.5, "out")
 
 
-@pytest.mark.parametrize("skipped, words", [(False, "finished"), (True, "finished before, nothing to do")])
+@pytest.mark.parametrize("skipped, words", [(False, "finished"), (True, "already finished")])
 def test_a_run_ends_with_its_numbers_and_where_things_are(call, outcomes, skipped, words):
     rows = [row("base", 0.25, 0.2, 0.3), row(), row("tuned - base", 0.25, 0.1, 0.4), row("odd - one", None, None, None)]
     kept = record(*rows)
@@ -226,4 +224,4 @@ def test_a_full_disk_is_one_line(call, monkeypatch):
 
     monkeypatch.setattr("embedlab.reporting.tables.rebuild_tables", full)
     code, _, said = call("table")
-    assert code == 1 and "runs.csv cannot be written (No space left on device)" in said and "Traceback" not in said
+    assert code == 1 and "cannot write runs.csv (No space left on device)" in said and "Traceback" not in said

@@ -27,24 +27,24 @@ def bootstrap(home, answer: str) -> None:
 
 def test_pins_that_hold(home):
     bootstrap(home, "")
-    assert check("pins").ok is True
+    assert check("pinned packages").ok is True
 
 
 def test_pins_that_do_not_hold_are_named(home):
     bootstrap(home, "print('numpy 1.1 instead of 1.2')\nprint('torch missing')\nsys.exit(1)")
-    pins = check("pins")
+    pins = check("pinned packages")
     assert pins.ok is False and "make environment" in pins.remedy
-    assert "numpy 1.1 instead of 1.2; torch missing" in pins.found
+    assert "numpy 1.1 instead of 1.2; torch missing" in pins.status
 
 
 def test_without_a_checkout_nothing_is_wrong_with_the_pins(home):
-    assert check("pins").ok is None
+    assert check("pinned packages").ok is None
 
 
 def test_missing_package_says_how_to_get_it(home, monkeypatch):
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
-    found = check("ICD-10-CM")
-    assert (found.ok, found.found, found.remedy) == (False, "missing", "pip install simple-icd-10-cm")
+    result = check("ICD-10-CM")
+    assert (result.ok, result.status, result.remedy) == (False, "missing", "pip install simple-icd-10-cm")
 
 
 @pytest.mark.parametrize("gib, ok", [(1.9, False), (2.1, True)])
@@ -57,9 +57,9 @@ def test_disk(home, monkeypatch, gib, ok):
 @pytest.mark.parametrize("value, word", [("1", "HF_HUB_OFFLINE"), ("TRUE", "HF_HUB_OFFLINE"), ("0", "allowed")])
 def test_hub(home, monkeypatch, value, word):
     monkeypatch.setenv("HF_HUB_OFFLINE", value)
-    assert word in check("model hub").found
+    assert word in check("model hub").status
     assert check("model hub").ok is None
 
 
 def test_device_without_a_card(home):
-    assert (check("device").ok, check("device").found) == (None, "cpu (no NVIDIA card)")
+    assert (check("device").ok, check("device").status) == (None, "CPU (no NVIDIA GPU)")

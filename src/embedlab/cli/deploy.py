@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
 from embedlab import paths
+from embedlab.cli.console import ALARM, out, print_frame
+from embedlab.models.load import BASE_MODEL
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from embedlab.data.dataset import Dataset
     from embedlab.deploy.build import Source
     from embedlab.deploy.drift import DriftReport, Search
@@ -27,16 +26,13 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 drift_app = typer.Typer(no_args_is_help=True, help="Has what comes in changed?")
 app.add_typer(drift_app, name="drift")
-out = Console()
-
-ALARM = 1
 
 Root = Annotated[Path | None, typer.Option(help="folder of all versions; results/index when not given")]
 DatasetSpec = Annotated[str, typer.Option("--dataset", help="dataset spec: icd10cm, beir:FOLDER, pairs:FILE, …")]
 ModelName = Annotated[str, typer.Option("--model", help="short name, folder or hub name")]
 MaybeModel = Annotated[str, typer.Option("--model", help="the version's own model when not given")]
 Version = Annotated[str, typer.Option("--version", help="FINGERPRINT/BUILD; the served one when not given")]
-BASE_MODEL, DATASET = "all-MiniLM-L6-v2", "icd10cm:small"
+DATASET = "icd10cm:small"
 
 
 @app.command()
@@ -228,7 +224,7 @@ def drift_check(
 
 
 def _show_drift(found: DriftReport, count: int) -> None:
-    _print_frame(found.table.round(4), f"{count:,} texts, false-alarm rate {found.alpha:g}")
+    print_frame(found.table.round(4), f"{count:,} texts, false-alarm rate {found.alpha:g}")
     for text in found.unusual["text"].head(5):
         out.print(f"  unlike anything before: {text}", markup=False)
     for sentence in found.advice:
@@ -274,7 +270,7 @@ def _show_checks(checks: Sequence[Check]) -> None:
             }
             for check in checks
         ]
-        _print_frame(pd.DataFrame(rows), f"{len(checks)} checks so far")
+        print_frame(pd.DataFrame(rows), f"{len(checks)} checks so far")
 
 
 @app.command()
@@ -357,10 +353,3 @@ def _quality(judged: Judged | None) -> str:
         return "not judged"
     interval = "" if judged.ci_low is None else f" [{judged.ci_low:.3f}, {judged.ci_high:.3f}]"
     return f"{judged.metric} {judged.value:.3f}{interval}, n = {judged.n}, {judged.dataset}"
-
-
-def _print_frame(frame: pd.DataFrame, title: str) -> None:
-    table = Table(*map(str, frame.columns), title=title, title_justify="left")
-    for row in frame.itertuples(index=False):
-        table.add_row(*(escape(str(cell)) for cell in row))
-    out.print(table)

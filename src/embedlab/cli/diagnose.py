@@ -5,16 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+
+from embedlab.cli.console import out, print_frame
+from embedlab.models.load import BASE_MODEL
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from embedlab.evaluation.diagnose.study import Study
-
-out = Console()
 
 
 def diagnose(
@@ -37,7 +33,7 @@ def diagnose(
     """
     from embedlab.evaluation.diagnose.params import DiagnoseParams
 
-    base, *others = model or ["all-MiniLM-L6-v2"]
+    base, *others = model or [BASE_MODEL]
     values = {"dataset": dataset, "model_name": base, "other_models": others, "reranker": reranker, "seed": seed}
     values |= {"filter_field": filter_field, "filter_known": filter_known, "max_docs": max_docs}
     values |= {name: given for name, given in (("prompts", prompt), ("chunkings", chunk)) if given is not None}
@@ -62,14 +58,9 @@ def _show(study: Study, verdict: object) -> None:
     from embedlab.evaluation.diagnose.report import headline
 
     data = study.data
-    _print(headline(study.table()), f"{data.name}: {len(data.corpus):,} documents, test, gain over {study.base.name}")
+    print_frame(
+        headline(study.table()), f"{data.name}: {len(data.corpus):,} documents, test, gain over {study.base.name}"
+    )
     causes = count_causes(study.missed)
-    _print(causes.loc[causes["n"] > 0, ["cause", "n", "rule", "remedy"]], f"{len(study.missed)} queries miss")
+    print_frame(causes.loc[causes["n"] > 0, ["cause", "n", "rule", "remedy"]], f"{len(study.missed)} queries miss")
     out.print(str(verdict), markup=False, highlight=False, soft_wrap=True)
-
-
-def _print(frame: pd.DataFrame, title: str) -> None:
-    table = Table(*map(str, frame.columns), title=escape(title), title_justify="left")
-    for row in frame.itertuples(index=False):
-        table.add_row(*(escape(str(cell)) for cell in row))
-    out.print(table)

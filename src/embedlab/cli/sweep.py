@@ -6,15 +6,13 @@ import time
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
 from embedlab import paths
+from embedlab.cli.console import CANCELLED, FAILED, err, name_value_pairs, out
 from embedlab.errors import ParameterError
 
-out, err = Console(), Console(stderr=True)
-FAILED, CANCELLED = 1, 130
 WATCH_S = 0.5
 
 OutputDir = Annotated[str, typer.Option(help="where runs are kept; results/runs when not given")]
@@ -49,16 +47,10 @@ def sweep(
     from embedlab.sweeps import engines
 
     chosen = engines.make_engine(
-        engine, jobs=jobs, scheduler=scheduler, shared=shared_disk, options=_pairs(slurm or [])
+        engine, jobs=jobs, scheduler=scheduler, shared=shared_disk, options=name_value_pairs(slurm or [], "--slurm")
     )
     result = _drive(spec, path, chosen, options)
     _finish(spec, path, result, output_dir)
-
-
-def _pairs(texts: list[str]) -> dict[str, Any]:
-    if bad := [text for text in texts if "=" not in text]:
-        raise ParameterError(f"{bad[0]!r} is no name=value", remedy="Write name=value", field="--slurm")
-    return dict(text.split("=", 1) for text in texts)
 
 
 def _show_plan(spec: Any, path: Any, options: Any, jobs: int, *, listed: bool) -> None:
@@ -215,9 +207,3 @@ def cancel(
     for attempt in found:
         attempt.cancel()
         out.print(f"asked {attempt.run_id} to end", highlight=False)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Put the commands into an app."""
-    for command in (sweep, watch, logs, cancel):
-        app.command()(command)

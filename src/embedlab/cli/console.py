@@ -1,0 +1,45 @@
+"""What all commands share: two consoles, exit codes, printed tables, `name=value` pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from embedlab.errors import ParameterError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FAILED, BAD_INPUT, GATE_CLOSED, CANCELLED = 1, 2, 3, 130
+ALARM = FAILED  # a check worked and found something wrong
+
+out, err = Console(), Console(stderr=True)
+
+
+def print_frame(frame: pd.DataFrame, title: str) -> None:
+    """Print a data frame as a table; missing values stay empty."""
+    table = Table(*map(str, frame.columns), title=escape(title), title_justify="left")
+    for row in frame.astype(object).where(frame.notna(), "").itertuples(index=False):
+        table.add_row(*(escape(str(cell)) for cell in row))
+    out.print(table)
+
+
+def name_value_pairs(texts: Sequence[str], option: str) -> dict[str, str]:
+    """Split `name=value` texts at the first equals sign.
+
+    Args:
+        texts: what the user gave.
+        option: the option that took them, for the message.
+
+    Raises:
+        ParameterError: a text without an equals sign.
+    """
+    for text in texts:
+        if "=" not in text:
+            remedy = f"Write {option} name=value"
+            raise ParameterError(f"expected name=value, got {text!r}", remedy=remedy, field=option)
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}

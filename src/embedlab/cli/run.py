@@ -1,0 +1,94 @@
+"""Commands around one run: `embedlab run`, `params`, `doctor`, `version`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from embedlab import __version__, paths
+from embedlab.cli.console import CANCELLED, FAILED, err, name_value_pairs, out, print_frame
+
+if TYPE_CHECKING:
+    from embedlab.runs.execute import Outcome
+
+KEPT_SUFFIXES = (".json", ".ipynb", ".html", ".png")  # files of a run that are worth listing
+
+
+def run(
+    notebook: Annotated[str, typer.Argument(help="a path, a name (00_quickstart) or a number (00)")],
+    parameter: Annotated[list[str] | None, typer.Option("-p", help="name=value; repeat for more parameters")] = None,
+    output_dir: Annotated[str, typer.Option(help="folder for runs; default results/runs")] = "",
+    force: Annotated[bool, typer.Option("--force", help="run again even if the run is finished")] = False,
+    html: Annotated[bool, typer.Option("--html", help="also save the executed notebook as HTML")] = False,
+    timeout: Annotated[float, typer.Option(min=0, help="stop the run after this many minutes; 0: no limit")] = 0,
+    mem_gb: Annotated[float, typer.Option(min=0, help="stop the run above this much memory in GiB; 0: no limit")] = 0,
+    cpus: Annotated[int, typer.Option(min=0, help="number of threads; 0: all cores")] = 0,
+) -> None:
+    """Run a notebook and record its results. A finished run is not repeated."""
+    from embedlab.reporting import tables
+    from embedlab.runs import execute, notebooks
+    from embedlab.runs.limits import Limits
+
+    path = notebooks.find_notebook(notebook)
+    values = notebooks.parse_values(notebooks.parameters(path), name_value_pairs(parameter or [], "-p"))
+    limits = Limits(wall_min=timeout, mem_gb=mem_gb, cpus=cpus)
+    outcome = execute.run_notebook(path, values, output_dir=output_dir, force=force, html=html, limits=limits)
+    if outcome.record is None:
+        err.print(f"[red]{outcome.run_id} failed: {outcome.cause}[/red]")
+        err.print(escape(outcome.detail), highlight=False)
+        err.print(f"Its log and notebook are in {paths.shown(outcome.folder / 'attempts')}", highlight=False)
+        raise typer.Exit(CANCELLED if outcome.cause == "cancelled" else FAILED)
+    _show_outcome(outcome)
+    if outcome.folder.parent == paths.runs_dir():
+        tables.rebuild_tables()
+
+
+def _show_outcome(outcome: Outcome) -> None:
+    from embedlab.reporting.tables import headline
+    from embedlab.runs.run import HEADLINE
+
+    record = outcome.record
+    state = "already finished (--force runs it again)" if outcome.skipped else "finished"
+    print_frame(headline(record.metrics, HEADLINE), f"{record.run_id}: {state}")
+    for row in record.metrics:
+        if row.metric == "ndcg@10" and " - " in row.model and row.ci_low is not None:
+            verdict = "excludes" if row.ci_low > 0 or row.ci_high < 0 else "includes"
+            interval = f"[{row.ci_low:+.3f}, {row.ci_high:+.3f}]"
+            out.print(f"{row.model}: {row.value:+.3f} ndcg@10, 95 % interval {interval} {verdict} 0", markup=False)
+    for file in sorted(outcome.folder.iterdir()):
+        if file.suffix in KEPT_SUFFIXES or file.name == "model":
+            out.print(f"  {paths.shown(file)}", highlight=False)
+
+
+def params(notebook: Annotated[str, typer.Argument(help="a path, a name or a number")]) -> None:
+    """List a notebook's parameters: name, type, default and meaning."""
+    from embedlab.runs import notebooks
+
+    path = notebooks.find_notebook(notebook)
+    table = Table("name", "type", "default", "meaning", title=path.stem, title_justify="left")
+    for parameter in notebooks.parameters(path):
+        cells = parameter.name, parameter.type_name, repr(parameter.default), parameter.help
+        table.add_row(*map(escape, cells))
+    out.print(table)
+
+
+def doctor() -> None:
+    """Check the installation: what is missing and how to get it."""
+    from embedlab.cli.doctor import checks
+
+    results = checks()
+    table = Table("", "what", "status", "what to do", title="embedlab doctor", title_justify="left")
+    for check in results:
+        mark = {True: "[green]ok[/green]", False: "[red]missing[/red]", None: ""}[check.ok]
+        table.add_row(mark, check.name, escape(check.status), check.remedy)
+    out.print(table)
+    if any(check.ok is False for check in results):
+        raise typer.Exit(FAILED)
+
+
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
