@@ -51,7 +51,7 @@ class TestRecord:
         assert values(outcome, "planted wrong pairs found", "noise")["base"].value > 0.15
 
     def test_the_size_warning_is_kept(self, outcome):
-        assert any("below about 3,000" in warning for warning in outcome.record.notes["warnings"])
+        assert any("training pairs are few" in warning for warning in outcome.record.notes["warnings"])
 
 
 @pytest.mark.notebook

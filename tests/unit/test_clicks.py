@@ -13,8 +13,6 @@ from embedlab.data.click_simulation import attraction_from_qrels, kendall_by_que
 from embedlab.data.load import load_dataset, source_fingerprint
 from embedlab.errors import DataError, ParameterError
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*training pairs")
-
 THETA = [1 / place for place in range(1, 9)]
 
 
@@ -200,9 +198,9 @@ class TestFiles:
         assert len(data.triplets) == 23
         assert all(t.negative == t.positive.replace("good", "bad") for t in data.triplets)
 
-    def test_small_logs_warn(self, tmp_path):
-        with pytest.warns(UserWarning, match="training pairs"):
-            load_dataset(f"clicks:{write(tmp_path / 'log.csv', aggregated())}")
+    def test_small_logs_are_followed_by_advice(self, tmp_path, caplog):
+        load_dataset(f"clicks:{write(tmp_path / 'log.csv', aggregated())}")
+        assert "training pairs are few" in caplog.text
 
     def test_events_add_up_to_the_same_log_in_every_format(self, tmp_path):
         events = [

@@ -119,7 +119,6 @@ def many(folder, **qrels):
     return write(folder, documents, questions, **qrels)
 
 
-@pytest.mark.filterwarnings("ignore:.*training pairs")
 def test_missing_splits_are_cut_so_that_nothing_leaks(tmp_path):
     rows = "".join(f"q{i}\td{i // 2}\t1\n" for i in range(40))  # two queries per document
     dataset = load_dataset(f"beir:{many(tmp_path, test=rows)}")
@@ -128,7 +127,6 @@ def test_missing_splits_are_cut_so_that_nothing_leaks(tmp_path):
     assert {split: len(part) for split, part in dataset.qrels.items()} == {"train": 30, "dev": 4, "test": 6}
 
 
-@pytest.mark.filterwarnings("ignore:.*training pairs")
 def test_shared_document_is_refused_unless_told_otherwise(tmp_path):
     train, dev, test = "q0\td0\t1\nq1\td1\t1\n", "q2\td2\t1\n", "q3\td0\t1\n"
     spec = f"beir:{many(tmp_path, train=train, dev=dev, test=test)}"

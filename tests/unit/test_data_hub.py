@@ -7,8 +7,6 @@ import pytest
 from embedlab.data.load import load_dataset, source_fingerprint
 from embedlab.errors import DataError
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*training pairs")
-
 
 @pytest.fixture
 def datasets(monkeypatch, tmp_path):

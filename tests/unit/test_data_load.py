@@ -1,12 +1,19 @@
 """Specs: what is understood, and what the nearest valid name is when it is not."""
 
 import json
-import warnings
 
 import pytest
 
-from embedlab.data.load import Spec, load_dataset, parse_spec, source_fingerprint
+from embedlab.data.load import (
+    MIN_TRAIN_PAIRS,
+    Spec,
+    few_pairs_advice,
+    load_dataset,
+    parse_spec,
+    source_fingerprint,
+)
 from embedlab.errors import DataError, ParameterError
+from embedlab.evaluation.diagnose.verdict import Thresholds
 
 
 @pytest.mark.parametrize(
@@ -52,26 +59,31 @@ def pairs_spec(tmp_path, count):
     return f"pairs:{tmp_path / 'x.jsonl'}"
 
 
-def test_few_pairs_warn_with_the_number_and_the_reason(tmp_path):
-    with pytest.warns(UserWarning, match=r"150 training pairs. Below about 3,000 .* negatives"):
-        load_dataset(pairs_spec(tmp_path, 200))
+def test_few_pairs_are_followed_by_advice_once(tmp_path, caplog):
+    load_dataset(pairs_spec(tmp_path, 200))
+    (message,) = caplog.messages
+    assert "150 training pairs are few" in message and "1,000 or more" in message and "interval" in message
 
 
-def test_enough_pairs_do_not_warn_even_when_capped(tmp_path):
-    """The cap is the caller's own wish; the warning is about the data."""
-    with warnings.catch_warnings(action="error"):
-        dataset = load_dataset(pairs_spec(tmp_path, 4_000), max_examples=10)
-    assert {split: len(part) for split, part in dataset.qrels.items()} == {"train": 10, "dev": 400, "test": 600}
+def test_enough_pairs_need_no_advice_even_when_capped(tmp_path, caplog):
+    """You chose the cap; the advice is about the data."""
+    dataset = load_dataset(pairs_spec(tmp_path, 2_000), max_examples=10)
+    assert not caplog.messages
+    assert {split: len(part) for split, part in dataset.qrels.items()} == {"train": 10, "dev": 200, "test": 300}
 
 
-@pytest.mark.filterwarnings("ignore:.*training pairs")
+def test_diagnosis_and_loader_share_one_threshold():
+    assert Thresholds().min_train_pairs == MIN_TRAIN_PAIRS
+    assert few_pairs_advice(MIN_TRAIN_PAIRS - 1)
+    assert not few_pairs_advice(MIN_TRAIN_PAIRS) and not few_pairs_advice(0)
+
+
 def test_impossible_cap(tmp_path):
     with pytest.raises(ParameterError) as caught:
         load_dataset(pairs_spec(tmp_path, 20), max_examples=0)
     assert caught.value.field == "max_examples"
 
 
-@pytest.mark.filterwarnings("ignore:.*training pairs")
 def test_the_name_is_the_spec(tmp_path):
     spec = pairs_spec(tmp_path, 20)
     assert load_dataset(f"{spec}?split_by=query").name == f"{spec}?split_by=query"

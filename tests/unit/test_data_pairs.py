@@ -11,8 +11,6 @@ from embedlab.data.dataset import GradedPair, Triplet
 from embedlab.data.load import load_dataset, source_fingerprint
 from embedlab.errors import DataError, LeakageError
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*training pairs")
-
 
 def jsonl(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")

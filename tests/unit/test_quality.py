@@ -49,7 +49,7 @@ class TestCard:
 
     def test_warnings(self):
         few, twins = data_card(dataset(triplets=(Triplet("a", "b", "c"),))).warnings
-        assert few.startswith("6 training pairs and triplets") and "3,000" in few
+        assert few.startswith("5 training pairs are few") and "1,000" in few
         assert twins.startswith("2 of 4 documents")
 
     def test_copied_queries_are_called_out(self):

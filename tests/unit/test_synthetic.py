@@ -187,7 +187,6 @@ class TestAsTraining:
         assert check(replace(leaking, split_by="query")).counts["shared document"] == 0
 
 
-@pytest.mark.filterwarnings("ignore:.*training pairs")
 def test_real_queries_are_less_like_their_documents_than_rules_make_them():
     from embedlab.data.quality import closeness
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-import warnings
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -19,7 +19,10 @@ from embedlab.errors import DataError
 # Scheme -> module of this package with load(location, *, name, **options) and source_fingerprint(location).
 SCHEMES = {"icd10cm": "icd10cm", "pydocs": "pydocs", "beir": "beir", "pairs": "pairs", "clicks": "clicks", "hf": "hub"}
 BUILT_IN = ("icd10cm", "pydocs")  # ours to repair; other people's data is theirs to decide on
-MIN_TRAIN_PAIRS = 3_000
+# With 1,000 pairs of ICD-10-CM the gain of a fine-tune was established: +0.060 [+0.048, +0.071], log of 2026-11-21.
+MIN_TRAIN_PAIRS = 1_000
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ def load_dataset(spec: str, *, max_examples: int | None = None, repair: bool = F
     mend = repair or asked or parsed.scheme in BUILT_IN
     dataset = parsed.module.load(parsed.location, name=spec, **options)
     dataset = guard(dataset, mend=mend, file=parsed.location or None)
-    _warn_if_small(dataset)
+    if advice := few_pairs_advice(len(dataset.pairs("train"))):
+        _log.warning("%s: %s", spec, advice)
     if max_examples is not None:
         dataset = cap_training(dataset, max_examples)
     return mark_seen(dataset)
@@ -112,13 +116,15 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f"Did you mean '{close[0]}'?" if close else f"Use one of {', '.join(known)}."
 
 
-def _warn_if_small(dataset: Dataset) -> None:
-    pairs = len(dataset.pairs("train"))
-    # Without any training query it is a probe or made of graded pairs, and nobody fine-tunes on its pairs.
-    if 0 < pairs < MIN_TRAIN_PAIRS:
-        warnings.warn(
-            f"{dataset.name} has {pairs:,} training pairs. Below about {MIN_TRAIN_PAIRS:,} a model sees too few "
-            "different in-batch negatives and soon repeats the same pairs: treat a gain as noise until its "
-            "confidence interval says otherwise.",
-            stacklevel=3,
-        )
+def few_pairs_advice(pairs: int) -> str:
+    """What to do with fewer than `MIN_TRAIN_PAIRS` training pairs; empty when there are enough.
+
+    Args:
+        pairs: number of training pairs; 0 counts as enough, since such a dataset is not used for fine-tuning.
+    """
+    if not 0 < pairs < MIN_TRAIN_PAIRS:
+        return ""
+    return (
+        f"{pairs:,} training pairs are few: fine-tuning usually takes {MIN_TRAIN_PAIRS:,} or more. Add pairs (real, "
+        "clicks or synthetic), and trust a gain only if its interval excludes 0."
+    )

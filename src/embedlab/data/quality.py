@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from embedlab.data.dataset import SPLITS, Dataset
-from embedlab.data.load import MIN_TRAIN_PAIRS
+from embedlab.data.load import few_pairs_advice
 from embedlab.data.overlap import jaccard, near_duplicates, normalise, words
 from embedlab.data.splits import restrict
 from embedlab.errors import DataError, ParameterError
@@ -153,9 +153,8 @@ def _measures(dataset: Dataset, split: str) -> dict[str, float]:
 
 
 def _warnings(dataset: Dataset, table: pd.DataFrame) -> Iterable[str]:
-    examples = len(dataset.pairs("train")) + len(dataset.triplets)
-    if 0 < examples < MIN_TRAIN_PAIRS:
-        yield f"{examples:,} training pairs and triplets: below about {MIN_TRAIN_PAIRS:,}, treat a gain as noise"
+    if advice := few_pairs_advice(len(dataset.pairs("train"))):
+        yield advice
     forms = pd.Series([normalise(text) for text in dataset.corpus.values()], dtype=object)
     if repeated := int(forms.duplicated(keep=False).sum()):
         yield f"{repeated:,} of {len(forms):,} documents share their text with another: no model can tell those apart"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from embedlab.data.load import MIN_TRAIN_PAIRS
 from embedlab.evaluation.significance import NAN, Interval, PairedDifference, holm
 from embedlab.params import Count, PositiveFloat, Share
 
@@ -48,7 +49,7 @@ class Thresholds(BaseModel):
     min_gain: PositiveFloat = 0.01
     costlier: PositiveFloat = 0.01
     alpha: Share = 0.05
-    min_train_pairs: Count = 1_000
+    min_train_pairs: Count = MIN_TRAIN_PAIRS
     max_ambiguous: Share = 0.5
 
 
