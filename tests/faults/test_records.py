@@ -23,7 +23,9 @@ FORK = multiprocessing.get_context("fork")
 
 
 def make(run_id: str = "nb-01234567-s0", attempt: str = "1") -> Record:
-    row = MetricRow(task="retrieval", split="test", model="tuned", metric="ndcg@10", dim=384, value=0.5, n=10)
+    row = MetricRow(
+        system="contrastive", technique="contrastive", split="test", metric="ndcg@10", dim=384, value=0.5, n=10
+    )
     return Record(run_id=run_id, notebook="nb", parameters={"seed": 0, "lr": 1e-5}, metrics=[row], attempt=attempt)
 
 
@@ -40,7 +42,7 @@ def test_round_trip(tmp_path):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
 def test_missing_metric_is_null_never_zero(tmp_path, value):
-    row = MetricRow(task="t", split="s", model="m", metric="x", value=value)
+    row = MetricRow(system="m", technique="t", metric="x", value=value)
     record = make().model_copy(update={"metrics": [row]})
     records.commit(record, folder(tmp_path, record))
     assert json.loads((folder(tmp_path, record) / "record.json").read_text())["metrics"][0]["value"] is None
@@ -190,7 +192,7 @@ def leave_records(runs: Path, count: int) -> None:
             update={"metrics": rows, "parameters": parameters}
         )
         (runs / record.run_id).mkdir(parents=True)
-        (runs / record.run_id / records.FILE).write_text(records._file_text(record.model_dump(mode="json")))
+        (runs / record.run_id / records.FILE).write_text(records.file_text(record.content()))
 
 
 def table_of(runs: Path, count: int) -> None:

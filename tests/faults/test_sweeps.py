@@ -100,7 +100,9 @@ def test_stages_hand_on_the_best_of_the_same_seed(home, engine):
 
 def test_a_combination_that_lost_a_seed_does_not_compete():
     def finished(x, seed, score):
-        row = records.MetricRow(task="t", split="dev", model="tuned", metric="ndcg@10", value=score)
+        row = records.MetricRow(
+            system="contrastive", technique="contrastive", split="dev", metric="ndcg@10", value=score
+        )
         plan, record = SimpleNamespace(run_id=f"{x}-{seed}"), SimpleNamespace(metrics=[row])
         return planning.Planned(plan, {"x": x, "seed": seed}, record)
 

@@ -58,8 +58,8 @@ if params.what == "kill" or (params.what == "kill once" and first):
 END = """model = run.artefact("model")
 model.mkdir(exist_ok=True)
 (model / "weights.txt").write_text(str(params.x))
-run.value("score", -(params.x**2), model="tuned", split="dev", task="test")
-run.value("ndcg@10", params.x + params.seed / 100, model="tuned", split="test", task="retrieval")
+run.value("score", -(params.x**2), system="contrastive", split="dev")
+run.value("ndcg@10", params.x + params.seed / 100, system="contrastive", split="test")
 run.finish();"""
 DEFAULTS = """x: float = 1.0  # a number
 what: str = "ok"  # how to end
@@ -89,7 +89,7 @@ def make_project(home: Path) -> Path:
         'source: str = ""  # a folder\nfactor: float = 1.0  # a number\nseed: int = 0  # none\noutput_dir: str = ""'
     )
     use = 'value = float(open(params.source + "/weights.txt").read()) * params.factor'
-    end = 'run.value("ndcg@10", value, model="tuned", split="test", task="retrieval")\nrun.finish();'
+    end = 'run.value("ndcg@10", value, system="contrastive", split="test")\nrun.finish();'
     write_notebook(home / "notebooks" / "02_later.ipynb", SETUP, defaults, LATER, use, end)
     return home
 

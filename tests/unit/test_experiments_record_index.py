@@ -24,7 +24,16 @@ def home(tmp_path, monkeypatch):
 
 def commit(number: int, value: float | None = 0.5, metrics=("ndcg@10", "mrr@10", "recall@10", "ndcg@10")) -> str:
     rows = [
-        MetricRow(task="retrieval", split="test", model="tuned", metric=metric, value=value, dim=64, n=9, ci_low=0.1)
+        MetricRow(
+            system="contrastive",
+            technique="contrastive",
+            split="test",
+            metric=metric,
+            value=value,
+            dim=64,
+            n=9,
+            ci_low=0.1,
+        )
         for metric in metrics
     ]
     record = Record(run_id=f"nb-{number:08x}-s0", notebook="nb", parameters={"seed": 0, "x": [1, "é"]}, metrics=rows)

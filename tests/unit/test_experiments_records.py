@@ -14,7 +14,7 @@ NUMBERS = {"a": 0.30000000000000004, "b": 1e-05, "c": "ä\u0007", "d": float("na
 @pytest.fixture
 def folder(tmp_path):
     """A committed record whose numbers have other spellings that parse to the same float."""
-    row = MetricRow(task="t", split="test", model="m", metric="x", value=0.1, n=3)
+    row = MetricRow(system="m", technique="t", split="test", metric="x", value=0.1, n=3)
     record = Record(run_id="nb-01234567-s0", notebook="nb", parameters={"seed": 0}, metrics=[row], notes=NUMBERS)
     assert records.commit(record, tmp_path / record.run_id)
     return tmp_path / record.run_id

@@ -56,22 +56,22 @@ def test_driver_and_notebook_agree_where_ints_stand_for_floats(notebook):
 
 def test_metrics_carry_their_interval_and_the_values_of_every_query():
     run = start_run("01_tiny", params())
-    run.metrics(evaluation(), model="tuned", split="test", dim=64)
-    run.metrics(evaluation(), model="bm25", split="test")
+    run.metrics(evaluation(), system="contrastive", split="test", dim=64)
+    run.metrics(evaluation(), system="bm25", split="test")
     record = run.finish()
     interval = bootstrap_ci(np.array([0.0, 1.0, 0.5]))
     row = record.metrics[0]
-    assert (row.task, row.split, row.model, row.metric, row.dim, row.n) == (
+    assert (row.task, row.split, row.system, row.metric, row.dim, row.n) == (
         "retrieval",
         "test",
-        "tuned",
+        "contrastive",
         "ndcg@10",
         64,
         3,
     )
     assert (row.value, row.ci_low, row.ci_high) == (0.5, interval.low, interval.high)
-    assert [(r.model, r.metric) for r in record.metrics[1:]] == [
-        ("tuned", "recall@10"),
+    assert [(r.system, r.metric) for r in record.metrics[1:]] == [
+        ("contrastive", "recall@10"),
         ("bm25", "ndcg@10"),
         ("bm25", "recall@10"),
     ]
@@ -85,14 +85,14 @@ def test_record_says_what_the_run_was():
     with run.timing("train"):
         pass
     run.note(best_step=3, curve=[0.1, 0.2])
-    run.fingerprint(tuned="abc")
-    run.value("bytes", 12, model="tuned", task="size")
+    run.fingerprint(contrastive="abc")
+    run.value("bytes", 12, system="contrastive", stage="footprint")
     record = run.finish()
     assert record == records.read(paths.runs_dir() / run.id)
     assert record.run_id.startswith("01_tiny-") and record.run_id.endswith("-s7")
     assert record.parameters == {"seed": 7, "rates": [1.0, 2.0], "rate": 2.0, "later": 3}
     assert record.notes == {"best_step": 3, "curve": [0.1, 0.2]}
-    assert record.model_fingerprints == {"tuned": "abc"}
+    assert record.model_fingerprints == {"contrastive": "abc"}
     assert set(record.timings) == {"train"} and record.timings["train"] >= 0
     assert (record.metrics[0].value, record.metrics[0].ci_low) == (12.0, None)
     assert {"python", "torch", "papermill"} <= set(record.versions) and record.hardware["cores"] >= 1
@@ -136,7 +136,7 @@ def test_the_second_to_finish_says_so_and_changes_nothing(capsys):
     assert first.attempt_folder != second.attempt_folder
     first.finish()
     before = {path: path.read_bytes() for path in first.folder.glob("*.*")}
-    second.value("x", 1.0, model="m", task="t")
+    second.value("x", 1.0, system="base")
     with pytest.raises(RecordError, match="committed first"):
         second.finish()
     assert {path: path.read_bytes() for path in first.folder.glob("*.*")} == before

@@ -47,17 +47,16 @@ def run(
 
 
 def _show_outcome(outcome: Outcome) -> None:
-    from embedlab.reporting.tables import headline
-    from embedlab.runs.run import HEADLINE
+    from embedlab.runs.summary import format_row, summarise
 
     record = outcome.record
     state = "already finished (--force runs it again)" if outcome.skipped else "finished"
-    print_frame(headline(record.metrics, HEADLINE), f"{record.run_id}: {state}")
+    print_frame(summarise(record.metrics), f"{record.run_id}: {state}")
     for row in record.metrics:
-        if row.metric == "ndcg@10" and " - " in row.model and row.ci_low is not None:
+        if row.metric == "ndcg@10" and row.statistic == "difference" and row.ci_low is not None:
             verdict = "excludes" if row.ci_low > 0 or row.ci_high < 0 else "includes"
-            interval = f"[{row.ci_low:+.3f}, {row.ci_high:+.3f}]"
-            out.print(f"{row.model}: {row.value:+.3f} ndcg@10, 95 % interval {interval} {verdict} 0", markup=False)
+            comparison = f"{row.system} − {row.against}: {format_row(row)} ndcg@10"
+            out.print(f"{comparison}, the 95 % interval {verdict} 0", markup=False)
     for file in sorted(outcome.folder.iterdir()):
         if file.suffix in KEPT_SUFFIXES or file.name == "model":
             out.print(f"  {paths.shown(file)}", highlight=False)

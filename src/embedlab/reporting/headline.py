@@ -17,7 +17,8 @@ import pandas as pd
 
 from embedlab.evaluation.significance import bootstrap_ci, paired_difference
 from embedlab.reporting.sweep_table import FLOAT32
-from embedlab.runs.per_query import System, mean_over_runs, query_values
+from embedlab.runs.per_query import Measured as System
+from embedlab.runs.per_query import mean_over_runs, query_values
 from embedlab.runs.record_index import indexed_records
 from embedlab.runs.records import MetricRow, Record
 from embedlab.sweeps.spec import varying_where_known

@@ -18,7 +18,8 @@ from embedlab.reporting import caveats, tables
 from embedlab.reporting.front import pareto_front
 from embedlab.reporting.sweep_data import BYTES, SECONDS, Collected, View, collect
 from embedlab.runs.failures import failures
-from embedlab.runs.per_query import System, mean_over_runs, query_values
+from embedlab.runs.per_query import Measured as System
+from embedlab.runs.per_query import mean_over_runs, query_values
 from embedlab.runs.records import Record
 
 DETAIL = 200  # characters of a failure's detail in a table

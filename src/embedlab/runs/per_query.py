@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -11,36 +12,61 @@ from embedlab import paths
 
 FILE = "per_query.parquet"
 
-System = tuple[str, int | None]  # model, dimensions kept (None: not an embedding)
+KEY = ["system", "condition", "dim"]
+
+
+class Measured(NamedTuple):
+    """What the values of a run belong to.
+
+    Attributes:
+        system: a declared name.
+        condition: what else was varied; "" when nothing was.
+        dim: dimensions of the vectors; None without vectors.
+    """
+
+    system: str
+    condition: str = ""
+    dim: int | None = None
 
 
 def query_values(
-    run_id: str, metric: str, *, split: str = "test", task: str = "retrieval", folder: Path | None = None
-) -> dict[System, pd.Series]:
-    """Values of one metric per query of every system in a run.
+    run_id: str,
+    metric: str,
+    *,
+    split: str = "test",
+    task: str = "retrieval",
+    stage: str = "retrieval",
+    folder: Path | None = None,
+) -> dict[Measured, pd.Series]:
+    """Values of one metric per query, of every system in a run.
 
     Args:
         run_id: the run.
         metric: e.g. `ndcg@10`.
-        split, task: of the evaluation.
+        split, task, stage: of the evaluation.
         folder: where runs are kept; results/runs when not given.
 
     Returns:
-        (model, dim) -> Series (Q,) by query id, sorted; NaN for queries without positives. Empty when the run kept no
-        such values, or when they cannot be read.
+        (system, condition, dim) -> Series (Q,) by query id, sorted; NaN for queries without relevant documents. Empty
+        when the run kept no such values, or when they cannot be read.
     """
     path = (folder or paths.runs_dir()) / run_id / FILE
     try:
-        frame = pd.read_parquet(path, columns=["query_id", "task", "split", "model", "dim", metric])
-    except (OSError, ValueError, KeyError):  # none, torn, or without this metric
+        frame = pd.read_parquet(path, columns=["query_id", "stage", "task", "split", *KEY, metric])
+    except (OSError, ValueError, KeyError):  # no file, a torn one, or one without this metric
         return {}
-    frame = frame[(frame["task"] == task) & (frame["split"] == split)]
-    # An evaluation that was noted twice counts once, as it was noted last.
-    frame = frame.drop_duplicates(["model", "dim", "query_id"], keep="last")
+    frame = frame[(frame["task"] == task) & (frame["split"] == split) & (frame["stage"] == stage)]
+    # Of an evaluation that was kept twice, the last counts.
+    frame = frame.drop_duplicates([*KEY, "query_id"], keep="last")
+    groups = frame.groupby(KEY, dropna=False, sort=False, observed=True)
     return {
-        (str(model), None if pd.isna(dim) else int(dim)): rows.set_index("query_id")[metric].astype(float).sort_index()
-        for (model, dim), rows in frame.groupby(["model", "dim"], dropna=False, sort=False)
+        Measured(str(system), str(condition), None if pd.isna(dim) else int(dim)): _series(rows, metric)
+        for (system, condition, dim), rows in groups
     }
+
+
+def _series(rows: pd.DataFrame, metric: str) -> pd.Series:
+    return rows.assign(query_id=rows["query_id"].astype(str)).set_index("query_id")[metric].astype(float).sort_index()
 
 
 def mean_over_runs(values: Sequence[pd.Series]) -> pd.Series | None:

@@ -73,7 +73,7 @@ def _stamps(folder: Path, run_ids: Collection[str] | None) -> Iterator[tuple[str
 
 def _index_file(folder: Path) -> Path:
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    return paths.cache_dir() / "records" / f"{name}-{len(FIELDS)}.sqlite"
+    return paths.cache_dir() / "records" / f"{name}-schema{records.SCHEMA}.sqlite"
 
 
 def _open(folder: Path) -> sqlite3.Connection:
@@ -96,7 +96,7 @@ def _follow(index: sqlite3.Connection, folder: Path, stamps: dict[str, str]) -> 
 
 
 def _keep(index: sqlite3.Connection, record: Record, stamp: str) -> None:
-    content = record.model_dump(mode="json")
+    content = record.content()
     by_metric: dict[str, list[list]] = {}
     for row in content.pop("metrics"):
         by_metric.setdefault(row["metric"], []).append([row[name] for name in FIELDS])

@@ -21,7 +21,11 @@ from embedlab.errors import ParameterError, RecordError
 from embedlab.params import Params
 from embedlab.runs import notebooks, provenance, records
 from embedlab.runs.processes import ATTEMPT_VARIABLE, NOTEBOOK_VARIABLE
+from embedlab.runs.reading import describe_difference
 from embedlab.runs.records import MetricRow, Record
+from embedlab.runs.run_id import RunId
+from embedlab.runs.summary import HEADLINE, summarise
+from embedlab.runs.systems import SYSTEMS, System, resolve_system
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,8 +34,7 @@ if TYPE_CHECKING:
     from embedlab.evaluation.metrics import Evaluation
     from embedlab.evaluation.significance import PairedDifference
 
-FAILED = "failed.json"  # what an attempt that came to nothing leaves
-HEADLINE = ("ndcg@10", "recall@10")
+FAILED = "failed.json"  # in the folder of an attempt that failed
 
 
 def compute_run_id(path: Path, values: Mapping[str, Any]) -> str:
@@ -47,7 +50,7 @@ def compute_run_id(path: Path, values: Mapping[str, Any]) -> str:
     identity = {name: value for name, value in values.items() if name not in ("seed", "output_dir")}
     data = source_fingerprint(values["dataset"]) if values.get("dataset") else ""
     content = json.dumps([path.stem, notebooks.source_hash(path), identity, data], sort_keys=True)
-    return f"{path.stem}-{hashlib.sha256(content.encode()).hexdigest()[:8]}-s{values.get('seed', 0)}"
+    return str(RunId(path.stem, hashlib.sha256(content.encode()).hexdigest()[:8], values.get("seed", 0)))
 
 
 def start_run(notebook: str, params: Params) -> Run:
@@ -118,6 +121,9 @@ class Run:
         self._timings: dict[str, float] = {}
         self._notes: dict[str, Any] = {}
         self._models: dict[str, str] = {}
+        self._declared: dict[str, System] = dict(SYSTEMS)
+        self._systems: dict[str, str] = {}
+        self._history: list[Mapping[str, float]] = []
         self._source, self._started = notebooks.source_hash(path), provenance.now()
         progress.report("start", run_id=identifier, attempt_folder=str(self.attempt_folder))
 
@@ -150,42 +156,143 @@ class Run:
             remedy = "Note plain numbers, texts, lists and dicts"
             raise ParameterError(f"cannot be recorded ({error})", remedy=remedy, field=", ".join(notes)) from None
 
-    def fingerprint(self, **models: str) -> None:
-        """Keep the fingerprints of the models behind the numbers."""
-        self._models |= models
+    def declare_system(self, name: str, technique: str, description: str) -> None:
+        """Name a system that `embedlab.runs.systems` does not declare.
+
+        Args:
+            name: as it will stand in the `system` column.
+            technique: the family it belongs to, e.g. "contrastive".
+            description: one line for a reader who does not know the name.
+
+        Raises:
+            ParameterError: the name is declared already, with another meaning.
+        """
+        system = System(technique, description)
+        if self._declared.get(name, system) != system:
+            problem = f"the system {name!r} is declared already: {self._declared[name].description}"
+            raise ParameterError(problem, remedy="Choose another name", field="system")
+        self._declared[name] = system
+
+    def fingerprint(self, models: Mapping[str, str] | None = None, /, **more: str) -> None:
+        """Keep the fingerprints of the models that were measured, by system name.
+
+        Args:
+            models: system -> fingerprint; for names that are not identifiers, such as "contrastive+static".
+            more: the same, as keywords.
+
+        Raises:
+            ParameterError: a system that is not declared.
+        """
+        fingerprints = {**(models or {}), **more}
+        for system in fingerprints:
+            self._use(system)
+        self._models |= fingerprints
 
     def metrics(
-        self, evaluation: Evaluation, *, model: str, split: str, task: str = "retrieval", dim: int | None = None
+        self,
+        evaluation: Evaluation,
+        *,
+        system: str,
+        split: str,
+        dim: int | None = None,
+        task: str = "retrieval",
+        stage: str = "retrieval",
+        condition: str = "",
     ) -> None:
-        """Note every metric of an evaluation with its bootstrap interval, and keep the per-query values."""
+        """Keep every metric of an evaluation with its bootstrap interval, and the value of every query.
+
+        Args:
+            evaluation: as `evaluate_vectors` and its relatives return it.
+            system: what was measured, a declared name; see `embedlab.runs.systems`.
+            split: e.g. "test".
+            dim: dimensions of the vectors; None without vectors.
+            task: the dataset or task.
+            stage: the part of the run that measured it.
+            condition: what else was varied, for people to read.
+
+        Raises:
+            ParameterError: a system that is not declared.
+        """
         from embedlab.evaluation.significance import bootstrap_ci
 
+        labels = {"stage": stage, "split": split, "task": task, "condition": condition, "dim": dim}
         for metric, values in evaluation.values.items():
             interval = bootstrap_ci(values)
-            numbers = {"value": interval.mean, "n": interval.n, "ci_low": interval.low, "ci_high": interval.high}
-            self.rows.append(MetricRow(task=task, split=split, model=model, metric=metric, dim=dim, **numbers))
-        self._per_query.append(evaluation.frame().assign(task=task, split=split, model=model, dim=dim))
+            bounds = {"n": interval.n, "ci_low": interval.low, "ci_high": interval.high}
+            self._add(metric, interval.mean, system=system, **labels, **bounds)
+        self._per_query.append(evaluation.frame().assign(system=system, **labels))
 
     def difference(
         self,
         difference: PairedDifference,
         *,
         metric: str,
-        model: str,
+        system: str,
+        against: str,
         split: str,
-        task: str = "retrieval",
         dim: int | None = None,
+        task: str = "retrieval",
+        stage: str = "retrieval",
+        condition: str = "",
     ) -> None:
-        """Note a paired difference: its mean with interval, the relative gain and the p-value."""
-        interval = {"ci_low": difference.low, "ci_high": difference.high, "n": difference.n}
-        common = {"task": task, "split": split, "model": model, "dim": dim}
-        self.rows.append(MetricRow(metric=metric, value=difference.mean, **interval, **common))
-        self.rows.append(MetricRow(metric=f"{metric} relative", value=difference.relative, n=difference.n, **common))
-        self.rows.append(MetricRow(metric=f"{metric} p", value=difference.p_value, n=difference.n, **common))
+        """Keep a paired difference between two systems: its mean with interval, the relative gain and the p-value.
 
-    def value(self, metric: str, value: float | None, *, model: str, split: str = "", task: str, **fields: Any) -> None:
-        """Note one number that is no evaluation: a loss, bytes, seconds."""
-        self.rows.append(MetricRow(metric=metric, value=value, model=model, split=split, task=task, **fields))
+        Args:
+            difference: system minus against, query by query, from `paired_difference`.
+            metric: e.g. "ndcg@10".
+            system, against: declared names.
+            split, dim, task, stage, condition: as in `metrics`.
+
+        Raises:
+            ParameterError: a system that is not declared.
+        """
+        self._use(against)
+        labels: dict[str, Any] = {"system": system, "against": against, "stage": stage, "split": split, "task": task}
+        labels |= {"condition": condition, "dim": dim, "n": difference.n}
+        interval = {"ci_low": difference.low, "ci_high": difference.high}
+        self._add(metric, difference.mean, statistic="difference", **labels, **interval)
+        self._add(metric, difference.relative, statistic="relative_difference", **labels)
+        self._add(metric, difference.p_value, statistic="p_value", **labels)
+
+    def value(
+        self,
+        metric: str,
+        value: float | None,
+        *,
+        system: str,
+        split: str = "",
+        dim: int | None = None,
+        task: str = "retrieval",
+        stage: str = "retrieval",
+        condition: str = "",
+        n: int | None = None,
+        ci_low: float | None = None,
+        ci_high: float | None = None,
+    ) -> None:
+        """Keep one number that is not an evaluation: a loss, bytes, seconds.
+
+        Args:
+            metric: its name, with the unit where it has one, e.g. "queries per second".
+            value: None when it could not be measured.
+            system: a declared name.
+            split, dim, task, stage, condition: as in `metrics`.
+            n, ci_low, ci_high: what the interval is over, and its ends.
+
+        Raises:
+            ParameterError: a system that is not declared.
+        """
+        labels: dict[str, Any] = {"split": split, "dim": dim, "task": task, "stage": stage, "condition": condition}
+        self._add(metric, value, system=system, **labels, n=n, ci_low=ci_low, ci_high=ci_high)
+
+    def _add(self, metric: str, value: float | None, *, system: str, **labels: Any) -> None:
+        technique = self._use(system).technique
+        self.rows.append(MetricRow(system=system, technique=technique, metric=metric, value=value, **labels))
+
+    def _use(self, name: str) -> System:
+        """The declaration of a system, which the record will describe."""
+        system = resolve_system(name, self._declared)
+        self._systems[name] = system.description
+        return system
 
     def figure(self, figure: Figure, name: str, table: pd.DataFrame) -> None:
         """Save a figure and the table it was drawn from, and show the figure in the notebook."""
@@ -197,17 +304,37 @@ class Run:
         _display(Image(filename=str(path)))
 
     def log_history(self, history: Sequence[Mapping[str, float]]) -> None:
-        """Write train_log.csv; a run that trained nothing leaves none."""
+        """Write train_log.csv, unless nothing was trained."""
         import pandas as pd
 
         if history:
+            self._history = list(history)
             pd.DataFrame(history).to_csv(self.artefact("train_log.csv"), index=False)
 
     def headline(self, metrics: Sequence[str] = HEADLINE) -> None:
-        """Show model x metric with intervals, as far as the run has come."""
-        from embedlab.reporting.tables import headline
+        """Show the results so far: a row per system, a column per metric, with 95 % intervals."""
+        _display(summarise(self.rows, metrics))
 
-        _display(headline(self.rows, metrics))
+    def reading(
+        self,
+        system: str,
+        against: str = "base",
+        metric: str = "ndcg@10",
+        split: str = "test",
+        task: str = "retrieval",
+    ) -> str:
+        """What this run shows, in two or three sentences: the gain with its interval, and one line of advice.
+
+        Args:
+            system, against: what was compared; their difference must have been kept with `difference`.
+            metric, split, task: of that difference.
+
+        Raises:
+            ParameterError: this run has not compared the two.
+        """
+        return describe_difference(
+            self.rows, system, against, metric=metric, split=split, task=task, history=self._history
+        )
 
     def finish(self) -> Record:
         """Commit the record and publish the attempt's files beside it.
@@ -236,6 +363,7 @@ class Run:
             run_id=self.id,
             notebook=self.notebook,
             parameters=self.params.model_dump(mode="json", exclude={"output_dir"}),
+            systems=self._systems,
             metrics=self.rows,
             timings=self._timings,
             data_fingerprint=source_fingerprint(dataset) if dataset else "",

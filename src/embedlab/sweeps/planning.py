@@ -14,12 +14,11 @@ from typing import Any
 
 from embedlab import paths
 from embedlab.errors import ParameterError
-from embedlab.reporting import tables
-from embedlab.reporting.sweep_data import RUN_OF_SEED
-from embedlab.runs import execute, notebooks, provenance, record_index, records
+from embedlab.runs import execute, filters, notebooks, provenance, record_index, records
 from embedlab.runs.execute import Plan
 from embedlab.runs.records import Record
 from embedlab.runs.run import FAILED
+from embedlab.runs.run_id import RunId, without_seeds
 from embedlab.sweeps.spec import REFERENCE, Metric, Stage, SweepSpec, expand
 
 RERUN_CAUSES = ("infrastructure", "cancelled")  # a failure of these is an interruption, not a result
@@ -69,20 +68,21 @@ def last_failure(folder: Path) -> str:
     return ""
 
 
-def only(planned: Sequence[Planned], filters: Sequence[str]) -> list[Planned]:
+def only(planned: Sequence[Planned], conditions: Sequence[str]) -> list[Planned]:
     """Runs whose parameters are as every `name=value` says.
 
     Raises:
         ParameterError: no such parameter, or no run is left.
     """
-    if not filters:
+    if not conditions:
         return list(planned)
     import pandas as pd
 
     frame = pd.DataFrame([item.plan.values for item in planned])
-    chosen = tables.select(frame, filters, None)
+    chosen = filters.select(frame, conditions)
     if chosen.empty:
-        raise ParameterError("leaves no run", remedy="Mend the filter", field=f"--only {' '.join(filters)}")
+        remedy = "Check the values with --dry-run"
+        raise ParameterError("no run of the sweep matches", remedy=remedy, field=f"--only {' '.join(conditions)}")
     return [planned[position] for position in chosen.index]
 
 
@@ -118,12 +118,21 @@ def _alike(stem: str, values: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def metric_of(record: Record, wanted: Metric) -> float | None:
-    """The number that decides; None when the record does not have it."""
+    """The number that decides, at full width; None when the record does not have it.
+
+    Raises:
+        ParameterError: several systems have the number, and `wanted` names none.
+    """
     rows = [
         row
         for row in record.metrics
-        if (row.metric, row.split, row.model) == (wanted.metric, wanted.split, wanted.model)
+        if (row.metric, row.split, row.statistic, row.stage) == (wanted.metric, wanted.split, "value", "retrieval")
+        and wanted.system in ("", row.system)
     ]
+    systems = sorted({row.system for row in rows})
+    if len(systems) > 1:
+        problem = f"{record.run_id} has {wanted.metric} on {wanted.split} of several systems: {', '.join(systems)}"
+        raise ParameterError(problem, remedy=f"Name one, for example pick: {{system: {systems[0]}}}", field="pick")
     full = max(rows, key=lambda row: row.dim or 0, default=None)
     return full.value if full else None
 
@@ -142,17 +151,17 @@ def best(stage: Stage, finished: Sequence[Planned]) -> dict[int, Planned]:
     pick, most = stage.decides, max(map(len, groups.values()))
     chosen = max((items for items in groups.values() if len(items) == most), key=lambda items: _score(items, pick))
     if len(groups) > 1 and _score(chosen, pick) == -math.inf:
-        problem = (
-            f"no combination of stage {stage.name!r} has {pick.metric} of {pick.model} on {pick.split} in all runs"
-        )
-        raise ParameterError(problem, remedy="Say in pick: what decides", field="pick")
+        system = f" of {pick.system}" if pick.system else ""
+        problem = f"no combination of stage {stage.name!r} has {pick.metric}{system} on {pick.split} in all runs"
+        remedy = "Choose what decides, for example pick: {metric: ndcg@10, split: test, system: contrastive}"
+        raise ParameterError(problem, remedy=remedy, field="pick")
     return {item.values["seed"]: item for item in chosen}
 
 
 def _setting(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values without the seed, their own and that of the earlier run that they name: seeds of one combination agree."""
     own = {name: value for name, value in values.items() if name != "seed"}
-    return {name: RUN_OF_SEED.sub(r"\1", value) if isinstance(value, str) else value for name, value in own.items()}
+    return {name: without_seeds(value) if isinstance(value, str) else value for name, value in own.items()}
 
 
 def _score(items: Sequence[Planned], wanted: Metric) -> float:
@@ -200,7 +209,7 @@ def require_inputs(planned: Iterable[Planned]) -> None:
     """
     for item in planned:
         for name, value in item.values.items():
-            of_a_run = isinstance(value, str) and "/" in value and RUN_OF_SEED.search(value)
+            of_a_run = isinstance(value, str) and "/" in value and RunId.find_all(value)
             if of_a_run and not (path := paths.project_root() / value).exists():
                 left = ", ".join(sorted(entry.name for entry in path.parent.glob("*") if entry.name != "attempts"))
                 remedy = f"Its run left {left}; weights are not in the history: --rerun-stale makes earlier runs again"

@@ -62,11 +62,17 @@ class Resources(_Part):
 
 
 class Metric(_Part):
-    """Which number decides; the default decides on dev, so that test is looked at once."""
+    """Which number decides; by default one on dev, which keeps the test queries for the final evaluation.
+
+    Attributes:
+        metric, split: e.g. "ndcg@10" on "dev".
+        system: the system that is compared; may stay "" where a run has this number of one system only.
+        direction: whether larger or smaller is better.
+    """
 
     metric: str = "ndcg@10"
     split: str = "dev"
-    model: str = "tuned"
+    system: str = ""
     direction: Literal["maximize", "minimize"] = "maximize"
 
 

@@ -1,0 +1,85 @@
+"""What a run shows, in words computed from its own rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from embedlab.errors import ParameterError
+from embedlab.runs.records import MetricRow
+from embedlab.runs.summary import format_row, format_value
+
+
+def describe_difference(
+    rows: Sequence[MetricRow],
+    system: str,
+    against: str,
+    *,
+    metric: str = "ndcg@10",
+    split: str = "test",
+    task: str = "retrieval",
+    history: Sequence[Mapping[str, float]] = (),
+) -> str:
+    """A difference with its interval, and one line of advice.
+
+    Args:
+        rows: of one run.
+        system, against: what was compared.
+        metric, split, task: of the comparison.
+        history: the training log, rows with `step` and `dev`; it tells whether training stopped too early.
+
+    Returns:
+        Two or three sentences.
+
+    Raises:
+        ParameterError: the rows hold no such comparison.
+    """
+    comparison = {"system": system, "against": against, "metric": metric, "split": split, "task": task}
+    difference = _last(rows, statistic="difference", **comparison)
+    if difference is None or difference.value is None:
+        raise _unknown_comparison(rows, system, against, metric, split, task)
+    relative = _last(rows, statistic="relative_difference", **comparison)
+    percent = f", {relative.value:+.0%}" if relative and relative.value is not None else ""
+    queries = f" on {difference.n:,} {split} queries" if difference.n else f" on {split}"
+    where = {"metric": metric, "split": split, "task": task, "dim": difference.dim}
+    values = [_last(rows, statistic="value", system=name, **where) for name in (against, system)]
+    change = ""
+    if all(row is not None and row.value is not None for row in values):
+        before, after = (format_value(row.value) for row in values if row is not None)
+        change = f"{against} {before}, {system} {after}: "
+    first = f"{metric}{queries}: {change}a difference of {format_row(difference)}{percent}."
+    return f"{first} {_advice(difference, system, against, history)}"
+
+
+def _last(rows: Sequence[MetricRow], **fields: object) -> MetricRow | None:
+    """The last row with these fields."""
+    matching = [row for row in rows if all(getattr(row, name) == value for name, value in fields.items())]
+    return matching[-1] if matching else None
+
+
+def _advice(difference: MetricRow, system: str, against: str, history: Sequence[Mapping[str, float]]) -> str:
+    value, low, high = difference.value or 0.0, difference.ci_low, difference.ci_high
+    scores = [(row["step"], row["dev"]) for row in history if row.get("dev") is not None]
+    best_step = max(scores, key=lambda score: score[1])[0] if scores else None
+    if scores and len(scores) > 1 and best_step == 0:
+        return (
+            "No training step beat the start on dev, so the model kept its first weights. "
+            "Lower the learning rate, or check the pairs."
+        )
+    if high is not None and high < 0:
+        return f"{system} is worse than {against} by {-value:.3f}. Do not ship it."
+    if low is not None and low > 0:
+        advice = f"The interval excludes 0: the gain over {against} is established on these queries."
+    else:
+        advice = "The interval includes 0: these queries do not show a difference. Collect more test queries or pairs."
+    if len(scores) > 1 and best_step == scores[-1][0]:
+        advice += " Dev was best at the last step: train longer, there may be more to gain."
+    return advice
+
+
+def _unknown_comparison(
+    rows: Sequence[MetricRow], system: str, against: str, metric: str, split: str, task: str
+) -> ParameterError:
+    kept = {f"{row.system} against {row.against} ({row.metric}, {row.split})": 0 for row in rows if row.against}
+    problem = f"this run has no difference of {system} against {against} for {metric} of {task} on {split}"
+    remedy = f"It has {'; '.join(kept)}" if kept else "Call run.difference(...) first"
+    return ParameterError(problem, remedy=remedy)

@@ -1,0 +1,106 @@
+"""The systems that runs measure: one declared name each, with its technique and a one-line description.
+
+A notebook that measures something else declares it with `run.declare_system`. The record stores the descriptions of
+the systems it uses, so a table can explain a name that this version no longer declares.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from embedlab.errors import ParameterError
+
+
+@dataclass(frozen=True)
+class System:
+    """What a name in the `system` column stands for.
+
+    Attributes:
+        technique: the family that the system belongs to, e.g. "contrastive".
+        description: one line for a reader who does not know the name.
+    """
+
+    technique: str
+    description: str
+
+
+SYSTEMS: dict[str, System] = {
+    # Baselines
+    "bm25": System("baseline", "BM25 keyword search, without an embedding model"),
+    "base": System("baseline", "the base model as it was downloaded"),
+    "hybrid": System("baseline", "BM25 and the base model, fused by reciprocal rank"),
+    "word-frequencies": System("baseline", "a unigram language model: word frequencies of the training text"),
+    # What the diagnosis tries on the base model
+    "prompts": System("diagnosis", "the base model with a prompt before queries and documents"),
+    "filter": System("diagnosis", "the base model, searching only the documents that a metadata filter leaves"),
+    "chunking": System("diagnosis", "the base model, with long documents split into chunks"),
+    "linear-probe": System("diagnosis", "the base model with a linear map trained on its vectors: a cheap proxy"),
+    # Fine-tuning
+    "contrastive": System("contrastive", "fine-tuned on query-document pairs with MultipleNegativesRankingLoss"),
+    "contrastive-full-width": System("contrastive", "fine-tuned on pairs without Matryoshka: all dimensions only"),
+    "pretrained": System("pretraining", "the base model after further pre-training on text of the domain"),
+    "pretrained+contrastive": System("pretraining", "pre-trained on text of the domain, then fine-tuned on pairs"),
+    "matryoshka-2d": System("matryoshka", "fine-tuned on pairs at several widths and several depths (2D Matryoshka)"),
+    "matryoshka-adaptor": System("matryoshka", "contrastive, then a linear map that improves truncated vectors"),
+    # Static models and students
+    "static": System("distillation", "static embeddings of word pieces, distilled and then fine-tuned on pairs"),
+    "static-distilled": System("distillation", "static embeddings of word pieces, distilled only"),
+    "distilled": System("distillation", "a student with fewer layers, distilled from the fine-tuned model"),
+    "distilled-narrow": System("distillation", "a student with fewer dimensions, distilled from the fine-tuned model"),
+    "distilled+labels": System("distillation", "a distilled student, then fine-tuned on pairs"),
+    "distilled+scores": System("distillation", "a distilled student, then trained on the scores of a reranker"),
+    "labels-only": System("distillation", "the student's architecture fine-tuned on pairs, without distillation"),
+    # Concatenation and merging
+    "contrastive+static": System("concatenation", "vectors of the fine-tuned model and of the static model, joined"),
+    "base+static": System("concatenation", "vectors of the base model and of the static model, joined"),
+    "pretrained+contrastive+static": System(
+        "concatenation", "vectors of the pre-trained, fine-tuned model and of the static model, joined"
+    ),
+    "merged": System("merging", "weights of the fine-tuned model averaged with those of the base model"),
+    "merged+static": System("merging", "weights averaged with the base model, vectors joined with the static model's"),
+    # Reranking
+    "reranker": System("reranking", "a cross-encoder that reorders the shortlist"),
+    "reranker+contrastive": System("reranking", "scores of the cross-encoder and of the fine-tuned model, averaged"),
+    "reranker+distilled+scores": System("reranking", "a cross-encoder that reorders the shortlist of distilled+scores"),
+    # Several tasks
+    "multitask": System("multitask", "fine-tuned on several tasks at once"),
+    "retrieval-only": System("multitask", "fine-tuned on the retrieval task alone"),
+    "layer-decay": System("multitask", "several tasks, with smaller learning rates for lower layers"),
+    "replay": System("multitask", "several tasks, with general text replayed against catastrophic forgetting"),
+    "anchor": System("multitask", "several tasks, with a penalty that holds vectors near those of the base model"),
+    # Training data
+    "real-pairs": System("data", "trained on the real query-document pairs"),
+    "synthetic-same-documents": System("data", "trained on synthetic queries for the documents of the real pairs"),
+    "synthetic-any-document": System("data", "trained on synthetic queries for any document of the corpus"),
+    "synthetic-crop": System("data", "synthetic queries: a passage cropped from the document"),
+    "synthetic-dropout": System("data", "synthetic queries: the document with words left out"),
+    "synthetic-expand": System("data", "synthetic queries: abbreviations expanded"),
+    "synthetic-keywords": System("data", "synthetic queries: the document's keywords"),
+    "synthetic-title": System("data", "synthetic queries: the document's title"),
+    "clicks-naive": System("data", "relevance as the plain click rate"),
+    "clicks-corrected": System("data", "relevance from clicks, corrected for position bias"),
+    "clicks-oracle": System("data", "relevance from clicks, corrected with the true position bias"),
+    # Deployment
+    "mixed-index": System("deployment", "an index that mixes vectors of two models, as happens without version checks"),
+    "mapped-queries": System("deployment", "new queries mapped into the vector space of the old index"),
+}
+
+
+def resolve_system(name: str, declared: Mapping[str, System] = SYSTEMS) -> System:
+    """The declaration of a system.
+
+    Args:
+        name: as it stands in the `system` column.
+        declared: the systems that are known here; `SYSTEMS` by default.
+
+    Raises:
+        ParameterError: the name is not declared; the message lists similar names.
+    """
+    if name in declared:
+        return declared[name]
+    similar = difflib.get_close_matches(name, declared, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(similar)}? Otherwise declare it" if similar else "Declare it"
+    remedy = f'{hint}: run.declare_system({name!r}, "technique", "one-line description")'
+    raise ParameterError(f"the system {name!r} is not declared", remedy=remedy, field="system")
