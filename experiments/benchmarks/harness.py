@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -12,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from embedlab.io import write_atomic
 from experiments.benchmarks import environment
 from experiments.benchmarks.children import Child, ChildFailure
 from experiments.benchmarks.spec import PRODUCT, Benchmark, Figure
@@ -156,9 +156,6 @@ def _row(figure: Figure, status: str, cause: str = "") -> dict[str, Any]:
 
 def write_result(result: Mapping[str, Any], folder: Path) -> Path:
     """Write `folder`/NAME.json, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{result['name']}.json"
-    scratch = path.with_suffix(f".{os.getpid()}.tmp")
-    scratch.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    scratch.replace(path)
+    write_atomic(path, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     return path

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 HIDDEN = 384
 DEPTH = 100
+BLOCK = 4096  # texts encoded and written together
 QUERIES = 128
 SMALLER = 4  # the whole corpus is compared with a quarter of it
 
@@ -41,7 +42,7 @@ def in_ram(*, documents: int) -> Workload:
 
 
 def memory_map(*, documents: int) -> Workload:
-    """`encode_to_file`, then `search` over the map: growth as a multiple of that for a quarter of the corpus."""
+    """`encode` in blocks to a memory map, then `search` over it: growth relative to a quarter of the corpus."""
 
     def run(grow: Grow, texts: Sequence[str]) -> dict[str, float]:
         part = texts[: len(texts) // SMALLER]
@@ -81,9 +82,13 @@ def _to_array(model: SentenceTransformer, texts: Sequence[str], path: Path) -> n
 
 
 def _to_file(model: SentenceTransformer, texts: Sequence[str], path: Path) -> np.ndarray:
-    from embedlab.models.encode import encode_to_file
+    from embedlab.models.encode import encode
 
-    return encode_to_file(model, texts, path)
+    vectors = np.lib.format.open_memmap(path, "w+", dtype=np.float32, shape=(len(texts), HIDDEN))
+    for start in range(0, len(texts), BLOCK):
+        vectors[start : start + BLOCK] = encode(model, texts[start : start + BLOCK])
+        vectors.flush()
+    return np.load(path, mmap_mode="r")
 
 
 def _lookup_model() -> SentenceTransformer:

@@ -1,4 +1,4 @@
-"""Errors a person can act on: what is wrong, where, and what to do about it."""
+"""Errors that say what is wrong, where, and how to fix it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 
 
 class EmbedlabError(Exception):
-    """One clear line: the place, the problem, the remedy.
+    """An expected error. It prints as one line: `FILE:LINE [FIELD]: Problem. Remedy.`
 
     Args:
         problem: what is wrong, in one sentence.
-        remedy: what the reader should do now.
-        file: the file at fault.
-        line: its 1-based line.
-        field: the column, key or parameter at fault.
+        remedy: how to fix it, in one sentence.
+        file: the file with the problem.
+        line: the line in that file, counted from 1.
+        field: the column, key or parameter with the problem.
     """
 
     def __init__(
@@ -27,15 +27,21 @@ class EmbedlabError(Exception):
     ) -> None:
         self.problem, self.remedy = problem, remedy
         self.file, self.line, self.field = file, line, field
-        super().__init__(self._one_line())
+        super().__init__(self._message())
 
-    def _one_line(self) -> str:
-        place = f"{self.file}" if self.file else ""
+    def _message(self) -> str:
+        location = f"{self.file}" if self.file else ""
         if self.line is not None:
-            place += f":{self.line}"
+            location += f":{self.line}"
         if self.field is not None:
-            place += f" [{self.field}]"
-        return (f"{place.strip()}: " if place else "") + f"{self.problem}. {self.remedy}"
+            location += f" [{self.field}]"
+        return (f"{location.strip()}: " if location else "") + f"{_sentence(self.problem)} {_sentence(self.remedy)}"
+
+
+def _sentence(text: str) -> str:
+    """End a text with a full stop, unless it ends a sentence already."""
+    text = text.strip()
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
 class DataError(EmbedlabError):
@@ -43,16 +49,20 @@ class DataError(EmbedlabError):
 
 
 class LeakageError(DataError):
-    """Training data that would give the held-out queries away."""
+    """Training data that overlaps with the held-out queries."""
 
 
 class ParameterError(EmbedlabError):
-    """An unknown, ill-typed or impossible parameter."""
+    """A parameter that is unknown, has the wrong type, or an impossible value."""
 
 
 class RecordError(EmbedlabError):
-    """A run record that is damaged, missing or already committed by another attempt."""
+    """A run record that is damaged, missing, or already committed by another attempt."""
 
 
 class ModelError(EmbedlabError):
     """A model that cannot be found or loaded."""
+
+
+class StorageError(EmbedlabError):
+    """A file that is damaged, missing, locked by another process, or cannot be written."""

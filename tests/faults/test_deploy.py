@@ -21,9 +21,9 @@ from embedlab.deploy import build as building
 from embedlab.deploy import files, versions
 from embedlab.deploy.build import Source, build_version, store_of
 from embedlab.deploy.embed import embed_corpus
-from embedlab.deploy.files import StorageError
 from embedlab.deploy.indexes import IndexSpec
 from embedlab.deploy.serve import open_version
+from embedlab.errors import StorageError
 from tests.unit.test_deploy_space import FakeEncoder
 
 # A server that has imported everything and never ran a thread: its children start in milliseconds and may be killed.
@@ -183,7 +183,7 @@ def test_a_pointer_that_could_not_be_written_whole_is_never_read(tmp_path, monke
         full_disk()
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "write_through", half)
+        patch.setattr(files, "write_synced", half)
         with pytest.raises(StorageError, match="No space left"):
             versions.promote(tmp_path, new)
     assert versions.current(tmp_path) == old

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from embedlab import io
 from embedlab.errors import RecordError
 from embedlab.reporting import sweep_table
 from embedlab.runs import record_index, records
@@ -175,7 +176,7 @@ def test_killed_committers_leave_a_whole_record_or_none_full_count(tmp_path):
 def test_full_disk_and_missing_permission(tmp_path, monkeypatch, error, call):
     record = make()
     with monkeypatch.context() as patch:
-        patch.setattr(records.os, call, lambda *_: (_ for _ in ()).throw(OSError(error, os.strerror(error))))
+        patch.setattr(io.os, call, lambda *_: (_ for _ in ()).throw(OSError(error, os.strerror(error))))
         with pytest.raises(RecordError, match=os.strerror(error)):
             records.commit(record, folder(tmp_path, record))
     assert list(folder(tmp_path, record).iterdir()) == []

@@ -7,11 +7,10 @@ import pytest
 
 from embedlab.deploy.adapter import KINDS, AdaptedEncoder, fit_adapter, load_adapter, save_adapter
 from embedlab.deploy.build import Source, build_version
-from embedlab.deploy.files import StorageError
 from embedlab.deploy.indexes import IndexSpec
 from embedlab.deploy.serve import open_version
 from embedlab.deploy.space import Space, SpaceMismatch
-from embedlab.errors import DataError, EmbedlabError
+from embedlab.errors import DataError, EmbedlabError, StorageError
 from tests.unit.test_deploy_space import FakeEncoder
 
 NEW, OLD = Space("new", 12), Space("old", 12)

@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 from embedlab.cli import deploy as cli
 from embedlab.deploy import versions
 from embedlab.deploy.drift import DriftReport
-from embedlab.deploy.files import StorageError
-from embedlab.errors import ParameterError
+from embedlab.errors import ParameterError, StorageError
 from tests.unit.test_deploy_space import FakeEncoder
 
 DATA = "icd10cm:smoke"

@@ -18,9 +18,8 @@ from embedlab.deploy.drift import (
     mmd_statistics,
     save_reference,
 )
-from embedlab.deploy.files import StorageError
 from embedlab.deploy.space import Space, SpaceMismatch
-from embedlab.errors import DataError
+from embedlab.errors import DataError, StorageError
 
 SPACE = Space("model", 8)
 WORDS = np.array(["fracture", "of", "left", "femur", "acute", "chronic", "pain"])

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from embedlab.deploy.files import StorageError
 from embedlab.deploy.indexes import KINDS, TUNED_BY, IndexSpec, VectorIndex, _coded
 from embedlab.deploy.measure import compare_indexes, measure, recall_at_k, tuning_curve
-from embedlab.errors import ParameterError
+from embedlab.errors import ParameterError, StorageError
 
 SPEC = {"code_bytes": 8, "short_dim": 8, "lists": 16}
 

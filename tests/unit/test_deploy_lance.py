@@ -7,12 +7,11 @@ import sys
 import pytest
 
 from embedlab.deploy.build import Source, build_version
-from embedlab.deploy.files import StorageError
 from embedlab.deploy.indexes import IndexSpec
 from embedlab.deploy.lance import export_lance, search_lance
 from embedlab.deploy.serve import open_version
 from embedlab.deploy.space import SpaceMismatch
-from embedlab.errors import DataError, EmbedlabError
+from embedlab.errors import DataError, EmbedlabError, StorageError
 from tests.unit.test_deploy_space import FakeEncoder
 
 DOCUMENTS = {f"d{i}": f"text {i}" for i in range(80)}

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from embedlab.deploy.embed import embed_corpus, estimate, read_listing
-from embedlab.deploy.files import StorageError, locked
 from embedlab.deploy.space import SpaceMismatch
 from embedlab.deploy.store import VectorStore, text_key
-from embedlab.errors import DataError
+from embedlab.errors import DataError, StorageError
+from embedlab.io import locked
 from tests.unit.test_deploy_space import FakeEncoder
 
 DOCUMENTS = {f"d{i}": f"text {i}" for i in range(50)}

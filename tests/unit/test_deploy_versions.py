@@ -10,12 +10,11 @@ import pytest
 from embedlab.data.dataset import Dataset
 from embedlab.deploy import versions
 from embedlab.deploy.build import Source, build_version
-from embedlab.deploy.files import StorageError
 from embedlab.deploy.indexes import IndexSpec
 from embedlab.deploy.recheck import checks_file, judge, read_checks, recheck
 from embedlab.deploy.serve import open_version
 from embedlab.deploy.space import SpaceMismatch
-from embedlab.errors import DataError, ParameterError
+from embedlab.errors import DataError, ParameterError, StorageError
 from tests.unit.test_deploy_space import FakeEncoder
 
 DOCUMENTS = {f"d{i}": f"text {i}" for i in range(60)}

@@ -102,7 +102,7 @@ def rollback(root: Root = None) -> None:
 def status(root: Root = None) -> None:
     """List all versions, whether their files are whole, and which is served (→); exits 1 when one is damaged."""
     from embedlab.deploy import versions
-    from embedlab.deploy.files import StorageError
+    from embedlab.errors import StorageError
 
     folder, damaged = _root(root), []
     pointer = versions.read_pointer(folder)

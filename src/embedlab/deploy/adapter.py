@@ -20,10 +20,10 @@ from typing import Literal
 
 import numpy as np
 
-from embedlab.deploy.files import StorageError, storage_errors
+from embedlab.deploy.files import storage_errors
 from embedlab.deploy.space import Encoder, Space, require_same
-from embedlab.errors import DataError, EmbedlabError
-from embedlab.io import replace_through
+from embedlab.errors import DataError, EmbedlabError, StorageError
+from embedlab.io import write_atomic
 
 Kind = Literal["procrustes", "affine", "mlp"]
 KINDS: tuple[Kind, ...] = ("procrustes", "affine", "mlp")
@@ -133,7 +133,7 @@ def save_adapter(adapter: Adapter, path: Path) -> None:
     notes = json.dumps({"kind": adapter.kind, "source": asdict(adapter.source), "target": asdict(adapter.target)})
     np.savez(buffer, matrix=adapter.matrix, offset=adapter.offset, notes=np.array(notes), **adapter.hidden)
     with storage_errors(path):
-        replace_through(path, buffer.getvalue())
+        write_atomic(path, buffer.getvalue())
 
 
 def load_adapter(path: Path) -> Adapter:

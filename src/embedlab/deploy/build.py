@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from embedlab.deploy.embed import CHUNK, Document, EmbedReport, embed_corpus, read_listing
-from embedlab.deploy.files import locked, storage_errors
+from embedlab.deploy.files import storage_errors
 from embedlab.deploy.indexes import IndexSpec, VectorIndex
 from embedlab.deploy.serve import Served
 from embedlab.deploy.space import Encoder
@@ -33,7 +33,7 @@ from embedlab.deploy.versions import (
     version_folder,
 )
 from embedlab.errors import DataError
-from embedlab.io import flush, sha256_of, write_through
+from embedlab.io import fsync, locked, sha256_of, write_synced
 
 DRAFT = ".draft-"
 Assess = Callable[[Served], "Judged | None"]
@@ -99,10 +99,10 @@ def build_version(
             shutil.rmtree(draft)
             return version, report
         manifest = _fill(root, version, draft, encoder, source, spec, assess)
-        write_through(draft / MANIFEST, manifest.to_bytes())
-        flush(draft)
+        write_synced(draft / MANIFEST, manifest.to_bytes())
+        fsync(draft)
         draft.rename(version_folder(root, version))
-        flush(space_folder)
+        fsync(space_folder)
     return version, report
 
 
@@ -147,7 +147,7 @@ def _fill(
     index = VectorIndex.build(spec, vectors)
     index.save(draft / INDEX)
     for name in (DOCUMENTS, VECTORS):
-        flush(draft / name)
+        fsync(draft / name)
     pointer = read_pointer(root)
     manifest = Manifest(
         version=version,

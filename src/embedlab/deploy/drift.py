@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedlab.data.overlap import words
-from embedlab.deploy.files import StorageError, storage_errors
+from embedlab.deploy.files import storage_errors
 from embedlab.deploy.space import Space, require_same
-from embedlab.errors import DataError
+from embedlab.errors import DataError, StorageError
 from embedlab.evaluation.significance import holm
-from embedlab.io import replace_through
+from embedlab.io import write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -195,7 +195,7 @@ def save_reference(reference: Reference, path: Path) -> None:
     np.savez_compressed(buffer, bank=reference.bank, sample=reference.sample, notes=np.array(notes), **features)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_through(path, buffer.getvalue())
+        write_atomic(path, buffer.getvalue())
 
 
 def load_reference(path: Path) -> Reference:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from embedlab import progress
-from embedlab.deploy.files import locked, storage_errors
+from embedlab.deploy.files import storage_errors
 from embedlab.deploy.space import Encoder
 from embedlab.deploy.store import VectorStore, text_key
+from embedlab.io import locked
 
 CHUNK = 1024  # texts encoded and committed together; what a kill can cost
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from embedlab.deploy.files import StorageError, storage_errors
-from embedlab.errors import ParameterError
-from embedlab.io import flush
+from embedlab.deploy.files import storage_errors
+from embedlab.errors import ParameterError, StorageError
+from embedlab.io import fsync
 from embedlab.params import Count, CountOrNone
 from embedlab.search.rescore import rescore
 
@@ -119,7 +119,7 @@ class VectorIndex:
                 write(self.index, str(path))
             except RuntimeError as error:
                 raise OSError(str(error)) from error
-            flush(path)
+            fsync(path)
 
     @property
     def bytes(self) -> int:

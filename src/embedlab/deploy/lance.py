@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedlab.deploy.files import StorageError
 from embedlab.deploy.serve import Served
 from embedlab.deploy.space import Space, SpaceMismatch
-from embedlab.errors import DataError, EmbedlabError
+from embedlab.errors import DataError, EmbedlabError, StorageError
 
 if TYPE_CHECKING:
     import pyarrow

@@ -11,14 +11,14 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from embedlab.data.dataset import Dataset
-from embedlab.deploy.files import StorageError, storage_errors
+from embedlab.deploy.files import storage_errors
 from embedlab.deploy.serve import Served, open_version
 from embedlab.deploy.space import Encoder
 from embedlab.deploy.versions import Judged, version_folder
-from embedlab.errors import ParameterError
+from embedlab.errors import ParameterError, StorageError
 from embedlab.evaluation.metrics import evaluate
 from embedlab.evaluation.significance import bootstrap_ci
-from embedlab.io import append_through
+from embedlab.io import append_line
 
 K = 10
 
@@ -99,7 +99,7 @@ def recheck(
     )
     path = checks_file(root, check.version)
     with storage_errors(path):
-        append_through(path, check.model_dump_json())
+        append_line(path, check.model_dump_json())
     return check
 
 

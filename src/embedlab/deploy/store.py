@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from embedlab.deploy.files import StorageError, storage_errors
+from embedlab.deploy.files import storage_errors
 from embedlab.deploy.space import Space, require_same
-from embedlab.errors import DataError
-from embedlab.io import flush, replace_through
+from embedlab.errors import DataError, StorageError
+from embedlab.io import fsync, write_atomic
 
 LOOKUP = 500  # keys per query; SQLite allows 999 parameters in its oldest builds
 WAIT_S = 60.0  # for another connection's lock
@@ -53,7 +53,7 @@ class VectorStore:
             self._claim()
             self._database = self._connect()
             self._data.touch()
-            flush(folder)
+            fsync(folder)
         if self._data.stat().st_size < len(self) * self._row_bytes:
             raise self._damaged(f"{self._data.name} is shorter than its catalogue says")
 
@@ -143,7 +143,7 @@ class VectorStore:
         """Write down whose vectors these are, or refuse a folder of another space."""
         note = self.folder / "space.json"
         if not note.exists():
-            replace_through(note, json.dumps(asdict(self.space), indent=1).encode())
+            write_atomic(note, json.dumps(asdict(self.space), indent=1).encode())
         try:
             stored = Space(**json.loads(note.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:

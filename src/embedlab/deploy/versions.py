@@ -20,10 +20,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from embedlab.deploy.files import StorageError, locked, storage_errors
+from embedlab.deploy.files import storage_errors
 from embedlab.deploy.indexes import IndexSpec
 from embedlab.deploy.space import Space
-from embedlab.io import replace_through, sha256_of
+from embedlab.errors import StorageError
+from embedlab.io import locked, sha256_of, write_atomic
 
 MANIFEST, POINTER = "manifest.json", "current.json"
 DOCUMENTS, VECTORS, INDEX = "documents.jsonl", "vectors.npy", "index.bin"
@@ -216,7 +217,7 @@ def _pointer_or_none(root: Path) -> Pointer | None:
 
 def _point(root: Path, pointer: Pointer) -> Pointer:
     with storage_errors(root):
-        replace_through(root / POINTER, pointer.model_dump_json(indent=1).encode())
+        write_atomic(root / POINTER, pointer.model_dump_json(indent=1).encode())
     return pointer
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Real
 from pathlib import Path
@@ -11,6 +10,7 @@ import pandas as pd
 
 from embedlab import paths
 from embedlab.errors import ParameterError
+from embedlab.io import atomic_path
 from embedlab.runs import records
 from embedlab.runs.records import MetricRow, Record
 
@@ -82,10 +82,9 @@ def _replace_csv(path: Path, frame: pd.DataFrame) -> Path:
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> Path:
     """Write beside `path` and put it in place in one step, for others may be reading or rebuilding it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    write(scratch)
-    return scratch.replace(path)
+    with atomic_path(path) as scratch:
+        write(scratch)
+    return path
 
 
 def mixtures(frame: pd.DataFrame) -> list[str]:

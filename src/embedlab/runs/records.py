@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from embedlab.errors import RecordError
-from embedlab.io import flush, write_through
+from embedlab.io import commit_once
 
 Statistic = Literal["value", "difference", "relative_difference", "p_value"]
 
@@ -167,29 +166,12 @@ def commit(record: Record, folder: Path) -> bool:
     Raises:
         RecordError: the folder cannot be written to; files that were there before are untouched.
     """
-    scratch = folder / f".{FILE}.{uuid.uuid4().hex}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_through(scratch, file_text(record.content()).encode())
-        won = _link(scratch, folder / FILE)
-        scratch.unlink()
-        flush(folder)
+        return commit_once(folder / FILE, file_text(record.content()).encode())
     except OSError as error:
-        with suppress(OSError):
-            scratch.unlink()
         problem = f"the record cannot be written ({error.strerror})"
         remedy = "Free disk space or fix the permissions, then run the same command again"
         raise RecordError(problem, remedy=remedy, file=folder) from error
-    return won
-
-
-def _link(source: Path, name: Path) -> bool:
-    """Whether `source` got this name too; False when the name is taken."""
-    try:
-        os.link(source, name)
-    except FileExistsError:
-        return False
-    return True
 
 
 def read(folder: Path) -> Record:

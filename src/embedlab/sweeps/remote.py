@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import uuid
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedlab import paths
 from embedlab.errors import ParameterError
+from embedlab.io import write_atomic
 from embedlab.runs import execute, records
 from embedlab.runs.execute import Outcome, Plan
 from embedlab.runs.records import Record
@@ -97,10 +97,7 @@ def perform_away(plan: TextPlan, **options: Any) -> Delivery:
 
 def _put(path: Path, content: bytes) -> None:
     """Write in one step: another run on this worker may be reading the same model."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    scratch.write_bytes(content)
-    scratch.replace(path)
+    write_atomic(path, content)
 
 
 def _upload(folder: Path, attempt: str) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from embedlab.errors import DataError
+from embedlab.io import atomic_path
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.models.packing import embed_columns
 from embedlab.models.pair_pooling import PairProductPooling
@@ -164,10 +165,8 @@ def score_pairs(encoder: CrossEncoder, pairs: Sequence[Pair], folder: Path | Non
     )
     scores = np.asarray(scores, dtype=np.float32).reshape(len(pairs))
     if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, scores)
-        partial.replace(path)
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, scores)
     return scores
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from embedlab.io import atomic_path
 from embedlab.training.callbacks import ProgressReport
 from embedlab.training.fit import FitResult, FitSettings, training_arguments
 from embedlab.training.pretraining.mlm import NoiseCollator
@@ -80,9 +81,8 @@ class _HeadCheckpoint(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / HEAD_FILE
-        scratch = path.with_suffix(".tmp")
-        torch.save({"head": self.task.head(), "batches": state.global_step}, scratch)
-        scratch.replace(path)
+        with atomic_path(path) as temporary:
+            torch.save({"head": self.task.head(), "batches": state.global_step}, temporary)
 
 
 def _resume(task: Task, folder: Path) -> str | None:

@@ -17,6 +17,7 @@ import torch
 from pydantic import Field
 
 import embedlab
+from embedlab.io import atomic_path, locked
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.params import CountOrNone, PositiveFloat, Share, TrainingParams
 from embedlab.paths import cache_dir
@@ -129,13 +130,11 @@ def pretrain(
         cache: where results and checkpoints lie; `paths.cache_dir()/pretrained` when not given.
         stage: what progress reports call this.
     """
-    from filelock import FileLock
-
     if settings.objective == "none":
         return PretrainResult()
     folder = (cache or cache_dir() / "pretrained") / _identity(model, texts, settings)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):
+    with locked(folder / "lock"):
         if not (folder / DONE).exists():
             _save(_pretrain(model, texts, settings, folder, stage), model, folder / DONE)
         return _load(model, folder / DONE)
@@ -159,9 +158,8 @@ def _pretrain(
 
 
 def _save(result: PretrainResult, model: SentenceTransformer, path: Path) -> None:
-    scratch = path.with_suffix(".tmp")
-    torch.save({"weights": model.state_dict(), **asdict(result)}, scratch)
-    scratch.replace(path)
+    with atomic_path(path) as temporary:
+        torch.save({"weights": model.state_dict(), **asdict(result)}, temporary)
 
 
 def _load(model: SentenceTransformer, path: Path) -> PretrainResult:
