@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from embedlab.data.load import load_dataset
     from embedlab.evaluation.metrics import evaluate
-    from embedlab.evaluation.retrieval import DevEvaluator, encode_split, evaluate_retrieval, evaluate_vectors
+    from embedlab.evaluation.retrieval import DevEvaluator, evaluate_retrieval, evaluate_vectors
     from embedlab.evaluation.significance import bootstrap_ci, paired_difference
     from embedlab.models.encode import encode
     from embedlab.models.fingerprint import model_fingerprint
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from embedlab.runs.run import start_run
     from embedlab.search.bm25 import bm25_ranking
     from embedlab.search.fusion import fuse_rrf
+    from embedlab.search.vectors import encode_split
     from embedlab.training.contrastive.mining import mine_hard_negatives
     from embedlab.training.contrastive.train import ContrastiveParams, train_contrastive
     from embedlab.training.examples import contrastive_rows, number_rows
@@ -59,7 +60,7 @@ _MODULES = {
     "bootstrap_ci": "evaluation.significance",
     "contrastive_rows": "training.examples",
     "encode": "models.encode",
-    "encode_split": "evaluation.retrieval",
+    "encode_split": "search.vectors",
     "evaluate": "evaluation.metrics",
     "evaluate_retrieval": "evaluation.retrieval",
     "evaluate_vectors": "evaluation.retrieval",

@@ -28,12 +28,12 @@ def adapted(tmp_path_factory):
 
 @pytest.mark.notebook
 def test_page_on_losses(adapted):
-    forces = pd.read_csv(adapted.folder / "loss_forces.csv")
-    assert (adapted.folder / "loss_forces.png").exists()
-    largest = forces.groupby("loss")["on_negative"].max()
+    forces = pd.read_csv(adapted.folder / "loss_gradients.csv")
+    assert (adapted.folder / "loss_gradients.png").exists()
+    largest = forces.groupby("loss")["gradient_negative"].max()
     assert largest["infonce"] > 19 and largest["triplet"] == pytest.approx(1)
     released = forces[(forces["loss"] == "gist") & (forces["negative"] > 0.6)]
-    assert len(released) and (released["on_negative"] == 0).all()
+    assert len(released) and (released["gradient_negative"] == 0).all()
 
 
 @pytest.mark.notebook

@@ -13,7 +13,7 @@ from embedlab.errors import DataError, ParameterError
 from embedlab.models.packing import pack
 from embedlab.models.prompts import prompts_of
 from embedlab.training.batches import TokenisedCollator
-from embedlab.training.contrastive.ance import RenewingCollator, numbered, with_texts
+from embedlab.training.contrastive.ance import RenewingCollator, with_row_indices, with_texts
 from embedlab.training.contrastive.train import as_guide, train_contrastive
 from embedlab.training.examples import number_rows
 from embedlab.training.fit import FitSettings
@@ -182,7 +182,7 @@ class TestRenewal:
             return [(q, p, "a new negative") for q, p, _ in ROWS]
 
         collator = RenewingCollator(tiny.train(), rows, renew)
-        dataset = [{"label": label} for label in numbered(rows)["label"]]
+        dataset = [{"label": label} for label in with_row_indices(rows)["label"]]
         first = collator(dataset)
         assert torch.equal(first["label"], torch.tensor(rows.dataset["label"]))
         again = collator(dataset[::-1])
@@ -193,7 +193,7 @@ class TestRenewal:
         assert torch.equal(again["negative_1_input_ids"][0, : expected.shape[1]], expected[0])
 
     @pytest.mark.parametrize(
-        "renewed, message", [(ROWS[:-1], "do not fit"), ([(*row, "x") for row in ROWS], "do not fit")]
+        "renewed, message", [(ROWS[:-1], "expected"), ([(*row, "x") for row in ROWS], "same width")]
     )
     def test_rows_of_another_shape_are_refused(self, tmp_path, renewed, message):
         with pytest.raises(DataError, match=message):
@@ -205,28 +205,28 @@ class TestRenewal:
 
 
 class TestPrompts:
-    def test_the_models_own_are_used_when_none_are_given(self, tmp_path):
-        """Other prompts, other weights; the model's own and the same ones given are the same training."""
+    def test_the_models_own_prompts_are_used(self, tmp_path):
+        """Training with prompts equals training on texts that begin with them, and differs from training without."""
         trained = {}
-        for name, own, given in (
-            ("none", {}, {}),
-            ("own", {"query": "query: ", "passage": "passage: "}, {}),
-            ("given", {}, {"query_prompt": "query: ", "document_prompt": "passage: "}),
-            ("switched off", {"query": "query: ", "passage": "passage: "}, {"query_prompt": "", "document_prompt": ""}),
+        prefixed = number_rows([(f"query: {q}", *(f"passage: {d}" for d in documents)) for q, *documents in ROWS])
+        for name, prompts, rows in (
+            ("none", {}, None),
+            ("own", {"query": "query: ", "passage": "passage: "}, None),
+            ("in the texts", {}, prefixed),
         ):
             model = tiny_model()
-            model.prompts = own
-            trained[name] = weights(train(tmp_path, model, options=given)[0])
-        assert torch.equal(trained["own"], trained["given"])
-        assert torch.equal(trained["none"], trained["switched off"])
-        assert not torch.equal(trained["own"], trained["none"])
+            model.prompts = prompts
+            trained[name] = weights(train(tmp_path, model, rows=rows)[0])
+        assert torch.allclose(trained["own"], trained["in the texts"], atol=1e-6)
+        assert not torch.allclose(trained["own"], trained["none"], atol=1e-6)
 
     def test_names(self, tiny):
         assert prompts_of(tiny) == (None, None)
         tiny.prompts = {"query": "q: ", "passage": "p: "}
         assert prompts_of(tiny) == ("q: ", "p: ")
         tiny.prompts = {"query": "q: ", "document": "d: ", "passage": "p: "}
-        assert prompts_of(tiny, query="") == (None, "d: ")
+        tiny.prompts = {"query": "", "document": "d: "}
+        assert prompts_of(tiny) == (None, "d: ")
 
     def test_guide_knows_both_roles(self, tiny):
         tiny.prompts = {"query": "query: "}

@@ -12,9 +12,10 @@ from embedlab.data.dataset import Dataset
 from embedlab.errors import DataError, ModelError, ParameterError
 from embedlab.evaluation.diagnose.filters import document_label, field_values, guess_values, rank_among
 from embedlab.evaluation.diagnose.probe import Probe, _loss, fit_probe
-from embedlab.evaluation.diagnose.reranking import load_reranker, rerank
+from embedlab.evaluation.diagnose.reranking import rerank
 from embedlab.evaluation.metrics import evaluate
 from embedlab.models.encoders import Encoder
+from embedlab.models.reranker import load_reranker
 from embedlab.search.exact import Ranking
 from embedlab.search.vectors import Vectors
 
@@ -133,9 +134,9 @@ class TestRerank:
         assert score([("a", "b"), ("a", "c")]).shape == (2,)
         found = rerank(self.ranking(), self.queries, self.corpus, score, 2)
         assert set(found.doc_ids[0][:2]) == {"w", "x"}
-        with pytest.raises(ModelError, match="3 numbers for a pair"):
+        with pytest.raises(ModelError, match="returns 3"):
             load_reranker(saved(3))
-        with pytest.raises(ModelError, match="cannot be loaded"):
+        with pytest.raises(ModelError, match="cannot load"):
             load_reranker(str(tmp_path / "nowhere"))
 
 

@@ -10,10 +10,10 @@ import torch
 from sentence_transformers import CrossEncoder
 
 from embedlab.errors import DataError
-from embedlab.evaluation.diagnose.reranking import load_reranker
 from embedlab.models.load import load_model
 from embedlab.models.packing import pack
 from embedlab.models.pair_pooling import PairProductPooling
+from embedlab.models.reranker import load_reranker
 from embedlab.models.save import is_own_code, save_model
 from embedlab.training.distillation.cross_encoder import (
     ScoreDistillationLoss,

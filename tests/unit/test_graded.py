@@ -10,7 +10,7 @@ import torch
 
 from embedlab.data.dataset import Dataset, GradedPair
 from embedlab.training.contrastive.graded import GradedLoss, by_text, graded_rows, train_graded
-from embedlab.training.contrastive.loss_gradients import loss_forces
+from embedlab.training.contrastive.loss_gradients import loss_gradients
 from embedlab.training.fit import FitSettings
 from tests.conftest import TEXTS, tiny_model
 
@@ -94,23 +94,25 @@ def test_training_brings_the_order_about(tmp_path, kind):
 class TestForces:
     def test_by_hand(self):
         """At n = p the value is log 2 and the force 1 / (2 t); the pull on the positive is its opposite."""
-        table = loss_forces(["infonce", "triplet", "cosine", "cosent"], 0.6, [0.6], 0.05).set_index("loss")
+        table = loss_gradients(["infonce", "triplet", "cosine", "cosent"], 0.6, [0.6], 0.05).set_index("loss")
         for name in ("infonce", "cosent"):
-            assert table.loc[name, ["value", "on_positive", "on_negative"]].tolist() == pytest.approx(
+            assert table.loc[name, ["value", "gradient_positive", "gradient_negative"]].tolist() == pytest.approx(
                 [math.log(2), -10, 10], rel=1e-3
             )
-        assert table.loc["triplet", ["value", "on_positive", "on_negative"]].tolist() == pytest.approx([0.1, -1, 1])
-        assert table.loc["cosine", ["value", "on_positive", "on_negative"]].tolist() == pytest.approx(
+        assert table.loc["triplet", ["value", "gradient_positive", "gradient_negative"]].tolist() == pytest.approx(
+            [0.1, -1, 1]
+        )
+        assert table.loc["cosine", ["value", "gradient_positive", "gradient_negative"]].tolist() == pytest.approx(
             [(0.16 + 0.36) / 2, -0.4, 0.6], rel=1e-4
         )
 
     def test_gist_lets_go_above_the_positive(self):
-        table = loss_forces(["gist", "infonce"], 0.6, np.array([0.5, 0.7])).set_index(["loss", "negative"])[
-            "on_negative"
+        table = loss_gradients(["gist", "infonce"], 0.6, np.array([0.5, 0.7])).set_index(["loss", "negative"])[
+            "gradient_negative"
         ]
         assert table["gist", 0.5] == pytest.approx(table["infonce", 0.5])
         assert table["gist", 0.7] == 0 < table["infonce", 0.7]
 
     def test_symmetric_has_one_direction_left(self):
-        table = loss_forces(["symmetric", "infonce"], 0.6, [0.5]).set_index("loss")["on_negative"]
+        table = loss_gradients(["symmetric", "infonce"], 0.6, [0.5]).set_index("loss")["gradient_negative"]
         assert table["symmetric"] == pytest.approx(table["infonce"] / 2)

@@ -148,14 +148,6 @@ class TestGuide:
         candidates = torch.tensor([[0.6, 0.8], [0.0, 1.0], [0.8, 0.6], [0.6, -0.8]])
         assert guide_mask(queries, candidates).tolist() == [[False, False, True, False], [False, False, False, False]]
 
-    def test_margin_takes_more_and_never_the_positive(self):
-        queries = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-        candidates = torch.tensor([[0.6, 0.8], [0.0, 1.0], [0.8, 0.6], [0.6, -0.8]])
-        assert guide_mask(queries, candidates, 0.3).tolist() == [
-            [False, False, True, True],
-            [True, False, False, False],
-        ]
-
     def test_equals_sentence_transformers_gist(self, tiny):
         """Their loss runs the guide in every step; ours has its vectors by text number.
 
@@ -189,7 +181,7 @@ class TestTriplet:
         """Cosines 0.6 to the positive and 0.8 to the negative: 0.8 - 0.6 + 0.1; the easy negative costs nothing."""
         query, positive = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]])
         hard, easy = torch.tensor([[0.8, 0.6]]), torch.tensor([[0.0, 1.0]])
-        loss = TripletLoss(torch.nn.Identity(), 0.1, [2])
+        loss = TripletLoss(torch.nn.Identity(), [2])
         assert loss.of_embeddings([query, positive, hard]).item() == pytest.approx(0.3)
         assert loss.of_embeddings([query, positive, easy]).item() == 0
         assert loss.of_embeddings([query, positive, hard, easy]).item() == pytest.approx(0.15)
@@ -197,7 +189,7 @@ class TestTriplet:
     def test_other_rows_take_no_part(self):
         query, positive = torch.eye(2), torch.eye(2)
         negative = torch.tensor([[-1.0, 0.0], [0.0, -1.0]])
-        assert TripletLoss(torch.nn.Identity(), 0.1, [2]).of_embeddings([query, positive, negative]).item() == 0
+        assert TripletLoss(torch.nn.Identity(), [2]).of_embeddings([query, positive, negative]).item() == 0
 
 
 class TestCached:

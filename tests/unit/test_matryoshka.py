@@ -138,7 +138,7 @@ def params(**changed):
 
 def test_depths_hold_the_whole_model_deepest_first(tiny):
     assert params(layers=[1]).depths(tiny) == [2, 1]
-    with pytest.raises(ParameterError, match="has no 3 layers"):
+    with pytest.raises(ParameterError, match="3 exceeds the 2 layers"):
         params(layers=[3]).depths(tiny)
 
 

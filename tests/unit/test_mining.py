@@ -90,7 +90,7 @@ def test_guide_drops_what_it_ranks_above_the_positive():
     negatives, report = mine_hard_negatives(DATASET, CANDIDATES, SCORES, per_pair=2, guide=guide)
     assert negatives["q", "pos"] == ("easy",)
     assert (report.above_guide, report.too_close, report.full) == (1, 1, 0)
-    assert "above it for the guide 1" in str(report)
+    assert "1 above the positive for the guide" in str(report)
 
 
 def test_report_counts_every_candidate_looked_at():

@@ -7,7 +7,7 @@ import pytest
 
 from embedlab.data.dataset import Dataset
 from embedlab.errors import ParameterError
-from embedlab.training.contrastive.negative_sources import Rankers, mine_sources, rescored, take_in_turn
+from embedlab.training.contrastive.negative_sources import Rankers, interleave, mine_sources, rescored
 from embedlab.training.contrastive.train import ContrastiveParams
 
 DOCUMENTS = ("pos", "a", "b", "c", "d")
@@ -102,9 +102,9 @@ def test_base_model_as_guide_of_another_source():
 
 def test_sources_take_turns_and_nobody_comes_twice():
     pair = ("q", "p")
-    assert take_in_turn([{pair: ("a", "b")}, {pair: ("a", "c", "d")}], 4)[pair] == ("a", "b", "c", "d")
-    assert take_in_turn([{pair: ("a", "b")}, {pair: ("c",)}], 2)[pair] == ("a", "c")
-    assert take_in_turn([{pair: ()}, {pair: ("c",)}], 2)[pair] == ("c",)
+    assert interleave([{pair: ("a", "b")}, {pair: ("a", "c", "d")}], 4)[pair] == ("a", "b", "c", "d")
+    assert interleave([{pair: ("a", "b")}, {pair: ("c",)}], 2)[pair] == ("a", "c")
+    assert interleave([{pair: ()}, {pair: ("c",)}], 2)[pair] == ("c",)
 
 
 def test_filters_reach_the_mining():

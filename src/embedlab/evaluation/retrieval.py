@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -12,46 +12,14 @@ import numpy as np
 from sentence_transformers.base.evaluation import BaseEvaluator
 
 from embedlab.data.dataset import Dataset, Qrels
-from embedlab.errors import DataError, ParameterError
+from embedlab.errors import DataError
 from embedlab.evaluation.metrics import CUTOFFS, Evaluation, evaluate
-from embedlab.models.prompts import prompts_of
-from embedlab.search.vectors import Vectors
+from embedlab.search.vectors import Encode, Vectors, encode_split, judged_queries
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 NEIGHBOURS = 10  # documents that a query may bring into a sample of the corpus
-Encode = Callable[..., np.ndarray]  # called like `embedlab.models.encode.encode`
-
-
-def encode_split(
-    model: SentenceTransformer,
-    dataset: Dataset,
-    split: str = "test",
-    *,
-    corpus_vectors: np.ndarray | None = None,
-    encode: Encode | None = None,
-) -> Vectors:
-    """Encode the queries of a split and the whole corpus, with the model's own `query` and `document` prompts if any.
-
-    Args:
-        model: the model to encode with.
-        dataset: queries, corpus and splits.
-        split: whose queries.
-        corpus_vectors: the corpus (N, d) where it is encoded already, in the order of `dataset.corpus`.
-        encode: stands in for `embedlab.models.encode.encode`.
-
-    Raises:
-        ParameterError: when the dataset has no such split.
-        DataError: when `corpus_vectors` are not of this corpus.
-    """
-    if encode is None:
-        from embedlab.models.encode import encode
-    queries, prompts = _queries(dataset, split), prompts_of(model)
-    if corpus_vectors is None:
-        corpus_vectors = encode(model, list(dataset.corpus.values()), stage="encode corpus", prompt=prompts.document)
-    query_vectors = encode(model, list(queries.values()), stage="encode queries", prompt=prompts.query)
-    return Vectors(tuple(queries), tuple(dataset.corpus), query_vectors, corpus_vectors)
 
 
 def evaluate_vectors(
@@ -150,7 +118,7 @@ class DevEvaluator(BaseEvaluator):
         encode: Encode | None = None,
     ) -> None:
         super().__init__()
-        _queries(dataset, split)
+        judged_queries(dataset, split)
         self.dataset = dataset if max_docs is None else near_corpus(dataset, split, max_docs, seed=seed)
         self.split, self.k, self.encode = split, k, encode
         self.primary_metric = f"ndcg@{k}"
@@ -164,11 +132,3 @@ class DevEvaluator(BaseEvaluator):
         return {
             metric: evaluation.mean(metric) for metric in (f"{name}@{self.k}" for name in ("ndcg", "recall", "mrr"))
         }
-
-
-def _queries(dataset: Dataset, split: str) -> dict[str, str]:
-    queries = dataset.split_queries(split)
-    if not queries:
-        known = ", ".join(name for name, judged in dataset.qrels.items() if judged) or "none"
-        raise ParameterError(f"{dataset.name} has no {split} queries", remedy=f"Splits with queries: {known}")
-    return queries

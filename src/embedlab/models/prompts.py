@@ -1,4 +1,4 @@
-"""What a model wants put before queries and documents."""
+"""Prompts that a model prepends to queries and documents."""
 
 from __future__ import annotations
 
@@ -9,20 +9,17 @@ if TYPE_CHECKING:
 
 
 class Prompts(NamedTuple):
-    """The text before every query and before every document; None where there is none."""
+    """Texts prepended to every query and every document; None if there is none."""
 
     query: str | None
     document: str | None
 
 
-def prompts_of(model: SentenceTransformer, query: str | None = None, document: str | None = None) -> Prompts:
-    """The prompts given, and where one is None the model's own: saved under `query`, and `document` or `passage`.
+def prompts_of(model: SentenceTransformer) -> Prompts:
+    """Return the prompts saved with a model under the names `query`, and `document` or `passage`.
 
-    Empty text says that there is to be none.
-
-    A model is given prompts by `model.prompts = {"query": "query: ", "document": "passage: "}`; they are saved with it.
+    You set prompts with `model.prompts = {"query": "query: ", "document": "passage: "}`; they are saved with the model.
+    An empty text means no prompt.
     """
-    own = getattr(model, "prompts", {})
-    query = own.get("query") if query is None else query
-    document = own.get("document") or own.get("passage") if document is None else document
-    return Prompts(query or None, document or None)
+    prompts = getattr(model, "prompts", {})
+    return Prompts(prompts.get("query") or None, prompts.get("document") or prompts.get("passage") or None)

@@ -1,15 +1,23 @@
-"""Embeddings of a split and its corpus, truncated, concatenated and searched."""
+"""Embeddings of a split and its corpus: encode, truncate, concatenate and search them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedlab.data.dataset import Dataset
 from embedlab.errors import DataError, ParameterError
 from embedlab.models.concatenation import concatenate
+from embedlab.models.prompts import prompts_of
 from embedlab.search.exact import Ranking, search
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Encode = Callable[..., np.ndarray]  # called like `embedlab.models.encode.encode`
 
 PAIRS_AT_A_TIME = 16_384  # scored together; 25 MB per side at d = 384
 
@@ -83,3 +91,49 @@ class Vectors:
             right = self.corpus[[document_row[document] for _, document in chunk]]
             scores.update(zip(chunk, np.einsum("nd,nd->n", left, right, dtype=np.float32).tolist(), strict=True))
         return scores
+
+
+def encode_split(
+    model: SentenceTransformer,
+    dataset: Dataset,
+    split: str = "test",
+    *,
+    corpus_vectors: np.ndarray | None = None,
+    encode: Encode | None = None,
+) -> Vectors:
+    """Encode the queries of a split and the whole corpus, with the model's own query and document prompts.
+
+    Args:
+        model: the model to encode with.
+        dataset: its queries, corpus and splits are used.
+        split: name of the split.
+        corpus_vectors: the corpus (N, d), if it is already encoded, in the order of `dataset.corpus`.
+        encode: replaces `embedlab.models.encode.encode`, e.g. `EmbeddingCache().encode`.
+
+    Returns:
+        Unit vectors of Q queries and N documents.
+
+    Raises:
+        ParameterError: the dataset has no queries in this split.
+        DataError: `corpus_vectors` has another number of rows than the corpus.
+    """
+    if encode is None:
+        from embedlab.models.encode import encode
+    queries, prompts = judged_queries(dataset, split), prompts_of(model)
+    if corpus_vectors is None:
+        corpus_vectors = encode(model, list(dataset.corpus.values()), stage="encode corpus", prompt=prompts.document)
+    query_vectors = encode(model, list(queries.values()), stage="encode queries", prompt=prompts.query)
+    return Vectors(tuple(queries), tuple(dataset.corpus), query_vectors, corpus_vectors)
+
+
+def judged_queries(dataset: Dataset, split: str) -> dict[str, str]:
+    """Return the queries of a split: query id -> text.
+
+    Raises:
+        ParameterError: the split has no queries.
+    """
+    queries = dataset.split_queries(split)
+    if not queries:
+        splits = ", ".join(name for name, judged in dataset.qrels.items() if judged) or "none"
+        raise ParameterError(f"{dataset.name} has no {split} queries", remedy=f"Splits with queries: {splits}")
+    return queries

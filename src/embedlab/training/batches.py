@@ -1,4 +1,4 @@
-"""Batches from token ids made once: no text is tokenised twice, no batch holds the same text twice."""
+"""Batches from cached token ids: each text is tokenised once, and a batch can exclude duplicate texts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 
 class TokenisedCollator:
-    """Trainer collator for rows whose `label` holds text numbers: looks token ids up instead of tokenising.
+    """Trainer collator that looks up cached token ids by the text indices in `label`.
 
     Args:
-        model: gives the tokenizer and says whether batches are packed.
-        texts: number -> text, for the numbers in `label`.
-        columns: one name per number in `label`, queries first.
-        query_prompt, document_prompt: put before the first column's texts and before all others.
+        model: its tokenizer is used, and it decides whether batches are packed.
+        texts: N texts; the indices in `label` point into this list.
+        columns: one column name per index in `label`, the queries first.
+        query_prompt: prepended to the texts of the first column.
+        document_prompt: prepended to the texts of all other columns.
     """
 
     valid_label_columns = ("label",)
@@ -40,23 +41,25 @@ class TokenisedCollator:
         documents = token_ids(model, texts, document_prompt)
         queries = documents if query_prompt == document_prompt else token_ids(model, texts, query_prompt)
         self._prompts = [query_prompt] + [document_prompt] * (len(columns) - 1)
-        self._tables = [queries] + [documents] * (len(columns) - 1)
+        self._token_ids = [queries] + [documents] * (len(columns) - 1)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Features of every column under its name, and `label` (rows, columns)."""
-        numbers = [row["label"] for row in rows]
-        batch: dict[str, Any] = {"label": torch.tensor(numbers)}
-        for position, (name, table, prompt) in enumerate(zip(self.columns, self._tables, self._prompts, strict=True)):
-            features = to_features(self.model, [table[row[position]] for row in numbers], prompt)
+        """Return the features of every column, prefixed with its name, and `label` (B, columns) of text indices."""
+        labels = [row["label"] for row in rows]
+        batch: dict[str, Any] = {"label": torch.tensor(labels)}
+        columns = zip(self.columns, self._token_ids, self._prompts, strict=True)
+        for position, (name, token_ids_of, prompt) in enumerate(columns):
+            features = to_features(self.model, [token_ids_of[label[position]] for label in labels], prompt)
             batch |= {f"{name}_{key}": value for key, value in features.items()}
         return batch
 
 
 class NoDuplicates(DefaultBatchSampler):
-    """Shuffled batches in which no text occurs twice, so that no in-batch negative is a known positive.
+    """Shuffled batches in which no text occurs twice, so no in-batch negative is a known positive.
 
-    A row that shares a text with its batch waits for a later one. What still waits at the end fills smaller batches,
-    so that every row is seen exactly once an epoch. Give the class to the Trainer as `batch_sampler`.
+    This is `BatchSamplers.NO_DUPLICATES` of sentence-transformers on text indices. A row that shares a text with the
+    current batch waits for a later one. Rows that still wait at the end fill smaller batches, so every row is seen
+    exactly once per epoch. Pass the class to the Trainer as `batch_sampler`.
     """
 
     def __init__(self, dataset: datasets.Dataset, batch_size: int, drop_last: bool, **kwargs: Any) -> None:
@@ -64,7 +67,7 @@ class NoDuplicates(DefaultBatchSampler):
         self._texts = [frozenset(row) for row in dataset["label"]]
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Batches of row numbers; another epoch gives another order."""
+        """Yield batches of row indices; the order depends on the seed and the epoch."""
         waiting = np.random.default_rng((self.seed, self.epoch)).permutation(len(self._texts)).tolist()
         while waiting:
             batch, waiting = self._draw(waiting)
@@ -72,19 +75,20 @@ class NoDuplicates(DefaultBatchSampler):
                 yield batch
 
     def _draw(self, waiting: list[int]) -> tuple[list[int], list[int]]:
+        """Split the waiting rows into the next batch and the rows that keep waiting."""
         batch: list[int] = []
-        used: set[int] = set()
-        passed_over: list[int] = []
+        batch_texts: set[int] = set()
+        skipped: list[int] = []
         for position, row in enumerate(waiting):
             if len(batch) == self.batch_size:
-                return batch, passed_over + waiting[position:]
-            if used.isdisjoint(self._texts[row]):
+                return batch, skipped + waiting[position:]
+            if batch_texts.isdisjoint(self._texts[row]):
                 batch.append(row)
-                used |= self._texts[row]
+                batch_texts |= self._texts[row]
             else:
-                passed_over.append(row)
-        return batch, passed_over
+                skipped.append(row)
+        return batch, skipped
 
     def __len__(self) -> int:
-        """Batches of an epoch; exact, as the order of this epoch is known."""
+        """Number of batches in this epoch (exact: the order of the epoch is deterministic)."""
         return sum(1 for _ in self)

@@ -1,4 +1,4 @@
-"""Trainer callbacks: progress for whoever watches, and the best weights on dev kept in memory."""
+"""Trainer callbacks: progress reports, and the best weights on dev kept in memory."""
 
 from __future__ import annotations
 
@@ -12,20 +12,28 @@ from embedlab import progress
 
 
 class ProgressReport(TrainerCallback):
-    """Reports step, loss, dev metric and rate to `embedlab.progress`, and keeps them as rows for train_log.csv."""
+    """Send step, loss, dev metric and learning rate to `embedlab.progress` and collect them for train_log.csv.
+
+    Args:
+        stage: name of this training in progress reports.
+        dev_metric: key of the dev metric as the Trainer prefixes it, e.g. `eval_ndcg@10`.
+
+    Attributes:
+        rows: one dict per report: step, seconds and the values reported.
+    """
 
     def __init__(self, stage: str, dev_metric: str) -> None:
         self.stage, self.dev_metric = stage, dev_metric
         self.rows: list[dict[str, float]] = []
         self._dev: float | None = None
-        self._began = time.monotonic()
+        self._start = time.monotonic()
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **kw: Any
     ) -> None:
-        numbers = {key: logs[key] for key in ("loss", "learning_rate", "grad_norm") if key in (logs or {})}
-        if numbers:
-            self._report(state, **numbers)
+        values = {key: logs[key] for key in ("loss", "learning_rate", "grad_norm") if key in (logs or {})}
+        if values:
+            self._report(state, **values)
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict, **kwargs: Any
@@ -33,21 +41,26 @@ class ProgressReport(TrainerCallback):
         self._dev = metrics.get(self.dev_metric)
         self._report(state, dev=self._dev)
 
-    def _report(self, state: TrainerState, **numbers: float | None) -> None:
-        seconds = time.monotonic() - self._began
-        self.rows.append({"step": state.global_step, "seconds": round(seconds, 1), **numbers})
-        progress.report(self.stage, state.global_step, state.max_steps, **{"dev": self._dev, **numbers})
+    def _report(self, state: TrainerState, **values: float | None) -> None:
+        seconds = time.monotonic() - self._start
+        self.rows.append({"step": state.global_step, "seconds": round(seconds, 1), **values})
+        progress.report(self.stage, state.global_step, state.max_steps, **{"dev": self._dev, **values})
 
 
 class KeepBest(TrainerCallback):
-    """Early stopping that keeps the best weights in memory and puts every one of them back at the end.
+    """Keep the weights with the best dev value in memory, and stop early if asked to.
 
-    Checkpoints on disk hold the optimizer too (four times the size), and the Trainer only logs an error when the best
-    one cannot be loaded; a copy in memory is exact, covers every module and costs one copy of the weights.
+    This replaces `load_best_model_at_end`, which needs checkpoints on disk (four times the size, as they hold the
+    optimizer too) and only logs an error when the best one cannot be loaded. A copy in memory is exact and costs one
+    copy of the weights.
 
     Args:
-        metric: the evaluator's key, as the Trainer prefixes it; larger is better.
+        metric: key of the dev metric as the Trainer prefixes it; larger is better.
         patience: evaluations without improvement before training stops; 0 never stops early.
+
+    Attributes:
+        best_value: the best dev value, None before the first evaluation.
+        best_step: the step of that value; 0 is the untrained model.
     """
 
     def __init__(self, metric: str, patience: int) -> None:
@@ -55,7 +68,7 @@ class KeepBest(TrainerCallback):
         self.best_value: float | None = None
         self.best_step = 0
         self._weights: dict[str, torch.Tensor] = {}
-        self._misses = 0
+        self._without_improvement = 0
 
     def on_evaluate(
         self,
@@ -68,14 +81,14 @@ class KeepBest(TrainerCallback):
     ) -> None:
         value = metrics[self.metric]
         if self.best_value is None or value > self.best_value:
-            self.best_value, self.best_step, self._misses = value, state.global_step, 0
+            self.best_value, self.best_step, self._without_improvement = value, state.global_step, 0
             self._weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
             return
-        self._misses += 1
-        if self.patience and self._misses >= self.patience:
+        self._without_improvement += 1
+        if self.patience and self._without_improvement >= self.patience:
             control.should_training_stop = True
 
     def restore(self, model: torch.nn.Module) -> None:
-        """Load the best weights into `model`; the last ones stay when dev was never evaluated."""
+        """Load the best weights into `model`; without any evaluation the last weights stay."""
         if self._weights:
             model.load_state_dict(self._weights, strict=True)

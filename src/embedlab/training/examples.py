@@ -1,4 +1,4 @@
-"""Training rows for contrastive losses: texts, and integer labels that tell which texts are the same."""
+"""Training rows for contrastive losses: texts, and integer labels that identify equal texts."""
 
 from __future__ import annotations
 
@@ -25,10 +25,18 @@ def contrastive_rows(
     use_triplets: bool = True,
     seed: int = 0,
 ) -> list[Row]:
-    """(query, positive, negative, …) texts of every training pair and expert triplet.
+    """Build (query, positive, negative, …) rows of text from every training pair and expert triplet.
 
-    Where the filters of mining left fewer than `hard_negatives`, random documents fill the row, so that rows are
-    equally wide. With `hard_negatives=0` rows are (query, positive) alone.
+    Args:
+        dataset: its training pairs, corpus and triplets are used.
+        negatives: mined hard negatives, (query id, positive id) -> document ids.
+        hard_negatives: hard negatives per row. Where mining found fewer, random documents fill the row, because all
+            rows must have the same width. With 0, rows are (query, positive).
+        use_triplets: append the dataset's expert triplets.
+        seed: of the random documents.
+
+    Returns:
+        Rows of `2 + hard_negatives` texts each.
     """
     rng, documents = random.Random(seed), list(dataset.corpus)
     pairs = dataset.pairs("train")
@@ -51,12 +59,12 @@ def _widen(row: Row, width: int, dataset: Dataset, documents: Sequence[str], rng
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """Rows for the Trainer, with every different text numbered.
+    """Rows for the Trainer, with every distinct text numbered.
 
     Attributes:
-        dataset: columns query, positive, negative_1 … and `label`, the numbers of the row's texts in that order.
-            Equal texts have equal numbers, so that the loss masks duplicates without comparing strings.
-        texts: number -> text.
+        dataset: columns query, positive, negative_1 … and `label`, the text indices of the row in that order. Equal
+            texts have equal indices, so the loss can mask duplicates without comparing strings.
+        texts: the distinct texts; the indices in `label` point into this list.
     """
 
     dataset: datasets.Dataset
@@ -64,7 +72,7 @@ class TrainingRows:
 
     @property
     def columns(self) -> list[str]:
-        """The text columns, in the order of `label`."""
+        """Names of the text columns, in the order of `label`."""
         return [name for name in self.dataset.column_names if name != "label"]
 
     def __len__(self) -> int:
@@ -72,12 +80,12 @@ class TrainingRows:
 
 
 def number_rows(rows: Iterable[Row]) -> TrainingRows:
-    """`TrainingRows` of (query, positive, negative, …) texts, all equally wide."""
+    """Number the distinct texts of (query, positive, negative, …) rows, which must all have the same width."""
     from datasets import Dataset as HFDataset
 
     rows = list(rows)
-    number: dict[str, int] = {}
-    labels = [[number.setdefault(text, len(number)) for text in row] for row in rows]
+    index: dict[str, int] = {}
+    labels = [[index.setdefault(text, len(index)) for text in row] for row in rows]
     names = ["query", "positive", *(f"negative_{i}" for i in range(1, len(rows[0]) - 1))]
     columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
-    return TrainingRows(HFDataset.from_dict({**columns, "label": labels}), list(number))
+    return TrainingRows(HFDataset.from_dict({**columns, "label": labels}), list(index))

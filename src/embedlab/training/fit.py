@@ -1,4 +1,4 @@
-"""The one way a model is trained here: the sentence-transformers Trainer with progress and the best dev weights."""
+"""Shared training loop: SentenceTransformerTrainer with progress reports and the best dev weights."""
 
 from __future__ import annotations
 
@@ -21,32 +21,33 @@ if TYPE_CHECKING:
     from torch.utils.data import BatchSampler
 
 
+WARMUP = 0.1  # share of the steps in which the learning rate rises to its peak
+
+
 @dataclass(frozen=True)
 class FitSettings:
-    """How to train; the defaults suit a small model and a few thousand short pairs.
+    """Training settings; the defaults suit a small model and a few thousand short pairs.
 
     Attributes:
         epochs: passes over the rows.
-        max_steps: stop after so many steps; 0 means no cap.
+        max_steps: maximum number of steps; 0 means no maximum.
         batch_size: rows per step.
-        learning_rate: peak, reached after `warmup` and then decayed linearly to 0.
-        warmup: share of the steps used to reach the peak.
-        weight_decay: AdamW's.
-        evaluations: dev evaluations over the run, beside the one before the first step.
-        patience: evaluations without a better dev value before stopping; 0 never stops.
-        no_duplicates: never put a text twice into a batch.
-        seed: of the data order, dropout and everything else random.
-        layer_decay: factor on the learning rate from one layer to the one below; see `learning_rates`.
-        embedding_rate: factor on the learning rate of the token-embedding table.
-        sampling: of several tasks: "proportional" to their batches, until all are used up, or "round_robin", until the
-            smallest is.
+        learning_rate: peak, reached after a warm-up over a tenth of the steps, then decayed linearly to 0.
+        weight_decay: weight decay of AdamW.
+        evaluations: dev evaluations during training, in addition to the one before the first step.
+        patience: evaluations without a better dev value before training stops; 0 never stops early.
+        no_duplicates: exclude duplicate texts within a batch.
+        seed: seed of the data order, dropout and everything else random.
+        layer_decay: factor on the learning rate from one layer to the layer below; see `learning_rates`.
+        embedding_rate: factor on the learning rate of the token embeddings.
+        sampling: how batches of several tasks are mixed: "proportional" uses every batch of every task once per epoch,
+            "round_robin" takes turns until the smallest task is used up.
     """
 
     epochs: float = 3
     max_steps: int = 0
     batch_size: int = 128
     learning_rate: float = 2e-4
-    warmup: float = 0.1
     weight_decay: float = 0.01
     evaluations: int = 4
     patience: int = 0
@@ -59,12 +60,12 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What training leaves beside the weights.
+    """Result of a training run, apart from the weights.
 
     Attributes:
         history: rows of step, seconds, loss, learning_rate and dev value, for train_log.csv.
-        best_dev: the best dev value; the model carries its weights. None without an evaluator.
-        best_step: the step it was reached at; 0 is the untrained model.
+        best_dev: the best dev value, reached by the weights that the model now has; None without an evaluator.
+        best_step: the step of the best dev value; 0 is the untrained model.
         steps: steps taken.
         seconds: wall-clock time, dev evaluations included.
     """
@@ -88,26 +89,29 @@ def fit(
     output_dir: str,
     stage: str = "train",
 ) -> FitResult:
-    """Train `model` in place with any sentence-transformers loss and leave it with its best weights on dev.
+    """Train `model` in place with any sentence-transformers loss, and restore its best weights on dev.
 
     Args:
         model: the model to train.
-        dataset: rows as the collator, or sentence-transformers' own, takes them; of several tasks, by their names.
-        loss: called with the columns' features and the labels; its parameters are trained too. One for each task.
-        settings: how to train.
-        collator: rows to a batch.
-        batch_sampler: which rows make a batch, in place of what the settings say; called as
-            `sentence_transformers.base.sampler.DefaultBatchSampler` is.
-        evaluator: scores dev, larger is better; its `primary_metric` chooses the weights.
+        dataset: training rows, or task name -> training rows.
+        loss: a loss of sentence-transformers' kind, or task name -> loss. Its own parameters are trained too.
+        settings: training settings.
+        collator: turns rows into a batch; the default collator of sentence-transformers when None.
+        batch_sampler: replaces the sampler that the settings choose; called like
+            `sentence_transformers.base.sampler.DefaultBatchSampler`.
+        evaluator: computes the dev value (larger is better); its `primary_metric` chooses the weights.
         output_dir: scratch folder of the Trainer.
-        stage: what progress reports call this.
+        stage: name of this training in progress reports.
+
+    Returns:
+        History, best dev value and its step.
     """
     from sentence_transformers import SentenceTransformerTrainer
     from transformers import PrinterCallback
 
     metric = f"eval_{evaluator.primary_metric}" if evaluator else ""
     best, log = KeepBest(metric, settings.patience), ProgressReport(stage, metric)
-    rows = [len(part) for part in dataset.values()] if isinstance(dataset, dict) else len(dataset)
+    rows = [len(task_rows) for task_rows in dataset.values()] if isinstance(dataset, dict) else len(dataset)
     arguments = training_arguments(settings, rows, bool(evaluator), output_dir, rates=_rates(model, settings))
     arguments.batch_sampler = batch_sampler or arguments.batch_sampler
     trainer = SentenceTransformerTrainer(
@@ -141,9 +145,14 @@ def training_arguments(
     *,
     rates: Mapping[str, float] | None = None,
 ) -> SentenceTransformerTrainingArguments:
-    """What the Trainer needs to know: `settings` for so many rows (of every task), with or without dev evaluations.
+    """Translate `settings` into SentenceTransformerTrainingArguments.
 
-    `rates` are other learning rates by pattern of the parameter names.
+    Args:
+        settings: training settings.
+        rows: number of training rows, or one number per task.
+        evaluate: whether there are dev evaluations.
+        output_dir: scratch folder of the Trainer.
+        rates: regular expression of parameter names -> learning rate, see `learning_rates`.
     """
     from sentence_transformers import SentenceTransformerTrainingArguments
     from sentence_transformers.base.sampler import BatchSamplers
@@ -155,7 +164,7 @@ def training_arguments(
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         learning_rate_mapping=dict(rates or {}),
-        warmup_steps=settings.warmup,
+        warmup_steps=WARMUP,
         weight_decay=settings.weight_decay,
         eval_strategy="steps" if evaluate else "no",
         eval_steps=max(1, math.ceil(steps / max(1, settings.evaluations))),
@@ -171,6 +180,6 @@ def training_arguments(
 
 
 def batches_per_epoch(settings: FitSettings, rows: int | Sequence[int]) -> int:
-    """Steps that see every row once; of several tasks taken in turns, those until the smallest is used up."""
+    """Number of steps per epoch; with round-robin sampling, the steps until the smallest task is used up."""
     batches = [math.ceil(count / settings.batch_size) for count in ([rows] if isinstance(rows, int) else rows)]
     return len(batches) * min(batches) if settings.sampling == "round_robin" else sum(batches)

@@ -1,4 +1,4 @@
-"""Other learning rates for other parts of a transformer: lower towards the bottom, another one for the token table."""
+"""Discriminative learning rates: lower rates for lower layers, and a separate rate for the token embeddings."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 def learning_rates(
     model: SentenceTransformer, learning_rate: float, *, layer_decay: float = 1.0, embedding_rate: float = 1.0
 ) -> dict[str, float]:
-    """Pattern of parameter names -> peak learning rate, as the Trainer takes it in `learning_rate_mapping`.
+    """Compute learning rates by parameter name, for the Trainer's `learning_rate_mapping`.
 
-    Of L layers, layer l (from 0 at the bottom) gets `learning_rate * layer_decay ** (L - 1 - l)` and everything in the
-    embeddings `learning_rate * layer_decay ** L`: the top layer, and whatever stands above it, learns at the full rate
-    (Howard and Ruder, ULMFiT, ACL 2018). The table of token embeddings is multiplied by `embedding_rate` on top of it.
+    With L layers, layer l (0 at the bottom) gets `learning_rate * layer_decay ** (L - 1 - l)` and the embeddings get
+    `learning_rate * layer_decay ** L`. The top layer and the modules above it learn at the full rate (Howard and
+    Ruder, ULMFiT, ACL 2018). The rate of the token embeddings is also multiplied by `embedding_rate`.
 
     Args:
         model: its first module is a transformer; see `models.layers.layer_count`.
-        learning_rate: of the top layer.
-        layer_decay: factor from one layer to the one below.
-        embedding_rate: factor on the rate of the token table alone.
+        learning_rate: rate of the top layer.
+        layer_decay: factor from one layer to the layer below.
+        embedding_rate: factor on the rate of the token embeddings.
 
     Returns:
-        Where two patterns match a name, the later one holds. Empty when both factors are 1, so that nothing is changed.
+        Regular expression -> rate. If two patterns match a name, the later one applies. Empty when both factors are 1.
 
     Raises:
-        ModelError: the architecture has no plain list of layers, or no table of token embeddings.
+        ModelError: the architecture has no plain list of layers, or no token embeddings.
     """
     rates: dict[str, float] = {}
     if layer_decay != 1:
@@ -40,16 +40,16 @@ def learning_rates(
         rates |= {rf"\.layer\.{n}\.": learning_rate * layer_decay ** (layers - 1 - n) for n in range(layers)}
     if embedding_rate != 1:
         bottom = rates.get(r"\.embeddings\w*\.", learning_rate)
-        rates[rf"\.{re.escape(_token_table(model))}\."] = bottom * embedding_rate
+        rates[rf"\.{re.escape(_token_embeddings_name(model))}\."] = bottom * embedding_rate
     return rates
 
 
-def _token_table(model: SentenceTransformer) -> str:
+def _token_embeddings_name(model: SentenceTransformer) -> str:
     """Name of the module that maps token ids to vectors."""
     network = getattr(model[0], "model", None)
-    table = network.get_input_embeddings() if hasattr(network, "get_input_embeddings") else None
+    embeddings = network.get_input_embeddings() if hasattr(network, "get_input_embeddings") else None
     for name, module in model.named_modules():
-        if module is table:
+        if module is embeddings:
             return name
-    problem = f"{type(network or model[0]).__name__} has no token embeddings beside its layers"
-    raise ModelError(problem, remedy="Leave embedding_rate at 1", field="embedding_rate")
+    problem = f"{type(network or model[0]).__name__} has no separate token embeddings"
+    raise ModelError(problem, remedy="Set embedding_rate=1", field="embedding_rate")

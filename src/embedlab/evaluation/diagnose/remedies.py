@@ -14,9 +14,10 @@ from embedlab.evaluation.diagnose.chunking import Chunking, Chunks, rank_by_best
 from embedlab.evaluation.diagnose.filters import document_label, field_values, guess_values, rank_among
 from embedlab.evaluation.diagnose.params import DiagnoseParams
 from embedlab.evaluation.diagnose.probe import STEPS, fit_probe
-from embedlab.evaluation.diagnose.reranking import Score, load_reranker, rerank
+from embedlab.evaluation.diagnose.reranking import rerank
 from embedlab.evaluation.diagnose.study import DEPTH, Candidate, Remedy, Study, held_out_vectors
 from embedlab.models.encoders import Encoder, open_encoder
+from embedlab.models.reranker import Score, load_reranker
 from embedlab.search.exact import Ranking
 from embedlab.search.fusion import fuse_rrf, fuse_scores
 from embedlab.search.vectors import Vectors

@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from embedlab import progress
-from embedlab.errors import DataError, ModelError
+from embedlab.errors import DataError
+from embedlab.models.reranker import Score
 from embedlab.search.exact import ABSENT, Ranking, require_depth
-
-Score = Callable[[Sequence[tuple[str, str]]], np.ndarray]  # (query, document) texts -> relevance, larger is better
-
-
-def load_reranker(name: str) -> Score:
-    """The cross-encoder called `name`, a folder or a hub name, as a scoring function.
-
-    Nogueira & Cho, Passage Re-ranking with BERT, 2019.
-
-    Raises:
-        ModelError: it cannot be loaded, or gives more than one number for a pair.
-    """
-    from sentence_transformers import CrossEncoder
-
-    from embedlab.models.save import is_own_code
-
-    try:
-        model = CrossEncoder(name, trust_remote_code=is_own_code(name))
-    except (OSError, ValueError) as error:
-        problem = f"the reranker {name!r} cannot be loaded ({str(error).strip().splitlines()[0]:.160})"
-        remedy = "Give a folder saved by sentence-transformers, or a hub name with a connection"
-        raise ModelError(problem, remedy=remedy, field="reranker") from error
-    if model.num_labels != 1:
-        problem = f"{name!r} gives {model.num_labels} numbers for a pair"
-        raise ModelError(problem, remedy="Use a cross-encoder trained to rank", field="reranker")
-    return lambda pairs: model.predict(list(pairs), show_progress_bar=False)
 
 
 def rerank(

@@ -1,4 +1,4 @@
-"""Training on negatives that the model being trained chooses itself, again before every epoch."""
+"""ANCE: hard negatives mined again before every epoch with the model being trained (Xiong et al., ICLR 2021)."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ Renew = Callable[[], Sequence[Row]]
 
 
 class RenewingCollator(TokenisedCollator):
-    """`TokenisedCollator` that asks for the rows again before every epoch but the first (ANCE, Xiong et al. 2021).
+    """`TokenisedCollator` that replaces the rows before every epoch but the first.
 
-    There is one Trainer run over all epochs: the learning rate's warm-up and decay, and Adam's moments, span them, and
-    only the documents behind the rows change. An epoch's first batch is asked for when the last step of the epoch
-    before is done, so it is the up-to-date model that chooses. Give the Trainer `numbered`, not the rows' own dataset,
-    and one process: epochs are counted by the rows that pass here.
+    One Trainer run covers all epochs, so the learning-rate schedule and Adam's moments continue while the hard
+    negatives change. The Trainer requests the first batch of an epoch after the last step of the previous epoch, so
+    the current model mines. Give the Trainer `with_row_indices(rows)` as dataset, and one process only: epochs are
+    counted by the rows that pass through this collator.
 
     Args:
         model: the model being trained.
-        rows: of the first epoch; `texts` holds every text that `renew` may come up with.
-        renew: the rows of the next epoch, in the same order and as wide.
-        query_prompt, document_prompt: as for `TokenisedCollator`.
+        rows: rows of the first epoch; `texts` must hold every text that `renew` can return.
+        renew: returns the rows of the next epoch, in the same order and width.
+        query_prompt: prepended to queries.
+        document_prompt: prepended to documents.
     """
 
     def __init__(
@@ -41,36 +42,36 @@ class RenewingCollator(TokenisedCollator):
         document_prompt: str | None = None,
     ) -> None:
         super().__init__(model, rows.texts, rows.columns, query_prompt, document_prompt)
-        self._renew, self._served = renew, 0
-        self._number = {text: number for number, text in enumerate(rows.texts)}
+        self._renew, self._rows_seen = renew, 0
+        self._index = {text: index for index, text in enumerate(rows.texts)}
         self._labels: list[list[int]] = list(rows.dataset["label"])
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Features of every column and `label`, as the rows stand in this epoch; each names its row in `label`."""
-        if self._served and self._served % len(self._labels) == 0:
-            self._choose_again()
-        self._served += len(rows)
+        """Return the features of every column and `label` (B, columns); the `label` of each row is its row index."""
+        if self._rows_seen and self._rows_seen % len(self._labels) == 0:
+            self._replace_rows()
+        self._rows_seen += len(rows)
         return super().__call__([{"label": self._labels[row["label"][0]]} for row in rows])
 
-    def _choose_again(self) -> None:
+    def _replace_rows(self) -> None:
         training = self.model.training
         rows = list(self._renew())
         self.model.train(training)  # encoding the corpus switched dropout off
-        if [len(row) for row in rows] != [len(numbers) for numbers in self._labels]:
-            problem = f"{len(rows)} renewed rows do not fit the {len(self._labels)} of the epoch before"
-            raise DataError(problem, remedy="Renew rows in the same order and as wide")
+        if [len(row) for row in rows] != [len(label) for label in self._labels]:
+            problem = f"renew returned {len(rows)} rows, expected {len(self._labels)} rows of the same width as before"
+            raise DataError(problem, remedy="Return the rows in the same order and width")
         try:
-            self._labels = [[self._number[text] for text in row] for row in rows]
+            self._labels = [[self._index[text] for text in row] for row in rows]
         except KeyError as error:
-            remedy = "Let the rows' texts hold the whole corpus: `with_texts`"
-            raise DataError(f"a renewed row holds the unknown text {error.args[0]!r}", remedy=remedy) from None
+            remedy = "Add the whole corpus to the rows first: with_texts(rows, corpus.values())"
+            raise DataError(f"a renewed row contains the unknown text {error.args[0]!r}", remedy=remedy) from None
 
 
-def numbered(rows: TrainingRows) -> datasets.Dataset:
-    """The rows with their own number as `label`, which is what `RenewingCollator` looks up."""
-    return rows.dataset.remove_columns("label").add_column("label", [[number] for number in range(len(rows))])
+def with_row_indices(rows: TrainingRows) -> datasets.Dataset:
+    """Replace the `label` of every row by its row index, which `RenewingCollator` looks up."""
+    return rows.dataset.remove_columns("label").add_column("label", [[index] for index in range(len(rows))])
 
 
 def with_texts(rows: TrainingRows, texts: Iterable[str]) -> TrainingRows:
-    """The same rows, with numbers for more texts behind those they hold."""
+    """Return the same rows with indices for additional `texts`."""
     return replace(rows, texts=list(dict.fromkeys([*rows.texts, *texts])))

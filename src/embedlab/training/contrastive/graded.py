@@ -1,4 +1,4 @@
-"""Training on graded pairs: two texts and how alike they are, from 0 to 1."""
+"""Training on graded pairs: two texts and a similarity grade from 0 to 1."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from embedlab.models.prompts import prompts_of
 from embedlab.training.batches import TokenisedCollator
 from embedlab.training.examples import Row, number_rows
 from embedlab.training.fit import FitResult, FitSettings, fit
-from embedlab.training.losses import EmbeddingLoss
+from embedlab.training.losses import TEMPERATURE, EmbeddingLoss
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -23,21 +23,21 @@ GradedLossName = Literal["cosine", "cosent", "angle"]
 
 
 class GradedLoss(EmbeddingLoss):
-    """A loss of sentence-transformers for graded pairs, at every Matryoshka dimension.
+    """A loss of sentence-transformers for graded pairs, averaged over Matryoshka dimensions.
 
-    - `cosine`: `(cos(a, b) - grade)^2`, which asks for exact cosines.
-    - `cosent`: `log(1 + sum exp((s_lower - s_higher) / t))` over all two pairs of the batch of which one is graded
-      higher, s being the cosine: it asks for the order alone (Huang et al. 2024).
-    - `angle`: the same with a similarity that does not flatten out near 1, where the cosine has no gradient (Li and
-      Li, ACL 2024).
+    - `cosine` (CosineSimilarityLoss): `(cos(a, b) - grade)^2`. It fits exact cosines.
+    - `cosent` (CoSENTLoss): `log(1 + sum exp((s_lower - s_higher) / t))` over all pairs of rows with different grades,
+      where s is the cosine. It fits the order only (Huang et al. 2024).
+    - `angle` (AnglELoss): like `cosent`, with a similarity that keeps a gradient near 1, where the cosine is flat (Li
+      and Li, ACL 2024).
 
     The columns are the two texts.
 
     Args:
         model: the model being trained.
-        grades: (rows,), by the row number in the labels.
-        kind: which.
-        temperature: t, of the last two.
+        grades: float (rows,), grades by row index.
+        kind: one of the names above.
+        temperature: t of `cosent` and `angle`.
         dims: dimensions to train; None trains the full embedding only.
     """
 
@@ -46,7 +46,7 @@ class GradedLoss(EmbeddingLoss):
         model: nn.Module,
         grades: Tensor,
         kind: GradedLossName,
-        temperature: float = 0.05,
+        temperature: float = TEMPERATURE,
         dims: Sequence[int] | None = None,
     ) -> None:
         from sentence_transformers.sentence_transformer import losses
@@ -59,28 +59,28 @@ class GradedLoss(EmbeddingLoss):
             self._loss = {"cosent": losses.CoSENTLoss, "angle": losses.AnglELoss}[kind](model, scale=1 / temperature)
 
     def targets(self, labels: Tensor) -> Tensor:
-        """Grades (B,) of labels (B, 3): the numbers of both texts, then that of the row."""
+        """Look up the grades (B,) of labels (B, 3): the indices of both texts, then the row index."""
         return self._grades[labels[:, -1].cpu()].to(labels.device)
 
     def at_width(self, embeddings: Sequence[Tensor], targets: Tensor | None) -> Tensor:
-        """The library's loss of both columns and their grades."""
+        """Compute the sentence-transformers loss at one dimension; see `EmbeddingLoss.at_width`."""
         return self._loss.compute_loss_from_embeddings(list(embeddings), targets)
 
     def get_config_dict(self) -> dict[str, Any]:
-        """What the model card says of the loss."""
+        """Return the settings that the model card shows."""
         return {"kind": self.kind, **super().get_config_dict()}
 
 
 def graded_rows(
     dataset: Dataset, rows: Sequence[Row], similarity: Callable[[str, str], float] | None = None
 ) -> list[GradedPair]:
-    """Graded pairs of everything a dataset knows: its own, and (query, document) of contrastive rows.
+    """Collect graded pairs: those of the dataset, and (query, document) pairs from contrastive rows.
 
     Args:
         dataset: its `graded_pairs` come first.
-        rows: (query, positive, negative, …) texts. The positive's grade is 1, a negative's its similarity to the
-            positive.
-        similarity: of two document texts, from 0 to 1; 0 for every negative when None.
+        rows: (query, positive, negative, …) texts. A positive has grade 1; the grade of a negative is its similarity
+            to the positive.
+        similarity: similarity of two document texts, from 0 to 1; None gives every negative grade 0.
     """
     pairs = list(dataset.graded_pairs)
     for query, positive, *negatives in rows:
@@ -90,9 +90,9 @@ def graded_rows(
 
 
 def by_text(corpus: Mapping[str, str], similarity: Callable[[str, str], float]) -> Callable[[str, str], float]:
-    """A similarity of document ids, such as `data.icd10cm.code_similarity`, as one of their texts.
+    """Turn a similarity of document ids, such as `data.icd10cm.code_similarity`, into one of document texts.
 
-    A text that several documents share stands for the first of them.
+    If several documents share a text, the first one counts.
     """
     ids: dict[str, str] = {}
     for document, text in corpus.items():
@@ -106,26 +106,24 @@ def train_graded(
     settings: FitSettings,
     *,
     loss: GradedLossName = "cosent",
-    temperature: float = 0.05,
+    temperature: float = TEMPERATURE,
     dims: Sequence[int] | None = None,
-    query_prompt: str | None = None,
-    document_prompt: str | None = None,
     evaluator: BaseEvaluator | None = None,
     output_dir: str,
-    stage: str = "train",
 ) -> FitResult:
-    """Fine-tune `model` in place on graded pairs and leave it with its best weights on dev.
+    """Fine-tune `model` in place on graded pairs and restore its best weights on dev.
+
+    The model's own prompts are prepended: `query` to the first text, `document` to the second.
 
     Args:
         model: the model to train.
         pairs: two texts and a grade each.
-        settings: how to train.
-        loss, temperature: see `GradedLoss`.
-        dims: Matryoshka dimensions; the full one only when not given.
-        query_prompt, document_prompt: put before the first and the second text; the model's own when None.
-        evaluator: scores dev, larger is better; its `primary_metric` chooses the weights.
+        settings: training settings.
+        loss: see `GradedLoss`.
+        temperature: see `GradedLoss`.
+        dims: Matryoshka dimensions; None trains the full embedding only.
+        evaluator: computes the dev value (larger is better); its `primary_metric` chooses the weights.
         output_dir: scratch folder of the Trainer.
-        stage: what progress reports call this.
     """
     rows = number_rows((pair.text1, pair.text2) for pair in pairs)
     labels = [[*numbers, row] for row, numbers in enumerate(rows.dataset["label"])]
@@ -135,8 +133,7 @@ def train_graded(
         rows.dataset.remove_columns("label").add_column("label", labels),
         GradedLoss(model, grades, loss, temperature, dims),
         settings,
-        collator=TokenisedCollator(model, rows.texts, rows.columns, *prompts_of(model, query_prompt, document_prompt)),
+        collator=TokenisedCollator(model, rows.texts, rows.columns, *prompts_of(model)),
         evaluator=evaluator,
         output_dir=output_dir,
-        stage=stage,
     )

@@ -1,4 +1,4 @@
-"""What a loss does, on a toy: one query, its positive and one negative, and how hard it pushes at their cosines."""
+"""Gradients of the losses on a toy example: one query, its positive and one negative."""
 
 from __future__ import annotations
 
@@ -10,31 +10,34 @@ from torch import Tensor, nn
 
 from embedlab.training.contrastive.graded import GradedLoss, GradedLossName
 from embedlab.training.contrastive.train import Guide, RankingLossName, ranking_loss
+from embedlab.training.losses import TEMPERATURE
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def loss_forces(
+def loss_gradients(
     names: Iterable[RankingLossName | GradedLossName],
     positive: float,
     negatives: Sequence[float],
-    temperature: float = 0.05,
+    temperature: float = TEMPERATURE,
 ) -> pd.DataFrame:
-    """The loss and `dL/dcos` at the positive (negative: it is pulled) and at the negative (positive: it is pushed).
+    """Compute each loss and its derivatives with respect to the two cosines.
 
-    The three are unit vectors of the plane, the query between the others, so that the cosines are free. The guide of
-    `gist` sees the very same cosines; graded losses see the pairs (query, positive, 1) and (query, negative, 0).
+    Query, positive and negative are unit vectors in the plane, with the query between the other two, so both cosines
+    can be chosen freely. The guide of `gist` has the same cosines. Graded losses get the pairs (query, positive, 1)
+    and (query, negative, 0).
 
     Args:
-        names: of losses; `angle`, whose similarity is not a function of the cosine, and `cached`, the same as
-            `infonce`, are not for this toy.
+        names: names of losses, except `angle` (its similarity is not a function of the cosine) and `cached` (equal to
+            `infonce`).
         positive: cosine of query and positive, strictly between -1 and 1.
-        negatives: cosines of query and negative, likewise.
-        temperature: of the losses that have one.
+        negatives: cosines of query and negative, strictly between -1 and 1.
+        temperature: temperature of the losses that have one.
 
     Returns:
-        Columns loss, positive, negative, value, on_positive, on_negative.
+        Columns loss, positive, negative, value, gradient_positive and gradient_negative. Training increases a cosine
+        with a negative gradient and decreases one with a positive gradient.
     """
     import pandas as pd
 
@@ -43,9 +46,9 @@ def loss_forces(
         for negative in negatives:
             cosines = torch.tensor([positive, negative], dtype=torch.float32, requires_grad=True)
             value = _value(name, cosines, temperature)
-            pull, push = torch.autograd.grad(value, cosines)[0].tolist()
-            numbers = {"value": value.item(), "on_positive": pull, "on_negative": push}
-            rows.append({"loss": name, "positive": positive, "negative": negative, **numbers})
+            of_positive, of_negative = torch.autograd.grad(value, cosines)[0].tolist()
+            gradients = {"gradient_positive": of_positive, "gradient_negative": of_negative}
+            rows.append({"loss": name, "positive": positive, "negative": negative, "value": value.item(), **gradients})
     return pd.DataFrame(rows)
 
 
@@ -55,6 +58,6 @@ def _value(name: str, cosines: Tensor, temperature: float) -> Tensor:
     if name in get_args(GradedLossName):
         loss = GradedLoss(nn.Identity(), torch.tensor([1.0, 0.0]), name, temperature, dims=[2])
         return loss.of_embeddings([query.expand(2, 2), documents], torch.tensor([[0, 1, 0], [0, 2, 1]]))
-    seen = torch.cat([query, documents.detach()]).numpy()
-    loss = ranking_loss(name, nn.Identity(), temperature, [2], Guide(seen, seen))
+    guide_vectors = torch.cat([query, documents.detach()]).numpy()
+    loss = ranking_loss(name, nn.Identity(), temperature, [2], Guide(guide_vectors, guide_vectors))
     return loss.of_embeddings([query, documents[:1], documents[1:]], torch.tensor([[0, 1, 2]]))

@@ -1,8 +1,8 @@
-"""Two-dimensional Matryoshka training: embeddings that can be cut in width and models that can be cut in depth.
+"""2D Matryoshka training: embeddings that can be truncated, and models that still work without their last layers.
 
-Width alone is `training.losses.ContrastiveLoss` with several dimensions. Here the same loss is also put on earlier
-layers of the transformer, so that a model keeps ranking when its last layers are taken off: Li et al., 2D Matryoshka
-Sentence Embeddings, 2024, with fixed layers in every step as in Zhuang et al., Starbucks, 2024.
+`training.losses.ContrastiveLoss` with several dimensions trains truncated embeddings. Here the same loss is also
+computed on the output of earlier layers (Matryoshka2dLoss in sentence-transformers; Li et al., 2D Matryoshka Sentence
+Embeddings, 2024). The layers are the same in every step, as in Zhuang et al., Starbucks, 2024.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from embedlab.params import Count, PositiveFloat
 from embedlab.training.batches import TokenisedCollator
 from embedlab.training.contrastive.train import ContrastiveParams
 from embedlab.training.fit import FitResult, FitSettings, fit
-from embedlab.training.losses import false_negative_mask, info_nce
+from embedlab.training.losses import TEMPERATURE, false_negative_mask, info_nce
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -31,56 +31,64 @@ if TYPE_CHECKING:
 
 
 class MatryoshkaParams(ContrastiveParams):
-    """Parameters of the Matryoshka notebook: a contrastive fine-tune, and how its embeddings are searched."""
+    """Parameters of the Matryoshka notebook: a contrastive fine-tune, and how its embeddings are searched.
+
+    Attributes:
+        tuned_model: folder of a fine-tuned model to use; empty trains one.
+        layers: layer counts to train.
+        shortlist: documents that the search with truncated embeddings passes on to rescoring.
+        tolerance: loss of nDCG@10 that is acceptable.
+        corpus_sizes: corpus sizes for which search time is measured.
+    """
 
     tuned_model: str = ""
     layers: list[Count]
-    shortlist: Annotated[int, Field(ge=10)]  # ten documents are scored
+    shortlist: Annotated[int, Field(ge=10)]  # nDCG@10 needs ten documents
     tolerance: PositiveFloat
     corpus_sizes: list[Count]
 
     def depths(self, model: SentenceTransformer) -> list[int]:
-        """Layer counts to train and evaluate, deepest first, the whole model always among them.
+        """Return the layer counts to train and evaluate, largest first; the full depth is always included.
 
         Raises:
-            ParameterError: more layers than the model has.
+            ParameterError: a layer count exceeds the depth of the model.
             ModelError: the model has no plain list of layers.
         """
         deepest = layer_count(model)
         if too_deep := [count for count in self.layers if count > deepest]:
-            problem = f"{self.model_name} has no {too_deep[0]} layers"
-            raise ParameterError(problem, remedy=f"Choose 1 to {deepest}", field="layers")
+            problem = f"layer count {too_deep[0]} exceeds the {deepest} layers of {self.model_name}"
+            raise ParameterError(problem, remedy=f"Choose values from 1 to {deepest}", field="layers")
         return sorted({deepest, *self.layers}, reverse=True)
 
 
 def embed_layers(model: nn.Module, columns: list[dict[str, Any]], layers: Sequence[int]) -> list[list[Tensor]]:
-    """Sentence embeddings after each of `layers`, in one forward where the columns are packed.
+    """Compute sentence embeddings after each of `layers`; packed columns need one forward pass in all.
 
     Args:
         model: a sentence-transformers model.
-        columns: features of every column.
+        columns: features of each column.
         layers: layer counts, from 1 to the model's depth.
 
     Returns:
-        For every layer one (batch, d) tensor per column: what the model cut to so many layers
-        (`models.layers.keep_layers`) gives.
+        Per layer count one (B, d) tensor per column, equal to the embeddings of the model truncated to that many
+        layers (`models.layers.keep_layers`).
     """
     merged = merge_columns(columns)
     with _hidden_states(model):
         outputs = [model(features) for features in ([merged] if merged else columns)]
-    embedded = [[_pool(model, output, layer) for output in outputs] for layer in layers]
-    return [list(one[0].chunk(len(columns))) for one in embedded] if merged else embedded
+    by_layer = [[_pool(model, output, layer) for output in outputs] for layer in layers]
+    return [list(outputs[0].chunk(len(columns))) for outputs in by_layer] if merged else by_layer
 
 
 @contextmanager
 def _hidden_states(model: SentenceTransformer) -> Iterator[None]:
-    """Let the transformer return the output of every layer."""
+    """Make the transformer return the output of every layer inside the block."""
     config = model[0].model.config
-    before, config.output_hidden_states = config.output_hidden_states, True
+    previous, config.output_hidden_states = config.output_hidden_states, True
     try:
         yield
     finally:
-        config.output_hidden_states = before
+        config.output_hidden_states = previous
 
 
 def _pool(model: SentenceTransformer, output: dict[str, Any], layer: int) -> Tensor:
@@ -91,22 +99,29 @@ def _pool(model: SentenceTransformer, output: dict[str, Any], layer: int) -> Ten
 
 
 class LayeredContrastiveLoss(nn.Module):
-    """`ContrastiveLoss` at every pair of a layer and a dimension: the mean over both.
+    """The mean of `ContrastiveLoss` over all combinations of layers and dimensions.
 
     Args:
         model: the model being trained, not wrapped for distributed training.
         layers: layer counts to train, e.g. (6, 3).
-        dims: dimensions to train at each.
+        dims: dimensions to train at each layer count.
         temperature: see `info_nce`.
     """
 
-    def __init__(self, model: nn.Module, layers: Sequence[int], dims: Sequence[int], temperature: float = 0.05) -> None:
+    def __init__(
+        self, model: nn.Module, layers: Sequence[int], dims: Sequence[int], temperature: float = TEMPERATURE
+    ) -> None:
         super().__init__()
         self.model, self.temperature = model, temperature
         self.layers, self.dims = tuple(layers), tuple(dims)
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
-        """Loss of one batch: the columns are query, positive, hard negatives; labels as in `false_negative_mask`."""
+        """Encode the columns query, positive, hard negatives and compute the loss, a scalar.
+
+        Args:
+            sentence_features: features of each column.
+            labels: int (B, 2 + n), see `false_negative_mask`; None masks nothing.
+        """
         mask = None if labels is None else false_negative_mask(labels)
         losses = []
         for queries, *documents in embed_layers(self.model, list(sentence_features), self.layers):
@@ -115,7 +130,7 @@ class LayeredContrastiveLoss(nn.Module):
         return torch.stack(losses).mean()
 
     def get_config_dict(self) -> dict[str, Any]:
-        """What the model card says of the loss."""
+        """Return the settings that the model card shows."""
         return {"temperature": self.temperature, "layers": list(self.layers), "dims": list(self.dims)}
 
 
@@ -126,23 +141,26 @@ def train_matryoshka(
     *,
     layers: Sequence[int],
     dims: Sequence[int],
-    temperature: float = 0.05,
+    temperature: float = TEMPERATURE,
     output_dir: str,
     stage: str = "train",
 ) -> FitResult:
-    """Fine-tune `model` in place at every pair of a layer and a dimension, and leave it with its last weights.
+    """Fine-tune `model` in place at all combinations of layers and dimensions; the last weights are kept.
 
-    Dev chooses nothing here, so that models trained at different dimensions are compared after equal work.
+    There is no early stopping on dev, so models trained at different dimensions are compared after equal work.
 
     Args:
         model: the model to train.
         rows: from `training.examples.number_rows`.
-        settings: how to train.
-        layers: layer counts to train; the model's depth alone trains the whole model only.
-        dims: dimensions to train; the full width alone is training without Matryoshka.
-        temperature: of the softmax over candidates.
+        settings: training settings.
+        layers: layer counts to train; only the full depth trains a plain model.
+        dims: dimensions to train; only the full dimension trains without Matryoshka.
+        temperature: see `info_nce`.
         output_dir: scratch folder of the Trainer.
-        stage: what progress reports call this.
+        stage: name of this training in progress reports.
+
+    Returns:
+        History and steps; there is no dev value.
     """
     loss = LayeredContrastiveLoss(model, layers, dims, temperature)
     collator = TokenisedCollator(model, rows.texts, rows.columns)

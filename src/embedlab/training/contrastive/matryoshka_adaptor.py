@@ -1,8 +1,8 @@
-"""Teach the prefixes of finished vectors to rank as the whole vectors do; the encoder stays as it is.
+"""Matryoshka-Adaptor: a linear map that makes existing embeddings truncatable, without training the encoder.
 
-A linear map is fitted so that its first numbers carry as much of the ranking as they can: the unsupervised part of
-Yoon et al., Matryoshka-Adaptor, EMNLP 2024, with the ranking distilled as a distribution over documents. No labels are
-used. `models.layers.project` appends the map to a model, which stays a plain one.
+The map is fitted so that truncated embeddings rank like the full ones: the unsupervised part of Yoon et al.,
+Matryoshka-Adaptor, EMNLP 2024, with the ranking distilled as a distribution over documents. No labels are used.
+`models.layers.project` appends the map to a model as a Dense layer.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from torch import Tensor
 
 from embedlab import progress
 from embedlab.errors import ParameterError
+from embedlab.training.losses import TEMPERATURE
 
 
 def prefix_loss(queries: Tensor, documents: Tensor, target: Tensor, dims: Sequence[int], temperature: float) -> Tensor:
-    """Mean cross-entropy between a ranking and that of every prefix.
+    """Compute the mean cross-entropy between a target ranking and the rankings with truncated embeddings.
 
     `- sum_j p_j log softmax(cos(q[:d], c_j[:d]) / t)_j`, averaged over queries and dimensions d.
 
@@ -27,8 +28,11 @@ def prefix_loss(queries: Tensor, documents: Tensor, target: Tensor, dims: Sequen
         queries: (B, d).
         documents: (C, d).
         target: (B, C), the distribution p over the documents.
-        dims: prefixes to score.
+        dims: dimensions to truncate to.
         temperature: t.
+
+    Returns:
+        A scalar.
     """
     losses = []
     for dim in dims:
@@ -46,29 +50,31 @@ def fit_prefixes(
     batch_size: int = 256,
     candidates: int = 4096,
     learning_rate: float = 1e-3,
-    temperature: float = 0.05,
     seed: int = 0,
 ) -> Tensor:
-    """A linear map (d, d) after which every prefix in `dims` ranks as much like the whole vector as it can.
+    """Fit a linear map after which embeddings truncated to `dims` rank like the full embeddings.
 
-    It begins as the identity; documents serve as queries too, for training queries alone are few.
+    The map starts as the identity. Documents also serve as queries, because there are few training queries.
 
     Args:
-        queries: float32 (n, d) of unit rows, training queries only.
-        corpus: float32 (N, d) of unit rows.
-        dims: prefixes to fit; name the full width too where the whole vector is used after the map.
-        steps: of Adam, with a one-cycle learning rate.
-        batch_size, candidates: queries and random documents per step.
-        learning_rate: peak.
-        temperature: of both distributions.
-        seed: of the draws.
+        queries: float32 (n, d), unit rows, training queries only.
+        corpus: float32 (N, d), unit rows.
+        dims: dimensions to fit; include d if you also use the full embedding after the map.
+        steps: steps of Adam, with a one-cycle learning rate.
+        batch_size: queries per step.
+        candidates: random documents per step.
+        learning_rate: peak learning rate.
+        seed: seed of the random batches.
+
+    Returns:
+        float32 (d, d).
 
     Raises:
-        ParameterError: a dimension that the vectors do not have.
+        ParameterError: `dims` is empty or contains a value outside 1 to d.
     """
     if not dims or not 1 <= min(dims) <= max(dims) <= corpus.shape[1]:
-        remedy = f"Choose 1 to {corpus.shape[1]}"
-        raise ParameterError(f"prefixes of {tuple(dims)} dimensions cannot be fitted", remedy=remedy, field="dims")
+        problem = f"dims must be between 1 and {corpus.shape[1]}, got {tuple(dims)}"
+        raise ParameterError(problem, remedy="Change dims", field="dims")
     documents = torch.from_numpy(np.require(corpus, np.float32, ["C", "W"]))
     texts = torch.cat([torch.from_numpy(np.asarray(queries, np.float32)), documents])
     draw = torch.Generator().manual_seed(seed)
@@ -76,10 +82,10 @@ def fit_prefixes(
     adam = torch.optim.Adam([linear], lr=learning_rate)
     cycle = torch.optim.lr_scheduler.OneCycleLR(adam, learning_rate, total_steps=steps)
     for _ in progress.track(range(steps), "fit prefixes"):
-        asked = texts[torch.randint(len(texts), (batch_size,), generator=draw)]
-        found = documents[torch.randint(len(documents), (candidates,), generator=draw)]
-        target = F.softmax(asked @ found.T / temperature, dim=-1)
-        loss = prefix_loss(asked @ linear, found @ linear, target, dims, temperature)
+        query_batch = texts[torch.randint(len(texts), (batch_size,), generator=draw)]
+        document_batch = documents[torch.randint(len(documents), (candidates,), generator=draw)]
+        target = F.softmax(query_batch @ document_batch.T / TEMPERATURE, dim=-1)
+        loss = prefix_loss(query_batch @ linear, document_batch @ linear, target, dims, TEMPERATURE)
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -88,5 +94,5 @@ def fit_prefixes(
 
 
 def map_vectors(vectors: np.ndarray, linear: Tensor) -> np.ndarray:
-    """Rows (n, d) through a map from `fit_prefixes`, scaled to unit length: what the projected model would give."""
+    """Apply a map (d, d) from `fit_prefixes` to vectors (n, d) and scale the rows to unit length: float32 (n, d)."""
     return F.normalize(torch.from_numpy(np.asarray(vectors, np.float32)) @ linear, dim=-1).numpy()

@@ -1,9 +1,10 @@
-"""Hard negatives: documents a model ranks high for a query although they do not answer it.
+"""Hard negatives: documents that a model ranks high for a query although they do not answer it.
 
-A mined candidate may well be an unjudged positive. Filters keep those out: documents judged positive for the query,
-documents related to a positive (in a code tree its ancestors and descendants), documents that score almost as high as
-the positive itself (the margins of NV-Retriever, Moreira et al. 2024), and documents that a guide model takes for
-better answers than the positive (GISTEmbed, Solatorio 2024).
+A mined candidate can be an unlabelled positive. Filters exclude documents labelled positive for the query, documents
+related to a positive (in a code tree its ancestors and descendants), documents that score almost as high as the
+positive (the margins of NV-Retriever, Moreira et al. 2024), and documents that a guide model ranks above the positive
+(GISTEmbed, Solatorio 2024). `util.mine_hard_negatives` of sentence-transformers has the margins, but neither the
+filter on related documents nor the report.
 """
 
 from __future__ import annotations
@@ -23,14 +24,17 @@ Negatives = Mapping[Pair, tuple[str, ...]]  # (query id, positive id) -> hard ne
 
 @dataclass(frozen=True)
 class MiningReport:
-    """What the filters did, counted over all candidates looked at.
+    """Counts of what the filters did with the candidates.
 
     Attributes:
         pairs: training pairs.
-        full: pairs that got all the hard negatives asked for.
-        chosen: hard negatives in all.
-        is_positive, is_related, too_close, above_guide: candidates passed over, by the first filter that objected.
-        mean_rank: of the chosen, 1 for the first candidate; None where none was chosen.
+        full: pairs with as many hard negatives as requested.
+        chosen: hard negatives in total.
+        is_positive: candidates excluded because they are labelled positive for the query.
+        is_related: candidates excluded because they are related to a positive.
+        too_close: candidates excluded by the margin.
+        above_guide: candidates excluded because the guide ranks them above the positive.
+        mean_rank: mean rank of the hard negatives, 1 for the first candidate; None if there are none.
     """
 
     pairs: int
@@ -43,22 +47,26 @@ class MiningReport:
     mean_rank: float | None
 
     def __str__(self) -> str:
-        guide = f", above it for the guide {self.above_guide:,}" if self.above_guide else ""
-        where = f"; mean rank of the chosen {self.mean_rank:.1f}" if self.chosen else ""
+        guide = f", {self.above_guide:,} above the positive for the guide" if self.above_guide else ""
+        rank = f"; mean rank of the hard negatives {self.mean_rank:.1f}" if self.chosen else ""
         return (
-            f"{self.full:,} of {self.pairs:,} pairs got all their hard negatives; passed over as "
-            f"positive {self.is_positive:,}, related {self.is_related:,}, too close to the positive {self.too_close:,}"
-            f"{guide}{where}"
+            f"{self.full:,} of {self.pairs:,} pairs have all their hard negatives; excluded: {self.is_positive:,} "
+            f"positive, {self.is_related:,} related, {self.too_close:,} too close to the positive{guide}{rank}"
         )
 
 
 def score_ceiling(
     positive_score: np.ndarray | float, relative_margin: float, absolute_margin: float = 0.0
 ) -> np.ndarray | float:
-    """The highest score a hard negative may have, given its positive's.
+    """Compute the highest score that a hard negative may have, from the score of its positive.
 
-    `s - (1 - m) |s| - a`. With `a = 0` it is `m s` for a positive score, and still below s for a negative one, where
-    `m s` would lie above it and let every false negative in.
+    `s - (1 - m) |s| - a`. With `a = 0` this is `m s` for a positive score s. For a negative s, `m s` would be above s
+    and exclude nothing; this formula stays below s.
+
+    Args:
+        positive_score: s, a scalar or an array (n,).
+        relative_margin: m.
+        absolute_margin: a.
 
     >>> round(score_ceiling(0.8, 0.95), 3), round(score_ceiling(-0.8, 0.95), 3), round(score_ceiling(0.8, 1, 0.1), 3)
     (0.76, -0.84, 0.7)
@@ -81,21 +89,21 @@ def mine_hard_negatives(
     """Choose hard negatives for every training pair from ranked candidates.
 
     Args:
-        dataset: gives the training pairs and `related`.
+        dataset: its training pairs and `related` documents are used.
         candidates: query id -> [(document id, score), …], best first, from the model, BM25 or any other ranker.
         positive_scores: score of every training pair on the scale of the candidates' scores.
-        per_pair: how many to choose; fewer where the filters leave fewer.
-        relative_margin, absolute_margin: see `score_ceiling`; 1 and 0 keep everything that scores no higher than the
-            positive.
-        skip_first: ranks passed over before choosing.
-        last_rank: the last rank looked at, counted from 1; all when None.
-        guide: the guide's score of every training pair and candidate; a candidate above the positive is passed over.
+        per_pair: hard negatives per pair; fewer if the filters leave fewer.
+        relative_margin: see `score_ceiling`; 1 with absolute_margin=0 allows scores up to the positive's.
+        absolute_margin: see `score_ceiling`.
+        skip_first: ranks to skip.
+        last_rank: last rank to use, counted from 1; None uses all.
+        guide: the guide's score of every training pair and candidate; candidates above the positive are excluded.
 
     Returns:
-        The chosen ids by pair, and a report of what was passed over.
+        (query id, positive id) -> hard negative ids, and a report of what was excluded.
     """
     chosen: dict[Pair, tuple[str, ...]] = {}
-    passed_over: Counter[str] = Counter()
+    excluded: Counter[str] = Counter()
     ranks: list[int] = []
     for query_id, positive_id in dataset.pairs("train"):
         positives = dataset.qrels["train"][query_id]
@@ -110,18 +118,18 @@ def mine_hard_negatives(
         for rank, (document_id, score) in enumerate(candidates[query_id][skip_first:last_rank], skip_first + 1):
             if len(picked) == per_pair:
                 break
-            if objection := filters.objection(document_id, score):
-                passed_over[objection] += 1
+            if reason := filters.reason_to_exclude(document_id, score):
+                excluded[reason] += 1
             else:
                 picked[document_id] = rank
         chosen[query_id, positive_id] = tuple(picked)
         ranks += picked.values()
-    return chosen, _report(chosen, per_pair, passed_over, ranks)
+    return chosen, _report(chosen, per_pair, excluded, ranks)
 
 
 @dataclass(frozen=True)
 class _Filters:
-    """What speaks against a candidate of one pair."""
+    """The filters on the candidates of one training pair."""
 
     positives: Collection[str]
     related: Collection[str]
@@ -129,7 +137,7 @@ class _Filters:
     guide: Mapping[str, float]
     guide_ceiling: float
 
-    def objection(self, document_id: str, score: float) -> str | None:
+    def reason_to_exclude(self, document_id: str, score: float) -> str | None:
         if document_id in self.positives:
             return "is_positive"
         if document_id in self.related:
@@ -139,11 +147,11 @@ class _Filters:
         return "above_guide" if self.guide and self.guide[document_id] > self.guide_ceiling else None
 
 
-def _report(chosen: Negatives, per_pair: int, passed_over: Counter[str], ranks: Sequence[int]) -> MiningReport:
+def _report(chosen: Negatives, per_pair: int, excluded: Counter[str], ranks: Sequence[int]) -> MiningReport:
     return MiningReport(
         pairs=len(chosen),
         full=sum(len(picked) == per_pair for picked in chosen.values()),
         chosen=len(ranks),
-        **{name: passed_over[name] for name in ("is_positive", "is_related", "too_close", "above_guide")},
+        **{name: excluded[name] for name in ("is_positive", "is_related", "too_close", "above_guide")},
         mean_rank=float(np.mean(ranks)) if ranks else None,
     )

@@ -1,13 +1,13 @@
-"""Where hard negatives come from: the base model, the model being trained, BM25, a cross-encoder, experts.
+"""Sources of hard negatives: the base model, the model being trained, BM25, a cross-encoder, expert triplets.
 
-A source ranks the corpus for every training query; the filters of `training.mining` choose from its candidates. The
-rankers themselves are handed in, as searching belongs to `evaluation`.
+A source ranks the corpus for every training query. The filters of `mining` choose hard negatives from its candidates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, zip_longest
 from typing import Annotated, Any, Protocol
 
@@ -15,52 +15,59 @@ import numpy as np
 from pydantic import StringConstraints
 
 from embedlab.data.dataset import Dataset
+from embedlab.models.reranker import Score as TextScore
+from embedlab.models.reranker import load_reranker
+from embedlab.search.bm25 import bm25_ranking
 from embedlab.training.contrastive.mining import Candidates, MiningReport, Negatives, Pair, mine_hard_negatives
 
-# base: the base model · self: the model itself, again before every epoch · bm25 · cross-encoder:NAME puts the base
-# model's first candidates into its own order · expert: the dataset's triplets, which need no mining
+# base: the base model · self: the model being trained, before every epoch · bm25 · cross-encoder:NAME reorders the base
+# model's first candidates · expert: the dataset's triplets, which need no mining
 Source = Annotated[str, StringConstraints(pattern=r"^(base|self|bm25|expert|cross-encoder:.+)$")]
 EXPERT, CROSS_ENCODER = "expert", "cross-encoder:"
-DEPTH = 100  # candidates of a query
-RESCORED = 20  # of them a cross-encoder reads
+DEPTH = 100  # candidates per query
+RESCORED = 20  # candidates per query that a cross-encoder scores
 
 
 class Ranked(Protocol):
-    """A ranking that can be read as candidates: `evaluation.search.Ranking`."""
+    """A ranking that returns candidates, such as `search.exact.Ranking`."""
 
     def as_candidates(self) -> Mapping[str, Sequence[tuple[str, float]]]:
-        """Query id -> [(document id, score), …], best first."""
+        """Return query id -> [(document id, score), …], best first."""
 
 
 class Searchable(Protocol):
-    """A model's vectors of the training queries and the corpus: `evaluation.retrieval.Vectors`."""
+    """Vectors of the training queries and the corpus, such as `search.vectors.Vectors`."""
 
     def rank(self, k: int) -> Ranked:
-        """The k nearest documents of every query."""
+        """Return the k nearest documents of every query."""
 
     def pair_scores(self, pairs: Iterable[Pair]) -> Mapping[Pair, float]:
-        """The score of every (query id, document id)."""
+        """Return the score of every (query id, document id)."""
 
 
-Score = Callable[[Iterable[Pair]], Mapping[Pair, float]]
-TextScore = Callable[[Sequence[tuple[str, str]]], np.ndarray]  # (query, document) texts -> (n,)
+PairScore = Callable[[Iterable[Pair]], Mapping[Pair, float]]
 
 
 @dataclass(frozen=True)
 class Rankers:
-    """What the sources ask.
+    """The rankers behind the sources.
 
     Attributes:
-        base: the base model's vectors.
-        own: those of the model as it is by now; the base model's when None, as before training.
-        lexical: BM25's ranking of the training queries.
-        cross_encoder: name -> scoring function of texts, e.g. `load_reranker`.
+        base: vectors under the base model.
+        own: vectors under the model being trained; None before training.
+        lexical: returns BM25's ranking of the training queries.
+        cross_encoder: name -> scoring function of (query, document) texts.
     """
 
     base: Searchable
     own: Searchable | None = None
     lexical: Callable[[], Ranked] | None = None
-    cross_encoder: Callable[[str], TextScore] | None = None
+    cross_encoder: Callable[[str], TextScore] = load_reranker
+
+    @classmethod
+    def of(cls, dataset: Dataset, base: Searchable) -> Rankers:
+        """Rankers of a dataset's training queries; BM25 and cross-encoders run only if a source needs them."""
+        return cls(base, lexical=partial(bm25_ranking, dataset.corpus, dataset.split_queries("train"), DEPTH))
 
 
 def mine_sources(
@@ -72,37 +79,37 @@ def mine_sources(
     guided: bool = False,
     **filters: Any,
 ) -> tuple[Negatives, dict[str, MiningReport]]:
-    """Hard negatives for every training pair, mined from each source and then taken from them in turn.
+    """Mine hard negatives from each source and interleave them.
 
     Args:
-        dataset: gives training pairs, texts and `related`.
-        sources: as in `Source`; `expert` is passed over here, and without any other no pair gets a hard negative.
-        rankers: asked only where a source needs them.
-        per_pair: how many to choose; fewer where the filters leave fewer.
-        guided: let the base model object to candidates that it ranks above the positive.
-        **filters: the margins and ranks of `mine_hard_negatives`.
+        dataset: its training pairs, texts and `related` documents are used.
+        sources: names as in `Source`. `expert` is ignored here: its triplets need no mining.
+        rankers: the rankers behind the sources.
+        per_pair: hard negatives per pair; fewer if the filters leave fewer.
+        guided: also exclude candidates that the base model ranks above the positive.
+        **filters: margins and ranks of `mine_hard_negatives`.
 
     Returns:
-        The chosen ids by pair, and every source's report.
+        (query id, positive id) -> hard negative ids, and source -> report.
     """
-    found, reports, pairs = [], {}, dataset.pairs("train")
+    by_source, reports, pairs = [], {}, dataset.pairs("train")
     for source in sources:
         if source == EXPERT:
             continue
-        candidates, score = _ask(source, dataset, rankers)
+        candidates, score = _candidates(source, dataset, rankers)
         guide = rankers.base.pair_scores([*pairs, *pairs_of(candidates)]) if guided else None
         negatives, reports[source] = mine_hard_negatives(
             dataset, candidates, score(pairs), per_pair=per_pair, guide=guide, **filters
         )
-        found.append(negatives)
-    return take_in_turn(found, per_pair), reports
+        by_source.append(negatives)
+    return interleave(by_source, per_pair), reports
 
 
-def _ask(source: str, dataset: Dataset, rankers: Rankers) -> tuple[Candidates, Score]:
-    """A source's candidates, and what scores them and the positives.
+def _candidates(source: str, dataset: Dataset, rankers: Rankers) -> tuple[Candidates, PairScore]:
+    """Return the candidates of a source and the function that scores them and the positives.
 
-    BM25's candidates keep its order and get the base model's scores: a positive that shares no word with its query
-    has no BM25 score to stay below. A cross-encoder brings its own order and its own scores.
+    BM25's candidates keep their order and get the scores of the base model, because a positive that shares no word
+    with its query has no BM25 score to compare with. A cross-encoder has its own order and scores.
     """
     if source == "bm25":
         return rescored(rankers.lexical().as_candidates(), rankers.base.pair_scores), rankers.base.pair_scores
@@ -110,11 +117,11 @@ def _ask(source: str, dataset: Dataset, rankers: Rankers) -> tuple[Candidates, S
     candidates = vectors.rank(DEPTH).as_candidates()
     if not source.startswith(CROSS_ENCODER):
         return candidates, vectors.pair_scores
-    score = _by_text(dataset, rankers.cross_encoder(source.removeprefix(CROSS_ENCODER)))
+    score = _score_by_id(dataset, rankers.cross_encoder(source.removeprefix(CROSS_ENCODER)))
     return reordered(rescored({query: scored[:RESCORED] for query, scored in candidates.items()}, score)), score
 
 
-def _by_text(dataset: Dataset, score: TextScore) -> Score:
+def _score_by_id(dataset: Dataset, score: TextScore) -> PairScore:
     def by_id(pairs: Iterable[Pair]) -> dict[Pair, float]:
         pairs = list(dict.fromkeys(pairs))
         values = score([(dataset.queries[query], dataset.corpus[document]) for query, document in pairs])
@@ -124,29 +131,35 @@ def _by_text(dataset: Dataset, score: TextScore) -> Score:
 
 
 def pairs_of(candidates: Candidates) -> list[Pair]:
-    """(query id, document id) of every candidate."""
+    """Return (query id, document id) of every candidate."""
     return [(query, document) for query, scored in candidates.items() for document, _ in scored]
 
 
-def rescored(candidates: Candidates, score: Score) -> Candidates:
-    """The same candidates in the same order, with other scores."""
+def rescored(candidates: Candidates, score: PairScore) -> Candidates:
+    """Replace the scores of the candidates and keep their order."""
     scores = score(pairs_of(candidates))
     return {query: [(name, scores[query, name]) for name, _ in scored] for query, scored in candidates.items()}
 
 
 def reordered(candidates: Candidates) -> Candidates:
-    """The same candidates, best first; equal scores keep their order."""
+    """Sort the candidates of every query by score, best first; equal scores keep their order."""
     return {query: sorted(scored, key=lambda item: -item[1]) for query, scored in candidates.items()}
 
 
-def take_in_turn(found: Sequence[Negatives], per_pair: int) -> Negatives:
-    """The first of every source, then the second of every source, none twice, at most `per_pair`.
+def interleave(by_source: Sequence[Negatives], per_pair: int) -> Negatives:
+    """Take the first negative of every source, then the second of every source, without duplicates.
 
-    >>> take_in_turn([{("q", "p"): ("a", "b")}, {("q", "p"): ("a", "c")}], 3)
+    Args:
+        by_source: per source (query id, positive id) -> hard negative ids.
+        per_pair: maximum per pair.
+
+    >>> interleave([{("q", "p"): ("a", "b")}, {("q", "p"): ("a", "c")}], 3)
     {('q', 'p'): ('a', 'b', 'c')}
     """
-    if not found:
+    if not by_source:
         return {}
-    turns = {pair: chain.from_iterable(zip_longest(*(negatives[pair] for negatives in found))) for pair in found[0]}
+    turns = {
+        pair: chain.from_iterable(zip_longest(*(negatives[pair] for negatives in by_source))) for pair in by_source[0]
+    }
     distinct = {pair: dict.fromkeys(name for name in names if name is not None) for pair, names in turns.items()}
     return {pair: tuple(names)[:per_pair] for pair, names in distinct.items()}

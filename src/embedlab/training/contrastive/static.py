@@ -1,7 +1,7 @@
-"""Train a static model against documents drawn at random: they cost no forward, so there can be thousands of them.
+"""Train a static model with thousands of random documents as negatives, which cost no transformer forward pass.
 
-The table's gradient stays dense: thousands of documents touch a good part of the rows in every step, and the sparse
-gradient measured slower (48 ms instead of 40 ms for 4,096 short texts, one core).
+The gradient of the token embeddings is dense: thousands of documents touch many rows in every step, and a sparse
+gradient was slower (48 ms instead of 40 ms for 4,096 short texts on one core).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from embedlab.models.static import BagCollator, TokenBags
 from embedlab.training.fit import FitResult, FitSettings, fit
-from embedlab.training.losses import false_negative_mask, info_nce
+from embedlab.training.losses import TEMPERATURE, false_negative_mask, info_nce
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -24,46 +24,51 @@ if TYPE_CHECKING:
 
 
 class RandomNegativesLoss(nn.Module):
-    """InfoNCE whose negatives are the batch and as many random documents as asked for, the same for all its queries.
+    """InfoNCE with in-batch negatives and random documents, which all queries of the batch share.
 
     Args:
         model: the static model being trained.
         documents: all N documents.
-        numbers: (N,) the documents' text numbers, in the numbering of the rows' labels.
+        text_indices: int (N,), the text index of each document as in the rows' labels; -1 if it is in no row.
         count: random documents per step.
         temperature: see `info_nce`.
-        dims: Matryoshka dimensions, the loss is their mean; the full one only when not given.
-        seed: of the draws.
+        dims: Matryoshka dimensions, whose losses are averaged; None trains the full embedding only.
+        seed: seed of the random documents.
     """
 
     def __init__(
         self,
         model: nn.Module,
         documents: TokenBags,
-        numbers: Tensor,
+        text_indices: Tensor,
         *,
         count: int,
-        temperature: float = 0.05,
+        temperature: float = TEMPERATURE,
         dims: Sequence[int] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.model, self.temperature, self.count, self.dims = model, temperature, count, tuple(dims or (None,))
-        self._documents, self._numbers = documents, numbers
+        self._documents, self._text_indices = documents, text_indices
         self._random = torch.Generator().manual_seed(seed)
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor) -> Tensor:
-        """Loss of one batch: columns query, positive, hard negatives; labels (B, columns) number their texts."""
+        """Compute the loss of one batch, a scalar.
+
+        Args:
+            sentence_features: features of the columns query, positive, hard negatives.
+            labels: int (B, 2 + n) text indices, see `false_negative_mask`.
+        """
         queries, *documents = [self.model(column)["sentence_embedding"] for column in sentence_features]
         drawn = torch.randint(len(self._documents), (self.count,), generator=self._random)
         documents.append(self.model(self._documents.features(drawn))["sentence_embedding"])
-        is_positive = labels[:, 1, None] == self._numbers[drawn]  # (B, count)
+        is_positive = labels[:, 1, None] == self._text_indices[drawn]  # (B, count)
         mask, candidates = torch.cat([false_negative_mask(labels), is_positive], dim=1), torch.cat(documents)
         losses = [info_nce(queries[:, :dim], candidates[:, :dim], self.temperature, mask) for dim in self.dims]
         return torch.stack(losses).mean()
 
     def get_config_dict(self) -> dict[str, Any]:
-        """What the model card says of the loss."""
+        """Return the settings that the model card shows."""
         return {"temperature": self.temperature, "random_negatives": self.count, "dims": list(self.dims)}
 
 
@@ -74,31 +79,34 @@ def train_static(
     settings: FitSettings,
     *,
     random_negatives: int = 4096,
-    temperature: float = 0.05,
+    temperature: float = TEMPERATURE,
     dims: Sequence[int] | None = None,
     evaluator: BaseEvaluator | None = None,
     output_dir: str,
-    stage: str = "train static",
 ) -> FitResult:
-    """Contrastive training of a static model, in place, with random documents as negatives.
+    """Train a static model in place with a contrastive loss and random documents as negatives.
 
     Args:
-        model: from `models.static.static_student`, best distilled first.
+        model: from `models.static.static_student`, best after distillation.
         rows: from `training.examples.number_rows`.
-        documents: texts to draw negatives from, usually the whole corpus.
-        settings: how to train; weight decay would shrink the rows of words that a batch does not hold, so give 0.
-        random_negatives: documents drawn per step.
-        temperature: of the softmax over candidates.
-        dims: Matryoshka dimensions, those wider than the model once as its whole width; that one only when not given.
-        evaluator: scores dev, larger is better; its `primary_metric` chooses the weights.
+        documents: texts from which random negatives are drawn, usually the whole corpus.
+        settings: training settings. Set weight_decay=0: decay would shrink the embeddings of all tokens that a batch
+            does not contain.
+        random_negatives: random documents per step.
+        temperature: see `info_nce`.
+        dims: Matryoshka dimensions; larger ones than the model has count as its full dimension. None trains the full
+            embedding only.
+        evaluator: computes the dev value (larger is better); its `primary_metric` chooses the weights.
         output_dir: scratch folder of the Trainer.
-        stage: what progress reports call this.
+
+    Returns:
+        History, best dev value and its step.
     """
     width = model.get_embedding_dimension()
     loss = RandomNegativesLoss(
         model,
         TokenBags.tokenise(model, documents),
-        _numbers(rows.texts, documents),
+        _text_indices(rows.texts, documents),
         count=random_negatives,
         temperature=temperature,
         dims=[*dict.fromkeys(min(dim, width) for dim in dims or (width,))],
@@ -106,11 +114,18 @@ def train_static(
     )
     collator = BagCollator(TokenBags.tokenise(model, rows.texts), rows.columns)
     return fit(
-        model, rows.dataset, loss, settings, collator=collator, evaluator=evaluator, output_dir=output_dir, stage=stage
+        model,
+        rows.dataset,
+        loss,
+        settings,
+        collator=collator,
+        evaluator=evaluator,
+        output_dir=output_dir,
+        stage="train static",
     )
 
 
-def _numbers(texts: Sequence[str], documents: Sequence[str]) -> Tensor:
-    """The number of each document in `texts` (N,), -1 where it is not among them."""
-    number: Mapping[str, int] = {text: i for i, text in enumerate(texts)}
-    return torch.tensor([number.get(document, -1) for document in documents])
+def _text_indices(texts: Sequence[str], documents: Sequence[str]) -> Tensor:
+    """The index of each document in `texts`, int (N,); -1 for documents that are not among them."""
+    index: Mapping[str, int] = {text: i for i, text in enumerate(texts)}
+    return torch.tensor([index.get(document, -1) for document in documents])

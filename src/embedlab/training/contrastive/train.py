@@ -1,4 +1,4 @@
-"""Contrastive fine-tuning."""
+"""Contrastive fine-tuning: SentenceTransformerTrainer with MultipleNegativesRankingLoss and its relatives."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from embedlab.models.encode import encode
 from embedlab.models.prompts import prompts_of
 from embedlab.params import Count, CountOrNone, PositiveFloat, Share, TrainingParams
 from embedlab.training.batches import TokenisedCollator
-from embedlab.training.contrastive.ance import Renew, RenewingCollator, numbered
+from embedlab.training.contrastive.ance import Renew, RenewingCollator, with_row_indices
 from embedlab.training.contrastive.graded import GradedLossName
 from embedlab.training.contrastive.negative_sources import EXPERT, Source
 from embedlab.training.fit import FitResult, FitSettings, fit
-from embedlab.training.losses import CachedLoss, ContrastiveLoss, GuidedLoss, SymmetricLoss, TripletLoss
+from embedlab.training.losses import TEMPERATURE, CachedLoss, ContrastiveLoss, GuidedLoss, SymmetricLoss, TripletLoss
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -32,12 +32,31 @@ Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class ContrastiveParams(TrainingParams):
-    """Parameters of a contrastive fine-tune; a notebook may leave out those it does not teach."""
+    """Parameters of a contrastive fine-tune. A notebook can omit those with a default.
+
+    Attributes:
+        epochs: passes over the training rows.
+        batch_size: rows per step.
+        learning_rate: peak learning rate.
+        temperature: temperature of the softmax over candidates.
+        loss: name of the loss, see `ranking_loss` and `graded.GradedLoss`.
+        negatives: sources of hard negatives, see `negative_sources.Source`.
+        hard_negatives: mined negatives per pair; 0 uses in-batch negatives only.
+        relative_margin: see `mining.score_ceiling`.
+        absolute_margin: see `mining.score_ceiling`.
+        skip_first: ranks that mining skips.
+        last_rank: last rank that mining uses.
+        lora_rank: rank of the LoRA adapter; 0 trains all weights.
+        matryoshka_dims: dimensions to train.
+        patience: dev evaluations without improvement before training stops; 0 never stops early.
+        layer_decay: factor on the learning rate from one layer to the layer below.
+        embedding_rate: factor on the learning rate of the token embeddings.
+    """
 
     epochs: PositiveFloat
     batch_size: Annotated[int, Field(ge=2)]  # a batch of one has no negatives
     learning_rate: PositiveFloat
-    temperature: PositiveFloat = 0.05
+    temperature: PositiveFloat = TEMPERATURE
     loss: Literal[RankingLossName, GradedLossName] = "infonce"
     negatives: list[Source] = ["base", EXPERT]
     hard_negatives: CountOrNone = 1
@@ -53,22 +72,22 @@ class ContrastiveParams(TrainingParams):
 
     @property
     def graded(self) -> bool:
-        """Whether the loss takes graded pairs and not rows of a query and its documents."""
+        """Whether the loss trains on graded pairs instead of (query, positive, negatives) rows."""
         return self.loss in get_args(GradedLossName)
 
     @property
     def use_triplets(self) -> bool:
-        """Whether the dataset's expert triplets are trained on."""
+        """Whether to train on the dataset's expert triplets."""
         return EXPERT in self.negatives
 
     def mining(self) -> dict[str, Any]:
-        """How many hard negatives to mine, and what the filters of `mine_hard_negatives` are set to."""
+        """Return the keyword arguments of `mine_sources`."""
         margins = {"relative_margin": self.relative_margin, "absolute_margin": self.absolute_margin}
         ranks = {"skip_first": self.skip_first, "last_rank": self.last_rank}
         return {"per_pair": self.hard_negatives, "guided": self.loss == "gist", **margins, **ranks}
 
     def fit_settings(self) -> FitSettings:
-        """How to train."""
+        """Return the settings of the training loop."""
         return FitSettings(
             epochs=self.epochs,
             max_steps=self.max_steps,
@@ -81,34 +100,37 @@ class ContrastiveParams(TrainingParams):
         )
 
     def dims(self, model: SentenceTransformer) -> list[int]:
-        """Matryoshka dimensions, largest first, the model's full one always among them.
+        """Return the Matryoshka dimensions, largest first; the full dimension is always included.
 
         Raises:
-            ParameterError: a dimension that the model does not have.
+            ParameterError: a dimension exceeds that of the model.
         """
         full = model.get_embedding_dimension()
         if too_large := [dim for dim in self.matryoshka_dims if dim > full]:
-            remedy = f"Choose 1 to {full}"
-            raise ParameterError(
-                f"{self.model_name} has no {too_large[0]} dimensions", remedy=remedy, field="matryoshka_dims"
-            )
+            problem = f"dimension {too_large[0]} exceeds the {full} dimensions of {self.model_name}"
+            raise ParameterError(problem, remedy=f"Choose values from 1 to {full}", field="matryoshka_dims")
         return sorted({full, *self.matryoshka_dims}, reverse=True)
 
 
 class Guide(NamedTuple):
-    """A guide model's unit vectors (N, e) of every text as a query and as a document, by text number."""
+    """A guide model's unit vectors of all texts, as queries and as documents.
+
+    Attributes:
+        queries: (N, e), by text index.
+        documents: (N, e), by text index.
+    """
 
     queries: np.ndarray
     documents: np.ndarray
 
 
 def as_guide(model: SentenceTransformer, texts: Sequence[str], encode: Encode = encode) -> Guide:
-    """What `model`, as it is now and with its own prompts, makes of every text.
+    """Encode all texts with a guide model and its own prompts.
 
     Args:
-        model: the guide: the base model before it is trained, or a stronger one.
-        texts: of the training rows, in the order of their numbers.
-        encode: stands in for `models.encode.encode`.
+        model: the guide: the base model before training, or a stronger model.
+        texts: N texts of the training rows, in the order of their indices.
+        encode: replaces `models.encode.encode`, e.g. `EmbeddingCache().encode`.
     """
     prompts = prompts_of(model)
     documents = encode(model, texts, stage="encode for the guide", prompt=prompts.document)
@@ -120,25 +142,36 @@ def as_guide(model: SentenceTransformer, texts: Sequence[str], encode: Encode = 
 def ranking_loss(
     name: RankingLossName,
     model: SentenceTransformer,
-    temperature: float = 0.05,
+    temperature: float = TEMPERATURE,
     dims: Sequence[int] | None = None,
     guide: Guide | None = None,
 ) -> nn.Module:
-    """The loss called `name`, on columns query, positive, hard negatives.
+    """Create the loss called `name`, on columns query, positive, hard negatives.
 
-    `infonce` and `cached` are the same sum, the second with the memory of a small batch (GradCache); `symmetric` adds
-    the direction from document to query; `gist` masks what `guide` takes for a better answer; `triplet` looks at a
-    row's own hard negatives alone.
+    - `infonce`: MultipleNegativesRankingLoss;
+    - `symmetric`: the mean of both directions, query to document and document to query;
+    - `cached`: `infonce` with the memory of a small batch (GradCache, CachedMultipleNegativesRankingLoss);
+    - `gist`: `infonce` without the negatives that `guide` ranks above the positive (GISTEmbedLoss);
+    - `triplet`: TripletLoss on a row's own hard negatives.
+
+    Args:
+        name: one of the names above.
+        model: the model being trained.
+        temperature: see `losses.info_nce`; not used by `triplet`.
+        dims: Matryoshka dimensions; None trains the full embedding only.
+        guide: from `as_guide`, needed by `gist`.
 
     Raises:
         ParameterError: `gist` without a guide.
     """
     if name == "gist":
         if guide is None:
-            raise ParameterError("gist needs a guide", remedy="Encode the texts with a guide model", field="loss")
+            raise ParameterError(
+                "the loss gist needs a guide", remedy="Pass guide=as_guide(model, texts)", field="loss"
+            )
         return GuidedLoss(model, *guide, temperature, dims)
     if name == "triplet":
-        return TripletLoss(model, dims=dims)
+        return TripletLoss(model, dims)
     loss = (SymmetricLoss if name == "symmetric" else ContrastiveLoss)(model, temperature, dims)
     return CachedLoss(loss) if name == "cached" else loss
 
@@ -149,46 +182,46 @@ def train_contrastive(
     settings: FitSettings,
     *,
     loss: RankingLossName = "infonce",
-    temperature: float = 0.05,
+    temperature: float = TEMPERATURE,
     dims: Sequence[int] | None = None,
     guide: Guide | None = None,
     renew: Renew | None = None,
-    query_prompt: str | None = None,
-    document_prompt: str | None = None,
     evaluator: BaseEvaluator | None = None,
     output_dir: str,
     stage: str = "train",
 ) -> FitResult:
-    """Fine-tune `model` in place and leave it with its best weights on dev.
+    """Fine-tune `model` in place with a contrastive loss and restore its best weights on dev.
 
-    Every row's query is trained to rank its own document over all other documents of the batch and its hard negatives,
-    or as `loss` says.
+    This is SentenceTransformerTrainer with MultipleNegativesRankingLoss (or another `loss`), false-negative masks and
+    Matryoshka dimensions. The model's own query and document prompts are prepended.
 
     Args:
         model: the model to train.
         rows: from `training.examples.number_rows`.
-        settings: how to train.
-        loss: see `ranking_loss`.
-        temperature: of the softmax over candidates.
-        dims: Matryoshka dimensions; the full one only when not given.
-        guide: of the loss `gist`, for the texts of `rows`.
-        renew: gives the rows of the next epoch, see `RenewingCollator`; the same rows every epoch when None.
-        query_prompt, document_prompt: put before every query and every document; the model's own when None.
-        evaluator: scores dev, larger is better; its `primary_metric` chooses the weights.
+        settings: training settings.
+        loss: name of the loss, see `ranking_loss`.
+        temperature: see `losses.info_nce`.
+        dims: Matryoshka dimensions; None trains the full embedding only.
+        guide: guide embeddings of the texts of `rows`, for the loss `gist`.
+        renew: returns the rows of the next epoch, see `RenewingCollator`; None keeps the rows.
+        evaluator: computes the dev value (larger is better); its `primary_metric` chooses the weights.
         output_dir: scratch folder of the Trainer.
-        stage: what progress reports call this.
+        stage: name of this training in progress reports.
+
+    Returns:
+        History, best dev value and its step.
 
     Raises:
-        ParameterError: the triplet loss on rows without hard negatives, or `gist` without a guide.
+        ParameterError: the loss `triplet` on rows without hard negatives, or `gist` without a guide.
     """
     if loss == "triplet" and len(rows.columns) < 3:
         remedy = "Set hard_negatives to 1 or more"
-        raise ParameterError("the triplet loss has no negatives to look at", remedy=remedy, field="hard_negatives")
-    prompts = prompts_of(model, query_prompt, document_prompt)
+        raise ParameterError("the triplet loss needs hard negatives", remedy=remedy, field="hard_negatives")
+    prompts = prompts_of(model)
     if renew is None:
         dataset, collator = rows.dataset, TokenisedCollator(model, rows.texts, rows.columns, *prompts)
     else:
-        dataset, collator = numbered(rows), RenewingCollator(model, rows, renew, *prompts)
+        dataset, collator = with_row_indices(rows), RenewingCollator(model, rows, renew, *prompts)
     return fit(
         model,
         dataset,
