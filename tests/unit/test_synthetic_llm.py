@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from embedlab.data import chat as chat_module
+from embedlab import http
 from embedlab.data.chat import Chat, ChatError, UnusableAnswerError
 from embedlab.data.synthetic import SyntheticQuery
 from embedlab.data.synthetic_llm import FAILURES_IN_A_ROW, generate_queries, parse_queries
@@ -178,7 +178,7 @@ class TestMisbehaviour:
         assert len(result.queries) == 2 and len(server.requests) == 2
 
     def test_waits_double_and_what_the_server_asks_for_goes_first(self, server, make, waits, monkeypatch):
-        monkeypatch.setattr(chat_module.random, "uniform", lambda low, high: 1.0)
+        monkeypatch.setattr(http.random, "uniform", lambda low, high: 1.0)
         server.script = [(500, {}, "")] * 3 + [(429, {"Retry-After": "7"}, "")]
         generate(make(), {"a": "text a"})
         assert waits == [1, 2, 4, 7]
@@ -225,22 +225,14 @@ class TestMisbehaviour:
         assert len(generate(make(attempts=1), documents).failed) == FAILURES_IN_A_ROW + 2
 
     def test_nobody_listens(self, make, server):
-        with pytest.raises(UnusableAnswerError, match="2 attempts.*refused"):
+        with pytest.raises(UnusableAnswerError, match="2 attempts: ConnectError"):
             make(base_url="http://127.0.0.1:9/v1", attempts=2).ask("x", str)
 
-    def test_a_redirect_does_not_get_the_key(self, server, make):
+    def test_a_redirect_is_not_followed(self, server, make):
         server.script = [(302, {"Location": f"http://localhost:{server.server_port}/elsewhere"}, "")]
-        handler = Handler.do_GET
-        Handler.do_GET = lambda self: (
-            self.server.headers.append(dict(self.headers)),
-            self.send_error(404),
-        )
-        try:
-            with pytest.raises(ChatError):
-                make().ask("x", str)
-        finally:
-            Handler.do_GET = handler
-        assert "Authorization" in server.headers[0] and "Authorization" not in server.headers[1]
+        with pytest.raises(ChatError, match="HTTP 302: no text .redirect to http://localhost:.*elsewhere"):
+            make().ask("x", str)
+        assert len(server.requests) == 1
 
 
 class TestLimits:
@@ -287,7 +279,7 @@ def test_impossible_settings(make, options):
 
 
 def test_impossible_chats():
-    with pytest.raises(ParameterError, match="no web address"):
+    with pytest.raises(ParameterError, match="expected a web address"):
         Chat("m", "file:///etc/passwd")
     with pytest.raises(ParameterError, match="attempts"):
         Chat("m", attempts=0)
