@@ -1,8 +1,8 @@
-"""The browsable site: executed notebooks, tables, log and glossary as pages that need no network.
+"""The website: executed notebooks, guides, tables, the experiment log and the API reference. It works offline.
 
-mkdocs builds it from Markdown, which nbconvert makes of the notebooks and latex2mathml of their formulas. These are
-chosen over mkdocs-jupyter and Jupyter Book because their pages load MathJax and scripts from elsewhere and bring a
-theme with dozens of packages; nbconvert is here already, and a plain theme of mkdocs has its fonts and scripts with it.
+mkdocs builds it from Markdown. nbconvert turns notebooks into Markdown, latex2mathml turns formulas into MathML, and
+mkdocstrings renders docstrings. mkdocs-jupyter and Jupyter Book were not chosen because their pages load MathJax and
+scripts from other servers.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import yaml
 
 from embedlab import paths
 from embedlab.errors import EmbedlabError
+from embedlab.reporting import api_pages
 from embedlab.reporting.html_report import groups, write_report
 from embedlab.reporting.notebook_outputs import WIDGET, executed_copy, with_current_prose
 from embedlab.runs import notebooks
@@ -28,109 +29,115 @@ from embedlab.runs import notebooks
 LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s#]*)(?P<anchor>#[^)\s]*)?\)")
 MATHEMATICS = re.compile(r"\$\$(?P<block>[^$]+)\$\$|\$(?P<inline>[^$`\n]+)\$")
 FENCE = re.compile(r"^(```|~~~)", re.MULTILINE)
-ELSEWHERE = ("http://", "https://", "mailto:")
-NEEDS = ("mkdocs", "latex2mathml")
+EXTERNAL = ("http://", "https://", "mailto:")
+NEEDS = ("mkdocs", "latex2mathml", "mkdocstrings")
 CODE_STYLE, REPORT, STYLE = "code.css", "report.html", "site.css"
-NOT_EXECUTED = "*Not executed yet: `embedlab run {number}` fills this page.*"
+NOT_EXECUTED = "*Not executed yet. `embedlab run {number}` fills this page.*"
 
-# Where a file of the project stands in the site, in the order of the menu.
+# Pages with a fixed position: file of the project -> page of the site.
 PAGES = {
     "README.md": "index.md",
     "notebooks/README.md": "notebooks/index.md",
-    "docs/glossary.md": "glossary.md",
     "results/README.md": "results.md",
-    "experiments/LOG.md": "log.md",
     "results/benchmarks/README.md": "benchmarks.md",
+    "experiments/log/README.md": "log/index.md",
     "CONTRIBUTING.md": "contributing.md",
 }
-TITLES = {
-    "index.md": "Home",
-    "notebooks/index.md": "The course",
-    "glossary.md": "Glossary",
-    "results.md": "Results",
-    "log.md": "Lab log",
-    "benchmarks.md": "Benchmarks",
-    "contributing.md": "Contributing",
-    "tables.md": "Tables",
-}
+# Folders whose Markdown files are all pages: folder of the project -> folder of the site.
+FOLDERS = {"docs": "docs", "experiments/log": "log", "results/tables": "tables"}
+# Order of the guides in the menu; other files in docs/ follow by name.
+GUIDES = ("install", "own-data", "techniques", "models", "clusters", "deployment", "glossary")
 
 
 def build_site(folder: Path | None = None) -> Path:
-    """Build the site; returns its folder, which was emptied first.
+    """Build the site.
 
     Args:
-        folder: where; build/site when not given.
+        folder: the output folder, which is emptied first; build/site when not given.
+
+    Returns:
+        The output folder.
 
     Raises:
-        EmbedlabError: mkdocs is not installed, or refuses a page: a link that leads nowhere is an error.
+        EmbedlabError: a package is missing, or mkdocs found an error such as a broken link.
     """
     if missing := [name for name in NEEDS if find_spec(name) is None]:
-        raise EmbedlabError(f"{' and '.join(missing)} is not installed", remedy="Run make environment")
+        raise EmbedlabError(f"{' and '.join(missing)} not installed", remedy="Run make environment")
     site = (folder or paths.project_root() / "build" / "site").resolve()
     sources = site.with_name(f"{site.name}-sources")
     config = write_sources(sources, site)
-    # Not --quiet: it keeps warnings from being counted, and strictness is about those.
+    # Not --quiet: it hides warnings from --strict.
     command = [sys.executable, "-m", "mkdocs", "build", "--clean", "--strict", "-f", str(config)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = " ".join((done.stderr or done.stdout).split())[-400:]
-        raise EmbedlabError(f"mkdocs refused ({reason})", remedy="Mend that page", file=config)
+    build = subprocess.run(command, capture_output=True, text=True, check=False)
+    if build.returncode:
+        reason = " ".join((build.stderr or build.stdout).split())[-400:]
+        raise EmbedlabError(f"mkdocs failed ({reason})", remedy="Correct that page", file=config)
     return site
 
 
 def write_sources(sources: Path, site: Path) -> Path:
-    """Write every page as Markdown, figures beside them, and mkdocs.yml; returns its path."""
+    """Write every page as Markdown, the figures and mkdocs.yml; returns the path of mkdocs.yml."""
     shutil.rmtree(sources, ignore_errors=True)
-    docs, places = sources / "pages", site_map()
-    for source, page in PAGES.items():
-        if (file := paths.project_root() / source).exists():
-            _write(docs / page, relinked(file.read_text(encoding="utf-8"), source, page, places))
+    docs, pages = sources / "pages", site_map()
+    for source, page in pages.items():
+        if source.endswith(".md"):
+            text = (paths.project_root() / source).read_text(encoding="utf-8")
+            _write(docs / page, relinked(titled(text, page), source, page, pages))
     for path in sorted(paths.notebooks_dir().glob("*.ipynb")):
-        _write_notebook(path, docs, places)
+        _write_notebook(path, docs, pages)
     has_runs = bool(groups())
-    _write(docs / "tables.md", _tables_page(has_runs))
-    _copy_assets(docs, places)
+    _write(docs / "tables" / "index.md", _tables_index(docs / "tables", has_runs))
+    reference = api_pages.write_api_pages(docs)
+    _copy_assets(docs, pages)
     if has_runs:
         write_report(docs / REPORT)
     _write(docs / CODE_STYLE, _code_style())
     shutil.copy(paths.project_root() / "docs" / STYLE, docs / STYLE)
     config = sources / "mkdocs.yml"
-    config.write_text(yaml.safe_dump(mkdocs_config(docs, site), sort_keys=False), encoding="utf-8")
+    config.write_text(yaml.safe_dump(mkdocs_config(docs, site, reference), sort_keys=False), encoding="utf-8")
     return config
 
 
 def site_map() -> dict[str, str]:
-    """Path in the project -> path in the site's sources, of pages and of the figures that pages show."""
-    root, places = paths.project_root(), dict(PAGES)
+    """File of the project -> file in the site's sources, for pages and for the figures that pages show."""
+    root, pages = paths.project_root(), dict(PAGES)
+    for folder, target in FOLDERS.items():
+        for path in sorted((root / folder).glob("*.md")):
+            pages.setdefault(f"{folder}/{path.name}", f"{target}/{path.name}")
     for path in sorted(paths.notebooks_dir().glob("*.ipynb")):
         for folder in ("notebooks", "results/notebooks"):
-            places[f"{folder}/{path.name}"] = f"notebooks/{path.stem}.md"
+            pages[f"{folder}/{path.name}"] = f"notebooks/{path.stem}.md"
     for path in sorted(paths.figures_dir().glob("*.png")) if paths.figures_dir().is_dir() else ():
-        places[path.relative_to(root).as_posix()] = f"figures/{path.name}"
-    return {source: page for source, page in places.items() if (root / source).exists()}
+        pages[path.relative_to(root).as_posix()] = f"figures/{path.name}"
+    return {source: page for source, page in pages.items() if (root / source).exists()}
 
 
-def relinked(text: str, source: str, page: str, places: Mapping[str, str]) -> str:
-    """Markdown of `source` with its links as they are in the site; a link to what the site lacks becomes its text.
+def titled(text: str, page: str) -> str:
+    """`text` with a title; the generated tables have none."""
+    return text if text.lstrip().startswith("# ") else f"# {Path(page).stem}\n\n{text}"
 
-    Fenced code is left as it is.
+
+def relinked(text: str, source: str, page: str, pages: Mapping[str, str]) -> str:
+    """Rewrite the links of a page for the site. A link to a file that the site lacks becomes plain text.
+
+    Fenced code stays unchanged.
 
     Args:
         text: Markdown.
-        source: its path in the project.
-        page: its path in the site's sources.
-        places: from `site_map`.
+        source: path of the file in the project.
+        page: path of the page in the site's sources.
+        pages: from `site_map`.
     """
 
     def link(match: re.Match[str]) -> str:
         target, anchor = match["target"], match["anchor"] or ""
-        if not target or target.startswith(ELSEWHERE):
+        if not target or target.startswith(EXTERNAL):
             return match[0]
-        place = places.get(posixpath.normpath(posixpath.join(posixpath.dirname(source), target)))
-        if place is None:
+        target_page = pages.get(posixpath.normpath(posixpath.join(posixpath.dirname(source), target)))
+        if target_page is None:
             return match["text"]
-        there = posixpath.relpath(place, posixpath.dirname(page) or ".")
-        return f"{match['picture']}[{match['text']}]({there}{anchor})"
+        relative = posixpath.relpath(target_page, posixpath.dirname(page) or ".")
+        return f"{match['picture']}[{match['text']}]({relative}{anchor})"
 
     return "".join(part if code else LINK.sub(link, part) for part, code in _parts(text))
 
@@ -146,16 +153,16 @@ def _parts(text: str) -> Iterator[tuple[str, bool]]:
     yield "".join(part), code
 
 
-def _write_notebook(path: Path, docs: Path, places: Mapping[str, str]) -> None:
+def _write_notebook(path: Path, docs: Path, pages: Mapping[str, str]) -> None:
     """A notebook as a page, its figures beside it."""
     from nbconvert import MarkdownExporter
 
     executed, source = executed_copy(path.stem), f"notebooks/{path.name}"
-    page = places[source]
+    page = pages[source]
     notebook = with_current_prose(notebooks.read(executed), notebooks.read(path)) if executed else notebooks.read(path)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = with_mathematics(relinked(cell.source, source, page, places))
+            cell.source = with_mathematics(relinked(cell.source, source, page, pages))
         else:
             cell.outputs = [output for output in cell.get("outputs", ()) if _is_shown(output)]
     if executed is None:
@@ -184,20 +191,20 @@ def _is_shown(output: Mapping) -> bool:
     return WIDGET not in output.get("data", ()) and output.get("name") != "stderr"
 
 
-def _tables_page(has_runs: bool) -> str:
-    """All tables of results/tables, one under the other, and the way to the report of all runs."""
-    found = sorted(paths.tables_dir().glob("*.md")) if paths.tables_dir().is_dir() else []
-    parts = [f"## {path.stem}\n\n{path.read_text(encoding='utf-8')}" for path in found]
-    way = f" All runs by notebook, with what made them: [report of all runs]({REPORT})." if has_runs else ""
-    intro = f"Rebuilt from records.{way}"
-    return "\n\n".join(["# Tables", intro, *parts])
+def _tables_index(folder: Path, has_runs: bool) -> str:
+    """A page that links every table and the report of all runs."""
+    report = (
+        f" The [report of all runs](../{REPORT}) lists every run by notebook with its provenance." if has_runs else ""
+    )
+    links = [f"- [{path.stem}]({path.name})" for path in sorted(folder.glob("*.md"))] if folder.is_dir() else []
+    return "\n".join(["# Tables", "", f"All tables are rebuilt from records.{report}", "", *links, ""])
 
 
-def _copy_assets(docs: Path, places: Mapping[str, str]) -> None:
-    for source, place in places.items():
-        if not place.endswith(".md"):
-            (docs / place).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(paths.project_root() / source, docs / place)
+def _copy_assets(docs: Path, pages: Mapping[str, str]) -> None:
+    for source, page in pages.items():
+        if not page.endswith(".md"):
+            (docs / page).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(paths.project_root() / source, docs / page)
 
 
 def _code_style() -> str:
@@ -211,12 +218,29 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def mkdocs_config(docs: Path, site: Path) -> dict[str, object]:
-    """What mkdocs is told: nothing is fetched from elsewhere, pages open from the disk too."""
+def mkdocs_config(docs: Path, site: Path, reference: list[str]) -> dict[str, object]:
+    """The content of mkdocs.yml: no page loads anything from another server, and pages open from disk.
+
+    Args:
+        docs: folder of the Markdown sources.
+        site: output folder.
+        reference: pages of the API reference, relative to `docs`.
+    """
+
+    def existing(page: str) -> bool:
+        return (docs / page).exists()
+
     lessons = [f"notebooks/{path.name}" for path in sorted((docs / "notebooks").glob("[0-9]*.md"))]
-    own = [page for page in [*PAGES.values(), "tables.md"] if (docs / page).exists()]
-    first = [page for page in own if page in ("index.md", "notebooks/index.md")]
-    menu = [{TITLES[page]: page} for page in first] + [{"Notebooks": [{Path(page).stem: page} for page in lessons]}]
+    known = {f"docs/{name}.md": name for name in GUIDES}
+    guides = [*filter(existing, known), *(f"docs/{path.name}" for path in sorted((docs / "docs").glob("*.md")))]
+    results = [page for page in ("results.md", "benchmarks.md", "tables/index.md", "log/index.md") if existing(page)]
+    sections: list[object] = [{"Home": "index.md"}] if existing("index.md") else []
+    sections += (
+        [{"Notebooks": [page for page in ("notebooks/index.md", *lessons) if existing(page)]}] if lessons else []
+    )
+    sections += [{"Guides": list(dict.fromkeys(guides))}] if guides else []
+    sections += [{"Results": results}, {"API reference": reference}]
+    sections += [{"Contributing": "contributing.md"}] if existing("contributing.md") else []
     return {
         "site_name": "embedlab",
         "docs_dir": str(docs),
@@ -227,10 +251,10 @@ def mkdocs_config(docs: Path, site: Path) -> dict[str, object]:
             "navigation_depth": 2,
             "prev_next_buttons_location": "both",
         },
-        "nav": [*menu, *({TITLES[page]: page} for page in own if page not in first)],
+        "nav": sections,
         "use_directory_urls": False,
         "extra_css": [CODE_STYLE, STYLE],
-        "plugins": ["search"],
+        "plugins": ["search", api_pages.plugin()],
         "markdown_extensions": ["tables", "fenced_code", {"codehilite": {"guess_lang": False}}, "toc", "sane_lists"],
         "validation": {"links": {"anchors": "warn", "unrecognized_links": "warn", "absolute_links": "warn"}},
     }
