@@ -105,15 +105,26 @@ def test_every_notebook_is_a_page_with_all_its_figures(built, pages):
         assert executed or "Not executed yet" in (built / "notebooks" / f"{path.stem}.html").read_text()
 
 
-def test_menu_and_course_lead_everywhere(built, pages):
-    home = {urlsplit(link).path for link in pages[built / "index.html"].links}
-    wanted = {f"notebooks/{path.stem}.html" for path in paths.notebooks_dir().glob("*.ipynb")}
-    wanted |= {
-        Path(page).with_suffix(".html").as_posix() for source, page in site.site_map().items() if ".md" in source
-    }
-    assert wanted - {"index.html"} <= home
-    course = pages[built / "notebooks" / "index.html"].links
-    assert {path.name.replace(".ipynb", ".html") for path in paths.notebooks_dir().glob("*.ipynb")} <= set(course)
+def test_menu_and_indexes_link_every_page(built, pages):
+    def linked(page: str) -> set[str]:
+        folder = (built / page).parent
+        targets = ((folder / unquote(urlsplit(link).path)).resolve() for link in pages[built / page].links)
+        return {target.relative_to(built).as_posix() for target in targets if target.is_relative_to(built)}
+
+    menu = linked("index.html")
+    indexes = {"log": "log/index.html", "tables": "tables/index.html"}  # their entries are not in the menu
+    assert set(indexes.values()) <= menu
+    for page in (path.relative_to(built) for path in pages if path.name not in ("search.html", site.REPORT)):
+        index = None if page.name == "index.html" else indexes.get(page.parent.as_posix())
+        assert page.as_posix() in (linked(index) if index else menu) | {"index.html"}
+    course = linked("notebooks/index.html")
+    assert {f"notebooks/{path.stem}.html" for path in paths.notebooks_dir().glob("*.ipynb")} <= course
+
+
+def test_the_api_reference_documents_public_functions(built):
+    page = (built / "api" / "evaluation.html").read_text(encoding="utf-8")
+    assert 'id="embedlab.evaluation.significance.paired_difference"' in page
+    assert "Raises" in page and "Returns" in page and "embedlab.evaluation.metrics._" not in page
 
 
 def test_every_link_and_figure_is_there(built, pages):
@@ -156,7 +167,7 @@ def test_a_link_that_leads_nowhere_stops_the_build(tmp_path, monkeypatch):
     with pytest.raises(EmbedlabError, match="missing"):
         site.build_site(tmp_path / "site")
     (tmp_path / "README.md").write_text("# Home\n\n[a](docs/glossary.md#words)\n")
-    assert (site.build_site(tmp_path / "site") / "glossary.html").exists()
+    assert (site.build_site(tmp_path / "site") / "docs" / "glossary.html").exists()
 
 
 PROBE = """<body><pre id="found">waiting</pre><script>

@@ -23,7 +23,7 @@ def simulate_clicks(
     shuffle: float = 1.0,
     seed: int = 0,
 ) -> ClickLog:
-    """Clicks drawn from the position-based model: P(click) = theta[place] x attraction[query][document].
+    """Clicks drawn from the position-based model: P(click) = theta[place] x `attraction[query][document]`.
 
     Args:
         queries, documents: id -> text.
