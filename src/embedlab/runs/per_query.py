@@ -9,10 +9,12 @@ from typing import NamedTuple
 import pandas as pd
 
 from embedlab import paths
+from embedlab.io import atomic_path
 
 FILE = "per_query.parquet"
 
 KEY = ["system", "condition", "dim"]
+TEXTS = ("system", "stage", "task", "split", "condition")
 
 
 class Measured(NamedTuple):
@@ -27,6 +29,18 @@ class Measured(NamedTuple):
     system: str
     condition: str = ""
     dim: int | None = None
+
+
+def write(frame: pd.DataFrame, path: Path) -> None:
+    """Write the per-query values of a run, as small as they go without changing a value.
+
+    Args:
+        frame: a row per query and system: query_id, a column per metric, system, stage, task, split, condition, dim.
+        path: the file.
+    """
+    texts = {name: "category" for name in ("query_id", *TEXTS) if name in frame}
+    with atomic_path(path) as temporary:
+        frame.astype(texts).to_parquet(temporary, index=False, compression="zstd", compression_level=22)
 
 
 def query_values(

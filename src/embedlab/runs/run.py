@@ -19,7 +19,7 @@ from embedlab import paths, progress
 from embedlab.data.load import source_fingerprint
 from embedlab.errors import ParameterError, RecordError
 from embedlab.params import Params
-from embedlab.runs import notebooks, provenance, records
+from embedlab.runs import notebooks, per_query, provenance, records
 from embedlab.runs.processes import ATTEMPT_VARIABLE, NOTEBOOK_VARIABLE
 from embedlab.runs.reading import describe_difference
 from embedlab.runs.records import MetricRow, Record
@@ -345,7 +345,7 @@ class Run:
         if self._per_query:
             import pandas as pd
 
-            pd.concat(self._per_query).to_parquet(self.artefact("per_query.parquet"), index=False)
+            per_query.write(pd.concat(self._per_query), self.artefact(per_query.FILE))
         (self.attempt_folder / FAILED).unlink(missing_ok=True)  # of a cell that was mended and run again
         record = self._record()
         if not records.commit(record, self.folder):

@@ -29,7 +29,7 @@ class System:
 SYSTEMS: dict[str, System] = {
     # Baselines
     "bm25": System("baseline", "BM25 keyword search, without an embedding model"),
-    "base": System("baseline", "the base model as it was downloaded"),
+    "base": System("baseline", "the base model: what fine-tuning starts from, as the parameter model_name says"),
     "hybrid": System("baseline", "BM25 and the base model, fused by reciprocal rank"),
     "word-frequencies": System("baseline", "a unigram language model: word frequencies of the training text"),
     # What the diagnosis tries on the base model
@@ -55,6 +55,7 @@ SYSTEMS: dict[str, System] = {
     # Concatenation and merging
     "contrastive+static": System("concatenation", "vectors of the fine-tuned model and of the static model, joined"),
     "base+static": System("concatenation", "vectors of the base model and of the static model, joined"),
+    "distilled+labels+static": System("concatenation", "vectors of distilled+labels and of the static model, joined"),
     "pretrained+contrastive+static": System(
         "concatenation", "vectors of the pre-trained, fine-tuned model and of the static model, joined"
     ),
@@ -85,6 +86,8 @@ SYSTEMS: dict[str, System] = {
     # Deployment
     "mixed-index": System("deployment", "an index that mixes vectors of two models, as happens without version checks"),
     "mapped-queries": System("deployment", "new queries mapped into the vector space of the old index"),
+    # Comparison
+    "all-runs": System("comparison", "all runs that a comparison covers"),
 }
 
 
