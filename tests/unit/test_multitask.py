@@ -25,9 +25,9 @@ from embedlab.training.multitask.forgetting import (
     with_anchor,
     with_replay,
 )
+from embedlab.training.multitask.params import MultitaskParams
 from embedlab.training.multitask.train import (
     ByTask,
-    MultitaskParams,
     WeightedLoss,
     anchor,
     classification,
@@ -198,7 +198,7 @@ class TestObjectives:
 
     @pytest.mark.parametrize("examples", [LABELLED[:4], [LABELLED[0], LABELLED[4]], []])
     def test_no_two_classes_are_refused(self, tiny, examples):
-        with pytest.raises(DataError, match="no two classes"):
+        with pytest.raises(DataError, match="two or more classes"):
             classification(tiny, examples)
 
     @pytest.mark.parametrize("build", [classification, clustering])
@@ -268,7 +268,7 @@ class TestReplay:
         with pytest.raises(DataError):
             share_of_rows([], 10, 0.5)
 
-    def test_texts_are_cut(self):
+    def test_texts_are_shortened(self):
         assert first_words("one  two\nthree", 2) == "one two"
 
     @pytest.mark.parametrize("build", [with_replay, with_anchor])

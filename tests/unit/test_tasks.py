@@ -196,5 +196,5 @@ class TestFolder:
 
     def test_a_missing_split_is_said(self, tmp_path):
         write_csv(tmp_path / "stsb" / "train.csv", [["a", "b", 5.0], ["c", "d", 1.0]])
-        with pytest.raises(DataError, match="holds no test file"):
+        with pytest.raises(DataError, match="has no test file"):
             folder_tasks(tmp_path)

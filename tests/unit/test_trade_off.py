@@ -11,7 +11,7 @@ from embedlab.evaluation.probes import ProbeScore
 from embedlab.evaluation.significance import PairedDifference
 from embedlab.evaluation.trade_off import (
     Point,
-    judge_models,
+    score_models,
     split_scorer,
     trade_off,
     trade_off_table,
@@ -51,8 +51,8 @@ def test_a_mixture_that_loses_in_the_domain_is_not_better_than_the_base_model():
 
 
 @pytest.mark.parametrize("points", [CURVE[2:], []])
-def test_nothing_affordable_is_said(points):
-    with pytest.raises(ParameterError, match="no mixture stays within 0.001"):
+def test_no_affordable_model_raises(points):
+    with pytest.raises(ParameterError, match="No model stays within a budget of 0.001"):
         within_budget(points, 0.001)
 
 
@@ -72,19 +72,19 @@ def test_trade_off_is_a_difference_to_the_base_model():
     assert table.loc["tuned", "change_low"] <= -0.15 <= table.loc["tuned", "change_high"]
 
 
-def test_judging_has_the_base_model_first():
-    judged = judge_models({"task": scorer(base=[0.2, 0.4], tuned=[0.3, 0.7])}, {"tuned": "tuned"}, "base")
-    assert [(row.task, row.model) for row in judged] == [("task", "base"), ("task", "tuned")]
-    assert judged[0].difference.mean == 0 and judged[1].difference.mean == pytest.approx(0.2)
-    assert judged[1].ends()["ci_low"] <= 0.5 <= judged[1].ends()["ci_high"]
+def test_scores_begin_with_the_base_model():
+    scored = score_models({"task": scorer(base=[0.2, 0.4], tuned=[0.3, 0.7])}, {"tuned": "tuned"}, "base")
+    assert [(row.task, row.system) for row in scored] == [("task", "base"), ("task", "tuned")]
+    assert scored[0].difference.mean == 0 and scored[1].difference.mean == pytest.approx(0.2)
+    assert scored[1].interval()["ci_low"] <= 0.5 <= scored[1].interval()["ci_high"]
 
 
 def test_a_correlation_has_no_interval_of_a_mean():
     gold = np.arange(5.0)
     scores = {"base": ProbeScore("cosine_spearman", 1.0, gold, gold), "tuned": ProbeScore("s", -1.0, -gold, gold)}
-    judged = judge_models({"sts": lambda model, encode=None: scores[model]}, {"tuned": "tuned"}, "base")
-    assert judged[1].ends() == {}
-    assert judged[1].difference.mean == pytest.approx(-2)
+    scored = score_models({"sts": lambda model, encode=None: scores[model]}, {"tuned": "tuned"}, "base")
+    assert scored[1].interval() == {"n": 5}
+    assert scored[1].difference.mean == pytest.approx(-2)
 
 
 def test_split_scorer_scores_the_split_it_names(tiny):

@@ -1,4 +1,4 @@
-"""How much general ability does a gain in the domain cost, and which mixture stays within a budget?"""
+"""The trade-off between a gain in the domain and a loss of general ability, and the best model within a budget."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedlab.data.dataset import Dataset
+from embedlab.data.tasks import Task
 from embedlab.errors import ParameterError
 from embedlab.evaluation.metrics import evaluate
-from embedlab.evaluation.probes import ProbeScore, Scorer, compare_probe
+from embedlab.evaluation.probes import ProbeScore, Scorer, compare_probe, open_probe
 from embedlab.evaluation.retrieval import Encode, encode_split, sample_corpus
 from embedlab.evaluation.significance import PairedDifference, bootstrap_ci
 from embedlab.progress import track
@@ -22,16 +23,17 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 METRIC = "ndcg@10"
+BASE = "base"  # name of the base model among the scores
 
 
 @dataclass(frozen=True)
 class Point:
-    """One model on the trade-off.
+    """One model on the trade-off curve.
 
     Attributes:
         name: of the model or mixture.
         gain: in the domain, against the base model on the same items.
-        change: of general ability, against the base model on the same items; negative is forgotten.
+        change: of general ability, against the base model on the same items; below 0 is forgetting.
     """
 
     name: str
@@ -40,48 +42,77 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One model on one task: its score, and what the same items say about it against the base model."""
+class TaskScore:
+    """One model on one task.
+
+    Attributes:
+        task: name of the task.
+        system: name of the model; "base" is the base model.
+        score: value of the task's metric.
+        difference: to the base model, on the same items.
+    """
 
     task: str
-    model: str
+    system: str
     score: ProbeScore
     difference: PairedDifference
 
-    def ends(self) -> dict[str, float]:
-        """`ci_low` and `ci_high` of a score that is a mean over items; empty for a correlation, which is none."""
-        if self.score.gold is not None or not len(self.score.items):
-            return {}
-        found = bootstrap_ci(self.score.items)
-        return {"ci_low": found.low, "ci_high": found.high}
+    def interval(self) -> dict[str, float]:
+        """Return `ci_low`, `ci_high` and `n` of a score that is a mean over items; only `n` for a correlation."""
+        n = len(self.score.items)
+        if self.score.gold is not None or not n:
+            return {"n": n}
+        interval = bootstrap_ci(self.score.items)
+        return {"ci_low": interval.low, "ci_high": interval.high, "n": n}
 
 
-def judge_models(
-    tasks: Mapping[str, Scorer],
-    models: Mapping[str, SentenceTransformer],
-    base: SentenceTransformer,
-    *,
-    encode: Encode | None = None,
-) -> list[Judged]:
-    """Every model on every task, the base model, called "base", among them and first.
+def task_scorers(tasks: Iterable[Task], general: Dataset, *, max_queries: int) -> dict[str, Scorer]:
+    """Open the probe of every task, and the test split of a general dataset.
 
     Args:
-        tasks: name -> `split_scorer` or `probes.open_probe`.
-        models: name -> model.
-        base: what they are compared with.
-        encode: stands in for `embedlab.models.encode.encode` for the base model, e.g. a cache's.
+        tasks: from `task_files.load_tasks`.
+        general: a dataset of another domain with a test split; it gets the key of its own name.
+        max_queries: size of the retrieval probes.
+
+    Returns:
+        Task name -> scorer.
     """
-    judged = []
-    for task, score in track(list(tasks.items()), "judge"):
-        with warnings.catch_warnings(action="ignore"):  # mteb warns of its own calls, and of classes it did not draw
-            before = score(base, encode)
-            scores = {"base": before, **{name: score(model) for name, model in models.items()}}
-        judged += [Judged(task, name, found, compare_probe(found, before)) for name, found in scores.items()]
-    return judged
+    scorers = {task.name: open_probe(task.probe, max_queries=max_queries) for task in tasks}
+    return {**scorers, general.name: split_scorer(general, "test", max_docs=max_queries)}
+
+
+def score_models(
+    scorers: Mapping[str, Scorer], models: Mapping[str, SentenceTransformer], base: SentenceTransformer
+) -> list[TaskScore]:
+    """Score every model on every task; the base model comes first in every task.
+
+    Args:
+        scorers: task name -> `split_scorer` or `probes.open_probe`.
+        models: name -> model.
+        base: the model to compare with.
+
+    Returns:
+        Scores in the order of tasks, then models.
+    """
+    results = []
+    for task, score in track(list(scorers.items()), "score tasks"):
+        with warnings.catch_warnings(action="ignore"):  # mteb warns about its own calls and about unused classes
+            base_score = score(base)
+            scores = {BASE: base_score, **{name: score(model) for name, model in models.items()}}
+        results += [
+            TaskScore(task, system, value, compare_probe(value, base_score)) for system, value in scores.items()
+        ]
+    return results
 
 
 def split_scorer(dataset: Dataset, split: str, *, max_docs: int | None = None) -> Scorer:
-    """nDCG@10 per query of a split, as a probe scores its test split; see `sample_corpus` for `max_docs`."""
+    """Return a function that scores a model by nDCG@10 on a split, as a probe does on its test split.
+
+    Args:
+        dataset: queries, corpus and qrels.
+        split: whose queries.
+        max_docs: search at most so many documents; see `sample_corpus`.
+    """
     data = dataset if max_docs is None else sample_corpus(dataset, split, max_docs)
 
     def score(model: SentenceTransformer, encode: Encode | None = None) -> ProbeScore:
@@ -93,54 +124,55 @@ def split_scorer(dataset: Dataset, split: str, *, max_docs: int | None = None) -
 
 
 def trade_off(
-    models: Iterable[tuple[str, SentenceTransformer]],
-    base: SentenceTransformer,
-    domain: Scorer,
-    general: Scorer,
-    *,
-    encode: Encode | None = None,
+    models: Iterable[tuple[str, SentenceTransformer]], base: SentenceTransformer, domain: Scorer, general: Scorer
 ) -> list[Point]:
-    """Every model against the base model, in the domain and in general.
+    """Compare every model with the base model, in the domain and in general.
 
     Args:
-        models: name and model; a generator keeps one of them in memory at a time.
-        base: what gain and change are measured from.
+        models: (name, model); a generator keeps only one of them in memory.
+        base: the model that gain and change are measured from.
         domain, general: `split_scorer` or `probes.open_probe`.
-        encode: stands in for `embedlab.models.encode.encode` for the base model, e.g. a cache's.
     """
-    before = domain(base, encode), general(base, encode)
-    points = []
-    for name, model in models:
-        gain, change = (compare_probe(score(model), was) for score, was in zip((domain, general), before, strict=True))
-        points.append(Point(name, gain, change))
-    return points
+    base_domain, base_general = domain(base), general(base)
+    return [
+        Point(name, compare_probe(domain(model), base_domain), compare_probe(general(model), base_general))
+        for name, model in models
+    ]
 
 
 def within_budget(points: Sequence[Point], budget: float) -> Point:
-    """The point with the largest domain gain among those that lose at most `budget` in general.
+    """Choose the point with the largest domain gain among those that lose at most `budget` in general.
 
-    Of equal gains the one that forgets least. The choice is one of many looks: make it on dev and report it on test.
+    Of equal gains, the one that forgets least is chosen. Choose on dev and report the choice on test.
+
+    Args:
+        points: from `trade_off`.
+        budget: tolerated loss of general ability, in points of the metric.
 
     Raises:
-        ParameterError: none stays within the budget; the base model itself always does.
+        ParameterError: no point is within the budget; the base model itself always is.
     """
     affordable = [point for point in points if point.change.mean >= -budget]
     if not affordable:
-        least = max(point.change.mean for point in points) if points else float("nan")
-        problem = f"no mixture stays within {budget}: the best changes {least:+.4f}"
-        raise ParameterError(problem, remedy="Add mixtures nearer to the base model", field="forgetting_budget")
+        best = max(point.change.mean for point in points) if points else float("nan")
+        problem = f"No model stays within a budget of {budget}: the best one changes by {best:+.4f}"
+        raise ParameterError(problem, remedy="Add mixtures closer to the base model", field="forgetting_budget")
     return max(affordable, key=lambda point: (point.gain.mean, point.change.mean))
 
 
 def trade_off_table(points: Iterable[Point]) -> pd.DataFrame:
-    """Columns name, and of gain and change the mean, both ends of the interval, and n."""
+    """Return one row per point: name, and mean, interval and n of gain and change.
+
+    Returns:
+        Columns name, gain, gain_low, gain_high, gain_n, change, change_low, change_high, change_n.
+    """
     import pandas as pd
 
     rows = []
     for point in points:
         row: dict[str, object] = {"name": point.name}
-        for what, found in (("gain", point.gain), ("change", point.change)):
-            ends = {f"{what}_low": found.low, f"{what}_high": found.high, f"{what}_n": found.n}
-            row |= {what: found.mean, **ends}
+        for column, outcome in (("gain", point.gain), ("change", point.change)):
+            ends = {f"{column}_low": outcome.low, f"{column}_high": outcome.high, f"{column}_n": outcome.n}
+            row |= {column: outcome.mean, **ends}
         rows.append(row)
     return pd.DataFrame(rows)

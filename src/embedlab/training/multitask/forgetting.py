@@ -1,7 +1,7 @@
-"""What keeps a fine-tune from forgetting: texts of another domain in the mix, with or without labels.
+"""Reduce catastrophic forgetting: train on texts of another domain too, with labels (replay) or without (anchor).
 
-Smaller and layer-wise learning rates are settings of every training (`FitSettings.layer_decay`), the pull back to the
-base model is `multitask.anchor`, and mixing the weights afterwards is `models.merging`.
+Two more recipes live elsewhere: lower learning rates for lower layers (`FitSettings.layer_decay`) and weight averaging
+after the training (`models.merging`).
 """
 
 from __future__ import annotations
@@ -22,63 +22,89 @@ from embedlab.training.multitask.train import Objective, anchor, retrieval
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-Pair = tuple[str, str]
+Pair = tuple[str, str]  # query, positive
 
-REPLAY_WORDS = 32  # of a text: ten times the domain's length would make a batch ten times as dear
+REPLAY_WORDS = 32  # of a text: texts ten times as long as the domain's would make a batch ten times as expensive
 
 
 def share_of_rows(pairs: Sequence[Pair], domain_rows: int, share: float, seed: int = 0) -> list[Pair]:
-    """As many pairs as make up `share` of all rows beside `domain_rows` others, in seeded order.
+    """Sample as many pairs as make up `share` of all rows when `domain_rows` other rows are trained on.
 
-    share / (1 - share) * domain_rows, rounded up; where there are fewer, they come again.
+    The number is share / (1 - share) * domain_rows, rounded up. If there are fewer pairs, they are repeated.
+
+    Args:
+        pairs: (query, positive) texts of the other domain.
+        domain_rows: number of rows of the domain.
+        share: of all rows, between 0 and 1.
+        seed: of the order.
 
     Raises:
-        DataError: no pairs.
+        DataError: there are no pairs.
     """
     if not pairs:
-        raise DataError("there is nothing to replay", remedy="Give pairs of another domain", field="replay")
-    wanted = math.ceil(domain_rows * share / (1 - share) - 1e-9)
+        raise DataError("There are no pairs to replay", remedy="Give pairs of another domain", field="replay")
+    count = math.ceil(domain_rows * share / (1 - share) - 1e-9)
     order = random.Random(seed).sample(list(pairs), len(pairs))
-    return [order[place % len(order)] for place in range(wanted)]
+    return [order[row % len(order)] for row in range(count)]
 
 
 def first_words(text: str, count: int = REPLAY_WORDS) -> str:
-    """The text's first `count` words, with single spaces."""
+    """Return the first `count` words of a text, with single spaces between them."""
     return " ".join(text.split()[:count])
 
 
 def with_replay(
     model: SentenceTransformer, domain: Objective, pairs: Sequence[Pair], share: float, *, seed: int = 0
 ) -> dict[str, Objective]:
-    """The domain's objective, and retrieval on pairs of another domain for `share` of the rows.
+    """Add experience replay: retrieval on pairs of another domain for `share` of the rows.
 
-    Experience replay: Chaudhry et al., On Tiny Episodic Memories in Continual Learning, 2019. Under proportional
-    sampling the share of the batches is that of the rows. Replayed pairs are batches of their own: as negatives in the
-    domain's batches they would be too easy to teach anything.
+    Chaudhry et al., On Tiny Episodic Memories in Continual Learning, 2019. Under proportional sampling the share of the
+    batches equals that of the rows. Replayed pairs form batches of their own: as negatives in the domain's batches they
+    would be too easy to teach the model anything.
+
+    Args:
+        model: the model to train.
+        domain: objective of the domain.
+        pairs: (query, positive) texts of another domain.
+        share: of all rows, between 0 and 1.
+        seed: of the sample.
     """
-    chosen = share_of_rows(_short(pairs), len(domain.rows), share, seed)
-    return {"domain": domain, "replay": retrieval(model, chosen)}
+    sample = share_of_rows(_shortened(pairs), len(domain.rows), share, seed)
+    return {"domain": domain, "replay": retrieval(model, sample)}
 
 
 def with_anchor(
     model: SentenceTransformer, domain: Objective, pairs: Sequence[Pair], share: float, *, seed: int = 0
 ) -> dict[str, Objective]:
-    """The domain's objective, and `multitask.anchor` on texts of another domain for `share` of the rows.
+    """Add an anchor: texts of another domain must keep their embeddings, for `share` of the rows.
 
-    Call it with the model as it is before the training: its own vectors are what it is held to.
+    Call it before the training: the model's own current embeddings are the targets.
+
+    Args:
+        model: the model to train.
+        domain: objective of the domain.
+        pairs: (query, positive) texts of another domain; queries and documents are used in turn.
+        share: of all rows, between 0 and 1.
+        seed: of the sample.
     """
-    chosen = share_of_rows(_short(pairs), len(domain.rows), share, seed)
+    sample = share_of_rows(_shortened(pairs), len(domain.rows), share, seed)
     prompts = [prompt or "" for prompt in prompts_of(model)]
-    texts = [prompts[place % 2] + pair[place % 2] for place, pair in enumerate(chosen)]  # queries, documents, by turns
+    texts = [prompts[row % 2] + pair[row % 2] for row, pair in enumerate(sample)]
     return {"domain": domain, "anchor": anchor(model, texts, encode(model, texts, stage="anchor"))}
 
 
-def _short(pairs: Sequence[Pair]) -> list[Pair]:
+def _shortened(pairs: Sequence[Pair]) -> list[Pair]:
     return [(first_words(query), first_words(document)) for query, document in pairs]
 
 
 def example_loss(model: SentenceTransformer, pairs: Sequence[Pair], *, temperature: float = 0.05) -> float:
-    """InfoNCE of `model` on a few (query, positive) texts, as LM-Cocktail weighs models by."""
+    """Compute the InfoNCE loss of a model on a few (query, positive) texts; LM-Cocktail weighs models by it.
+
+    Args:
+        model: the model to score.
+        pairs: (query, positive) texts, all in one batch.
+        temperature: of the softmax.
+    """
     sides = zip(map(list, zip(*pairs, strict=True)), prompts_of(model), strict=True)
     queries, documents = (torch.from_numpy(encode(model, texts, prompt=prompt)) for texts, prompt in sides)
     return info_nce(queries, documents, temperature).item()

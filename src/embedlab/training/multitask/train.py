@@ -1,8 +1,8 @@
-"""One model, several objectives: every batch comes from one task and is scored by that task's loss.
+"""Train one model on several objectives: every batch comes from one task and is scored by that task's loss.
 
-The Trainer of sentence-transformers draws the batches (`FitSettings.sampling`: in proportion to the tasks' batches, or
-in turns). Where task i fills the share p_i of the steps and its loss has the weight w_i, the mean gradient of a step is
-`sum_i p_i w_i g_i`: sampling and weights are two handles on the same sum, and sampling also decides what it costs.
+The Trainer of sentence-transformers draws the batches (`FitSettings.sampling`): in proportion to the tasks' sizes, or
+one task after the other. If task i fills the share p_i of the steps and its loss has the weight w_i, the mean gradient
+of a step is `sum_i p_i * w_i * g_i`. Sampling and weights therefore control the same sum; sampling also sets the cost.
 """
 
 from __future__ import annotations
@@ -10,20 +10,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from sentence_transformers.base.sampler import DefaultBatchSampler, GroupByLabelBatchSampler
 from torch import Tensor, nn
 from torch.utils.data import RandomSampler
 
 from embedlab.errors import DataError, ParameterError
 from embedlab.models.prompts import prompts_of
-from embedlab.params import PositiveFloat, Share, TrainingParams
 from embedlab.training.batches import TokenisedCollator
-from embedlab.training.distillation.embeddings import STATIC_BATCHES, STATIC_LEARNING_RATE, EmbeddingDistillationLoss
+from embedlab.training.distillation.embeddings import EmbeddingDistillationLoss
 from embedlab.training.examples import number_rows
 from embedlab.training.fit import FitResult, FitSettings, fit
 from embedlab.training.losses import ContrastiveLoss
@@ -36,50 +34,18 @@ if TYPE_CHECKING:
     from embedlab.data.dataset import GradedPair
     from embedlab.data.tasks import Labelled, Task
 
-CLASS, SCORE = "class", "score"  # columns of what a row is labelled with
+CLASS, SCORE = "class", "score"  # names of the label columns
 MARGIN = 0.2  # of a triplet, in cosine distance
-KINDS = ("retrieval", "similarity", "classification", "clustering")
-TABLE_EPOCHS = 8.0
-
-
-class MultitaskParams(TrainingParams):
-    """Parameters of the notebook on several objectives and on what a model forgets."""
-
-    tasks_dir: str = ""
-    tuned_model: str = ""
-    epochs: PositiveFloat
-    learning_rate: PositiveFloat
-    task_weights: Annotated[list[PositiveFloat], Field(min_length=4, max_length=4)]
-    sampling: Literal["proportional", "round_robin"]
-    layer_decay: Share
-    replay_share: Annotated[float, Field(gt=0, lt=1)]
-    forgetting_budget: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """Kind of task -> weight of its loss."""
-        return dict(zip(KINDS, self.task_weights, strict=True))
-
-    def fit_settings(self, **changes: float) -> FitSettings:
-        """How to train, with a dev evaluation an epoch; `changes` are other `FitSettings`."""
-        common = {"epochs": self.epochs, "max_steps": self.max_steps, "learning_rate": self.learning_rate}
-        run = {"sampling": self.sampling, "seed": self.seed, "evaluations": max(1, round(self.epochs))}
-        return FitSettings(**{**common, **run, **changes})
-
-    def table_settings(self) -> FitSettings:
-        """How to train the table of words that stands beside a model."""
-        settings = {"batch_size": STATIC_BATCHES[1], "learning_rate": STATIC_LEARNING_RATE, "weight_decay": 0.0}
-        return self.fit_settings(epochs=TABLE_EPOCHS, evaluations=4, sampling="proportional", **settings)
 
 
 @dataclass(frozen=True)
 class Objective:
-    """One task as the Trainer takes it.
+    """One task in the form that the Trainer takes.
 
     Attributes:
-        rows: text columns, `label` with the numbers of their texts, and, where they are labelled, `class` or `score`.
-        collator: rows to a batch.
-        loss: of a batch.
+        rows: text columns, `label` with the text numbers, and for labelled rows also `class` or `score`.
+        collator: turns rows into a batch.
+        loss: computes the loss of a batch.
         weight: factor on the loss.
     """
 
@@ -89,16 +55,16 @@ class Objective:
     weight: float = 1.0
 
     def weighted(self, weight: float) -> Objective:
-        """The same with another weight."""
+        """Return a copy with another weight."""
         return replace(self, weight=weight)
 
 
 class WeightedLoss(nn.Module):
-    """`weight * loss(batch)`.
+    """Multiply a loss by a constant: `weight * loss(batch)`.
 
     Args:
         loss: any sentence-transformers loss.
-        weight: its factor.
+        weight: the factor.
     """
 
     def __init__(self, loss: nn.Module, weight: float) -> None:
@@ -107,23 +73,26 @@ class WeightedLoss(nn.Module):
 
     @property
     def model(self) -> nn.Module:
-        """The model being trained; the Trainer looks here for what it has to wrap."""
+        """The model being trained; the Trainer reads it from the loss."""
         return self.loss.model
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
-        """Scalar loss of one batch."""
+        """Return the loss of one batch, a scalar."""
         return self.weight * self.loss(sentence_features, labels)
 
     def get_config_dict(self) -> dict[str, Any]:
-        """What the model card says of the loss."""
+        """Return what the model card says about the loss."""
         return {"weight": self.weight, "loss": type(self.loss).__name__, **self.loss.get_config_dict()}
 
 
 class LabelledCollator(TokenisedCollator):
-    """`TokenisedCollator` whose batches carry what the rows are labelled with in place of their texts' numbers.
+    """A `TokenisedCollator` whose batches carry the rows' class or score in `label` instead of text numbers.
 
     Args:
-        column: holds a number for every row.
+        model: gives the tokenizer.
+        texts: text number -> text.
+        columns: one name per text number in a row's `label`.
+        column: name of the column with the class or score.
     """
 
     def __init__(
@@ -133,36 +102,45 @@ class LabelledCollator(TokenisedCollator):
         self.column = column
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Features of every text column, and `label` (rows,)."""
+        """Return the features of every text column, and `label` (rows,)."""
         return {**super().__call__(rows), "label": torch.tensor([row[self.column] for row in rows])}
 
 
 class ByTask:
-    """Collator of several tasks: a batch goes to the collator of the task its rows come from."""
+    """Collator of several tasks: hand a batch to the collator of the task that its rows come from."""
 
-    valid_label_columns = (CLASS,)  # what `GroupByLabelBatchSampler` groups by
+    valid_label_columns = (CLASS,)  # the column that `GroupByLabelBatchSampler` groups by
 
     def __init__(self, collators: Mapping[str, Callable[[list[dict[str, Any]]], dict[str, Any]]]) -> None:
         self.collators = dict(collators)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """The batch with the name of its task, which the Trainer chooses the loss by."""
+        """Return the batch with the name of its task; the Trainer chooses the loss by this name."""
         name = rows[0]["dataset_name"]
         return {"dataset_name": name, **self.collators[name](rows)}
 
 
-def retrieval(model: SentenceTransformer, pairs: Iterable[tuple[str, ...]], temperature: float = 0.05) -> Objective:
-    """Rank a query's document above the others of its batch: InfoNCE over (query, positive, negative, …) texts.
+def retrieval(model: SentenceTransformer, pairs: Iterable[tuple[str, ...]]) -> Objective:
+    """Rank a query's document above all other documents of the batch (MultipleNegativesRankingLoss, InfoNCE).
 
-    The model's own prompts stand before queries and documents, as they do when it is evaluated.
+    Queries and documents get the model's own prompts, as in evaluation.
+
+    Args:
+        model: the model to train.
+        pairs: (query, positive, negative, …) texts.
     """
     rows = number_rows(pairs)
     collator = TokenisedCollator(model, rows.texts, rows.columns, *prompts_of(model))
-    return Objective(rows.dataset, collator, ContrastiveLoss(model, temperature))
+    return Objective(rows.dataset, collator, ContrastiveLoss(model))
 
 
 def similarity(model: SentenceTransformer, pairs: Iterable[GradedPair]) -> Objective:
-    """Order pairs of texts by likeness as people, or a tree, order them: CoSENT, over all pairs of a batch."""
+    """Order pairs of texts by their similarity scores (CoSENTLoss over all pairs of a batch).
+
+    Args:
+        model: the model to train.
+        pairs: two texts and their similarity, any scale.
+    """
     from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 
     pairs = list(pairs)
@@ -172,9 +150,16 @@ def similarity(model: SentenceTransformer, pairs: Iterable[GradedPair]) -> Objec
 
 
 def classification(model: SentenceTransformer, examples: Iterable[Labelled]) -> Objective:
-    """Bring texts of a class together and others apart, by all triplets of a batch that violate a margin.
+    """Bring texts of a class together and separate the classes (BatchAllTripletLoss).
 
-    Large classes: every violating triplet counts, so that a class becomes a region (Hermans et al. 2017).
+    For few, large classes: every triplet of the batch that violates the margin counts (Hermans et al. 2017).
+
+    Args:
+        model: the model to train.
+        examples: texts with their class.
+
+    Raises:
+        DataError: fewer than two classes have two texts.
     """
     from sentence_transformers.sentence_transformer.losses import BatchAllTripletLoss
 
@@ -182,10 +167,17 @@ def classification(model: SentenceTransformer, examples: Iterable[Labelled]) -> 
 
 
 def clustering(model: SentenceTransformer, examples: Iterable[Labelled]) -> Objective:
-    """The same for many small groups, by the semi-hard triplets of a batch alone.
+    """Do the same for many small groups, with semi-hard triplets only (BatchSemiHardTripletLoss).
 
-    Small groups have near relatives in other groups; the hardest triplets would be label noise (FaceNet, Schroff et
-    al. 2015).
+    Small groups have close relatives in other groups, so the hardest triplets are often label noise (FaceNet, Schroff
+    et al. 2015).
+
+    Args:
+        model: the model to train.
+        examples: texts with their group.
+
+    Raises:
+        DataError: fewer than two groups have two texts.
     """
     from sentence_transformers.sentence_transformer.losses import BatchSemiHardTripletLoss
 
@@ -193,16 +185,16 @@ def clustering(model: SentenceTransformer, examples: Iterable[Labelled]) -> Obje
 
 
 def anchor(model: SentenceTransformer, texts: Sequence[str], vectors: np.ndarray) -> Objective:
-    """Keep texts where they were: distil the base model into the model that starts from it.
+    """Keep the embeddings of general texts close to those of the base model, by distillation.
 
-    Regularisation to the base model in the space that is used, and not on the weights (L2-SP, Li et al. 2018): a
-    penalty on weights holds every weight alike, those that no general text depends on too, and Adam divides its
-    gradient by its own size. It needs texts without pairs, costs batches of one column, and its loss exists already.
+    This regularises the embeddings instead of the weights (L2-SP, Li et al. 2018). A penalty on the weights holds all
+    of them equally, also those that no general text depends on, and Adam rescales its gradient. The anchor needs texts
+    only, no pairs.
 
     Args:
         model: the model to train.
-        texts: of a general domain.
-        vectors: (N, d) the base model's vectors of `texts`.
+        texts: N texts of a general domain.
+        vectors: (N, d) the base model's embeddings of `texts`.
     """
     rows = _single_texts(texts)
     targets = torch.from_numpy(np.array(vectors, dtype=np.float32))
@@ -210,7 +202,13 @@ def anchor(model: SentenceTransformer, texts: Sequence[str], vectors: np.ndarray
 
 
 def objective(model: SentenceTransformer, task: Task, weight: float = 1.0) -> Objective:
-    """The objective of a task's kind over its training examples."""
+    """Return the objective for a task's kind over its training examples.
+
+    Args:
+        model: the model to train.
+        task: its kind and training examples.
+        weight: factor on the loss.
+    """
     builders = {
         "retrieval": retrieval,
         "similarity": similarity,
@@ -229,30 +227,34 @@ def train_multitask(
     output_dir: str,
     stage: str = "train",
 ) -> FitResult:
-    """Train `model` in place on several objectives and leave it with its best weights on dev.
+    """Train `model` in place on several objectives and restore its best weights on dev.
 
-    An epoch is one pass over all tasks, or, in turns, over the smallest. Batches of labelled texts hold at least two
-    of every class they hold (`GroupByLabelBatchSampler`), without which there is no triplet.
+    This is the SentenceTransformerTrainer with one dataset and one loss per task. An epoch is one pass over all tasks;
+    with `sampling="round_robin"` it ends with the smallest task. Batches of labelled texts hold at least two texts of
+    every class in them (`GroupByLabelBatchSampler`), otherwise they would form no triplet.
 
     Args:
         model: the model that the objectives were made for.
-        objectives: name -> objective.
+        objectives: task name -> objective.
         settings: how to train.
         evaluator: scores dev, larger is better; its `primary_metric` chooses the weights.
         output_dir: scratch folder of the Trainer.
-        stage: what progress reports call this.
+        stage: name of this training in progress reports.
+
+    Returns:
+        History and best dev value of the training.
 
     Raises:
-        ParameterError: no objective.
+        ParameterError: there is no objective.
     """
     if not objectives:
-        raise ParameterError("there is nothing to train on", remedy="Give at least one objective", field="objectives")
+        raise ParameterError("There is no objective to train on", remedy="Give at least one", field="objectives")
     return fit(
         model,
-        {name: part.rows for name, part in objectives.items()},
-        {name: WeightedLoss(part.loss, part.weight) for name, part in objectives.items()},
+        {name: task.rows for name, task in objectives.items()},
+        {name: WeightedLoss(task.loss, task.weight) for name, task in objectives.items()},
         settings,
-        collator=ByTask({name: part.collator for name, part in objectives.items()}),
+        collator=ByTask({name: task.collator for name, task in objectives.items()}),
         batch_sampler=_batches,
         evaluator=evaluator,
         output_dir=output_dir,
@@ -261,7 +263,7 @@ def train_multitask(
 
 
 def _batches(dataset: datasets.Dataset, **kwargs: Any) -> DefaultBatchSampler:
-    """Batches of one task: shuffled, and by classes where the rows have them."""
+    """Return the batches of one task: shuffled, and grouped by class if the rows have classes."""
     if CLASS in dataset.column_names:
         return GroupByLabelBatchSampler(dataset, **kwargs)
     return DefaultBatchSampler(RandomSampler(dataset, generator=kwargs["generator"]), **kwargs)
@@ -270,22 +272,22 @@ def _batches(dataset: datasets.Dataset, **kwargs: Any) -> DefaultBatchSampler:
 def _grouped(model: SentenceTransformer, examples: Iterable[Labelled], loss: Callable[..., nn.Module]) -> Objective:
     from sentence_transformers.sentence_transformer.losses import BatchHardTripletLossDistanceFunction as Distance
 
-    kept = _with_company(list(examples))
-    number = {label: place for place, label in enumerate(sorted({example.label for example in kept}))}
-    texts = [example.text for example in kept]
-    rows = _single_texts(texts).add_column(CLASS, [number[example.label] for example in kept])
+    usable = _without_single_texts(list(examples))
+    class_number = {label: number for number, label in enumerate(sorted({example.label for example in usable}))}
+    texts = [example.text for example in usable]
+    rows = _single_texts(texts).add_column(CLASS, [class_number[example.label] for example in usable])
     triplets = loss(model, distance_metric=Distance.cosine_distance, margin=MARGIN)
     return Objective(rows, LabelledCollator(model, texts, ["text"], column=CLASS), triplets)
 
 
-def _with_company(examples: Sequence[Labelled]) -> list[Labelled]:
-    """The examples whose class has another one."""
+def _without_single_texts(examples: Sequence[Labelled]) -> list[Labelled]:
+    """Drop the examples that are the only one of their class: they form no triplet."""
     sizes = Counter(example.label for example in examples)
-    kept = [example for example in examples if sizes[example.label] > 1]
-    if len({example.label for example in kept}) < 2:
-        problem = f"{len(examples)} labelled texts hold no two classes of two texts"
+    usable = [example for example in examples if sizes[example.label] > 1]
+    if len({example.label for example in usable}) < 2:
+        problem = f"Expected two or more classes with two texts each, got none in {len(examples)} labelled texts"
         raise DataError(problem, remedy="Give several texts of several classes", field="label")
-    return kept
+    return usable
 
 
 def _single_texts(texts: Sequence[str]) -> datasets.Dataset:
