@@ -1,15 +1,14 @@
-"""The gate before a release: no slice and no probe may drop past its budget.
+"""The gate before a release: no slice and no probe may drop by more than its budget.
 
-Every check is a paired difference tuned - base with a budget, the drop that is tolerated. The rule:
+Every check is a paired difference, candidate - base, with a budget: the drop that is tolerated. The rule:
 
-- **fail**: the drop exceeds the budget *and* chance does not explain it (randomisation p, Holm over all checks,
-  below alpha);
-- **unsure**: not failed, but the 95 % interval reaches past the budget, or there is no interval: too few queries to
-  rule the drop out;
+- **fail**: the drop exceeds the budget *and* is significant (randomisation test, Holm over all checks, below alpha);
+- **unsure**: not failed, but the 95 % interval reaches below minus the budget, or there is no interval: too few queries
+  to exclude such a drop;
 - **pass**: the whole interval lies above minus the budget.
 
-So a small slice cannot fail on noise, and silence about it is not read as safety either: the gate is passed when no
-check fails, and when none is unsure if it is asked to be strict.
+A small slice cannot fail by noise, and it does not pass just because nothing is known about it. The gate passes if no
+check fails; a strict gate also requires that none is unsure.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from embedlab.errors import ParameterError
+from embedlab.evaluation.budgets import Budgets
 from embedlab.evaluation.metrics import Evaluation
 from embedlab.evaluation.significance import PairedDifference, holm
 from embedlab.evaluation.slices import Fields, slice_differences
@@ -30,35 +30,9 @@ COLUMNS = ("check", "slice", "n", "difference", "ci_low", "ci_high", "p_value", 
 HIGH_RISK = ("risk", "high-risk")  # the slice with a budget of its own, as `segments` names it
 
 
-@dataclass(frozen=True)
-class Budgets:
-    """Largest tolerated drops, in points of the metric (0.02 is two points of nDCG x 100).
-
-    Attributes:
-        overall: of the mean over all queries.
-        slice: of a slice's mean.
-        high_risk: of the mean of the high-risk slice.
-        probe: of a general probe's score.
-        alpha: level of the tests.
-    """
-
-    overall: float = 0.0
-    slice: float = 0.02
-    high_risk: float = 0.01
-    probe: float = 0.03
-    alpha: float = 0.05
-
-    def __post_init__(self) -> None:
-        for name in ("overall", "slice", "high_risk", "probe"):
-            if not 0 <= getattr(self, name) < np.inf:
-                raise ParameterError(f"A budget of {getattr(self, name)}", remedy="Give 0 or more", field=name)
-        if not 0 < self.alpha < 1:
-            raise ParameterError(f"alpha is {self.alpha}", remedy="Choose one between 0 and 1", field="alpha")
-
-
 @dataclass(frozen=True, eq=False)
 class Gate:
-    """What the gate found.
+    """The verdicts of all checks.
 
     Attributes:
         table: one row per check: check, slice, n, difference, ci_low, ci_high, p_value, budget, p_holm, verdict; the
@@ -68,12 +42,12 @@ class Gate:
     table: pd.DataFrame
 
     def passed(self, *, strict: bool = False) -> bool:
-        """No check failed; when `strict`, none is unsure either."""
+        """Return whether no check failed; with `strict`, also whether none is unsure."""
         bad = (FAIL, UNSURE) if strict else (FAIL,)
         return not self.table["verdict"].isin(bad).any()
 
     def summary(self) -> str:
-        """One line: how many checks passed, are unsure and failed, and which failed."""
+        """Return one line: how many checks pass, are unsure and fail, and which fail."""
         counts = self.table["verdict"].value_counts()
         line = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in (PASS, UNSURE, FAIL))
         failed = self.table[self.table["verdict"] == FAIL]
@@ -84,7 +58,22 @@ class Gate:
 def slice_checks(
     a: Evaluation, b: Evaluation, fields: Fields, by: Sequence[str], metric: str, budgets: Budgets
 ) -> pd.DataFrame:
-    """One check per value of every field in `by`: columns `COLUMNS`. Raises what `slice_differences` does."""
+    """Make one check per value of every field in `by`.
+
+    Args:
+        a, b: candidate and base, on the same queries.
+        fields: query id -> {field name: value}.
+        by: names of the fields.
+        metric: e.g. `ndcg@10`.
+        budgets: tolerated drops.
+
+    Returns:
+        Columns `COLUMNS`.
+
+    Raises:
+        ParameterError: no query has a field, or the metric was not computed.
+        DataError: the evaluations are not of the same queries.
+    """
     tables = []
     for name in by:
         table = slice_differences(a, b, fields, name, metric).assign(check=name)
@@ -96,7 +85,15 @@ def slice_checks(
 
 
 def difference_checks(differences: Mapping[str, PairedDifference], budget: float) -> pd.DataFrame:
-    """One check per named difference, e.g. overall or of each probe: columns `COLUMNS`."""
+    """Make one check per named difference, e.g. the overall one or that of each probe.
+
+    Args:
+        differences: name -> difference, candidate - base.
+        budget: tolerated drop.
+
+    Returns:
+        Columns `COLUMNS`.
+    """
     rows = [
         (name, "", outcome.n, outcome.mean, outcome.low, outcome.high, outcome.p_value, budget)
         for name, outcome in differences.items()
@@ -104,16 +101,20 @@ def difference_checks(differences: Mapping[str, PairedDifference], budget: float
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def judge(checks: Iterable[pd.DataFrame], *, alpha: float = 0.05) -> Gate:
+def judge(checks: Iterable[pd.DataFrame], *, alpha: float = Budgets.alpha) -> Gate:
     """Apply the rule to all checks together.
 
+    Args:
+        checks: tables of `slice_checks` and `difference_checks`.
+        alpha: significance level, after Holm's correction over all checks.
+
     Raises:
-        ParameterError: when there is no check at all, which would pass everything.
+        ParameterError: there is no check; an empty gate would pass everything.
     """
-    filled = [table for table in checks if len(table)]
-    if not filled:
-        raise ParameterError("The gate has nothing to check", remedy="Give it a slice or a probe", field="gate")
-    table = pd.concat(filled, ignore_index=True)
+    tables = [table for table in checks if len(table)]
+    if not tables:
+        raise ParameterError("The gate has no check", remedy="Give it at least one slice or probe", field="gate")
+    table = pd.concat(tables, ignore_index=True)
     table["p_holm"] = holm(table["p_value"].to_numpy(float))
     failed = (table["difference"] < -table["budget"]) & (table["p_holm"] < alpha)
     safe = table["ci_low"] >= -table["budget"]

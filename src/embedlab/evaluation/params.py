@@ -1,4 +1,4 @@
-"""Parameters of an evaluation: what is compared with what, and how much it may lose where."""
+"""Parameters of notebook 09: which models are compared, and how much the candidate may lose where."""
 
 from __future__ import annotations
 
@@ -6,31 +6,35 @@ from typing import Annotated
 
 from pydantic import Field
 
-from embedlab.evaluation.gate import Budgets
+from embedlab.evaluation.budgets import Budgets
 from embedlab.params import Count, Text, TrainingParams
 
 Budget = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class EvaluateParams(TrainingParams):
-    """Parameters of the evaluation notebook; `model_name` is the candidate."""
+    """Parameters of an evaluation; `model_name` is the candidate, `against` the model in use."""
 
     against: Text
-    metric: Text = "ndcg@10"
     kind: str = ""
     high_risk: list[str] = []
-    probes: list[Text] = ["pydocs"]
-    slice_budget: Budget = 0.02
-    risk_budget: Budget = 0.01
-    probe_budget: Budget = 0.03
-    token_budget: Count = 256
-    probe_queries: Count = 250
+    probes: list[Text]
+    slice_budget: Budget
+    risk_budget: Budget
+    probe_budget: Budget
+    token_budget: Count
+    probe_queries: Count
 
     @property
-    def tunes(self) -> bool:
-        """Whether the candidate has to be made first: the same name twice asks for a short fine-tune of it."""
+    def trains_candidate(self) -> bool:
+        """Whether a candidate is fine-tuned first; naming the same model twice asks for it."""
         return self.model_name == self.against
 
+    @property
+    def system(self) -> str:
+        """System name of the candidate in the record."""
+        return "contrastive" if self.trains_candidate else "candidate"
+
     def budgets(self) -> Budgets:
-        """The gate's budgets; the mean over all queries may not drop at all."""
+        """Return the budgets of the gate; the mean over all queries may not drop at all."""
         return Budgets(slice=self.slice_budget, high_risk=self.risk_budget, probe=self.probe_budget)

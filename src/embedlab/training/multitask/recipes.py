@@ -10,7 +10,7 @@ import numpy as np
 
 from embedlab.data.tasks import Task
 from embedlab.errors import ParameterError
-from embedlab.models.concatenation import mixture as merge_and_concatenate
+from embedlab.models.concatenation import merge_and_concat
 from embedlab.models.encode import encode
 from embedlab.models.layers import pca_projection, project
 from embedlab.models.load import load_model
@@ -188,7 +188,7 @@ def build_mixture(
         models: name -> model, all fine-tuned from the same base model.
         static: the static model.
     """
-    return merge_and_concatenate(models, mixture.weights, static, mixture.static_share)
+    return merge_and_concat(models, mixture.weights, static, mixture.static_share)
 
 
 def reduce_dimensions(model: SentenceTransformer, texts: Sequence[str], dim: int) -> SentenceTransformer:
