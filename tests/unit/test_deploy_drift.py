@@ -10,7 +10,7 @@ from scipy import stats
 
 from embedlab.deploy.drift import (
     ADVICE,
-    _dealings,
+    _divisions,
     check_drift,
     ks_statistics,
     load_reference,
@@ -49,14 +49,14 @@ def test_ks_is_scipys():
     rng = np.random.default_rng(0)
     for digits in (6, 1):  # with few digits most values tie
         old, new = rng.normal(size=60).round(digits), rng.normal(0.4, size=35).round(digits)
-        dealt = _dealings(60, 35, 10, rng)
+        divisions = _divisions(60, 35, 10, rng)
         expected = stats.ks_2samp(old, new).statistic
-        assert ks_statistics(np.concatenate([old, new]), dealt)[0] == pytest.approx(expected, abs=1e-6)
+        assert ks_statistics(np.concatenate([old, new]), divisions)[0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_equal_values_never_differ():
-    dealt = _dealings(30, 20, 50, np.random.default_rng(0))
-    np.testing.assert_array_equal(ks_statistics(np.ones(50), dealt), np.zeros(51))
+    divisions = _divisions(30, 20, 50, np.random.default_rng(0))
+    np.testing.assert_array_equal(ks_statistics(np.ones(50), divisions), np.zeros(51))
 
 
 def test_mmd_with_a_linear_kernel_is_the_distance_of_the_means():
@@ -64,14 +64,14 @@ def test_mmd_with_a_linear_kernel_is_the_distance_of_the_means():
     old, new = rng.normal(size=(30, 4)), rng.normal(1, 1, size=(20, 4))
     pooled = np.concatenate([old, new])
     expected = ((old.mean(0) - new.mean(0)) ** 2).sum()
-    assert mmd_statistics(pooled @ pooled.T, _dealings(30, 20, 3, rng))[0] == pytest.approx(expected, rel=1e-5)
+    assert mmd_statistics(pooled @ pooled.T, _divisions(30, 20, 3, rng))[0] == pytest.approx(expected, rel=1e-5)
 
 
-def test_dealings_keep_the_sizes_of_the_groups():
-    dealt = _dealings(30, 20, 100, np.random.default_rng(0))
-    assert ((dealt > 0).sum(axis=1) == 20).all()
-    np.testing.assert_allclose(dealt.sum(axis=1), 0, atol=1e-6)
-    assert (dealt[0, :30] < 0).all() and (dealt[0, 30:] > 0).all()
+def test_divisions_keep_the_sizes_of_the_groups():
+    divisions = _divisions(30, 20, 100, np.random.default_rng(0))
+    assert ((divisions > 0).sum(axis=1) == 20).all()
+    np.testing.assert_allclose(divisions.sum(axis=1), 0, atol=1e-6)
+    assert (divisions[0, :30] < 0).all() and (divisions[0, 30:] > 0).all()
 
 
 def test_no_drift_is_quiet_as_often_as_promised():
@@ -155,5 +155,5 @@ def test_a_reference_survives_its_file(tmp_path):
     (tmp_path / "reference.npz").write_bytes((tmp_path / "reference.npz").read_bytes()[:-100])
     with pytest.raises(StorageError, match="damaged"):
         load_reference(tmp_path / "reference.npz")
-    with pytest.raises(StorageError, match="there is no reference"):
+    with pytest.raises(StorageError, match="The drift reference is missing"):
         load_reference(tmp_path / "none.npz")

@@ -135,7 +135,7 @@ def test_a_spec_that_does_not_fit_is_refused(spec, problem, vectors):
 def test_nothing_to_index_and_nothing_to_tune(vectors, queries, exact):
     with pytest.raises(ParameterError, match="no vector"):
         VectorIndex.build(IndexSpec(), vectors[:0])
-    with pytest.raises(ParameterError, match="flat has nothing to tune"):
+    with pytest.raises(ParameterError, match="kind 'flat' has no parameter to tune"):
         tuning_curve(VectorIndex.build(IndexSpec(kind="flat"), vectors), [1], queries, exact[0])
 
 

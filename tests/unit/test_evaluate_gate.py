@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from embedlab.errors import ParameterError
-from embedlab.evaluation.gate import FAIL, PASS, UNSURE, Budgets, difference_checks, judge, slice_checks
+from embedlab.evaluation.budgets import Budgets
+from embedlab.evaluation.gate import FAIL, PASS, UNSURE, difference_checks, judge, slice_checks
 from embedlab.evaluation.metrics import Evaluation
 from embedlab.evaluation.significance import PairedDifference, paired_difference
 
@@ -118,11 +119,11 @@ def test_identical_models_pass_even_without_any_budget():
 
 
 def test_impossible_budgets_and_an_empty_gate():
-    with pytest.raises(ParameterError, match="budget of -0.1"):
+    with pytest.raises(ParameterError, match="must be 0 or more, got -0.1"):
         Budgets(slice=-0.1)
-    with pytest.raises(ParameterError, match="budget of nan"):
+    with pytest.raises(ParameterError, match="must be 0 or more, got nan"):
         Budgets(probe=math.nan)
-    with pytest.raises(ParameterError, match="alpha is 1"):
+    with pytest.raises(ParameterError, match="between 0 and 1, got 1"):
         Budgets(alpha=1)
-    with pytest.raises(ParameterError, match="nothing to check"):
+    with pytest.raises(ParameterError, match="The gate has no check"):
         judge([difference_checks({}, 0.1)])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from embedlab.data.dataset import Dataset
-    from embedlab.evaluation.gate import Budgets
+    from embedlab.evaluation.budgets import Budgets
     from embedlab.evaluation.metrics import Evaluation
     from embedlab.search.exact import Ranking
 
@@ -48,7 +48,7 @@ def evaluate(
     sheet: Annotated[Path | None, typer.Option(help="write a CSV sheet for human review")] = None,
 ) -> None:
     """Compare a model with another one: metrics, tests, slices, probes; with --gate, decide."""
-    from embedlab.evaluation.gate import Budgets
+    from embedlab.evaluation.budgets import Budgets
     from embedlab.models.load import load_model
 
     budgets = Budgets(overall_budget, slice_budget, risk_budget, probe_budget)

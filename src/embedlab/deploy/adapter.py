@@ -1,32 +1,31 @@
-"""Serve a new model before the corpus is re-embedded: map its query vectors into the old space.
+"""Serve a new model before the corpus is re-embedded: map its query vectors into the old vector space.
 
-Three maps, fitted on texts that both models have encoded: a rotation (orthogonal Procrustes, Schönemann 1966); the
-same with an affine correction of low rank (reduced-rank ridge regression, Izenman 1975, on what the rotation misses);
-and with a residual network on top. The idea and the families: Vejendla, Drift-Adapter, EMNLP 2025.
+Three maps, fitted on texts that both models have encoded: a rotation (orthogonal Procrustes, Schönemann 1966), the same
+with a low-rank affine correction (reduced-rank ridge regression, Izenman 1975, on the rotation's residuals), and the
+same with a residual network on top. Idea and families: Vejendla, Drift-Adapter, EMNLP 2025.
 
-A map is a stopgap: it keeps the old corpus vectors usable; how much of the new model's quality survives has to be
-measured. The closest map need not be the best: one that reproduced the old model's queries exactly would bring the old
-model's answers back.
+A map is a stopgap. It keeps the old corpus vectors usable, and you have to measure how much of the new model's quality
+survives. The closest map is not always the best one: a map that reproduced the old model's query vectors exactly would
+also reproduce the old model's answers.
 """
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
-from embedlab.deploy.files import storage_errors
+from embedlab.deploy.serve import Served
 from embedlab.deploy.space import Encoder, Space, require_same
-from embedlab.errors import DataError, EmbedlabError, StorageError
-from embedlab.io import write_atomic
+from embedlab.errors import DataError, EmbedlabError
+from embedlab.progress import track
+from embedlab.search.exact import Ranking
 
 Kind = Literal["procrustes", "affine", "mlp"]
 KINDS: tuple[Kind, ...] = ("procrustes", "affine", "mlp")
+HIDDEN = 256  # width of the residual network
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +35,7 @@ class Adapter:
     Attributes:
         kind: procrustes, affine or mlp.
         source: space of the new model.
-        target: space of the vectors that are served.
+        target: space of the served vectors.
         matrix: (d_new, d_old).
         offset: (d_old,).
         hidden: the residual network's weights, (d_new, h) and (h, d_old), and its bias (h,); empty without one.
@@ -50,7 +49,14 @@ class Adapter:
     hidden: dict[str, np.ndarray] = field(default_factory=dict)
 
     def map(self, vectors: np.ndarray, space: Space) -> np.ndarray:
-        """Vectors (n, d_new) of the source space as unit vectors float32 (n, d_old) of the target space.
+        """Map vectors of the source space into the target space.
+
+        Args:
+            vectors: (n, d_new).
+            space: the space that the vectors are from.
+
+        Returns:
+            Unit vectors float32 (n, d_old).
 
         Raises:
             SpaceMismatch: the vectors are not of the source space.
@@ -64,11 +70,14 @@ class Adapter:
 
 
 class AdaptedEncoder:
-    """A new model whose queries are answered by an old index: queries alone, documents are re-embedded properly.
+    """A new model whose queries are answered by an old index. It encodes queries only, not documents.
 
     Args:
         encoder: the new model.
-        adapter: from its space into that of the index.
+        adapter: from the model's space into that of the index.
+
+    Raises:
+        SpaceMismatch: the adapter was fitted for another model.
     """
 
     def __init__(self, encoder: Encoder, adapter: Adapter) -> None:
@@ -76,13 +85,17 @@ class AdaptedEncoder:
         self.encoder, self.adapter, self.space = encoder, adapter, adapter.target
 
     def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
-        """float32 (len(texts), d_old), rows of unit length."""
+        """Return unit vectors float32 (len(texts), d_old) in the space of the index."""
         return self.adapter.map(self.encoder.encode_queries(texts), self.encoder.space)
 
     def encode_documents(self, texts: Sequence[str]) -> np.ndarray:
-        """Refused: a mapped document would be neither model's."""
+        """Raise an error: a mapped document would belong to neither model's space.
+
+        Raises:
+            EmbedlabError: always.
+        """
         remedy = "Embed documents with the old model, or re-embed the corpus with the new one"
-        raise EmbedlabError("an adapted model does not embed documents", remedy=remedy)
+        raise EmbedlabError("An adapted model does not embed documents", remedy=remedy)
 
 
 def fit_adapter(
@@ -94,28 +107,26 @@ def fit_adapter(
     *,
     rank: int = 32,
     ridge: float = 0.1,
-    hidden: int = 256,
     epochs: int = 60,
     seed: int = 0,
 ) -> Adapter:
     """Fit a map on texts that both models have encoded.
 
     Args:
-        kind: procrustes (nothing to set), affine (`rank`, `ridge`), mlp (those and `hidden`, `epochs`, `seed`).
+        kind: procrustes (no settings), affine (`rank`, `ridge`) or mlp (those, `epochs` and `seed`).
         new, old: (n, d_new) and (n, d_old), the same texts in the same order.
         source, target: their spaces.
         rank: of the correction.
         ridge: penalty, as a share of the mean variance of the new vectors times n.
-        hidden: width of the residual network.
         epochs: passes over the n texts.
         seed: of the network.
 
     Raises:
-        DataError: the two sides do not fit together.
+        DataError: the two arrays are not vectors of the same texts.
     """
     if new.ndim != 2 or old.ndim != 2 or len(new) != len(old) or len(new) < 2:
-        problem = f"vectors {new.shape} and {old.shape} are not of the same texts"
-        raise DataError(problem, remedy="Encode one sample of two texts or more with both models")
+        problem = f"The vectors have shapes {new.shape} and {old.shape}, so they are not of the same texts"
+        raise DataError(problem, remedy="Encode one sample of two or more texts with both models")
     rotation = _rotation(new, old)
     if kind == "procrustes":
         return Adapter(kind, source, target, rotation, np.zeros(old.shape[1], np.float32))
@@ -124,32 +135,37 @@ def fit_adapter(
     adapter = Adapter(kind, source, target, matrix, offset)
     if kind == "affine":
         return adapter
-    return Adapter(kind, source, target, matrix, offset, _residual(adapter, new, old, hidden, epochs, seed))
+    return Adapter(kind, source, target, matrix, offset, _residual(adapter, new, old, epochs, seed))
 
 
-def save_adapter(adapter: Adapter, path: Path) -> None:
-    """Write an adapter to one .npz file, in one step."""
-    buffer = io.BytesIO()
-    notes = json.dumps({"kind": adapter.kind, "source": asdict(adapter.source), "target": asdict(adapter.target)})
-    np.savez(buffer, matrix=adapter.matrix, offset=adapter.offset, notes=np.array(notes), **adapter.hidden)
-    with storage_errors(path):
-        write_atomic(path, buffer.getvalue())
+def compare_adapters(
+    served: Served,
+    new: Encoder,
+    samples: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    queries: Mapping[str, str],
+    *,
+    k: int = 100,
+    seed: int = 0,
+) -> dict[str, Ranking]:
+    """Answer queries of the new model from the old index, with every kind of map fitted on every sample.
 
+    Args:
+        served: the version with the old model's vectors.
+        new: the new model.
+        samples: name -> vectors (n, d_new) and (n, d_old) of the same texts.
+        queries: query id -> text.
+        k: documents per query.
+        seed: of the network.
 
-def load_adapter(path: Path) -> Adapter:
-    """Read what `save_adapter` wrote.
-
-    Raises:
-        StorageError: it is missing or damaged.
+    Returns:
+        "kind, sample" -> ranking.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            notes = json.loads(str(file["notes"]))
-            hidden = {name: file[name] for name in ("inner", "bias", "outer") if name in file.files}
-            spaces = Space(**notes["source"]), Space(**notes["target"])
-            return Adapter(notes["kind"], *spaces, file["matrix"], file["offset"], hidden)
-    except Exception as error:  # noqa: BLE001 - a damaged archive fails in many ways
-        raise StorageError(f"no adapter ({type(error).__name__})", remedy="Fit it again", file=path) from error
+    combinations = [(name, kind) for name in samples for kind in KINDS]
+    rankings = {}
+    for name, kind in track(combinations, "adapters"):
+        adapter = fit_adapter(kind, *samples[name], new.space, served.space, seed=seed)
+        rankings[f"{kind}, {name}"] = served.rank(AdaptedEncoder(new, adapter), queries, k)
+    return rankings
 
 
 def _rotation(new: np.ndarray, old: np.ndarray) -> np.ndarray:
@@ -158,29 +174,27 @@ def _rotation(new: np.ndarray, old: np.ndarray) -> np.ndarray:
     return (left @ right).astype(np.float32)
 
 
-def _low_rank(new: np.ndarray, missed: np.ndarray, rank: int, ridge: float) -> tuple[np.ndarray, np.ndarray]:
-    """Ridge regression of `missed` on `new`, kept to the `rank` directions that carry most of what it predicts."""
-    centre_new, centre_missed = new.mean(axis=0, dtype=np.float64), missed.mean(axis=0, dtype=np.float64)
-    x, y = new - centre_new, missed - centre_missed
+def _low_rank(new: np.ndarray, residuals: np.ndarray, rank: int, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+    """Ridge regression of the residuals on `new`, limited to the `rank` directions that predict most."""
+    centre_new, centre_residuals = new.mean(axis=0, dtype=np.float64), residuals.mean(axis=0, dtype=np.float64)
+    x, y = new - centre_new, residuals - centre_residuals
     gram = x.T @ x
     matrix = np.linalg.solve(gram + ridge * np.trace(gram) / len(gram) * np.eye(len(gram)), x.T @ y)
     _, _, directions = np.linalg.svd(x @ matrix, full_matrices=False)
-    kept = directions[:rank]
-    matrix = matrix @ kept.T @ kept
-    return matrix.astype(np.float32), (centre_missed - centre_new @ matrix).astype(np.float32)
+    directions = directions[:rank]
+    matrix = matrix @ directions.T @ directions
+    return matrix.astype(np.float32), (centre_residuals - centre_new @ matrix).astype(np.float32)
 
 
-def _residual(
-    adapter: Adapter, new: np.ndarray, old: np.ndarray, hidden: int, epochs: int, seed: int
-) -> dict[str, np.ndarray]:
-    """A network of one hidden layer that learns what the affine map misses; loss is 1 - cosine."""
+def _residual(adapter: Adapter, new: np.ndarray, old: np.ndarray, epochs: int, seed: int) -> dict[str, np.ndarray]:
+    """Train a network with one hidden layer on the residuals of the affine map; the loss is 1 - cosine."""
     import torch
 
     torch.manual_seed(seed)
     x, y = torch.from_numpy(np.ascontiguousarray(new)), torch.from_numpy(np.ascontiguousarray(old))
     base = x @ torch.from_numpy(adapter.matrix) + torch.from_numpy(adapter.offset)
-    inner = torch.nn.Linear(x.shape[1], hidden)
-    outer = torch.nn.Linear(hidden, y.shape[1], bias=False)
+    inner = torch.nn.Linear(x.shape[1], HIDDEN)
+    outer = torch.nn.Linear(HIDDEN, y.shape[1], bias=False)
     torch.nn.init.zeros_(outer.weight)  # starts as the affine map
     optimiser = torch.optim.AdamW([*inner.parameters(), *outer.parameters()], lr=1e-3, weight_decay=1e-2)
     for _ in range(epochs):

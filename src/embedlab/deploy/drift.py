@@ -1,16 +1,17 @@
-"""Has what comes in changed? Permutation tests against a reference, with a false-alarm rate that is known.
+"""Detect distribution shift: permutation tests against a reference, with a known false-alarm rate.
 
-Under "nothing changed" the new vectors and the reference sample are exchangeable: every way to deal their rows into two
-groups is equally likely. The share of dealings that differ at least as much as the real one is therefore an exact
-p-value, for any statistic. The smallest of them, corrected by Holm for the number of statistics, decides: the chance of
+If nothing has changed, the new vectors and the reference sample are exchangeable: every way to divide their rows into
+two groups is equally likely. The share of random divisions that differ at least as much as the real one is therefore an
+exact p-value, for any statistic. The p-values are corrected by Holm for the number of statistics, so the probability of
 any false alarm in a check is at most `alpha`.
 
 The kernel statistics are one formula (maximum mean discrepancy, Gretton et al., JMLR 2012) with three kernels: linear
-(distance of the means), squared (distance of the covariances), Gaussian (any difference).
+(distance of the means), squared (distance of the covariances) and Gaussian (any difference).
 """
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -22,41 +23,43 @@ import numpy as np
 
 from embedlab.data.overlap import words
 from embedlab.deploy.files import storage_errors
-from embedlab.deploy.space import Space, require_same
+from embedlab.deploy.serve import Served
+from embedlab.deploy.space import Encoder, Space, require_same
 from embedlab.errors import DataError, StorageError
 from embedlab.evaluation.significance import holm
 from embedlab.io import write_atomic
+from embedlab.progress import track
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MAX_ROWS = 500  # rows of either side that enter the tests: their cost grows with the square
-MAX_BANK = 20_000  # rows that distances are measured to: 30 MB at d = 384
+MAX_ROWS = 500  # rows of either side that are tested: the cost grows with the square
+MAX_BANK = 20_000  # rows that distances are measured to: 30 MB at 384 dimensions
 MIN_ROWS = 20
-DECIMALS = 4  # lengths are rounded so, for rounding noise is no drift
+DECIMALS = 4  # vector lengths are rounded, because rounding noise is not drift
 Search = Callable[[np.ndarray], np.ndarray]  # vectors (n, d) -> scores (n, k) of the index's best answers
 
 ADVICE = {
-    "mean": "the centre has moved: look at what is new, then collect judgements for it and tune again",
-    "covariance": "the spread has changed: a kind of text has come or gone; slice the log before tuning",
-    "mmd": "the texts are of another kind: collect judgements for them and tune again",
-    "length": "vectors are not of the reference's length: check normalisation and the model before anything else",
-    "nearest": "texts lie far from any known one: judge the listed ones, they are the best training data to ask for",
-    "top score": "best answers score lower: the corpus may lack what is asked for; add documents before tuning",
-    "unknown words": "words nobody used before: continue pretraining or add terms to the training data",
+    "mean": "the centre has moved: look at the new texts, then collect judgements for them and fine-tune again",
+    "covariance": "the spread has changed: a kind of text has appeared or gone; slice the log before you fine-tune",
+    "mmd": "the texts are of another kind: collect judgements for them and fine-tune again",
+    "length": "vector lengths differ from the reference: check normalisation and the model first",
+    "nearest": "some texts are far from all known ones: judge those listed, they are the best new training data",
+    "top score": "best answers score lower: the corpus may lack the answers; add documents before you fine-tune",
+    "unknown words": "words occur that nobody used before: continue pre-training or add the terms to the training data",
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What was normal.
+    """What normal texts look like.
 
     Attributes:
         space: of the vectors.
-        bank: (b, d), to measure distances to; never tested itself.
-        sample: (m, d), what new vectors are compared with.
-        features: name -> (m,) numbers of the sample, one per row.
-        vocabulary: every word of the bank's texts and the corpus.
+        bank: (b, d), vectors to measure distances to; they are not tested themselves.
+        sample: (m, d), vectors that new ones are compared with.
+        features: name -> (m,) one number per row of the sample.
+        vocabulary: all words of the bank's texts and of the corpus.
     """
 
     space: Space
@@ -68,13 +71,13 @@ class Reference:
 
 @dataclass(frozen=True, eq=False)
 class DriftReport:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
         table: statistic, value, threshold (of that statistic alone), p_value, p_holm, alarm.
-        unusual: text, nearest (distance), p_value of single texts outside the reference, least usual first.
-        new_words: (word, how many texts use it), most frequent first.
-        alpha: chance of any false alarm.
+        unusual: text, nearest (distance), p_value of single texts outside the reference, most unusual first.
+        new_words: (word, number of texts with it), most frequent first.
+        alpha: probability of any false alarm.
     """
 
     table: pd.DataFrame
@@ -102,10 +105,10 @@ def make_reference(
     search: Search | None = None,
     seed: int = 0,
 ) -> Reference:
-    """Reference statistics of texts that count as normal.
+    """Compute reference statistics of texts that count as normal.
 
     Args:
-        vectors: (n, d), of `texts`; half becomes the bank (up to 20,000), up to 500 others the sample.
+        vectors: (n, d), of `texts`; half becomes the bank (up to 20,000 rows), up to 500 others the sample.
         texts: queries or documents.
         space: of the vectors.
         known_texts: further texts whose words are known, usually the corpus.
@@ -113,10 +116,11 @@ def make_reference(
         seed: of the division.
 
     Raises:
-        DataError: fewer than 40 texts.
+        DataError: there are fewer than 40 texts.
     """
     if len(texts) < 2 * MIN_ROWS:
-        raise DataError(f"{len(texts)} texts are too few for a reference", remedy=f"Give at least {2 * MIN_ROWS}")
+        problem = f"A reference needs at least {2 * MIN_ROWS} texts, got {len(texts)}"
+        raise DataError(problem, remedy="Give a longer log")
     order = np.random.default_rng(seed).permutation(len(texts))
     in_bank, in_sample = np.split(order, [len(order) // 2])
     in_bank, in_sample = in_bank[:MAX_BANK], in_sample[:MAX_ROWS]
@@ -140,55 +144,144 @@ def check_drift(
     """Compare new texts with the reference.
 
     Args:
-        reference: what was normal.
-        vectors: (n, d), of `texts`; a random 500 are tested when there are more.
-        texts: what came in.
+        reference: of normal texts.
+        vectors: (n, d), of `texts`; a random 500 are tested if there are more.
+        texts: the new texts.
         space: of the vectors; must be the reference's.
         search: as for the reference, on the same index.
-        alpha: chance of any false alarm.
-        permutations: random dealings; p-values cannot be smaller than 1 / (permutations + 1).
-        seed: of the dealings.
+        alpha: probability of any false alarm.
+        permutations: random divisions; no p-value is smaller than 1 / (permutations + 1).
+        seed: of the divisions.
 
     Raises:
-        SpaceMismatch: the vectors are of another space: a changed model is no drift of the data.
-        DataError: fewer than 20 texts.
+        SpaceMismatch: the vectors are of another space; a changed model is not drift of the data.
+        DataError: there are fewer than 20 texts.
     """
     require_same(reference.space, space, what="checking for drift")
     if len(texts) < MIN_ROWS:
-        raise DataError(f"{len(texts)} texts are too few for a check", remedy=f"Give at least {MIN_ROWS}")
+        problem = f"A drift check needs at least {MIN_ROWS} texts, got {len(texts)}"
+        raise DataError(problem, remedy="Collect more texts first")
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(texts))[:MAX_ROWS]
     new, new_texts = np.asarray(vectors[rows], dtype=np.float32), [texts[row] for row in rows]
     features = _features(new, new_texts, reference.bank, reference.vocabulary, search)
-    dealt = _dealings(len(reference.sample), len(new), permutations, rng)
+    divisions = _divisions(len(reference.sample), len(new), permutations, rng)
     pooled = {name: np.concatenate([reference.features[name], values]) for name, values in features.items()}
-    statistics = _kernel_statistics(np.concatenate([reference.sample, new]), dealt)
-    statistics |= {name: ks_statistics(values, dealt) for name, values in pooled.items()}
+    statistics = _kernel_statistics(np.concatenate([reference.sample, new]), divisions)
+    statistics |= {name: ks_statistics(values, divisions) for name, values in pooled.items()}
     unusual = _unusual(reference.features["nearest"], features["nearest"], new_texts, alpha)
     return DriftReport(_table(statistics, alpha), unusual, _new_words(new_texts, reference.vocabulary), alpha)
 
 
-def mmd_statistics(kernel: np.ndarray, dealt: np.ndarray) -> np.ndarray:
-    """Squared maximum mean discrepancy, w'Kw, of every dealing: kernel (n, n), dealt (B, n) -> (B,)."""
-    return np.einsum("bn,bn->b", dealt @ kernel, dealt)
+class QueryMonitor:
+    """Watch the queries of a served version for drift.
+
+    Args:
+        served: the version; its best scores are one of the statistics.
+        encoder: the model of its space.
+        normal: queries that count as normal, e.g. last month's log.
+        known_texts: further texts whose words are known, usually the corpus.
+        alpha: probability of any false alarm in a check.
+        seed: of the reference and the divisions.
+
+    Raises:
+        DataError: there are fewer than 40 normal queries.
+    """
+
+    def __init__(
+        self,
+        served: Served,
+        encoder: Encoder,
+        normal: Sequence[str],
+        *,
+        known_texts: Iterable[str] = (),
+        alpha: float = 0.01,
+        seed: int = 0,
+    ) -> None:
+        self.served, self.encoder, self.alpha, self.seed = served, encoder, alpha, seed
+        vectors = encoder.encode_queries(normal)
+        self.reference = make_reference(
+            vectors, normal, encoder.space, known_texts=known_texts, search=self._top_scores, seed=seed
+        )
+
+    def check(self, queries: Sequence[str]) -> DriftReport:
+        """Compare new queries with the normal ones."""
+        vectors, space = self.encoder.encode_queries(queries), self.encoder.space
+        return check_drift(
+            self.reference, vectors, queries, space, search=self._top_scores, alpha=self.alpha, seed=self.seed
+        )
+
+    def _top_scores(self, vectors: np.ndarray) -> np.ndarray:
+        return self.served.search(vectors, self.encoder.space, 1)[0]
 
 
-def ks_statistics(values: np.ndarray, dealt: np.ndarray) -> np.ndarray:
-    """Largest distance of the two distribution functions (Kolmogorov-Smirnov) of every dealing.
+def false_alarm_rate(
+    served: Served, encoder: Encoder, queries: Sequence[str], *, repeats: int, alpha: float = 0.1, new: int = 150
+) -> float | None:
+    """Measure the false-alarm rate: check random parts of one log, in which nothing has changed.
+
+    Args:
+        served: the version that is searched.
+        encoder: the model of its space.
+        queries: one log; half of it is the reference in every repeat.
+        repeats: number of checks.
+        alpha: level of each check; the rate should not exceed it.
+        new: queries per check.
+
+    Returns:
+        Share of checks that raised an alarm; None without repeats.
+    """
+    vectors, texts, space = encoder.encode_queries(queries), np.array(queries), encoder.space
+
+    def top_scores(rows: np.ndarray) -> np.ndarray:
+        return served.search(rows, space, 1)[0]
+
+    alarms = []
+    for repeat in track(list(range(repeats)), "false-alarm rate"):
+        order = np.random.default_rng(repeat).permutation(len(texts))
+        normal, fresh = order[: len(order) // 2], order[len(order) // 2 :][:new]
+        reference = make_reference(vectors[normal], texts[normal], space, search=top_scores, seed=repeat)
+        report = check_drift(
+            reference, vectors[fresh], texts[fresh], space, search=top_scores, alpha=alpha, permutations=199
+        )
+        alarms.append(bool(report.alarms))
+    return float(np.mean(alarms)) if alarms else None
+
+
+def mmd_statistics(kernel: np.ndarray, divisions: np.ndarray) -> np.ndarray:
+    """Compute the squared maximum mean discrepancy, w'Kw, of every division.
+
+    Args:
+        kernel: (n, n).
+        divisions: (B, n), -1 / size for one group and 1 / size for the other.
+
+    Returns:
+        (B,).
+    """
+    return np.einsum("bn,bn->b", divisions @ kernel, divisions)
+
+
+def ks_statistics(values: np.ndarray, divisions: np.ndarray) -> np.ndarray:
+    """Compute the largest distance of the two distribution functions (Kolmogorov-Smirnov) of every division.
 
     Args:
         values: (n,), of both groups together.
-        dealt: (B, n), 1 / size for one group and -1 / size for the other.
+        divisions: (B, n), -1 / size for one group and 1 / size for the other.
+
+    Returns:
+        (B,).
     """
     order = np.argsort(values, kind="stable")
     ends = np.flatnonzero(np.diff(values[order]) > 0)  # equal values step together, and all together reach 0
-    return np.abs(np.cumsum(dealt[:, order], axis=1)[:, ends]).max(axis=1, initial=0)
+    return np.abs(np.cumsum(divisions[:, order], axis=1)[:, ends]).max(axis=1, initial=0)
 
 
 def save_reference(reference: Reference, path: Path) -> None:
-    """Write a reference to one .npz file, in one step."""
-    import io
+    """Write a reference to one .npz file, atomically.
 
+    Raises:
+        StorageError: the file cannot be written.
+    """
     buffer = io.BytesIO()
     notes = json.dumps({"space": asdict(reference.space), "words": sorted(reference.vocabulary)})
     features = {f"feature {name}": values for name, values in reference.features.items()}
@@ -202,7 +295,7 @@ def load_reference(path: Path) -> Reference:
     """Read what `save_reference` wrote.
 
     Raises:
-        StorageError: there is none, or it is damaged.
+        StorageError: the file is missing or damaged.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -211,9 +304,10 @@ def load_reference(path: Path) -> Reference:
             return Reference(Space(**notes["space"]), file["bank"], file["sample"], features, frozenset(notes["words"]))
     except FileNotFoundError:
         remedy = "Make one: embedlab deploy drift reference"
-        raise StorageError("there is no reference", remedy=remedy, file=path) from None
+        raise StorageError("The drift reference is missing", remedy=remedy, file=path) from None
     except Exception as error:  # noqa: BLE001 - a damaged archive fails in many ways
-        raise StorageError(f"damaged ({type(error).__name__})", remedy="Make the reference again", file=path) from error
+        problem = f"The drift reference is damaged ({type(error).__name__})"
+        raise StorageError(problem, remedy="Make the reference again", file=path) from error
 
 
 def _vocabulary(texts: Iterable[str]) -> frozenset[str]:
@@ -223,7 +317,7 @@ def _vocabulary(texts: Iterable[str]) -> frozenset[str]:
 def _features(
     vectors: np.ndarray, texts: Sequence[str], bank: np.ndarray, vocabulary: frozenset[str], search: Search | None
 ) -> dict[str, np.ndarray]:
-    """Numbers per row, each computed from that row and fixed things alone, so that rows stay exchangeable."""
+    """One number per row, computed from that row and fixed data only, so rows stay exchangeable."""
     features = {
         "length": np.round(np.linalg.norm(vectors, axis=1), DECIMALS),
         "nearest": 1 - (vectors @ bank.T).max(axis=1),
@@ -233,24 +327,24 @@ def _features(
 
 
 def _unknown_share(text: str, vocabulary: frozenset[str]) -> float:
-    found = words(text)
-    return sum(word not in vocabulary for word in found) / max(1, len(found))
+    tokens = words(text)
+    return sum(word not in vocabulary for word in tokens) / max(1, len(tokens))
 
 
-def _dealings(old: int, new: int, count: int, rng: np.random.Generator) -> np.ndarray:
+def _divisions(old: int, new: int, count: int, rng: np.random.Generator) -> np.ndarray:
     """The real division in row 0 and `count` random ones: float32 (count + 1, old + new)."""
     real = np.concatenate([np.full(old, -1 / old), np.full(new, 1 / new)]).astype(np.float32)
     return np.concatenate([real[None], rng.permuted(np.tile(real, (count, 1)), axis=1)])
 
 
-def _kernel_statistics(pooled: np.ndarray, dealt: np.ndarray) -> dict[str, np.ndarray]:
+def _kernel_statistics(pooled: np.ndarray, divisions: np.ndarray) -> dict[str, np.ndarray]:
     centred = pooled - pooled.mean(axis=0)
     products = centred @ centred.T
     squares = np.diag(products)
     distances = np.maximum(squares[:, None] + squares[None] - 2 * products, 0)
     width = np.median(distances[np.triu_indices(len(pooled), 1)]) or 1.0
     kernels = {"mean": products, "covariance": products**2, "mmd": np.exp(-distances / width)}
-    return {name: mmd_statistics(kernel, dealt) for name, kernel in kernels.items()}
+    return {name: mmd_statistics(kernel, divisions) for name, kernel in kernels.items()}
 
 
 def _table(statistics: dict[str, np.ndarray], alpha: float) -> pd.DataFrame:
@@ -271,9 +365,9 @@ def _table(statistics: dict[str, np.ndarray], alpha: float) -> pd.DataFrame:
 
 
 def _unusual(reference: np.ndarray, distances: np.ndarray, texts: Sequence[str], alpha: float) -> pd.DataFrame:
-    """Texts outside the reference, one by one, by conformal p-value: a normal text has one <= alpha that rarely.
+    """List the texts outside the reference by conformal p-value: a normal text has one <= alpha with that probability.
 
-    A sample too small for such a p-value lists what is farther off than all of it.
+    If the sample is too small for such a p-value, list the texts that are farther away than all of the sample.
     """
     import pandas as pd
 

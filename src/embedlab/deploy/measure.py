@@ -1,4 +1,4 @@
-"""What an index costs and what it loses: recall against exact search, bytes, build time, latency."""
+"""Measure an index: recall against exact search, size, build time and latency."""
 
 from __future__ import annotations
 
@@ -15,54 +15,74 @@ from embedlab.errors import ParameterError
 if TYPE_CHECKING:
     import pandas as pd
 
-TIE = 1e-5  # scores this close are equal: they differ by rounding alone
+TIE = 1e-5  # scores this close differ by rounding only
+STANDARD_INDEXES = {
+    "flat": IndexSpec(kind="flat"),
+    "hnsw": IndexSpec(kind="hnsw"),
+    "ivf": IndexSpec(kind="ivf"),
+    "ivf-pq, 48 bytes, rescored": IndexSpec(kind="ivfpq"),
+    "int8": IndexSpec(kind="int8"),
+    "binary, rescored": IndexSpec(kind="binary"),
+    "64-dim, rescored": IndexSpec(kind="matryoshka", short_dim=64),
+}
+TUNED_VALUES = {
+    "hnsw": (10, 16, 32, 64, 128, 256),
+    "ivf": (1, 2, 4, 8, 16, 32, 64),
+    "binary, rescored": (20, 50, 100, 200, 400),
+}
 PERCENTILES = (50, 95, 99)
 
 
-def recall_at_k(found: np.ndarray, queries: np.ndarray, vectors: np.ndarray, exact_scores: np.ndarray) -> np.ndarray:
-    """Share of the k places that hold a document as good as exact search's: float64 (Q,).
+def recall_at_k(
+    retrieved: np.ndarray, queries: np.ndarray, vectors: np.ndarray, exact_scores: np.ndarray
+) -> np.ndarray:
+    """Compute recall@k against exact search, with ties: float64 (Q,).
 
-    A document counts when it scores at least what the k-th of exact search scores. Documents with the same text tie,
-    and an index that returns the other one of two equal documents has lost nothing.
+    A document counts if it scores at least as high as the k-th document of exact search. Documents with the same text
+    tie, and an index that returns the other one of two equal documents has lost nothing.
 
     Args:
-        found: int64 (Q, k), rows of `vectors`; -1 where nothing was found.
+        retrieved: int64 (Q, k), rows of `vectors`; -1 for empty ranks.
         queries: (Q, d).
         vectors: (N, d), an array or a memory map.
         exact_scores: (Q, k), best first, of exact search.
     """
     last = exact_scores[:, -1]
-    scored = (np.asarray(vectors[rows[rows >= 0]]) @ query for rows, query in zip(found, queries, strict=True))
+    scored = (np.asarray(vectors[rows[rows >= 0]]) @ query for rows, query in zip(retrieved, queries, strict=True))
     hits = [np.count_nonzero(scores >= floor - TIE) for scores, floor in zip(scored, last, strict=True)]
     return np.array(hits, dtype=float) / exact_scores.shape[1]
 
 
 def latency_ms(index: VectorIndex, queries: np.ndarray, k: int, *, repeats: int = 1) -> np.ndarray:
-    """Milliseconds of each query (Q, d) searched alone: float64 (Q,); a few unmeasured ones go first.
+    """Measure the milliseconds of each query (Q, d) when it is searched alone: float64 (Q,).
 
-    With `repeats` each query's fastest time counts, which compares indexes on a busy machine but hides the tail.
+    Args:
+        index: the index.
+        queries: (Q, d); a few of them warm up first.
+        k: documents per query.
+        repeats: each query's fastest time counts; this compares indexes on a busy machine but hides the tail.
     """
     for query in queries[:5]:
         index.search(query[None], k)
-    taken = np.full(len(queries), np.inf)
+    fastest = np.full(len(queries), np.inf)
     for _ in range(repeats):
         for row, query in enumerate(queries):
             began = time.perf_counter()
             index.search(query[None], k)
-            taken[row] = min(taken[row], (time.perf_counter() - began) * 1e3)
-    return taken
+            fastest[row] = min(fastest[row], (time.perf_counter() - began) * 1e3)
+    return fastest
 
 
 def measure(
     index: VectorIndex, queries: np.ndarray, exact_scores: np.ndarray, *, build_s: float | None = None
 ) -> dict[str, float | None]:
-    """One row of a comparison.
+    """Measure one index.
 
     Args:
-        index: what is measured.
+        index: the index.
         queries: (Q, d).
         exact_scores: (Q, k) of exact search; k is the depth that recall and latency are measured at.
-        build_s: seconds that building took, where known.
+        build_s: seconds that building took, if known.
 
     Returns:
         recall@k, build_s, megabytes (of the index alone), p50_ms, p95_ms, p99_ms.
@@ -78,10 +98,16 @@ def measure(
 def compare_indexes(
     specs: Mapping[str, IndexSpec], vectors: np.ndarray, queries: np.ndarray, exact_scores: np.ndarray
 ) -> tuple[pd.DataFrame, dict[str, VectorIndex]]:
-    """Build and measure every index over `vectors` (N, d).
+    """Build and measure every index.
+
+    Args:
+        specs: name -> index, e.g. `STANDARD_INDEXES`.
+        vectors: (N, d).
+        queries: (Q, d).
+        exact_scores: (Q, k) of exact search.
 
     Returns:
-        One row per index: its name and what `measure` says; and the indexes by name.
+        One row per index, with its name and the columns of `measure`; and the indexes by name.
     """
     import pandas as pd
 
@@ -97,10 +123,16 @@ def compare_indexes(
 def tuning_curve(
     index: VectorIndex, values: Sequence[int], queries: np.ndarray, exact_scores: np.ndarray
 ) -> pd.DataFrame:
-    """Recall and latency while the one parameter that trades them varies: ef_search, nprobe or shortlist.
+    """Measure recall and latency while the parameter that trades them varies: ef_search, nprobe or shortlist.
+
+    Args:
+        index: the index.
+        values: of the parameter.
+        queries: (Q, d).
+        exact_scores: (Q, k) of exact search.
 
     Returns:
-        Columns parameter, value and what `measure` says, one row per value.
+        Columns parameter, value and those of `measure`, one row per value.
 
     Raises:
         ParameterError: this kind of index has no such parameter.
@@ -109,7 +141,28 @@ def tuning_curve(
 
     kind = index.spec.kind
     if kind not in TUNED_BY:
-        raise ParameterError(f"{kind} has nothing to tune", remedy=f"Choose one of {', '.join(TUNED_BY)}", field="kind")
+        remedy = f"Choose one of {', '.join(TUNED_BY)}"
+        raise ParameterError(f"An index of kind {kind!r} has no parameter to tune", remedy=remedy, field="kind")
     name = TUNED_BY[kind]
     measured = [measure(index.with_spec(**{name: value}), queries, exact_scores) for value in values]
     return pd.DataFrame([{"parameter": name, "value": v, **row} for v, row in zip(values, measured, strict=True)])
+
+
+def tuning_curves(indexes: Mapping[str, VectorIndex], queries: np.ndarray, exact_scores: np.ndarray) -> pd.DataFrame:
+    """Measure the tuning curves of three of the `STANDARD_INDEXES`: graph, inverted lists and binary.
+
+    Args:
+        indexes: name -> index, from `compare_indexes`.
+        queries: (Q, d).
+        exact_scores: (Q, k) of exact search.
+
+    Returns:
+        The rows of `tuning_curve` with a column index.
+    """
+    import pandas as pd
+
+    curves = [
+        tuning_curve(indexes[name], values, queries, exact_scores).assign(index=name)
+        for name, values in TUNED_VALUES.items()
+    ]
+    return pd.concat(curves, ignore_index=True)

@@ -30,7 +30,9 @@ FOLDERS: dict[str, Kind] = {
 FOLDERS |= {kind: kind for kind in FOLDERS.values()}
 
 
-def load_tasks(dataset: Dataset, tasks_dir: str | Path, scratch: str | Path, *, limit: int, seed: int = 0) -> list[Task]:
+def load_tasks(
+    dataset: Dataset, tasks_dir: str | Path, scratch: str | Path, *, limit: int, seed: int = 0
+) -> list[Task]:
     """Load the tasks of a dataset's code tree and of a folder.
 
     Args:
