@@ -9,20 +9,20 @@ from sentence_transformers import SentenceTransformer
 from embedlab import paths
 from embedlab.runs import notebooks
 from embedlab.sweeps.spec import expand, find_sweep, read_sweep
-from embedlab.training.multitask.train import MultitaskParams
+from embedlab.training.multitask import RECIPES, MultitaskParams
 from tests.conftest import tiny_model
 from tests.notebooks.outcomes import smoke_run
 
 NOTEBOOK = paths.notebooks_dir() / "08_multitask.ipynb"
-RECIPES = {"retrieval", "multi-task", "layer decay", "replay", "anchor"}
-MODELS = RECIPES | {"table"}
 METRICS = {"retrieval": "ndcg@10", "similarity": "cosine_spearman", "classification": "accuracy"}
 METRICS |= {"clustering": "v_measure", "pydocs": "ndcg@10"}
+MODELS = {*RECIPES, "base+static"}
+STEPS = (0, 25, 50, 75, 100)
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    """Parameters with a tiny random base model: five trainings, and a dozen models to judge."""
+    """Parameters with a tiny random base model: five trainings, and a dozen models to score."""
     folder = tmp_path_factory.mktemp("tiny")
     tiny_model().save_pretrained(str(folder))
     return {"model_name": str(folder)}
@@ -40,24 +40,28 @@ def rows(outcome):
 
 @pytest.mark.notebook
 class TestSmokeRun:
-    def test_every_model_is_judged_on_every_task(self, rows):
+    def test_every_model_is_scored_on_every_task(self, rows):
         for task, metric in METRICS.items():
-            values = rows[(rows["task"] == task) & (rows["metric"] == metric)].set_index("model")["value"]
+            scores = rows[(rows["task"] == task) & (rows["metric"] == metric) & (rows["condition"] == "")]
+            values = scores[scores["statistic"] == "value"].set_index("system")["value"]
+            differences = scores[scores["statistic"] == "difference"].set_index("system")["value"]
+            assert set(differences.index) == MODELS and set(values.index) >= MODELS | {"base"}
             for name in MODELS:
-                assert values[f"{name} - base"] == pytest.approx(values[name] - values["base"], abs=1e-6)
-            assert -1 <= values["base"] <= 1
+                assert differences[name] == pytest.approx(values[name] - values["base"], abs=1e-6)
 
-    def test_differences_carry_their_intervals(self, rows):
-        found = rows[rows["model"].str.endswith(" - base") & rows["metric"].isin(METRICS.values())]
-        assert len(found) == len(MODELS) * len(METRICS) + 2
-        assert ((found["ci_low"] <= found["value"]) & (found["value"] <= found["ci_high"])).all()
+    def test_differences_have_intervals(self, rows):
+        differences = rows[rows["statistic"] == "difference"]
+        assert len(differences) == len(MODELS) * len(METRICS) + 2
+        assert (differences["against"] == "base").all()
+        assert (differences["ci_low"] <= differences["value"]).all()
+        assert (differences["value"] <= differences["ci_high"]).all()
 
     def test_the_curve_begins_at_the_base_model(self, outcome):
         table = pd.read_csv(outcome.folder / "trade_off.csv").set_index("name")
-        mixed = {f"{share}% retrieval" for share in (0, 25, 50, 75, 100)}
-        beside = {f"{name} + table" for name in mixed}
-        assert set(table.index) == mixed | beside | RECIPES - {"retrieval"} | {"cocktail"}
-        assert tuple(table.loc["0% retrieval", ["gain", "change"]]) == (0, 0)
+        averages = {f"{share}% retrieval-only" for share in STEPS}
+        with_static = {f"{name} + static" for name in averages}
+        assert set(table.index) == averages | with_static | {*RECIPES} - {"retrieval-only"} | {"weighted average"}
+        assert tuple(table.loc["0% retrieval-only", ["gain", "change"]]) == (0, 0)
         assert (outcome.folder / "trade_off.png").exists()
 
     def test_the_choice_is_the_best_within_the_budget(self, outcome):
@@ -65,11 +69,11 @@ class TestSmokeRun:
         affordable = table[table["change"] >= -outcome.record.parameters["forgetting_budget"]]
         assert affordable.loc[outcome.record.notes["chosen"], "gain"] == affordable["gain"].max()
 
-    def test_cocktail_is_a_mixture(self, outcome):
-        assert set(outcome.record.notes["losses"]) == RECIPES | {"base"}
+    def test_the_weights_of_the_mixture_add_up(self, outcome):
+        assert set(outcome.record.notes["losses"]) == {*RECIPES, "base"}
         assert sum(outcome.record.notes["mixture"].values()) == pytest.approx(1)
 
-    def test_the_mixture_is_kept_as_a_plain_model(self, outcome):
+    def test_the_mixture_is_saved_as_a_plain_model(self, outcome):
         model = SentenceTransformer(str(outcome.folder / "model"), device="cpu", trust_remote_code=True)
         assert model.encode(["anemia"]).shape == (1, 32)
         log = pd.read_csv(outcome.folder / "train_log.csv")
@@ -77,17 +81,17 @@ class TestSmokeRun:
 
 
 @pytest.mark.notebook
-def test_a_tuned_model_is_traded_off_and_only_the_table_trained(smoke, tmp_path):
+def test_with_a_tuned_model_only_the_static_part_is_trained(smoke, tmp_path):
     tuned = tiny_model()
     for weights in tuned.parameters():
         weights.data += 0.01
     tuned.save_pretrained(str(tmp_path / "tuned"))
     values = {**smoke, "tuned_model": str(tmp_path / "tuned"), "forgetting_budget": 1.0}
-    found = smoke_run(NOTEBOOK, tmp_path / "runs", **values)
-    table = pd.read_csv(found.folder / "trade_off.csv")
-    line = [f"{share}% tuned" for share in (0, 25, 50, 75, 100)]
-    assert list(table["name"]) == [*line, "cocktail", *(f"{name} + table" for name in line)]
-    assert set(pd.read_csv(found.folder / "train_log.csv")["recipe"]) == {"table"}
+    outcome = smoke_run(NOTEBOOK, tmp_path / "runs", **values)
+    table = pd.read_csv(outcome.folder / "trade_off.csv")
+    averages = [f"{share}% contrastive" for share in STEPS]
+    assert list(table["name"]) == [*averages, "weighted average", *(f"{name} + static" for name in averages)]
+    assert set(pd.read_csv(outcome.folder / "train_log.csv")["recipe"]) == {"base+static"}
 
 
 def test_parameters_and_sweeps_fit_the_notebook():

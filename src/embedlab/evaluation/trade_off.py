@@ -12,10 +12,10 @@ import numpy as np
 from embedlab.data.dataset import Dataset
 from embedlab.data.tasks import Task
 from embedlab.errors import ParameterError
-from embedlab.evaluation.metrics import evaluate
+from embedlab.evaluation.metrics import Evaluation, evaluate
 from embedlab.evaluation.probes import ProbeScore, Scorer, compare_probe, open_probe
-from embedlab.evaluation.retrieval import Encode, encode_split, sample_corpus
-from embedlab.evaluation.significance import PairedDifference, bootstrap_ci
+from embedlab.evaluation.retrieval import Encode, encode_split, evaluate_retrieval, sample_corpus
+from embedlab.evaluation.significance import PairedDifference, bootstrap_ci, paired_difference
 from embedlab.progress import track
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 METRIC = "ndcg@10"
+PROBE_QUERIES = 200  # of a task that is a retrieval dataset
 BASE = "base"  # name of the base model among the scores
 
 
@@ -66,19 +67,56 @@ class TaskScore:
         return {"ci_low": interval.low, "ci_high": interval.high, "n": n}
 
 
-def task_scorers(tasks: Iterable[Task], general: Dataset, *, max_queries: int) -> dict[str, Scorer]:
+@dataclass(frozen=True, eq=False)
+class RetrievalScore:
+    """One model on the test queries of the domain.
+
+    Attributes:
+        system: name of the model; "base" is the base model.
+        dim: dimensions of its embeddings.
+        evaluation: all metrics per query.
+        difference: nDCG@10 against the base model, on the same queries.
+    """
+
+    system: str
+    dim: int
+    evaluation: Evaluation
+    difference: PairedDifference
+
+
+def score_retrieval(
+    models: Mapping[str, SentenceTransformer], base: SentenceTransformer, data: Dataset, *, seed: int = 0
+) -> list[RetrievalScore]:
+    """Evaluate every model on the test queries; the base model comes first.
+
+    Args:
+        models: name -> model.
+        base: the model to compare with.
+        data: queries, corpus and qrels.
+        seed: of intervals and tests.
+    """
+    scores: list[RetrievalScore] = []
+    for system, model in {BASE: base, **models}.items():
+        ((dim, evaluation),) = evaluate_retrieval(model, data).items()
+        reference = scores[0].evaluation if scores else evaluation
+        difference = paired_difference(evaluation.of(METRIC), reference.of(METRIC), seed=seed)
+        scores.append(RetrievalScore(system, dim, evaluation, difference))
+    return scores
+
+
+def task_scorers(tasks: Iterable[Task], general: Dataset, *, max_docs: int) -> dict[str, Scorer]:
     """Open the probe of every task, and the test split of a general dataset.
 
     Args:
         tasks: from `task_files.load_tasks`.
         general: a dataset of another domain with a test split; it gets the key of its own name.
-        max_queries: size of the retrieval probes.
+        max_docs: documents of the general dataset to search; see `sample_corpus`.
 
     Returns:
         Task name -> scorer.
     """
-    scorers = {task.name: open_probe(task.probe, max_queries=max_queries) for task in tasks}
-    return {**scorers, general.name: split_scorer(general, "test", max_docs=max_queries)}
+    scorers = {task.name: open_probe(task.probe, max_queries=PROBE_QUERIES) for task in tasks}
+    return {**scorers, general.name: split_scorer(general, "test", max_docs=max_docs)}
 
 
 def score_models(

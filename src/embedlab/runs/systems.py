@@ -67,10 +67,10 @@ SYSTEMS: dict[str, System] = {
     "reranker+distilled+scores": System("reranking", "a cross-encoder that reorders the shortlist of distilled+scores"),
     # Several tasks
     "multitask": System("multitask", "fine-tuned on several tasks at once"),
-    "retrieval-only": System("multitask", "fine-tuned on the retrieval task alone"),
-    "layer-decay": System("multitask", "several tasks, with smaller learning rates for lower layers"),
-    "replay": System("multitask", "several tasks, with general text replayed against catastrophic forgetting"),
-    "anchor": System("multitask", "several tasks, with a penalty that holds vectors near those of the base model"),
+    "retrieval-only": System("multitask", "fine-tuned on retrieval only"),
+    "layer-decay": System("multitask", "fine-tuned on retrieval, with smaller learning rates for lower layers"),
+    "replay": System("multitask", "fine-tuned on retrieval, with pairs of another domain replayed"),
+    "anchor": System("multitask", "fine-tuned on retrieval, while general texts must keep their embeddings"),
     # Training data
     "real-pairs": System("data", "trained on the real query-document pairs"),
     "synthetic-same-documents": System("data", "trained on synthetic queries for the documents of the real pairs"),

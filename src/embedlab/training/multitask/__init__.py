@@ -9,6 +9,7 @@ from embedlab.training.multitask.forgetting import example_loss, with_anchor, wi
 from embedlab.training.multitask.params import MultitaskParams
 from embedlab.training.multitask.recipes import (
     RECIPES,
+    STATIC_SHARE,
     Mixture,
     build_mixture,
     candidate_mixtures,
@@ -30,6 +31,7 @@ from embedlab.training.multitask.train import (
 
 __all__ = [
     "RECIPES",
+    "STATIC_SHARE",
     "Mixture",
     "MultitaskParams",
     "Objective",
