@@ -10,7 +10,7 @@ from embedlab.deploy.build import Source, build_version
 from embedlab.deploy.indexes import IndexSpec
 from embedlab.deploy.serve import open_version
 from embedlab.deploy.space import Space, SpaceMismatch
-from embedlab.errors import DataError, EmbedlabError, StorageError
+from embedlab.errors import DataError, EmbedlabError
 from tests.unit.test_deploy_space import FakeEncoder
 
 NEW, OLD = Space("new", 12), Space("old", 12)

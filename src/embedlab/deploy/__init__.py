@@ -7,7 +7,6 @@ from embedlab.deploy.adapter import AdaptedEncoder, compare_adapters, fit_adapte
 from embedlab.deploy.build import Source, build_version, store_of
 from embedlab.deploy.drift import QueryMonitor, check_drift, false_alarm_rate, make_reference
 from embedlab.deploy.embed import estimate
-from embedlab.deploy.files import StorageError
 from embedlab.deploy.indexes import IndexSpec
 from embedlab.deploy.lance import export_lance, search_lance
 from embedlab.deploy.measure import STANDARD_INDEXES, compare_indexes, tuning_curves
@@ -18,6 +17,7 @@ from embedlab.deploy.serve import open_version
 from embedlab.deploy.shadow import QueryLog, Side, overlap_at_k, rbo, shadow_test
 from embedlab.deploy.space import ModelEncoder, SpaceMismatch
 from embedlab.deploy.versions import INDEX, promote, rollback, version_folder
+from embedlab.errors import StorageError
 
 __all__ = [
     "INDEX",
