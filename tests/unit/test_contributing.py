@@ -64,13 +64,17 @@ def test_minutes_add_up_to_a_quarter_of_an_hour():
 
 
 def test_every_command_runs_and_the_run_leaves_its_record(home, said):
-    assert len(said) == 4
-    (folder,) = (home / "results" / "runs").glob("12_all_but_top-*")
-    record = records.read(folder)
-    assert record.parameters["directions"] == 1 and record.data_fingerprint
-    values = {row.model: row.value for row in record.metrics if row.metric == "ndcg@10"}
-    assert set(values) == {"bm25", "base", "tuned", "tuned - base"}
-    assert values["tuned"] - values["base"] == pytest.approx(values["tuned - base"])
+    assert len(said) == 5
+    folders = {folder: records.read(folder) for folder in (home / "results" / "runs").glob("12_all_but_top-*")}
+    ((folder, record),) = (item for item in folders.items() if item[1].parameters["directions"] == 30)
+    assert len(folders) == 2 and record.data_fingerprint and "all-but-the-top" in record.systems
+    rows = [row for row in record.metrics if row.metric == "ndcg@10" and row.statistic in ("value", "difference")]
+    values = {(row.system, row.against): row.value for row in rows}
+    assert set(values) == {("bm25", ""), ("base", ""), ("all-but-the-top", ""), ("all-but-the-top", "base")}
+    difference = values["all-but-the-top", "base"]
+    assert values["all-but-the-top", ""] - values["base", ""] == pytest.approx(difference)
+    (interval,) = (row for row in rows if row.against)
+    assert -0.06 < interval.ci_low < interval.ci_high < 0, "the document says that the interval excludes 0"
     assert {"executed.ipynb", "per_query.parquet", "quality_by_dimension.png"} <= {
         file.name for file in folder.iterdir()
     }
