@@ -54,7 +54,7 @@ class TestShape:
 
     def test_reads_as_a_lesson(self, path):
         prose = "\n".join(cell.source for cell in notebooks.read(path).cells if cell.cell_type == "markdown")
-        assert prose.startswith("# ") and " bare" in prose and "**Next**" in prose
+        assert prose.startswith("# ") and "## The idea" in prose and "**Next**" in prose
         places = [prose.find(part) for part in SKELETON]
         assert -1 not in places and places == sorted(places)
 
