@@ -48,7 +48,7 @@ def miss(encoder, query, answers, above=(), *, rank=None, related=None, other_qu
 
 
 CASES = {
-    "cut or missing": {"query": "role of magnesium", "answers": {"a": LONG + "It needs magnesium."}},
+    "truncated or missing": {"query": "role of magnesium", "answers": {"a": LONG + "It needs magnesium."}},
     "ambiguous": {"query": "sugar high", "answers": {"a": "High sugar"}, "above": ["high SUGAR."], "rank": 11},
     "identifier": {"query": "what is E11.9", "answers": {"a": "Diabetes, code E11.9"}},
     "sibling above": {"query": "sugar", "answers": {"a": "high sugar in blood"}, "above": ["low sugar in blood"]},
@@ -76,19 +76,19 @@ def test_earlier_causes_win_and_the_others_are_kept(encoder):
 
 class TestCut:
     def test_only_words_beyond_the_limit_count(self, encoder):
-        assert not miss(encoder, "role of bile", {"a": LONG + "It makes bile."})["cut or missing"]
-        assert not miss(encoder, "role of magnesium", {"a": "It needs magnesium. " + LONG})["cut or missing"]
-        assert not miss(encoder, "role of iron", {"a": LONG})["cut or missing"]
+        assert not miss(encoder, "role of bile", {"a": LONG + "It makes bile."})["truncated or missing"]
+        assert not miss(encoder, "role of magnesium", {"a": "It needs magnesium. " + LONG})["truncated or missing"]
+        assert not miss(encoder, "role of iron", {"a": LONG})["truncated or missing"]
 
     def test_any_answer_that_is_cut_counts_but_all_must_be_missing(self, encoder):
-        assert miss(encoder, "magnesium", {"a": "bile", "b": LONG + "magnesium"})["cut or missing"]
-        assert miss(encoder, "magnesium", {"a": "", "b": " ?"})["cut or missing"]
-        assert not miss(encoder, "magnesium", {"a": "", "b": "bile"})["cut or missing"]
+        assert miss(encoder, "magnesium", {"a": "bile", "b": LONG + "magnesium"})["truncated or missing"]
+        assert miss(encoder, "magnesium", {"a": "", "b": " ?"})["truncated or missing"]
+        assert not miss(encoder, "magnesium", {"a": "", "b": "bile"})["truncated or missing"]
 
     def test_an_answer_outside_the_corpus_is_missing(self, encoder):
         data = Dataset("d", dict(FILLER), {"q": "magnesium"}, {"test": {"q": {"gone": 1}}})
         ranking = Ranking(("q",), tuple(FILLER), np.array([[0, 1]]), np.zeros((1, 2), np.float32))
-        assert missed_queries(data, "test", ranking, encoder)["cause"].tolist() == ["cut or missing"]
+        assert missed_queries(data, "test", ranking, encoder)["cause"].tolist() == ["truncated or missing"]
 
     def test_the_prompt_takes_its_part_of_the_limit(self, encoder):
         part = encoder.part_read(LONG)

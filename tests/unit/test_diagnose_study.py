@@ -242,7 +242,7 @@ class TestChoice:
         assert study.trials()["chosen"].tolist() == [True, False, True, False]
 
     def test_nothing_to_try(self):
-        with pytest.raises(DataError, match="nothing to try for chunking"):
+        with pytest.raises(DataError, match=".chunking. has no settings"):
             self.study().compare(Remedy("chunking", []))
 
     def test_the_table_holds_the_paired_difference(self):
@@ -282,7 +282,7 @@ class TestEdges:
         documents = ["" if n == N - 1 else f"doc{n}" for n in range(N)]
         data = dataset(documents, [f"ask{n}" for n in range(N)])
         study, _ = verdict_of(data, bag_encoder(SYNONYMS), chunkings=["5"])
-        assert study.missed[["query_id", "cause"]].values.tolist() == [[f"test{N - 1}", "cut or missing"]]
+        assert study.missed[["query_id", "cause"]].values.tolist() == [[f"test{N - 1}", "truncated or missing"]]
 
     def test_fewer_documents_than_are_ranked(self):
         study, _ = verdict_of(dataset(["doc0 a", "doc1 b"], ["ask0", "ask1"]), bag_encoder(SYNONYMS), chunkings=["1"])
@@ -317,7 +317,9 @@ class TestWithin:
     def test_a_cap_that_leaves_no_training_document_is_said(self):
         data = dataset([f"doc{n}" for n in range(40)], [f"ask{n}" for n in range(20)])
         data = Dataset("d", data.corpus, {**data.queries, "x": "x"}, {**data.qrels, "train": {"x": {"d39": 1}}})
-        with pytest.warns(UserWarning, match="max_docs=10 leaves out every training .* alone are 20 documents"):
+        with pytest.warns(
+            UserWarning, match="max_docs=10 removes the documents of all training pairs.* are 20 documents"
+        ):
             study = Study(data, bag_encoder(SYNONYMS), max_docs=10)
         assert study.train_pairs == 1 and not study.data.pairs("train")
 

@@ -125,7 +125,7 @@ def test_a_probe_that_surely_gains_nothing_ends_the_matter():
 
 def test_a_verdict_without_a_remedy_says_what_the_queries_could_have_shown():
     blunt = [finding("hybrid", 0.0, detectable=0.08), finding("chunking", 0.0, detectable=0.05), finding("model", 0.0)]
-    assert "gains of 0.080 or more" in str(decide(evidence(*blunt)))
+    assert "gain of 0.080 or more" in str(decide(evidence(*blunt)))
     assert "would have shown" not in str(decide(evidence(finding("hybrid", 0.0))))
 
 

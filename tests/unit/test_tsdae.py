@@ -29,7 +29,7 @@ def test_deleted_share_and_order(tiny):
     collator = DeletionCollator(tiny, [text] * 100)
     kept = 0
     for number in range(100):
-        left, whole = collator.damage(number, np.random.default_rng(number))
+        left, whole = collator.corrupt(number, np.random.default_rng(number))
         assert whole == collator.ids[number]
         assert left[0] == whole[0] and left[-1] == whole[-1]
         tokens = iter(whole)
@@ -44,7 +44,7 @@ def test_pieces_of_a_word_stay_or_go_together_and_one_word_always_stays(tiny):
     assert len(set(words)) < len(words) - 1  # there are words of several pieces
     spans = {tuple(token for token, word in zip(ids, words, strict=True) if word == w) for w in range(4)}
     for seed in range(50):
-        left, _ = collator.damage(0, np.random.default_rng(seed))
+        left, _ = collator.corrupt(0, np.random.default_rng(seed))
         inner = left[1:-1]
         assert inner
         while inner:
@@ -55,7 +55,7 @@ def test_pieces_of_a_word_stay_or_go_together_and_one_word_always_stays(tiny):
 def test_single_pieces_may_be_split_without_whole_words(tiny):
     collator = DeletionCollator(tiny, ["cholangiocarcinoma"], whole_words=False, share=0.5)
     pieces = len(collator.ids[0]) - 2
-    left = {len(collator.damage(0, np.random.default_rng(seed))[0]) - 2 for seed in range(40)}
+    left = {len(collator.corrupt(0, np.random.default_rng(seed))[0]) - 2 for seed in range(40)}
     assert len(left) > 2 and max(left) <= pieces and 0 not in left
 
 
@@ -169,5 +169,5 @@ def test_overfits_a_few_texts_through_the_sentence_embedding(tiny, texts):
 
 
 def test_sentences_of_another_size_than_tokens_are_refused(tiny):
-    with pytest.raises(ModelError, match="32 dimensions, sentences 8"):
+    with pytest.raises(ModelError, match="got 32 and 8"):
         DenoisingLoss(SentenceTransformer(modules=[*tiny, Dense(32, 8)], device="cpu"))

@@ -1,4 +1,4 @@
-"""Documents cut into chunks, and documents ranked by their best chunk."""
+"""Split documents into chunks, and rank documents by their best chunk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SENTENCE = re.compile(r"\S.*?(?:(?<=[.!?])(?=\s)|$)", re.DOTALL)
 
 
 class _Unit(NamedTuple):
-    """What a chunk is made of, a word or a sentence: characters [start, end) of the text and how many words."""
+    """A word or a sentence: characters [start, end) of the text, and its number of words."""
 
     start: int
     end: int
@@ -28,13 +28,16 @@ class _Unit(NamedTuple):
 
 @dataclass(frozen=True)
 class Chunking:
-    """How to cut a document.
+    """How to split a document into chunks.
 
     Attributes:
-        size: most words in a chunk; words are what white space separates.
-        overlap: most words that a chunk repeats from the one before.
-        sentences: cut between sentences only (after . ! or ? and white space); a sentence longer than `size` is cut
-            between words.
+        size: maximum number of words in a chunk; words are separated by white space.
+        overlap: maximum number of words that a chunk repeats from the previous one.
+        sentences: split between sentences only (after . ! or ? and white space). A sentence longer than `size` is
+            split between words.
+
+    Raises:
+        ParameterError: the overlap is not smaller than the size.
     """
 
     size: int
@@ -43,19 +46,19 @@ class Chunking:
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < self.size:
-            problem = f"chunks of {self.size} words cannot overlap by {self.overlap}"
-            raise ParameterError(problem, remedy="Let the overlap be smaller than the size", field="chunkings")
+            problem = f"overlap must be from 0 to size - 1, got overlap {self.overlap} and size {self.size}"
+            raise ParameterError(problem, remedy="Reduce the overlap", field="chunkings")
 
     @classmethod
     def parse(cls, spec: str) -> Chunking:
-        """`128`, `128+32` (overlap), `128+32 sentences`.
+        """Parse `128`, `128+32` (overlap) or `128+32 sentences`.
 
         Raises:
-            ParameterError: it is none of these.
+            ParameterError: the text has another form.
         """
         if not (match := _SPEC.fullmatch(spec.strip())):
-            remedy = "Write SIZE, SIZE+OVERLAP or SIZE+OVERLAP sentences, in words"
-            raise ParameterError(f"{spec!r} is no way to chunk", remedy=remedy, field="chunkings")
+            problem = f"expected SIZE, SIZE+OVERLAP or SIZE+OVERLAP sentences, got {spec!r}"
+            raise ParameterError(problem, remedy="Write 128+32, for example", field="chunkings")
         size, overlap, sentences = match.groups()
         return cls(int(size), int(overlap or 0), bool(sentences))
 
@@ -64,7 +67,7 @@ class Chunking:
         return f"{self.size}{overlap}{' sentences' if self.sentences else ''}"
 
     def split(self, text: str) -> list[str]:
-        """The chunks of `text`, in order, as they stand there; a text that fits one chunk is returned as it is.
+        """Split `text` into chunks, in order; a text that fits one chunk is returned unchanged.
 
         >>> Chunking(3, 1).split("a b c d e f")
         ['a b c', 'c d e', 'e f']
@@ -72,8 +75,8 @@ class Chunking:
         units = list(self._units(text))
         if sum(unit.words for unit in units) <= self.size:
             return [text]
-        spans = _windows([unit.words for unit in units], self.size, self.overlap)
-        return [text[units[first].start : units[last - 1].end] for first, last in spans]
+        windows = _windows([unit.words for unit in units], self.size, self.overlap)
+        return [text[units[first].start : units[last - 1].end] for first, last in windows]
 
     def _units(self, text: str) -> Iterator[_Unit]:
         words = [match.span() for match in _WORD.finditer(text)]
@@ -89,18 +92,18 @@ class Chunking:
 
 
 def _windows(words: Sequence[int], size: int, overlap: int) -> Iterator[tuple[int, int]]:
-    """Unit ranges [first, last) that hold at most `size` words each and repeat at most `overlap` of them."""
+    """Yield unit ranges [first, last) with at most `size` words each, of which at most `overlap` are repeated."""
     first = 0
     while True:
-        last, held = first, 0
-        while last < len(words) and held + words[last] <= size:
-            held += words[last]
+        last, total = first, 0
+        while last < len(words) and total + words[last] <= size:
+            total += words[last]
             last += 1
         yield first, last
         if last == len(words):
             return
         following, repeated = last, 0
-        room = min(overlap, size - words[last])  # or the next chunk would hold nothing new
+        room = min(overlap, size - words[last])  # otherwise the next chunk would contain nothing new
         while following - 1 > first and repeated + words[following - 1] <= room:
             following -= 1
             repeated += words[following]
@@ -109,11 +112,11 @@ def _windows(words: Sequence[int], size: int, overlap: int) -> Iterator[tuple[in
 
 @dataclass(frozen=True, eq=False)
 class Chunks:
-    """A corpus in chunks.
+    """A corpus split into chunks.
 
     Attributes:
-        texts: C chunks, those of a document side by side, documents in corpus order.
-        owners: int64 (C,), the place in the corpus of the document that each chunk comes from.
+        texts: C chunks, grouped by document, documents in corpus order.
+        owners: int64 (C,), corpus index of the document of each chunk.
     """
 
     texts: tuple[str, ...]
@@ -121,41 +124,41 @@ class Chunks:
 
     @classmethod
     def of(cls, corpus: Mapping[str, str], chunking: Chunking) -> Chunks:
-        """Every document of `corpus` cut; a document without text is one empty chunk."""
-        parts = [chunking.split(text) for text in corpus.values()]
-        owners = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-        return cls(tuple(chunk for part in parts for chunk in part), owners)
+        """Split every document of `corpus`; a document without text is one empty chunk."""
+        by_document = [chunking.split(text) for text in corpus.values()]
+        owners = np.repeat(np.arange(len(by_document)), [len(chunks) for chunks in by_document])
+        return cls(tuple(chunk for chunks in by_document for chunk in chunks), owners)
 
 
 def rank_by_best_chunk(queries: Vectors, chunks: Chunks, chunk_vectors: np.ndarray, k: int) -> Ranking:
-    """The k documents whose best chunk is nearest; exact.
+    """Rank documents by the score of their best chunk, exactly.
 
-    The first k different documents in the ranking of chunks are those with the k largest maxima, so chunks are searched
-    deeper and deeper until every query has found them.
+    The first k distinct documents in the ranking of chunks are the result, so the search depth doubles until every
+    query has k documents.
 
     Args:
-        queries: the queries, and the ids of the documents; its corpus vectors are not used.
+        queries: query vectors and document ids; its corpus vectors are not used.
         chunks: the corpus in chunks.
         chunk_vectors: (C, d), one per chunk.
         k: documents per query.
     """
     names = tuple(map(str, range(len(chunks.owners))))
     vectors = Vectors(queries.query_ids, names, queries.queries, chunk_vectors)
-    wanted, depth = min(k, len(queries.corpus_ids)), 2 * k
+    k, depth = min(k, len(queries.corpus_ids)), 2 * k
     while True:
-        found = vectors.rank(depth, stage="search chunks")
-        ranking = _documents(found, chunks.owners, queries.corpus_ids, wanted)
+        chunk_ranking = vectors.rank(depth, stage="search chunks")
+        ranking = _rank_documents(chunk_ranking, chunks.owners, queries.corpus_ids, k)
         if depth >= len(names) or (ranking.indices != ABSENT).all():
             return ranking
         depth *= 2
 
 
-def _documents(found: Ranking, owners: np.ndarray, corpus_ids: tuple[str, ...], k: int) -> Ranking:
-    """Chunks found (Q, depth) as the first k different documents, each with the score of its best chunk."""
-    indices = np.full((len(found.query_ids), k), ABSENT, dtype=np.int64)
-    scores = np.full((len(found.query_ids), k), -np.inf, dtype=np.float32)
-    for row, documents in enumerate(owners[found.indices]):
-        places = np.sort(np.unique(documents, return_index=True)[1])[:k]
-        indices[row, : len(places)] = documents[places]
-        scores[row, : len(places)] = found.scores[row, places]
-    return Ranking(found.query_ids, corpus_ids, indices, scores)
+def _rank_documents(chunk_ranking: Ranking, owners: np.ndarray, corpus_ids: tuple[str, ...], k: int) -> Ranking:
+    """Turn a ranking of chunks (Q, depth) into the first k distinct documents, with the scores of their best chunks."""
+    indices = np.full((len(chunk_ranking.query_ids), k), ABSENT, dtype=np.int64)
+    scores = np.full((len(chunk_ranking.query_ids), k), -np.inf, dtype=np.float32)
+    for row, documents in enumerate(owners[chunk_ranking.indices]):
+        best_chunks = np.sort(np.unique(documents, return_index=True)[1])[:k]
+        indices[row, : len(best_chunks)] = documents[best_chunks]
+        scores[row, : len(best_chunks)] = chunk_ranking.scores[row, best_chunks]
+    return Ranking(chunk_ranking.query_ids, corpus_ids, indices, scores)

@@ -1,7 +1,7 @@
-"""Why a query missed: one cause each, by rules that anyone can check.
+"""Why queries miss: one cause per missed query, assigned by rules that you can check.
 
-A query misses when no answer is among the first ten. The causes are tried in the order of `CAUSES` and the first whose
-rule holds is the query's cause, so the order goes from what no model can mend to what says least.
+A query misses if no answer is among the first ten documents. The rules are tried in the order of `CAUSES`, and the
+first that holds gives the cause. The order goes from problems that no model can solve to the least specific rule.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from embedlab.models.encoders import Encoder
 from embedlab.search.bm25 import stemmed_words
 from embedlab.search.exact import ABSENT, Ranking
 
-HIT = 10  # an answer at this rank or above is found
+HIT = 10  # a query with an answer at this rank or above is a hit
 SIBLING = 0.6  # Jaccard similarity of word sets from which two documents are near-duplicates
 MANY_PIECES = 4  # word pieces from which a word counts as rare
 
@@ -38,13 +38,13 @@ _IDENTIFIER = re.compile(
 
 @dataclass(frozen=True)
 class Cause:
-    """Why queries miss.
+    """A reason why queries miss.
 
     Attributes:
-        name: of the cause.
-        rule: when it holds.
+        name: name of the cause.
+        rule: when the cause applies.
         remedy: what usually helps.
-        learnable: whether training on pairs can mend it.
+        learnable: whether training on pairs can help.
     """
 
     name: str
@@ -55,14 +55,14 @@ class Cause:
 
 CAUSES = (
     Cause(
-        "cut or missing",
-        "no answer has text in the corpus, or a word of the query stands in an answer only beyond what the model reads",
+        "truncated or missing",
+        "no answer has text, or a query word occurs only in the part of an answer that the model truncates",
         "chunking",
         False,
     ),
     Cause(
         "ambiguous",
-        f"one of the first {HIT} reads exactly like an answer, or another query reads the same and has other answers",
+        f"one of the first {HIT} documents equals an answer, or an equal query has other answers",
         "better judgements",
         False,
     ),
@@ -71,18 +71,20 @@ CAUSES = (
     ),
     Cause(
         "sibling above",
-        f"one of the first {HIT} is related to an answer or shares {SIBLING:.0%} of its words with it",
+        f"one of the first {HIT} documents is related to an answer or shares {SIBLING:.0%} of its words",
         "hard negatives",
         True,
     ),
     Cause(
         "rare word or acronym",
-        f"an acronym, or a word of {MANY_PIECES} or more pieces, of the query is in no answer",
-        "fine-tuning, domain pretraining",
+        f"the query has an acronym, or a word of {MANY_PIECES} or more word pieces, that no answer contains",
+        "fine-tuning, domain pre-training",
         True,
     ),
-    Cause("no shared word", "the query shares no stemmed word, stop words aside, with any answer", "fine-tuning", True),
-    Cause("close", "an answer is among the documents ranked, but not among the first ten", "a reranker", True),
+    Cause(
+        "no shared word", "query and answers share no word, after stemming and without stop words", "fine-tuning", True
+    ),
+    Cause("close", "an answer is ranked below the first ten, but among the first hundred", "a reranker", True),
     Cause("far", "none of the above", "fine-tuning", True),
 )
 NAMES = tuple(cause.name for cause in CAUSES)
@@ -90,23 +92,23 @@ LEARNABLE = frozenset(cause.name for cause in CAUSES if cause.learnable)
 
 
 def missed_queries(dataset: Dataset, split: str, ranking: Ranking, encoder: Encoder) -> pd.DataFrame:
-    """Every missed query of a split with its cause.
+    """List the missed queries of a split with their causes.
 
     Args:
-        dataset: queries, corpus and judgements; grades below 1 are not answers, and queries without answers no misses.
-        split: whose queries.
-        ranking: of those queries, 100 deep.
-        encoder: the model behind the ranking: what it reads of a text, and how it spells words.
+        dataset: queries, corpus and judgements. Grades below 1 are not answers; queries without answers do not count.
+        split: name of the split.
+        ranking: ranking of its queries, 100 documents deep.
+        encoder: the model behind the ranking; its truncation and tokenizer are used.
 
     Returns:
         Columns query_id, query, answers (document ids), best_found (the document ranked first), rank (of the best
-        answer; NaN where none was ranked), cause, and one bool column per cause that says whether its rule holds.
+        answer; NaN if none was ranked), cause, and per cause a bool column: whether its rule holds.
     """
     judge = _Judge(dataset, encoder)
     rows = []
-    for query, found in zip(ranking.query_ids, ranking.indices, strict=True):
+    for query, indices in zip(ranking.query_ids, ranking.indices, strict=True):
         answers = [document for document, grade in dataset.qrels[split].get(query, {}).items() if grade > 0]
-        documents = [ranking.corpus_ids[place] for place in found if place != ABSENT]
+        documents = [ranking.corpus_ids[index] for index in indices if index != ABSENT]
         rank = next((rank for rank, document in enumerate(documents, 1) if document in answers), None)
         if answers and (rank is None or rank > HIT):
             texts = [dataset.corpus.get(document, "") for document in answers]
@@ -116,11 +118,14 @@ def missed_queries(dataset: Dataset, split: str, ranking: Ranking, encoder: Enco
 
 
 def count_causes(missed: pd.DataFrame) -> pd.DataFrame:
-    """How often each cause came up.
+    """Count the causes of missed queries.
+
+    Args:
+        missed: from `missed_queries`.
 
     Returns:
-        One row per cause in their order: cause, n (queries of that cause), share (of the missed ones; NaN without any),
-        holds (queries for which its rule holds, whatever their cause), rule, remedy.
+        One row per cause in their order: cause, n (queries with this cause), share (of the missed queries; NaN if there
+        are none), holds (queries for which the rule holds, also with another cause), rule, remedy.
     """
     n = missed["cause"].value_counts().reindex(NAMES, fill_value=0).to_numpy()
     return pd.DataFrame(
@@ -136,75 +141,94 @@ def count_causes(missed: pd.DataFrame) -> pd.DataFrame:
 
 
 def recovered(missed: pd.DataFrame, evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
-    """Which causes a remedy mends: how many of the missed queries it answers among its first ten.
+    """Count by cause how many missed queries of the base model each remedy answers among its first ten documents.
 
     Args:
-        missed: of the base model.
+        missed: from `missed_queries`, of the base model.
         evaluations: remedy -> its evaluation of the same split.
 
     Returns:
-        Rows per cause that came up, columns missed and one per remedy.
+        One row per cause that occurs: cause, missed, and one column per remedy.
     """
     table = (
         missed.groupby("cause")["query_id"].agg(list).reindex([name for name in NAMES if name in {*missed["cause"]}])
     )
     counts = pd.DataFrame({"missed": table.map(len)})
     for remedy, evaluation in evaluations.items():
-        found = {q for q, value in zip(evaluation.query_ids, evaluation.of(f"recall@{HIT}"), strict=True) if value > 0}
-        counts[remedy] = table.map(lambda queries, found=found: len(found & set(queries)))
+        hits = {q for q, value in zip(evaluation.query_ids, evaluation.of(f"recall@{HIT}"), strict=True) if value > 0}
+        counts[remedy] = table.map(lambda queries, hits=hits: len(hits & set(queries)))
     return counts.reset_index()
 
 
+def print_examples(
+    missed: pd.DataFrame, corpus: Mapping[str, str], *, per_cause: int = 3, characters: int = 90
+) -> None:
+    """Print missed queries of every cause, with an answer and the document that was ranked first.
+
+    Args:
+        missed: from `missed_queries`.
+        corpus: document id -> text.
+        per_cause: queries per cause.
+        characters: maximum length of each text.
+    """
+    for cause, rows in missed.groupby("cause"):
+        print(f"{cause}:")
+        for row in rows.head(per_cause).itertuples():
+            answer, first = (corpus.get(document, "")[:characters] for document in (row.answers[0], row.best_found))
+            print(f"  {row.query!r}\n    answer       {answer!r}\n    ranked first {first!r}")
+
+
 class _Miss(NamedTuple):
-    """A missed query: its text, its answers' ids and texts, the documents found, and the best answer's rank."""
+    """A missed query: its text, the ids and texts of its answers, the ranked documents, and the best answer's rank."""
 
     query_id: str
     text: str
     answers: list[str]
     answer_texts: list[str]
-    found: list[str]
+    ranked: list[str]
     rank: int | None
 
 
 class _Judge:
-    """The rules, with what they look up prepared once."""
+    """The rules, with their lookup tables."""
 
     def __init__(self, dataset: Dataset, encoder: Encoder) -> None:
         self.corpus, self.related, self.encoder = dataset.corpus, dataset.related, encoder
         self.answers_of = _answers_by_text(dataset)
-        rules = (self._cut, self._ambiguous, _identifier, self._sibling, self._rare, _no_shared_word, _close)
+        rules = (self._truncated, self._ambiguous, _identifier, self._sibling, self._rare, _no_shared_word, _close)
         self.rules: dict[str, Callable[[_Miss], bool]] = dict(zip(NAMES, rules, strict=False))
 
     def row(self, miss: _Miss) -> dict[str, object]:
-        """Everything about one miss."""
+        """Return the row of a missed query for `missed_queries`."""
         holds = {name: rule(miss) for name, rule in self.rules.items()}
         holds["far"] = not any(holds.values())
         cause = next(name for name in NAMES if holds[name])
-        shown = {"query_id": miss.query_id, "query": miss.text, "answers": miss.answers, "rank": miss.rank}
-        return {**shown, "best_found": next(iter(miss.found), None), "cause": cause, **holds}
+        columns = {"query_id": miss.query_id, "query": miss.text, "answers": miss.answers, "rank": miss.rank}
+        return {**columns, "best_found": next(iter(miss.ranked), None), "cause": cause, **holds}
 
-    def _cut(self, miss: _Miss) -> bool:
+    def _truncated(self, miss: _Miss) -> bool:
         missing = not any(words(answer) for answer in miss.answer_texts)
-        return missing or any(self._cuts(miss.text, answer) for answer in miss.answer_texts)
+        return missing or any(self._truncates(miss.text, answer) for answer in miss.answer_texts)
 
-    def _cuts(self, query: str, answer: str) -> bool:
+    def _truncates(self, query: str, answer: str) -> bool:
+        """Whether a word of the query occurs only in the truncated part of the answer."""
         read = self.encoder.part_read(answer)
         if len(read) == len(answer):
             return False
-        asked, seen, whole = _stems(query, read, answer)
-        return bool(asked & (whole - seen))
+        of_query, of_read, of_answer = _stems(query, read, answer)
+        return bool(of_query & (of_answer - of_read))
 
     def _ambiguous(self, miss: _Miss) -> bool:
-        wanted = {normalise(answer) for answer in miss.answer_texts}
-        twins = any(normalise(self.corpus[document]) in wanted for document in miss.found[:HIT])
-        return twins or bool(self.answers_of[normalise(miss.text)] - set(miss.answers))
+        answers = {normalise(answer) for answer in miss.answer_texts}
+        duplicate = any(normalise(self.corpus[document]) in answers for document in miss.ranked[:HIT])
+        return duplicate or bool(self.answers_of[normalise(miss.text)] - set(miss.answers))
 
     def _sibling(self, miss: _Miss) -> bool:
         answers = [frozenset(words(answer)) for answer in miss.answer_texts]
         return any(
             not self.related.get(document, frozenset()).isdisjoint(miss.answers)
             or any(jaccard(frozenset(words(self.corpus[document])), answer) >= SIBLING for answer in answers)
-            for document in miss.found[:HIT]
+            for document in miss.ranked[:HIT]
         )
 
     def _rare(self, miss: _Miss) -> bool:
@@ -220,8 +244,8 @@ def _identifier(miss: _Miss) -> bool:
 
 
 def _no_shared_word(miss: _Miss) -> bool:
-    asked, *answers = _stems(miss.text, *miss.answer_texts)
-    return not any(asked & answer for answer in answers)
+    query, *answers = _stems(miss.text, *miss.answer_texts)
+    return not any(query & answer for answer in answers)
 
 
 def _close(miss: _Miss) -> bool:
@@ -229,7 +253,7 @@ def _close(miss: _Miss) -> bool:
 
 
 def _answers_by_text(dataset: Dataset) -> Mapping[str, set[str]]:
-    """Normal form of a query -> the answers of all queries, of any split, that read so."""
+    """Map the normalised text of a query to the answers of all queries with this text, in any split."""
     answers: dict[str, set[str]] = defaultdict(set)
     for qrels in dataset.qrels.values():
         for query, grades in qrels.items():
@@ -238,12 +262,12 @@ def _answers_by_text(dataset: Dataset) -> Mapping[str, set[str]]:
 
 
 def _stems(*texts: str) -> list[set[str]]:
-    """Stemmed words of every text without stop words, as BM25 sees them."""
+    """Return the stemmed words of every text without stop words, as BM25 uses them."""
     return [set(stems) for stems in stemmed_words(list(texts))]
 
 
 def _acronyms(text: str) -> set[str]:
-    """Acronyms in normal form; a text all in capitals has none that could be told from words."""
+    """Return the acronyms in lower case; in a text all in capitals, acronyms cannot be recognised."""
     return set() if text.isupper() and len(text.split()) > 1 else _folded(_ACRONYM.findall(text))
 
 
@@ -251,5 +275,5 @@ def _identifiers(text: str) -> set[str]:
     return _folded(_IDENTIFIER.findall(text))
 
 
-def _folded(found: Iterable[str]) -> set[str]:
-    return {item.casefold() for item in found}
+def _folded(matches: Iterable[str]) -> set[str]:
+    return {match.casefold() for match in matches}

@@ -1,4 +1,4 @@
-"""Search only among the documents that carry the right metadata, known with the query or guessed from training data."""
+"""Metadata filters: search only documents with the right value, which is known for the query or predicted."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ Values = Mapping[str, str]  # document or query id -> value of one metadata fiel
 
 
 def field_values(dataset: Dataset, field: str) -> Values:
-    """Id -> value of `field`, out of the dataset's labels and free metadata.
+    """Look up a metadata field in the dataset's fields and labels: document or query id -> value.
 
     Raises:
         ParameterError: no document has the field.
     """
-    free = {key: values[field] for key, values in dataset.fields.items() if field in values}
-    values = {**free, **dataset.labels.get(field, {})}
+    metadata = {key: values[field] for key, values in dataset.fields.items() if field in values}
+    values = {**metadata, **dataset.labels.get(field, {})}
     if not any(document in values for document in dataset.corpus):
-        known = {name for document in dataset.corpus for name in dataset.fields.get(document, {})} | {*dataset.labels}
-        remedy = f"Fields of the documents: {', '.join(sorted(known)) or 'none'}"
+        names = {name for document in dataset.corpus for name in dataset.fields.get(document, {})} | {*dataset.labels}
+        remedy = f"Fields of the documents: {', '.join(sorted(names)) or 'none'}"
         raise ParameterError(f"no document has the field {field!r}", remedy=remedy, field="filter_field")
     return values
 
 
 def document_label(dataset: Dataset) -> str:
-    """The first label that tells documents apart, e.g. `chapter`; empty where there is none."""
+    """Return the first label with different values, e.g. `chapter`; empty if there is none."""
     for name, label in dataset.labels.items():
         if len({label[document] for document in dataset.corpus if document in label}) > 1:
             return name
@@ -39,22 +39,25 @@ def document_label(dataset: Dataset) -> str:
 
 
 def guess_values(train: Vectors, answers: Mapping[str, Sequence[str]], queries: Vectors, k: int) -> list[list[str]]:
-    """The values that the k nearest training queries' answers have, likeliest first, for every query.
+    """Predict the metadata value of every query from the answers of its k nearest training queries.
 
-    A neighbour votes with its cosine similarity for every value among its answers, never with less than 0. Equal votes
-    are ordered by value.
+    Each neighbour votes for the values of its answers, weighted by its cosine similarity (at least 0). Equal votes are
+    sorted by value.
 
     Args:
         train: the training queries; its corpus is not used.
         answers: training query id -> the values of its positives.
-        queries: the queries to guess for.
+        queries: the queries to predict for.
         k: neighbours.
+
+    Returns:
+        Per query the values, most likely first.
     """
     neighbours = Vectors(queries.query_ids, train.query_ids, queries.queries, train.queries).rank(k)
     guesses = []
-    for found in neighbours.as_candidates().values():
+    for nearest in neighbours.as_candidates().values():
         votes: dict[str, float] = defaultdict(float)
-        for neighbour, similarity in found:
+        for neighbour, similarity in nearest:
             for value in answers.get(neighbour, ()):
                 votes[value] += max(similarity, 0.0)
         guesses.append(sorted(votes, key=lambda value: (-votes[value], value)))
@@ -62,34 +65,34 @@ def guess_values(train: Vectors, answers: Mapping[str, Sequence[str]], queries: 
 
 
 def rank_among(vectors: Vectors, allowed: Sequence[frozenset[str]], values: Values, k: int) -> Ranking:
-    """Exact search among the documents whose value is allowed; those without a value always stay in.
+    """Search exactly among the documents with an allowed value; documents without a value are always included.
 
     Args:
         vectors: queries and corpus.
-        allowed: one set of values per query; an empty one lets every document pass.
+        allowed: one set of values per query; an empty set allows every document.
         values: document id -> value.
-        k: documents per query; fewer are found where fewer pass.
+        k: documents per query; fewer if fewer are allowed.
     """
     depth = min(k, len(vectors.corpus_ids))
     indices = np.full((len(allowed), depth), ABSENT, dtype=np.int64)
     scores = np.full((len(allowed), depth), -np.inf, dtype=np.float32)
     value_of = np.array([values.get(document) for document in vectors.corpus_ids], dtype=object)
     rows_of: dict[frozenset[str], list[int]] = defaultdict(list)
-    for row, wanted in enumerate(allowed):
-        rows_of[wanted].append(row)
-    for wanted, rows in rows_of.items():
-        places = np.flatnonzero([not wanted or value is None or value in wanted for value in value_of])
-        if len(places):
-            found = _subset(vectors, rows, places).rank(depth)
-            indices[rows, : found.depth] = places[found.indices]
-            scores[rows, : found.depth] = found.scores
+    for row, query_values in enumerate(allowed):
+        rows_of[query_values].append(row)
+    for query_values, rows in rows_of.items():
+        documents = np.flatnonzero([not query_values or value is None or value in query_values for value in value_of])
+        if len(documents):
+            ranking = _subset(vectors, rows, documents).rank(depth)
+            indices[rows, : ranking.depth] = documents[ranking.indices]
+            scores[rows, : ranking.depth] = ranking.scores
     return Ranking(vectors.query_ids, vectors.corpus_ids, indices, scores)
 
 
-def _subset(vectors: Vectors, rows: Sequence[int], places: np.ndarray) -> Vectors:
+def _subset(vectors: Vectors, rows: Sequence[int], documents: np.ndarray) -> Vectors:
     return Vectors(
         tuple(vectors.query_ids[row] for row in rows),
-        tuple(vectors.corpus_ids[place] for place in places),
+        tuple(vectors.corpus_ids[document] for document in documents),
         vectors.queries[rows],
-        vectors.corpus[places],
+        vectors.corpus[documents],
     )

@@ -11,19 +11,19 @@ PROMPTS = ["Represent this sentence for searching relevant passages: ||", "query
 
 
 class DiagnoseParams(TrainingParams):
-    """What a diagnosis takes.
+    """Parameters of a diagnosis.
 
     Attributes:
-        max_steps: cap on the probe's steps; 0 = none.
-        max_examples: cap on training queries; 0 = all.
-        max_docs: search at most so many documents, all answers of dev and test among them; 0 = all.
+        max_steps: maximum number of probe steps; 0 = no maximum.
+        max_examples: maximum number of training queries; 0 = all.
+        max_docs: maximum number of documents to search, always including all answers of dev and test; 0 = all.
         other_models: models to compare with `model_name`: folders, hub names or `openai:MODEL@URL`.
-        prompts: `QUERY PROMPT||DOCUMENT PROMPT`, one per try.
-        chunkings: ways to cut documents, see `chunking.Chunking`.
-        reranker: a cross-encoder; empty = none.
-        rerank_depth: documents it reads per query.
-        filter_field: metadata field to filter by; empty = the dataset's first label, if it has one.
-        filter_known: whether the field is known when a query arrives; otherwise it is guessed from training data.
+        prompts: list of `QUERY PROMPT||DOCUMENT PROMPT`.
+        chunkings: ways to split documents, see `chunking.Chunking`.
+        reranker: folder or hub name of a cross-encoder; empty = none.
+        rerank_depth: documents that the reranker scores per query.
+        filter_field: metadata field to filter by; empty = the first label of the dataset.
+        filter_known: the field is known when a query arrives; otherwise it is predicted from training queries.
         good_enough: see `verdict.Thresholds`.
     """
 
@@ -39,9 +39,9 @@ class DiagnoseParams(TrainingParams):
 
     @property
     def probe_steps(self) -> int:
-        """Optimiser steps of the probe."""
+        """Number of optimiser steps of the probe."""
         return min(STEPS, self.max_steps) if self.max_steps else STEPS
 
     def thresholds(self) -> Thresholds:
-        """The thresholds of the verdict, the defaults except for `good_enough`."""
+        """Return the thresholds of the verdict: the defaults, with `good_enough` from the parameters."""
         return Thresholds(good_enough=self.good_enough)

@@ -1,7 +1,7 @@
-"""What would fine-tuning bring? A linear map over frozen vectors, trained in seconds, as a foretaste.
+"""Linear probe: a linear map on frozen embeddings, trained in seconds, as a cheap proxy for fine-tuning.
 
-A fine-tune may change everything about the vectors; the probe may only turn and stretch the space, for queries and
-documents alike. What it gains on held-out queries, a fine-tune on the same pairs can nearly always gain as well.
+A fine-tune can change embeddings in any way, the probe only by one linear map for queries and documents. What the probe
+gains on held-out queries, a fine-tune on the same pairs can almost always gain too.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STEPS = 400
-EVERY = 20  # steps between two looks at dev
+EVERY = 20  # steps between dev evaluations
 BATCH = 256
-NEGATIVES = 2_048  # random documents that every query of a batch is told apart from
+NEGATIVES = 2_048  # random documents per step, shared by all queries of the batch
 TEMPERATURE = 0.05
 LEARNING_RATE = 5e-4
 METRIC = "ndcg@10"
@@ -32,11 +32,11 @@ METRIC = "ndcg@10"
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """The best map on dev.
+    """The linear map that was best on dev.
 
     Attributes:
-        matrix: float32 (d, d); the identity where training never helped on dev.
-        step: the step it was taken at; 0 is the identity.
+        matrix: float32 (d, d); the identity if no step was better on dev.
+        step: the step of this map; 0 is the identity.
         history: dev nDCG@10 by step.
     """
 
@@ -45,7 +45,7 @@ class Probe:
     history: dict[int, float]
 
     def apply(self, vectors: Vectors) -> Vectors:
-        """Queries and corpus mapped, rows scaled to unit length again."""
+        """Apply the map to queries and corpus and scale the rows to unit length."""
         return replace(
             vectors, queries=_mapped(vectors.queries, self.matrix), corpus=_mapped(vectors.corpus, self.matrix)
         )
@@ -61,22 +61,22 @@ def fit_probe(
     learning_rate: float = LEARNING_RATE,
     seed: int = 0,
 ) -> Probe:
-    """Train the map with a contrastive loss on training pairs and keep the best of it on dev.
+    """Train the map with InfoNCE (van den Oord et al., 2018) on training pairs and keep the best map on dev.
 
-    InfoNCE (van den Oord et al., 2018) over the batch's positives and random documents, each document once, so that no
-    query is told apart from its own positive.
+    The candidates are the positives of the batch and random documents, each document once, so a positive never counts
+    as its own negative.
 
     Args:
         train: training queries and the corpus.
         pairs: (query id, document id) of the positives.
         dev: dev queries and the corpus.
-        qrels: the dev judgements.
+        qrels: relevance judgements of dev.
         steps: optimiser steps.
-        learning_rate: of Adam.
-        seed: of the batches.
+        learning_rate: learning rate of Adam.
+        seed: seed of the batches.
 
     Raises:
-        DataError: there is no pair.
+        DataError: there are no pairs.
     """
     import torch
 
@@ -93,21 +93,21 @@ def fit_probe(
         loss.backward()
         optimiser.step()
         if step % EVERY == 0 or step == steps:
-            best.look(step, matrix)
+            best.evaluate(step, matrix)
     return best.probe
 
 
 class _Best:
-    """The best map on dev so far; of equals the earliest."""
+    """The best map on dev so far; the earliest if several are equal."""
 
     def __init__(self, dev: Vectors, qrels: Qrels, start: Tensor) -> None:
         self.dev, self.qrels = dev, qrels
         self.probe = Probe(start.detach().numpy().copy(), 0, {})
         self.history = self.probe.history
-        self.look(0, start)
+        self.evaluate(0, start)
 
-    def look(self, step: int, matrix: Tensor) -> None:
-        """Evaluate the map on dev, and keep it if it is the best so far."""
+    def evaluate(self, step: int, matrix: Tensor) -> None:
+        """Evaluate the map on dev and keep it if it is the best so far."""
         candidate = Probe(matrix.detach().numpy().copy(), step, self.history)
         ranking = candidate.apply(self.dev).rank(10, stage="probe on dev")
         value = evaluate(ranking, self.qrels, [10]).mean(METRIC)
@@ -117,7 +117,7 @@ class _Best:
 
 
 def _loss(matrix: Tensor, queries: Tensor, positives: Tensor, corpus: Tensor) -> Tensor:
-    """InfoNCE of queries (B, d) against their positives' rows (B,) and random rows of the corpus (N, d)."""
+    """Compute InfoNCE of queries (B, d) against their positives (B,) and random rows of the corpus (N, d)."""
     import torch
     import torch.nn.functional as F
 
@@ -128,14 +128,14 @@ def _loss(matrix: Tensor, queries: Tensor, positives: Tensor, corpus: Tensor) ->
 
 
 def _pair_rows(vectors: Vectors, pairs: Iterable[tuple[str, str]]) -> tuple[Tensor, Tensor]:
-    """Row of the query and row of the document of every pair, both (P,)."""
+    """Return the query rows and the document rows of all pairs, int (P,) each."""
     import torch
 
     query_row = {query: row for row, query in enumerate(vectors.query_ids)}
     document_row = {document: row for row, document in enumerate(vectors.corpus_ids)}
     rows = [(query_row[query], document_row[document]) for query, document in pairs]
     if not rows:
-        raise DataError("There is no training pair to fit a probe on", remedy="Leave the probe out")
+        raise DataError("The probe needs training pairs, got none", remedy="Add training pairs or skip the probe")
     return torch.tensor([row for row, _ in rows]), torch.tensor([row for _, row in rows])
 
 

@@ -1,4 +1,4 @@
-"""A study as people read it."""
+"""Format the table of a study for display."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import pandas as pd
 
 
 def headline(table: pd.DataFrame) -> pd.DataFrame:
-    """`Study.table()` with every number beside its interval, as text: system, setting, ndcg@10,
-    recall@10, gain, better-worse (queries)."""
+    """Format `Study.table()` as text, with intervals.
+
+    Returns:
+        Columns system, setting, ndcg@10, recall@10, gain and better-worse (queries that gain and lose).
+    """
     cells = {
         "system": table["system"],
         "setting": table["setting"],

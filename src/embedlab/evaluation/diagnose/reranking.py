@@ -1,4 +1,4 @@
-"""A ranking's first documents put into a better order by a model that reads query and document together."""
+"""Reorder the first documents of a ranking by the scores of a cross-encoder."""
 
 from __future__ import annotations
 
@@ -15,9 +15,16 @@ from embedlab.search.exact import ABSENT, Ranking, require_depth
 def rerank(
     ranking: Ranking, queries: Mapping[str, str], corpus: Mapping[str, str], score: Score, depth: int
 ) -> Ranking:
-    """Order the first `depth` documents of every query by `score`; those below keep their order and stay below.
+    """Reorder the first `depth` documents of every query by `score`; documents below keep their order.
 
-    Equal scores keep the order they had. The new scores are those of `score`; below them they only say the order.
+    Equal scores keep their order. The scores of the documents below only express the order.
+
+    Args:
+        ranking: the ranking to reorder.
+        queries: query id -> text.
+        corpus: document id -> text.
+        score: scoring function of a cross-encoder.
+        depth: documents to reorder per query.
 
     Raises:
         DataError: a score is NaN or infinite.
@@ -29,7 +36,10 @@ def rerank(
 def score_first(
     ranking: Ranking, queries: Mapping[str, str], corpus: Mapping[str, str], score: Score, depth: int
 ) -> np.ndarray:
-    """`score` of the first `depth` documents of every query, float32 (queries, depth), NaN where there are fewer.
+    """Score the first `depth` documents of every query; arguments as for `rerank`.
+
+    Returns:
+        float32 (Q, depth), NaN where a query has fewer documents.
 
     Raises:
         DataError: a score is NaN or infinite.
@@ -41,32 +51,33 @@ def score_first(
         first = ranking.indices[row, : scores.shape[1]]
         first = first[first != ABSENT]
         if len(first):
-            pairs = [(queries[query], corpus[ranking.corpus_ids[place]]) for place in first]
+            pairs = [(queries[query], corpus[ranking.corpus_ids[index]]) for index in first]
             scores[row, : len(first)] = _checked(score(pairs), len(first))
     return scores
 
 
-def reorder(ranking: Ranking, fresh: np.ndarray) -> Ranking:
-    """The first documents of every query by the scores `fresh`, the others below them in the order they had.
+def reorder(ranking: Ranking, new_scores: np.ndarray) -> Ranking:
+    """Sort the first documents of every query by `new_scores`; the others stay below in their order.
 
     Args:
-        ranking: what was scored.
-        fresh: (queries, depth) from `score_first`, or from sums of such; NaN where there is no document.
+        ranking: the ranking that was scored.
+        new_scores: float (Q, depth) from `score_first` or a weighted sum of such; NaN where there is no document.
     """
     indices, scores = ranking.indices.copy(), ranking.scores.copy()
-    for row, given in enumerate(fresh):
-        given = given[~np.isnan(given)]
-        if not len(given):
+    for row, row_scores in enumerate(new_scores):
+        row_scores = row_scores[~np.isnan(row_scores)]
+        if not len(row_scores):
             continue
-        order = np.argsort(-given, kind="stable")
-        indices[row, : len(given)], scores[row, : len(given)] = indices[row, order], given[order]
-        below = np.isfinite(scores[row, len(given) :])
-        scores[row, len(given) :][below] = given.min() - 1 - np.arange(below.sum())
+        count, order = len(row_scores), np.argsort(-row_scores, kind="stable")
+        indices[row, :count], scores[row, :count] = indices[row, order], row_scores[order]
+        below = np.isfinite(scores[row, count:])
+        scores[row, count:][below] = row_scores.min() - 1 - np.arange(below.sum())
     return Ranking(ranking.query_ids, ranking.corpus_ids, indices, scores)
 
 
 def _checked(scores: np.ndarray, count: int) -> np.ndarray:
     scores = np.asarray(scores, dtype=np.float32).reshape(-1)
     if len(scores) != count or not np.isfinite(scores).all():
-        raise DataError("The reranker gives NaN, infinity or too few scores", remedy="Check the reranker")
+        problem = f"the reranker must return {count} finite scores, got {scores[:5].tolist()}"
+        raise DataError(problem, remedy="Check the model and its input")
     return scores

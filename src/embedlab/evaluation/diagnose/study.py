@@ -1,4 +1,4 @@
-"""Remedies compared with the base model on the same queries: chosen on dev, measured on test once."""
+"""Compare remedies with the base model on the same queries: settings are chosen on dev and measured once on test."""
 
 from __future__ import annotations
 
@@ -29,7 +29,12 @@ HELD_OUT = ("dev", "test")
 
 @dataclass(frozen=True)
 class Candidate:
-    """One setting of a remedy: a name, and how it ranks a split."""
+    """One setting of a remedy.
+
+    Attributes:
+        setting: name of the setting.
+        rank: split name -> ranking.
+    """
 
     setting: str
     rank: Callable[[str], Ranking]
@@ -37,7 +42,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Remedy:
-    """Something to try: its kind (a key of `verdict.ACTIONS`) and its settings, the plainest first."""
+    """Something to try before fine-tuning.
+
+    Attributes:
+        kind: a key of `verdict.ACTIONS`.
+        candidates: its settings, the simplest first.
+    """
 
     kind: str
     candidates: Sequence[Candidate]
@@ -48,7 +58,7 @@ class Outcome:
     """A remedy with the setting that was best on dev.
 
     Attributes:
-        finding: what the verdict needs.
+        finding: gain and setting, for the verdict.
         test: its evaluation on test.
         trials: setting -> mean on dev.
     """
@@ -59,21 +69,29 @@ class Outcome:
 
     @property
     def name(self) -> str:
-        """What tables call it: the kind; of a model its name."""
+        """Name in tables: the kind, or the model's name for another model."""
         return self.finding.setting if self.finding.kind == "model" else self.finding.kind
+
+    @property
+    def system(self) -> str:
+        """Name in the run's record, see `runs.systems`; another model is declared under its own name."""
+        return "linear-probe" if self.finding.kind == "fine-tune" else self.name
 
 
 @dataclass(eq=False)
 class Study:
-    """A base model on a dataset, and what every remedy tried on top of it brought.
+    """A base model on a dataset, and the remedies compared with it.
 
     Attributes:
-        data: the dataset, `within` max_docs; its dev queries choose, its test queries measure.
+        data: the dataset, reduced to `max_docs`; dev queries choose settings, test queries measure.
         base: the base model.
-        max_docs: search at most so many documents; 0 searches all.
-        outcomes: one per remedy compared, in order.
-        train_pairs: training pairs of the whole dataset.
-        sampled: whether `max_docs` left documents out.
+        max_docs: maximum number of documents to search; 0 searches all.
+        outcomes: one per compared remedy, in order.
+        train_pairs: training pairs of the full dataset.
+        sampled: whether `max_docs` removed documents.
+
+    Raises:
+        DataError: the dataset has no dev or no test queries.
     """
 
     data: Dataset
@@ -90,64 +108,65 @@ class Study:
         self.sampled = len(self.data.corpus) < documents
         if self.train_pairs and not self.data.pairs("train"):
             warnings.warn(
-                f"max_docs={self.max_docs:,} leaves out every training pair's document, so that no fine-tune is tried: "
-                f"the answers of dev and test alone are {len(self.data.corpus):,} documents. Take more, or 0 for all.",
+                f"max_docs={self.max_docs:,} removes the documents of all training pairs, so the linear probe is "
+                f"skipped. The answers of dev and test are {len(self.data.corpus):,} documents. Increase max_docs "
+                "or set it to 0 for all documents.",
                 stacklevel=2,
             )
         for split in HELD_OUT:
             if not self.data.qrels.get(split):
-                remedy = "A diagnosis chooses on dev and measures on test: give the dataset both"
+                remedy = "A diagnosis needs dev queries to choose settings and test queries to measure: add them"
                 raise DataError(f"{self.data.name} has no {split} queries", remedy=remedy, field="dataset")
 
     @cached_property
     def vectors(self) -> dict[str, Vectors]:
-        """Dev and test under the base model; the corpus is encoded once."""
+        """Vectors of dev and test under the base model, by split; the corpus is encoded once."""
         return held_out_vectors(self.base, self.data)
 
     @cached_property
     def train_vectors(self) -> Vectors:
-        """Training queries and the corpus under the base model."""
+        """Vectors of the training queries and the corpus under the base model."""
         return encode_split(self.base, self.data, "train", corpus_vectors=self.corpus_vectors, encode=Encoder.encode)
 
     @property
     def corpus_vectors(self) -> np.ndarray:
-        """The documents (N, d) under the base model."""
+        """Vectors of the documents (N, d) under the base model."""
         return self.vectors["test"].corpus
 
     @cached_property
     def rankings(self) -> dict[str, Ranking]:
-        """The base model's."""
+        """Rankings of the base model, by split."""
         return {split: vectors.rank(DEPTH) for split, vectors in self.vectors.items()}
 
     @cached_property
     def bm25(self) -> dict[str, Ranking]:
-        """BM25's."""
+        """Rankings of BM25, by split."""
         return {split: bm25_ranking(self.data.corpus, self.data.split_queries(split), DEPTH) for split in HELD_OUT}
 
     @cached_property
     def evaluations(self) -> dict[str, Evaluation]:
-        """The base model's, by split."""
+        """Evaluations of the base model, by split."""
         return {split: evaluate(self.rankings[split], self.data.qrels[split]) for split in HELD_OUT}
 
     @cached_property
     def missed(self) -> pd.DataFrame:
-        """The test queries that the base model misses, with their causes; see `failures.missed_queries`."""
+        """Test queries that the base model misses, with their causes; see `failures.missed_queries`."""
         return missed_queries(self.data, "test", self.rankings["test"], self.base)
 
     def compare(self, remedy: Remedy) -> Outcome:
-        """`measure` a remedy and keep the outcome for the table and the verdict."""
+        """Measure a remedy and add the outcome to the table and the verdict; see `measure`."""
         outcome = self.measure(remedy)
         self.outcomes.append(outcome)
         return outcome
 
     def measure(self, remedy: Remedy) -> Outcome:
-        """Choose the remedy's best setting on dev (of equals the first) and evaluate that one on test.
+        """Choose the remedy's best setting on dev (the first if several are equal) and evaluate it on test.
 
         Raises:
-            DataError: the remedy has no setting.
+            DataError: the remedy has no settings.
         """
         if not remedy.candidates:
-            raise DataError(f"There is nothing to try for {remedy.kind}", remedy="Leave it out")
+            raise DataError(f"the remedy {remedy.kind!r} has no settings to try", remedy="Add a setting or skip it")
         trials = {candidate.setting: self._mean(candidate, "dev") for candidate in remedy.candidates}
         chosen = max(remedy.candidates, key=lambda candidate: trials[candidate.setting])
         test = evaluate(chosen.rank("test"), self.data.qrels["test"])
@@ -165,7 +184,7 @@ class Study:
         return evaluate(candidate.rank(split), self.data.qrels[split]).mean(METRIC)
 
     def verdict(self, thresholds: Thresholds | None = None) -> Verdict:
-        """What to do, from everything compared so far."""
+        """Decide what to do next from the remedies compared so far; see `verdict.decide`."""
         evidence = Evidence(
             base=bootstrap_ci(self.evaluations["test"].of(METRIC)),
             findings=[outcome.finding for outcome in self.outcomes],
@@ -176,39 +195,44 @@ class Study:
         return decide(evidence, thresholds)
 
     def table(self) -> pd.DataFrame:
-        """The base model and every remedy on test.
+        """Tabulate the base model and every remedy on test.
 
         Returns:
-            Columns system, setting (chosen on dev), dev (mean nDCG@10 there), ndcg@10 with ci_low and ci_high,
-            recall@10, recall@100, n (queries with answers), then the paired gain over the base model: gain, gain_low,
+            Columns system, setting (chosen on dev), dev (mean nDCG@10 on dev), ndcg@10 with ci_low and ci_high,
+            recall@10, recall@100, n (queries with answers), and the paired gain over the base model: gain, gain_low,
             gain_high, p_value, wins and losses (queries).
         """
         base = self.evaluations["test"]
         dev = self.evaluations["dev"].mean(METRIC)
-        rows = [{"system": "base", "setting": self.base.name, "dev": dev, **_numbers(base)}]
+        rows = [{"system": "base", "setting": self.base.name, "dev": dev, **_summary(base)}]
         for outcome in self.outcomes:
             gain = outcome.finding.gain
             compared = {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high, "p_value": gain.p_value}
-            named = {"system": outcome.name, "setting": outcome.finding.setting}
-            row = {**named, "dev": max(outcome.trials.values()), **_numbers(outcome.test), **compared}
+            names = {"system": outcome.name, "setting": outcome.finding.setting}
+            row = {**names, "dev": max(outcome.trials.values()), **_summary(outcome.test), **compared}
             rows.append({**row, "wins": gain.wins, "losses": gain.losses})
         frame = pd.DataFrame(rows)
-        whole = {name: "Int64" for name in ("wins", "losses") if name in frame}
-        return frame.astype(whole)
+        return frame.astype({name: "Int64" for name in ("wins", "losses") if name in frame})
 
     def trials(self) -> pd.DataFrame:
-        """The base model and every setting tried, with its mean on dev: columns kind, setting, dev, chosen."""
+        """Tabulate the mean on dev of the base model and of every setting: columns kind, setting, dev, chosen."""
         base = {"kind": "base", "setting": self.base.name, "dev": self.evaluations["dev"].mean(METRIC), "chosen": True}
-        tried = [
+        settings = [
             {"kind": o.finding.kind, "setting": setting, "dev": mean, "chosen": setting == o.finding.setting}
             for o in self.outcomes
             for setting, mean in o.trials.items()
         ]
-        return pd.DataFrame([base, *tried])
+        return pd.DataFrame([base, *settings])
 
 
 def held_out_vectors(encoder: Encoder, data: Dataset, corpus: np.ndarray | None = None) -> dict[str, Vectors]:
-    """Dev and test under a model, by split; the corpus is encoded once, not at all where `corpus` (N, d) is given."""
+    """Encode dev and test with a model and return the vectors by split.
+
+    Args:
+        encoder: the model.
+        data: queries and corpus.
+        corpus: the corpus (N, d), if it is already encoded.
+    """
     vectors: dict[str, Vectors] = {}
     for split in HELD_OUT:
         vectors[split] = encode_split(encoder, data, split, corpus_vectors=corpus, encode=Encoder.encode)
@@ -217,24 +241,24 @@ def held_out_vectors(encoder: Encoder, data: Dataset, corpus: np.ndarray | None 
 
 
 def within(data: Dataset, max_docs: int) -> Dataset:
-    """`data` with at most `max_docs` documents, every answer of dev and test among them; 0 keeps all.
+    """Reduce a dataset to at most `max_docs` documents, always including all answers of dev and test; 0 keeps all.
 
-    Training pairs whose document is gone are dropped. Fewer documents make the task easier: the values hold for this
-    sample.
+    Training pairs without their document are removed. Fewer documents make the task easier, so values only compare on
+    the same sample.
     """
     if not max_docs or len(data.corpus) <= max_docs:
         return data
     held_out = {query: grades for split in HELD_OUT for query, grades in data.qrels.get(split, {}).items()}
     corpus = sample_corpus(replace(data, qrels={"held out": held_out}), "held out", max_docs).corpus
-    known = {
+    in_corpus = {
         query: {document: grade for document, grade in grades.items() if document in corpus}
         for query, grades in data.qrels.get("train", {}).items()
     }
-    train = {query: grades for query, grades in known.items() if grades}
+    train = {query: grades for query, grades in in_corpus.items() if grades}
     return replace(data, corpus=corpus, qrels={**data.qrels, "train": train})
 
 
-def _numbers(evaluation: Evaluation) -> dict[str, float]:
+def _summary(evaluation: Evaluation) -> dict[str, float]:
     interval = bootstrap_ci(evaluation.of(METRIC))
     recalls = {metric: evaluation.mean(metric) for metric in ("recall@10", "recall@100")}
     return {METRIC: interval.mean, "ci_low": interval.low, "ci_high": interval.high, **recalls, "n": interval.n}

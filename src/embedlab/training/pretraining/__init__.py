@@ -1,0 +1,15 @@
+"""Pre-training on unlabelled texts: masked language modelling, TSDAE and SimCSE."""
+
+from embedlab.training.pretraining.mlm import MaskingCollator, unigram_perplexity
+from embedlab.training.pretraining.objectives import domain_texts
+from embedlab.training.pretraining.train import PretrainingParams, pretrain
+from embedlab.training.pretraining.tsdae import DeletionCollator
+
+__all__ = [
+    "DeletionCollator",
+    "MaskingCollator",
+    "PretrainingParams",
+    "domain_texts",
+    "pretrain",
+    "unigram_perplexity",
+]

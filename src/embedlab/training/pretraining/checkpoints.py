@@ -1,8 +1,8 @@
-"""Training that survives a kill: checkpoints that hold everything the next step depends on.
+"""Resumable training: checkpoints that contain everything the next step depends on.
 
-The Trainer saves model, optimizer, schedule and random state, but not what the loss holds beside the model (the head
-that predicts words, the decoder), nor how far the collator's noise is. Both are added here, so that training that was
-killed goes on to the very weights it would have reached.
+The Trainer saves model, optimizer, schedule and random state, but neither the parameters of the loss (the prediction
+head of MLM, the decoder of TSDAE) nor the position in the collator's noise. Both are saved here. A killed training
+continues to exactly the weights that it would have reached.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from embedlab.training.pretraining.objectives import Task
 
-HEAD = r"^(?!model\.)"  # parameters of a loss that are not the model's
+HEAD = r"^(?!model\.)"  # parameters of the loss that are not parameters of the model
 HEAD_FILE = "embedlab_head.pt"
 
 
@@ -38,22 +38,27 @@ def fit_resumable(
     folder: Path,
     stage: str,
 ) -> FitResult:
-    """`training.fit.fit` that goes on from the newest complete checkpoint in `folder`; they are removed at the end.
+    """Train like `training.fit.fit`, but continue from the newest complete checkpoint in `folder`.
+
+    The checkpoints are removed at the end.
 
     Args:
         model: the model to train, in place.
-        task: the rows, the loss with its head, and the collator.
-        settings: how to train; the same ones when it goes on.
-        head_learning_rate: of what the loss holds beside the model.
-        checkpoint_steps: steps between checkpoints; 0 keeps none.
-        folder: of this training alone.
-        stage: what progress reports call this.
+        task: rows, loss and collator.
+        settings: training settings; they must not change between start and continuation.
+        head_learning_rate: learning rate of the loss's own parameters.
+        checkpoint_steps: steps between checkpoints; 0 saves none.
+        folder: checkpoint folder of this training only.
+        stage: name of this training in progress reports.
+
+    Returns:
+        History, steps and seconds; there is no dev value.
     """
     from sentence_transformers import SentenceTransformerTrainer
     from transformers import PrinterCallback
 
     arguments = training_arguments(settings, len(task.rows), False, str(folder))
-    if checkpoint_steps:  # two are kept, for the newer one may be cut short by the kill it is there for
+    if checkpoint_steps:  # keep two, because a kill can leave the newer one incomplete
         arguments.set_save("steps", steps=checkpoint_steps, total_limit=2)
     if task.head():
         arguments.learning_rate_mapping = {HEAD: head_learning_rate}
@@ -74,7 +79,7 @@ def fit_resumable(
 
 
 class _HeadCheckpoint(TrainerCallback):
-    """Writes what the Trainer's checkpoint lacks, last of all: a checkpoint with this file is complete."""
+    """Add the loss's parameters to a checkpoint. The file is written last, so a checkpoint with it is complete."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -86,7 +91,7 @@ class _HeadCheckpoint(TrainerCallback):
 
 
 def _resume(task: Task, folder: Path) -> str | None:
-    """The newest complete checkpoint in `folder`, with its head put back; None when there is none."""
+    """Restore the loss's parameters from the newest complete checkpoint and return its folder; None without one."""
     complete = [file.parent for file in folder.glob(f"checkpoint-*/{HEAD_FILE}")]
     if not complete:
         return None
@@ -94,5 +99,5 @@ def _resume(task: Task, folder: Path) -> str | None:
     saved = torch.load(newest / HEAD_FILE, weights_only=True)
     task.loss.load_state_dict(saved["head"], strict=False)
     if isinstance(task.collator, NoiseCollator):
-        task.collator.batches = saved["batches"]  # one per step; those read ahead of the kill are made again
+        task.collator.batches = saved["batches"]  # one per step; batches prepared in advance are prepared again
     return str(newest)

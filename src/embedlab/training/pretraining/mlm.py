@@ -1,7 +1,8 @@
-"""Masked-language-model pre-training on domain text, with the vocabulary projection at masked positions only.
+"""Masked language modelling (MLM) on domain text, with vocabulary scores at masked positions only.
 
-A stock head scores every token against the whole vocabulary (30,522 x 384 multiplications each) although only the
-masked 15 % enter the loss. Choosing those positions first gives the same loss and gradient for a seventh of the work.
+The standard head (`BertForMaskedLM`) scores every token against the whole vocabulary (30,522 x 384 multiplications)
+although only the masked 15 % enter the loss. Selecting those positions first gives the same loss and gradient for a
+seventh of the work.
 """
 
 from __future__ import annotations
@@ -21,17 +22,18 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 IGNORED = -100  # label of a position that is not predicted
+TEXTS_PER_FORWARD = 64  # when perplexity is computed
 
 
 class MaskedLanguageLoss(nn.Module):
-    """Cross-entropy of the hidden tokens (Devlin et al. 2019), through BERT's prediction head.
+    """Cross-entropy of the masked tokens with BERT's prediction head (Devlin et al. 2019).
 
-    An embedding model has no head, so one is built: dense, GELU, layer norm, and a decoder that shares the input word
-    embeddings and adds a bias. The dense layer starts as the identity, so that the first predictions already use what
-    the encoder knows.
+    An embedding model has no prediction head, so this loss creates one: dense layer, GELU, layer norm, and a decoder
+    that shares the token embeddings and adds a bias. The dense layer starts as the identity, so the first predictions
+    already use the hidden states of the encoder.
 
     Args:
-        model: its first module is a transformer with word embeddings.
+        model: its first module is a transformer with token embeddings.
     """
 
     def __init__(self, model: SentenceTransformer) -> None:
@@ -48,36 +50,42 @@ class MaskedLanguageLoss(nn.Module):
         return self.model[0].model.get_input_embeddings()
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor) -> Tensor:
-        """Mean loss over the positions whose label is not `IGNORED`.
+        """Compute the mean loss over the positions whose label is not `IGNORED`.
 
         Args:
             sentence_features: one column, packed or padded.
-            labels: (tokens,) or (batch, length) token ids in the layout of `input_ids`.
+            labels: int (tokens,) or (B, length) token ids in the layout of `input_ids`.
+
+        Returns:
+            A scalar.
         """
         (features,) = sentence_features
         hidden = self.model[0](features)["token_embeddings"].flatten(0, 1)  # (tokens, d)
         labels = labels.flatten()
-        chosen = labels != IGNORED
-        return F.cross_entropy(self.logits(hidden[chosen]), labels[chosen])
+        masked = labels != IGNORED
+        return F.cross_entropy(self.logits(hidden[masked]), labels[masked])
 
     @staticmethod
     def targets(labels: Tensor) -> Tensor:
-        """The tokens to predict among `IGNORED`: here the labels themselves."""
+        """Return the tokens to predict, `IGNORED` elsewhere: the labels, in their shape."""
         return labels
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(n, d) hidden states to (n, vocabulary) scores."""
+        """Compute vocabulary scores (n, vocabulary) from hidden states (n, d)."""
         return F.linear(self.norm(F.gelu(self.dense(hidden))), self._embeddings().weight, self.bias)
 
 
 def choose_positions(words: Sequence[int | None], probability: float, rng: np.random.Generator) -> np.ndarray:
-    """Token positions to predict: whole words, chosen with `probability`, at least one where there is a word.
+    """Choose whole words at random and return the positions of their tokens.
 
     Args:
-        words: word number of every token, None for special tokens. Give each token a number of its own to mask
-            word pieces independently.
-        probability: share of the words.
-        rng: source of chance.
+        words: word index of every token, None for special tokens. With a different index for each token, word pieces
+            are chosen independently.
+        probability: probability of each word. If no word is chosen, one is drawn.
+        rng: random generator.
+
+    Returns:
+        int (n,), token positions in order; empty if there is no word.
     """
     distinct = sorted({word for word in words if word is not None})
     if not distinct:
@@ -89,32 +97,44 @@ def choose_positions(words: Sequence[int | None], probability: float, rng: np.ra
 def corrupt(
     ids: Sequence[int], positions: np.ndarray, mask_id: int, vocabulary: int, rng: np.random.Generator
 ) -> tuple[list[int], list[int]]:
-    """(corrupted ids, labels): of the chosen positions 80 % become the mask, 10 % a random token, 10 % stay."""
+    """Apply BERT's masking: of the positions 80 % become the mask token, 10 % a random token, 10 % stay unchanged.
+
+    Args:
+        ids: token ids of a text.
+        positions: int (n,), positions to predict.
+        mask_id: id of the mask token.
+        vocabulary: number of tokens.
+        rng: random generator.
+
+    Returns:
+        Corrupted token ids, and labels: the original ids at `positions`, `IGNORED` elsewhere.
+    """
     corrupted, labels = list(ids), [IGNORED] * len(ids)
-    for position, fate in zip(positions.tolist(), rng.random(len(positions)), strict=True):
+    for position, draw in zip(positions.tolist(), rng.random(len(positions)), strict=True):
         labels[position] = ids[position]
-        if fate < 0.8:
+        if draw < 0.8:
             corrupted[position] = mask_id
-        elif fate < 0.9:
+        elif draw < 0.9:
             corrupted[position] = int(rng.integers(vocabulary))
     return corrupted, labels
 
 
 class NoiseCollator(ABC):
-    """Trainer collator that damages a text afresh each time it is seen; what was damaged becomes the label.
+    """Trainer collator that corrupts a text anew each time; the labels say what to predict.
 
-    Rows hold `label`, the number of a text; its token ids are made once. The noise of a batch depends on the seed and
-    on how many batches came before, and on nothing else: training that is resumed with `batches` set goes on as if
-    it had never stopped.
+    Rows contain `label`, the index of a text. Texts are tokenised once. The noise of a batch depends only on the seed
+    and on the number of earlier batches, so a resumed training with `batches` set continues as if it had not stopped.
 
     Args:
-        model: gives the tokenizer and says whether batches are packed.
-        texts: number -> text.
-        whole_words: all pieces of a word share its fate.
-        seed: of the noise.
+        model: its tokenizer is used, and it decides whether batches are packed.
+        texts: N texts; `label` points into this list.
+        whole_words: corrupt all pieces of a word or none.
+        seed: seed of the noise.
 
     Attributes:
-        batches: batches made so far.
+        batches: batches created so far.
+        ids: token ids of each text.
+        words: word index of each token of each text, None for special tokens.
     """
 
     valid_label_columns = ("label",)
@@ -128,31 +148,33 @@ class NoiseCollator(ABC):
         self.words = [_word_numbers(encoded.word_ids(i), whole_words) for i in range(len(self.ids))]
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Features of the column `text`, damaged, and `label`, what the loss is to predict."""
+        """Return the features of the corrupted texts, prefixed with `text_`, and `label`, the tokens to predict."""
         rng = np.random.default_rng((self.seed, self.batches))
         self.batches += 1
-        damaged, labels = zip(*(self.damage(row["label"], rng) for row in rows), strict=True)
-        features = to_features(self.model, list(damaged))
+        corrupted, labels = zip(*(self.corrupt(row["label"], rng) for row in rows), strict=True)
+        features = to_features(self.model, list(corrupted))
         return {
             "label": self.lay_out(labels, features),
             **{f"text_{key}": value for key, value in features.items()},
         }
 
     @abstractmethod
-    def damage(self, number: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
-        """(damaged token ids, labels) of a text."""
+    def corrupt(self, index: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+        """Return the corrupted token ids and the labels of a text."""
 
     @abstractmethod
     def lay_out(self, labels: Sequence[list[int]], features: dict[str, Any]) -> Tensor:
-        """The labels of a batch as one tensor."""
+        """Combine the labels of a batch into one tensor."""
 
 
 class MaskingCollator(NoiseCollator):
-    """Hides words, other ones each time a text is seen (dynamic masking, Liu et al. 2019).
+    """Mask words, different ones each time a text occurs (dynamic masking, Liu et al. 2019).
 
     Args:
-        model, texts, whole_words, seed: see `NoiseCollator`.
+        model: see `NoiseCollator`.
+        texts: see `NoiseCollator`.
         probability: share of words to predict.
+        **noise: `whole_words` and `seed` of `NoiseCollator`.
     """
 
     def __init__(
@@ -161,21 +183,21 @@ class MaskingCollator(NoiseCollator):
         super().__init__(model, texts, **noise)
         self.probability = probability
 
-    def damage(self, number: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
-        """(ids with some hidden, the hidden ids among `IGNORED`)."""
+    def corrupt(self, index: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+        """Return token ids with masked words, and labels: the masked ids, `IGNORED` elsewhere."""
         tokenizer = self.model.tokenizer
-        positions = choose_positions(self.words[number], self.probability, rng)
-        return corrupt(self.ids[number], positions, tokenizer.mask_token_id, len(tokenizer), rng)
+        positions = choose_positions(self.words[index], self.probability, rng)
+        return corrupt(self.ids[index], positions, tokenizer.mask_token_id, len(tokenizer), rng)
 
     def lay_out(self, labels: Sequence[list[int]], features: dict[str, Any]) -> Tensor:
-        """Like `input_ids`: end to end when packed, padded with `IGNORED` otherwise."""
+        """Arrange the labels like `input_ids`: (tokens,) when packed, else (B, length) padded with `IGNORED`."""
         if "cu_seq_lens_q" in features:
             return torch.tensor([label for row in labels for label in row])
         return pad(labels)
 
 
 def pad(rows: Sequence[list[int]]) -> Tensor:
-    """(rows, longest) with `IGNORED` behind the shorter ones."""
+    """Pad lists of token ids with `IGNORED` to one tensor (B, length of the longest)."""
     return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=IGNORED)
 
 
@@ -184,28 +206,19 @@ def _word_numbers(words: list[int | None], whole_words: bool) -> list[int | None
 
 
 @torch.inference_mode()
-def perplexity(
-    loss: nn.Module,
-    texts: Sequence[str],
-    *,
-    collator: NoiseCollator | None = None,
-    batch_size: int = 64,
-    seed: int = 0,
-) -> float:
-    """exp of the mean loss per predicted token on `texts`, with one fixed noise, so that values compare.
+def perplexity(loss: nn.Module, texts: Sequence[str], *, collator: NoiseCollator | None = None) -> float:
+    """Compute the perplexity on `texts`: exp of the mean loss per predicted token, always with the same noise.
 
     Args:
-        loss: a mean over the tokens that its `targets` names.
-        texts: held out of training.
-        collator: fresh, over `texts`; whole words masked with the usual probability when not given.
-        batch_size: texts per forward.
-        seed: of the masking.
+        loss: returns the mean over the tokens that its `targets` returns.
+        texts: texts that are not in the training set.
+        collator: a new collator over `texts`; None masks 15 % of the words.
     """
-    mode = loss.training  # the Trainer switches the model alone; dropout of the head must come back by itself
+    mode = loss.training  # the Trainer only switches the model; dropout of the head must be restored here
     loss.eval()
-    collator = collator or MaskingCollator(loss.model, texts, seed=seed)
+    collator = collator or MaskingCollator(loss.model, texts)
     total, count = 0.0, 0
-    for batch in _batches(collator, len(texts), batch_size):
+    for batch in _batches(collator, len(texts)):
         batch = {key: value.to(loss.model.device) if hasattr(value, "to") else value for key, value in batch.items()}
         labels = batch.pop("label")
         predicted = int((loss.targets(labels) != IGNORED).sum())
@@ -216,21 +229,24 @@ def perplexity(
     return float(np.exp(total / count))
 
 
-def unigram_perplexity(
-    model: SentenceTransformer, training: Sequence[str], texts: Sequence[str], *, batch_size: int = 64, seed: int = 0
-) -> float:
-    """What `perplexity` is for a model that knows how often each token occurs in `training` and nothing else.
+def unigram_perplexity(model: SentenceTransformer, training: Sequence[str], texts: Sequence[str]) -> float:
+    """Compute the perplexity of a unigram language model, which only knows how often each token occurs.
 
-    Counts are increased by one, so that every token has a probability. The hidden tokens are those of `perplexity`.
+    The predicted tokens are those of `perplexity`.
+
+    Args:
+        model: its tokenizer is used.
+        training: texts in which the tokens are counted, plus one for every token.
+        texts: texts to predict.
     """
-    known = np.ones(len(model.tokenizer))
+    counts = np.ones(len(model.tokenizer))
     for ids in model.tokenizer(list(training), add_special_tokens=False)["input_ids"]:
-        np.add.at(known, ids, 1)
-    batches = _batches(MaskingCollator(model, texts, seed=seed), len(texts), batch_size)
+        np.add.at(counts, ids, 1)
+    batches = _batches(MaskingCollator(model, texts), len(texts))
     labels = np.concatenate([batch["label"].flatten().numpy() for batch in batches])
-    return float(np.exp(-np.log(known / known.sum())[labels[labels != IGNORED]].mean()))
+    return float(np.exp(-np.log(counts / counts.sum())[labels[labels != IGNORED]].mean()))
 
 
-def _batches(collator: NoiseCollator, count: int, size: int) -> Iterator[dict[str, Any]]:
-    for start in range(0, count, size):
-        yield collator([{"label": number} for number in range(start, min(start + size, count))])
+def _batches(collator: NoiseCollator, count: int) -> Iterator[dict[str, Any]]:
+    for start in range(0, count, TEXTS_PER_FORWARD):
+        yield collator([{"label": index} for index in range(start, min(start + TEXTS_PER_FORWARD, count))])

@@ -1,4 +1,4 @@
-"""What there is to learn from text alone: which texts, and the objectives made ready for the Trainer."""
+"""Unsupervised objectives: the texts they are trained on, and rows, loss and collator for the Trainer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from embedlab.data.splits import seeded_order
 from embedlab.errors import ModelError
 from embedlab.training.batches import TokenisedCollator
 from embedlab.training.fit import FitSettings
-from embedlab.training.losses import ContrastiveLoss
+from embedlab.training.losses import TEMPERATURE, ContrastiveLoss
 from embedlab.training.pretraining.mlm import MaskedLanguageLoss, MaskingCollator, NoiseCollator, perplexity
 from embedlab.training.pretraining.simcse import simcse_rows
 from embedlab.training.pretraining.tsdae import DeletionCollator, DenoisingLoss
@@ -32,12 +32,12 @@ Objective = Literal["mlm", "tsdae", "simcse", "none"]
 
 @dataclass(frozen=True)
 class DomainTexts:
-    """Unlabelled text.
+    """Unlabelled texts of a domain.
 
     Attributes:
-        training: texts to train on, each once.
-        held_out: other texts of the same kind, to measure on.
-        removed: documents left out because they read like a dev or test query.
+        training: distinct texts to train on.
+        held_out: other texts of the same kind, for measuring.
+        removed: documents that were excluded because they equal a dev or test query.
     """
 
     training: list[str]
@@ -46,33 +46,32 @@ class DomainTexts:
 
 
 def domain_texts(dataset: Dataset) -> DomainTexts:
-    """All documents and the training queries, without who answers whom.
+    """Collect all documents and training queries as unlabelled texts.
 
-    The documents that answer test queries are among them, as they would be at work; the test queries are not, and
-    neither is a document that reads like one (equal but for case and punctuation). Which texts are held out depends
-    on the texts alone.
+    Documents that answer test queries are included, because in practice the corpus is available from the start. Dev
+    and test queries are not included, and neither are documents that equal one (apart from case and punctuation). The
+    choice of the held-out texts depends on the texts only.
     """
-    secret = {normalise(text) for split in ("dev", "test") for text in dataset.split_queries(split).values()}
+    excluded = {normalise(text) for split in ("dev", "test") for text in dataset.split_queries(split).values()}
     texts = dict.fromkeys([*dataset.corpus.values(), *dataset.split_queries("train").values()])
-    allowed = seeded_order(text for text in texts if normalise(text) not in secret)
+    allowed = seeded_order(text for text in texts if normalise(text) not in excluded)
     count = min(MAX_HELD_OUT, math.ceil(HELD_OUT_SHARE * len(allowed)))
-    return DomainTexts(allowed[count:], allowed[:count], [text for text in texts if normalise(text) in secret])
+    return DomainTexts(allowed[count:], allowed[:count], [text for text in texts if normalise(text) in excluded])
 
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """What to pre-train on and how.
+    """Settings of pre-training.
 
     Attributes:
-        objective: "mlm" predicts hidden words, "tsdae" rebuilds a text from what is left of it, "simcse" tells a text
-            from others, "none" leaves the model as it is.
-        fit: epochs, batch size, learning rate and the rest.
-        masking_share: of the words that mlm hides.
-        deletion_share: of the words that tsdae deletes.
-        whole_words: all pieces of a word share its fate.
-        head_learning_rate: of what is new beside the model, which starts from nothing and must catch up.
-        temperature: of simcse.
-        checkpoint_steps: steps between checkpoints; 0 keeps none.
+        objective: "mlm" predicts masked words, "tsdae" reconstructs a text from a part of its words, "simcse"
+            distinguishes a text from other texts, "none" leaves the model unchanged.
+        fit: epochs, batch size, learning rate and other settings of the training loop.
+        masking_share: share of words that mlm masks.
+        deletion_share: share of words that tsdae deletes.
+        whole_words: mask or delete all pieces of a word or none.
+        head_learning_rate: learning rate of new parameters (prediction head, decoder), which start untrained.
+        checkpoint_steps: steps between checkpoints; 0 saves none.
     """
 
     objective: Objective
@@ -81,19 +80,18 @@ class PretrainSettings:
     deletion_share: float = 0.6
     whole_words: bool = True
     head_learning_rate: float = 1e-3
-    temperature: float = 0.05
     checkpoint_steps: int = 0
 
 
 @dataclass(frozen=True)
 class Task:
-    """An objective made ready for the Trainer.
+    """An objective as rows, loss and collator for the Trainer.
 
     Attributes:
-        rows: what the collator takes.
+        rows: training rows for the collator.
         loss: the objective, with the model inside.
-        collator: rows to a batch.
-        held_out: gives a fresh collator over other texts, for `perplexity`; None where no words are predicted.
+        collator: turns rows into a batch.
+        held_out: creates a collator over other texts, for `perplexity`; None if no words are predicted.
     """
 
     rows: datasets.Dataset
@@ -102,19 +100,24 @@ class Task:
     held_out: Callable[[Sequence[str]], NoiseCollator] | None = None
 
     def perplexity(self, texts: Sequence[str]) -> float | None:
-        """On held-out texts, with the objective's own noise; None where no words are predicted."""
+        """Compute the perplexity on `texts` with the objective's own noise; None if no words are predicted."""
         return perplexity(self.loss, texts, collator=self.held_out(texts)) if self.held_out and texts else None
 
     def head(self) -> dict[str, torch.Tensor]:
-        """What the loss learns beside the model."""
+        """Return the loss's own parameters, without those of the model."""
         return {name: value for name, value in self.loss.state_dict().items() if not name.startswith("model.")}
 
 
 def make_task(model: SentenceTransformer, texts: DomainTexts, settings: PretrainSettings) -> Task:
-    """The objective of `settings` on `texts`; new weights are drawn from the seed.
+    """Create rows, loss and collator for the objective of `settings`.
+
+    Args:
+        model: the model to train.
+        texts: from `domain_texts`.
+        settings: the objective; its seed initialises new parameters.
 
     Raises:
-        ModelError: the model cannot be trained this way.
+        ModelError: the model does not support the objective.
     """
     _check(model, settings.objective)
     with torch.random.fork_rng(devices=[]):
@@ -125,38 +128,41 @@ def make_task(model: SentenceTransformer, texts: DomainTexts, settings: Pretrain
 
 
 def _check(model: SentenceTransformer, objective: Objective) -> None:
-    remedy = 'Choose objective "none", or a BERT-like model'
+    remedy = 'Set objective="none", or use a BERT-like model'
     if not hasattr(model[0], "model"):
-        raise ModelError(f"{type(model[0]).__name__} is no transformer to pre-train", remedy=remedy, field="model_name")
+        problem = f"pre-training needs a transformer, got {type(model[0]).__name__}"
+        raise ModelError(problem, remedy=remedy, field="model_name")
     if objective == "mlm" and model.tokenizer.mask_token_id is None:
-        raise ModelError("the tokenizer has no mask to hide words with", remedy=remedy, field="model_name")
+        raise ModelError("the tokenizer has no mask token, which mlm needs", remedy=remedy, field="model_name")
 
 
 def _mlm(model: SentenceTransformer, texts: DomainTexts, settings: PretrainSettings) -> Task:
-    def collator(part: Sequence[str], seed: int = 0) -> MaskingCollator:
+    def collator(subset: Sequence[str], seed: int = 0) -> MaskingCollator:
         return MaskingCollator(
-            model, part, probability=settings.masking_share, whole_words=settings.whole_words, seed=seed
+            model, subset, probability=settings.masking_share, whole_words=settings.whole_words, seed=seed
         )
 
     training = collator(texts.training, settings.fit.seed)
-    return Task(_numbers(texts.training), MaskedLanguageLoss(model), training, collator)
+    return Task(_index_rows(texts.training), MaskedLanguageLoss(model), training, collator)
 
 
 def _tsdae(model: SentenceTransformer, texts: DomainTexts, settings: PretrainSettings) -> Task:
-    def collator(part: Sequence[str], seed: int = 0) -> DeletionCollator:
-        return DeletionCollator(model, part, share=settings.deletion_share, whole_words=settings.whole_words, seed=seed)
+    def collator(subset: Sequence[str], seed: int = 0) -> DeletionCollator:
+        return DeletionCollator(
+            model, subset, share=settings.deletion_share, whole_words=settings.whole_words, seed=seed
+        )
 
-    training, everything = collator(texts.training, settings.fit.seed), collator(texts.training + texts.held_out)
-    return Task(_numbers(texts.training), DenoisingLoss(model, everything.vocabulary()), training, collator)
+    training, all_texts = collator(texts.training, settings.fit.seed), collator(texts.training + texts.held_out)
+    return Task(_index_rows(texts.training), DenoisingLoss(model, all_texts.vocabulary()), training, collator)
 
 
 def _simcse(model: SentenceTransformer, texts: DomainTexts, settings: PretrainSettings) -> Task:
     rows = simcse_rows(texts.training)
-    loss = ContrastiveLoss(model, settings.temperature)
+    loss = ContrastiveLoss(model, TEMPERATURE)
     return Task(rows.dataset, loss, TokenisedCollator(model, rows.texts, rows.columns))
 
 
-def _numbers(texts: Sequence[str]) -> datasets.Dataset:
+def _index_rows(texts: Sequence[str]) -> datasets.Dataset:
     from datasets import Dataset as HFDataset
 
     return HFDataset.from_dict({"label": list(range(len(texts)))})

@@ -1,7 +1,7 @@
-"""Unsupervised SimCSE: a text is its own positive, and dropout makes the difference (Gao, Yao and Chen, EMNLP 2021).
+"""Unsupervised SimCSE: a text is its own positive, with different dropout (Gao, Yao and Chen, EMNLP 2021).
 
-Nothing is new but the rows: encoded twice in one forward, with other units dropped each time, a text must be told from
-the other texts of its batch. The loss, the masking of equal texts and the collator are those of contrastive training.
+Only the rows are special: each text is encoded twice in one forward pass with different dropout, and the two
+embeddings must match among the other texts of the batch. Loss, masks and collator are those of contrastive training.
 """
 
 from __future__ import annotations
@@ -12,5 +12,5 @@ from embedlab.training.examples import TrainingRows, number_rows
 
 
 def simcse_rows(texts: Iterable[str]) -> TrainingRows:
-    """Rows of (text, the same text), every different text once."""
+    """Build rows of (text, the same text) from the distinct texts."""
     return number_rows((text, text) for text in dict.fromkeys(texts))

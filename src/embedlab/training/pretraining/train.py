@@ -1,7 +1,7 @@
-"""Unsupervised training on the texts of a domain, before any pair is seen.
+"""Pre-training on unlabelled texts of a domain, before the fine-tune on pairs.
 
-A sweep over the size of the fine-tune behind it needs the same pre-trained model again and again. The result is
-therefore kept under everything it depends on, and made once.
+A sweep over the number of pairs needs the same pre-trained model many times. The result is therefore cached under a
+hash of everything it depends on, and computed once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 DONE = "done.pt"
 
-# What turns texts into weights: a change in one of these files makes a kept result stale.
+# Files that determine the weights: a change in one of them invalidates a cached result.
 CODE = (
     "models/packing",
     "models/tokens",
@@ -47,7 +47,23 @@ CODE = (
 
 
 class PretrainingParams(TrainingParams):
-    """Parameters of pre-training and the fine-tune behind it; a notebook may leave out those it does not teach."""
+    """Parameters of pre-training and of the fine-tune after it. A notebook can omit those with a default.
+
+    Attributes:
+        objective: see `PretrainSettings`.
+        pretrain_epochs: passes over the texts.
+        pretrain_learning_rate: peak learning rate of pre-training.
+        masking_share: see `PretrainSettings`.
+        deletion_share: see `PretrainSettings`.
+        whole_words: see `PretrainSettings`.
+        pretrain_batch_size: texts per step.
+        head_learning_rate: see `PretrainSettings`.
+        checkpoint_steps: see `PretrainSettings`.
+        fine_tune_pairs: training queries whose pairs are used; 0 uses all.
+        fine_tune_epochs: passes over the pairs.
+        fine_tune_learning_rate: peak learning rate of the fine-tune.
+        fine_tune_batch_size: pairs per step.
+    """
 
     objective: Objective
     pretrain_epochs: PositiveFloat
@@ -64,7 +80,7 @@ class PretrainingParams(TrainingParams):
     fine_tune_batch_size: Annotated[int, Field(ge=2)] = 64  # a batch of one has no negatives
 
     def pretrain_settings(self) -> PretrainSettings:
-        """How to pre-train."""
+        """Return the settings of pre-training."""
         common = {name: getattr(self, name) for name in ("objective", "masking_share", "deletion_share", "whole_words")}
         fit = self._fit(self.pretrain_epochs, self.pretrain_batch_size, self.pretrain_learning_rate)
         return PretrainSettings(
@@ -72,7 +88,7 @@ class PretrainingParams(TrainingParams):
         )
 
     def fine_tune_settings(self) -> FitSettings:
-        """How to fine-tune."""
+        """Return the settings of the fine-tune."""
         return self._fit(self.fine_tune_epochs, self.fine_tune_batch_size, self.fine_tune_learning_rate)
 
     def _fit(self, epochs: float, batch_size: int, learning_rate: float) -> FitSettings:
@@ -87,12 +103,13 @@ class PretrainingParams(TrainingParams):
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """What pre-training leaves beside the weights.
+    """Result of pre-training, apart from the weights.
 
     Attributes:
-        fit: its course; None for objective "none".
-        before, after: perplexity on the held-out texts; None where the objective predicts no words. Values of
-            different objectives do not compare.
+        fit: history, steps and seconds; None for the objective "none".
+        before: perplexity on the held-out texts before training; None if the objective predicts no words. Values of
+            different objectives are not comparable.
+        after: perplexity on the held-out texts after training.
     """
 
     fit: FitResult | None = None
@@ -101,12 +118,12 @@ class PretrainResult:
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """Rows of step, seconds, loss and learning_rate."""
+        """Training history: rows of step, seconds, loss and learning_rate."""
         return self.fit.history if self.fit else []
 
     @property
     def seconds(self) -> float:
-        """What the training took when it was made; reading it back takes none."""
+        """Seconds that the training took, also when the result comes from the cache."""
         return self.fit.seconds if self.fit else 0.0
 
 
@@ -118,17 +135,23 @@ def pretrain(
     cache: Path | None = None,
     stage: str = "pretrain",
 ) -> PretrainResult:
-    """Train `model` in place on unlabelled text.
+    """Train `model` in place on unlabelled texts.
 
-    What was trained before, from the same model on the same texts with the same settings, code and packages, is read
-    back; what was killed goes on from its last checkpoint; of several processes that want the same, one trains.
+    A result for the same model, texts, settings, code and packages is read from the cache. A killed training continues
+    from its last checkpoint. If several processes need the same result, one of them trains.
 
     Args:
-        model: the model to train; its pooling stays as it is.
+        model: the model to train; its pooling does not change.
         texts: from `domain_texts`.
-        settings: what and how.
-        cache: where results and checkpoints lie; `paths.cache_dir()/pretrained` when not given.
-        stage: what progress reports call this.
+        settings: objective and training settings.
+        cache: folder of results and checkpoints; None uses `paths.cache_dir()/pretrained`.
+        stage: name of this training in progress reports.
+
+    Returns:
+        History, and the perplexity before and after.
+
+    Raises:
+        ModelError: the model does not support the objective.
     """
     if settings.objective == "none":
         return PretrainResult()
@@ -169,7 +192,7 @@ def _load(model: SentenceTransformer, path: Path) -> PretrainResult:
 
 
 def _identity(model: SentenceTransformer, texts: DomainTexts, settings: PretrainSettings) -> str:
-    """16 hex digits over all that the weights depend on; how often they are saved on the way is not part of it."""
+    """Hash everything that the weights depend on to 16 hex digits; the checkpoint interval does not count."""
     content = {
         "model": model_fingerprint(model),
         "texts": [texts.training, texts.held_out],

@@ -1,11 +1,12 @@
-"""TSDAE: a sentence embedding good enough to rebuild the text from (Wang, Reimers and Gurevych, EMNLP 2021).
+"""TSDAE: train sentence embeddings by reconstructing the text from them (Wang, Reimers and Gurevych, EMNLP 2021).
 
-The encoder reads a text with most of its words deleted; a decoder must write the whole text with nothing to look at
-but the sentence embedding. What the embedding leaves out, the decoder cannot know.
+The encoder reads a text with most words deleted. A decoder reconstructs the full text from the sentence embedding
+only, so the embedding must contain what the text says.
 
-In the paper the decoder is a copy of the encoder with cross-attention, all other weights tied. Here it is one fresh
-layer whose embeddings and output matrix are the encoder's: a weak decoder leans more on the sentence embedding, costs a
-fraction, and needs no weight shared between modules of different classes, which transformers 5 no longer supports.
+In the paper, and in DenoisingAutoEncoderLoss of sentence-transformers, the decoder is a copy of the encoder with
+cross-attention and tied weights. Here it is one new layer that uses the token embeddings of the encoder for input and
+output. A small decoder depends more on the sentence embedding, costs less, and does not share weights between modules
+of different classes, which transformers 5 no longer supports.
 """
 
 from __future__ import annotations
@@ -26,125 +27,135 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
-# Tokens scored per training step: a batch of long texts has ten thousand, each with a score for every token of the
-# vocabulary. The mean over some is an unbiased estimate of the mean over all.
+# Tokens scored per training step. A batch of long texts has ten thousand tokens, each with a score for every token of
+# the vocabulary. The mean over a random subset is an unbiased estimate.
 MAX_SCORED = 4096
 
 
 class DeletionCollator(NoiseCollator):
-    """Deletes words, at least one stays; the label is the whole text.
+    """Delete words, but at least one stays; the labels are the full text.
 
     Args:
-        model, texts, whole_words, seed: see `NoiseCollator`.
-        share: of the words that are deleted; the paper found 0.6 best.
+        model: see `NoiseCollator`.
+        texts: see `NoiseCollator`.
+        share: share of words to delete; 0.6 was best in the paper.
+        **noise: `whole_words` and `seed` of `NoiseCollator`.
     """
 
     def __init__(self, model: SentenceTransformer, texts: Sequence[str], *, share: float = 0.6, **noise: Any) -> None:
         super().__init__(model, texts, **noise)
         self.share = share
 
-    def damage(self, number: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
-        """(ids that are left, all ids); special tokens are never deleted."""
-        ids, words = self.ids[number], self.words[number]
-        kept = set(choose_positions(words, 1 - self.share, rng).tolist())
-        left = [token for place, token in enumerate(ids) if words[place] is None or place in kept]
-        return left, ids
+    def corrupt(self, index: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+        """Return the token ids that remain, and all token ids as labels; special tokens always remain."""
+        ids, words = self.ids[index], self.words[index]
+        undeleted = set(choose_positions(words, 1 - self.share, rng).tolist())
+        remaining = [token for position, token in enumerate(ids) if words[position] is None or position in undeleted]
+        return remaining, ids
 
     def lay_out(self, labels: Sequence[list[int]], features: dict[str, Any]) -> Tensor:
-        """(rows, longest) whole texts, padded with `IGNORED`."""
+        """Return the full texts (B, length), padded with `IGNORED`."""
         return pad(labels)
 
     def vocabulary(self) -> list[int]:
-        """The token ids that occur in the texts."""
+        """Return the token ids that occur in the texts, sorted."""
         return sorted(set(chain.from_iterable(self.ids)))
 
 
 class DenoisingLoss(nn.Module):
-    """Cross-entropy of rebuilding a text, token after token, from the embedding of what is left of it.
+    """Cross-entropy of reconstructing a text, token by token, from the embedding of its corrupted version.
 
-    Over a single vector cross-attention is a linear map: whatever the decoder asks, the answer is the sentence
-    embedding. The decoder owns neither embeddings nor output matrix; both are the encoder's.
+    With a single vector, cross-attention is a linear map: every decoder position attends to the sentence embedding.
 
     Args:
         model: its first module is a transformer with an `embeddings` module.
-        vocabulary: token ids that can occur; the others are left out of the softmax, which is most of its cost on
-            domain text. All tokens when not given.
-        layers: of the decoder.
+        vocabulary: token ids that can occur; a softmax over these only saves most of its cost on domain text. None
+            uses all tokens.
+        layers: decoder layers.
 
     Raises:
-        ModelError: the model has no such embeddings, or sentence embeddings of another size than its tokens'.
+        ModelError: the model has no token embeddings to share, or sentence embeddings of another dimension.
     """
 
     def __init__(self, model: SentenceTransformer, vocabulary: Sequence[int] | None = None, layers: int = 1) -> None:
         super().__init__()
         self.model = model
-        tokens, width = _token_embeddings(model)
+        tokens, dim = _token_embeddings(model)
         ids = torch.arange(tokens) if vocabulary is None else torch.tensor(vocabulary)
-        places = torch.full((tokens,), IGNORED).index_copy(0, ids, torch.arange(len(ids)))
+        index_of_id = torch.full((tokens,), IGNORED).index_copy(0, ids, torch.arange(len(ids)))
         self.register_buffer("vocabulary", ids, persistent=False)
-        self.register_buffer("places", places, persistent=False)
+        self.register_buffer("index_of_id", index_of_id, persistent=False)
         layer = nn.TransformerDecoderLayer(
-            width, _heads(model), 4 * width, dropout=0.1, activation="gelu", batch_first=True
+            dim, _heads(model), 4 * dim, dropout=0.1, activation="gelu", batch_first=True
         )
         self.decoder = nn.TransformerDecoder(layer, layers)
         self.bias = nn.Parameter(torch.zeros(len(ids)))
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor) -> Tensor:
-        """Mean loss per token.
+        """Compute the mean loss per token.
 
         Args:
-            sentence_features: one column, the damaged texts, packed or padded.
-            labels: (batch, length) ids of the whole texts, padded with `IGNORED`.
+            sentence_features: one column, the corrupted texts, packed or padded.
+            labels: int (B, length) token ids of the full texts, padded with `IGNORED`.
+
+        Returns:
+            A scalar.
         """
         (features,) = sentence_features
-        sentence = self.model(features)["sentence_embedding"]  # (batch, d)
+        sentence = self.model(features)["sentence_embedding"]  # (B, d)
         targets = self.targets(labels)
-        rows, columns = self._scored(targets)
+        rows, columns = self._scored_positions(targets)
         hidden = self.decode(sentence, labels[:, :-1])[rows, columns]  # (tokens, d)
-        return F.cross_entropy(self.logits(hidden), self.places[targets[rows, columns]])
+        return F.cross_entropy(self.logits(hidden), self.index_of_id[targets[rows, columns]])
 
-    def _scored(self, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows and columns of the tokens in the loss: all of them, in training at most MAX_SCORED at random."""
-        places = (targets != IGNORED).nonzero()
-        if self.training and len(places) > MAX_SCORED:
-            places = places[torch.randperm(len(places), device=places.device)[:MAX_SCORED]]
-        return places[:, 0], places[:, 1]
+    def _scored_positions(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return rows and columns of the tokens in the loss; in training at most MAX_SCORED random ones."""
+        positions = (targets != IGNORED).nonzero()
+        if self.training and len(positions) > MAX_SCORED:
+            positions = positions[torch.randperm(len(positions), device=positions.device)[:MAX_SCORED]]
+        return positions[:, 0], positions[:, 1]
 
     @staticmethod
     def targets(labels: Tensor) -> Tensor:
-        """The tokens to predict: every one but the first, which starts the decoder."""
+        """Return the tokens to predict, int (B, length - 1): all but the first, which starts the decoder."""
         return labels[:, 1:]
 
     def decode(self, sentence: Tensor, ids: Tensor) -> Tensor:
-        """Hidden states (batch, length, d), each from the sentence embedding (batch, d) and the ids up to its own.
+        """Compute decoder states from the sentence embedding and the preceding tokens.
 
-        Padding stands behind the text, where the causal mask hides it.
+        Args:
+            sentence: (B, d) sentence embeddings.
+            ids: int (B, length) token ids, padded with `IGNORED` at the end, where the causal mask hides the padding.
+
+        Returns:
+            (B, length, d).
         """
         embeddings = self.model[0].model.embeddings(ids.masked_fill(ids == IGNORED, self.model.tokenizer.pad_token_id))
-        length, width = embeddings.shape[1:]
+        length, dim = embeddings.shape[1:]
         causal = nn.Transformer.generate_square_subsequent_mask(length, device=ids.device, dtype=embeddings.dtype)
-        memory = F.normalize(sentence, dim=-1).unsqueeze(1) * width**0.5  # numbers of about 1, like hidden states
+        memory = F.normalize(sentence, dim=-1).unsqueeze(1) * dim**0.5  # entries of about 1, like hidden states
         return self.decoder(embeddings, memory, tgt_mask=causal, tgt_is_causal=True)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(n, d) hidden states to (n, vocabulary) scores."""
+        """Compute scores (n, vocabulary) from hidden states (n, d)."""
         weight = self.model[0].model.get_input_embeddings().weight
         return F.linear(hidden, weight.index_select(0, self.vocabulary), self.bias)
 
 
 def _token_embeddings(model: SentenceTransformer) -> tuple[int, int]:
-    """(tokens, d) of the embeddings to be shared."""
+    """Return the shape (tokens, d) of the token embeddings that the decoder shares."""
     transformer = getattr(model[0], "model", None)
     if not hasattr(transformer, "embeddings"):
-        problem = f"{type(transformer).__name__} has no embeddings that a decoder could share"
-        raise ModelError(problem, remedy="Pre-train a BERT-like encoder with TSDAE, or choose another objective")
-    table = transformer.get_input_embeddings()
-    if table.embedding_dim != model.get_embedding_dimension():
-        problem = f"tokens have {table.embedding_dim} dimensions, sentences {model.get_embedding_dimension()}"
-        raise ModelError(
-            problem, remedy="Pre-train a model without a layer behind its pooling, or choose another objective"
+        problem = f"tsdae needs token embeddings to share with its decoder, {type(transformer).__name__} has none"
+        raise ModelError(problem, remedy="Use a BERT-like encoder or another objective")
+    embeddings = transformer.get_input_embeddings()
+    if embeddings.embedding_dim != model.get_embedding_dimension():
+        problem = (
+            f"tsdae needs token and sentence embeddings of the same dimension, got {embeddings.embedding_dim} and "
+            f"{model.get_embedding_dimension()}"
         )
-    return table.num_embeddings, table.embedding_dim
+        raise ModelError(problem, remedy="Use a model without a Dense layer after pooling, or another objective")
+    return embeddings.num_embeddings, embeddings.embedding_dim
 
 
 def _heads(model: SentenceTransformer) -> int:
