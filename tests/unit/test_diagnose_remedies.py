@@ -112,7 +112,7 @@ class TestRerank:
     def test_bad_scores_are_refused(self, bad):
         with pytest.raises(DataError, match="finite scores"):
             rerank(self.ranking(), self.queries, self.corpus, lambda given: [bad] * len(given), 2)
-        with pytest.raises(DataError, match="too few"):
+        with pytest.raises(DataError, match="2 finite scores"):
             rerank(self.ranking(), self.queries, self.corpus, lambda given: [1.0], 2)
         with pytest.raises(ParameterError, match="k is 0"):
             rerank(self.ranking(), self.queries, self.corpus, lambda given: [1.0], 0)
