@@ -1,0 +1,83 @@
+"""Show what two systems answer to the same queries: the first documents of each, with the right ones marked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from embedlab.errors import DataError
+from embedlab.evaluation.metrics import evaluate
+
+if TYPE_CHECKING:
+    from embedlab.data.dataset import Dataset
+    from embedlab.search.exact import Ranking
+
+MARK = "✓ "
+
+
+def compare_answers(
+    before: Ranking,
+    after: Ranking,
+    dataset: Dataset,
+    split: str = "dev",
+    *,
+    better: int = 3,
+    worse: int = 1,
+    k: int = 3,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Show the first `k` answers of two systems to a few queries of a split.
+
+    The queries are drawn at random from those that got better and from those that got worse by nDCG@10, so the table
+    is an illustration and not a measurement.
+
+    Args:
+        before: ranking of the system to compare with, of at least 10 documents per query.
+        after: ranking of the new system, of the same queries in the same order.
+        dataset: texts and relevance judgements.
+        split: the split of the queries.
+        better: queries to draw from those that got better.
+        worse: queries to draw from those that got worse.
+        k: answers per query.
+        seed: of the draw.
+
+    Returns:
+        Columns query, rank, before, after; one row per query and rank, relevant documents marked with a check mark.
+
+    Raises:
+        DataError: the rankings have different queries.
+    """
+    if before.query_ids != after.query_ids:
+        raise DataError("the two rankings have different queries", remedy="Rank the same split with both systems")
+    qrels, cutoff = dataset.qrels[split], [min(10, before.depth, after.depth)]
+    old, new = (evaluate(ranking, qrels, cutoff).of(f"ndcg@{cutoff[0]}") for ranking in (before, after))
+    rng = np.random.default_rng(seed)
+    chosen = [
+        row
+        for rows, count in ((np.flatnonzero(new > old), better), (np.flatnonzero(new < old), worse))
+        for row in rng.choice(rows, size=min(count, len(rows)), replace=False)
+    ]
+    return pd.DataFrame(
+        [
+            {
+                "query": dataset.queries[before.query_ids[row]],
+                "rank": rank + 1,
+                "before": _answer(before, dataset, split, row, rank),
+                "after": _answer(after, dataset, split, row, rank),
+            }
+            for row in chosen
+            for rank in range(k)
+        ],
+        columns=["query", "rank", "before", "after"],
+    )
+
+
+def _answer(ranking: Ranking, dataset: Dataset, split: str, row: int, rank: int) -> str:
+    index = ranking.indices[row, rank] if rank < ranking.depth else -1
+    if index < 0:
+        return ""
+    document = ranking.corpus_ids[index]
+    relevant = dataset.qrels[split][ranking.query_ids[row]].get(document, 0) > 0
+    return f"{MARK if relevant else ''}{dataset.corpus[document]}"

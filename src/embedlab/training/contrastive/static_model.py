@@ -1,0 +1,83 @@
+"""Train a static model on the pairs of a dataset, from a transformer's token embeddings, in one call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from embedlab.models.static import static_student
+from embedlab.params import CountOrNone, PositiveFloat, TrainingParams
+from embedlab.training.contrastive.static import train_static
+from embedlab.training.examples import contrastive_rows, number_rows
+from embedlab.training.fit import FitResult, FitSettings
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.evaluation import BaseEvaluator
+
+    from embedlab.data.dataset import Dataset
+
+StaticShare = Annotated[float, Field(ge=0, le=1)]
+
+
+class StaticParams(TrainingParams):
+    """Parameters of a static model that is trained on pairs and concatenated with a transformer."""
+
+    epochs: PositiveFloat
+    batch_size: Annotated[int, Field(ge=2)]
+    learning_rate: PositiveFloat
+    random_negatives: CountOrNone
+    static_shares: Annotated[list[StaticShare], Field(min_length=1)]
+
+    def fit_settings(self) -> FitSettings:
+        """How to train; without weight decay, which would shrink the embeddings of tokens that a batch lacks."""
+        return FitSettings(
+            epochs=self.epochs,
+            max_steps=self.max_steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            weight_decay=0.0,
+            seed=self.seed,
+        )
+
+
+def train_static_model(
+    transformer: SentenceTransformer,
+    dataset: Dataset,
+    settings: FitSettings,
+    *,
+    random_negatives: int = 4096,
+    evaluator: BaseEvaluator | None = None,
+    output_dir: str,
+) -> tuple[SentenceTransformer, FitResult]:
+    """Train a static model with InfoNCE on the training pairs and expert triplets of `dataset`.
+
+    Each token starts with the embedding that `transformer` gives it as a text of its own. A document costs no forward
+    pass through layers, so that each query is ranked against thousands of random documents in every step.
+
+    Args:
+        transformer: gives the tokenizer and the first embeddings; it is not changed.
+        dataset: its training pairs are learned, and its corpus is where random negatives come from.
+        settings: how to train; see `StaticParams.fit_settings`.
+        random_negatives: random documents per step, shared by the batch.
+        evaluator: scores dev and chooses the best weights; the last weights are kept when None.
+        output_dir: scratch folder of the Trainer.
+
+    Returns:
+        The static model, with the dimension of the transformer, and what training logged.
+    """
+    documents = list(dataset.corpus.values())
+    texts = list(dict.fromkeys([*documents, *dataset.split_queries("train").values()]))
+    static = static_student(transformer, texts)
+    rows = number_rows(contrastive_rows(dataset, hard_negatives=0, seed=settings.seed))
+    result = train_static(
+        static,
+        rows,
+        documents,
+        settings,
+        random_negatives=random_negatives,
+        evaluator=evaluator,
+        output_dir=output_dir,
+    )
+    return static, result

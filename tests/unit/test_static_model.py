@@ -1,0 +1,34 @@
+"""A static model from pairs in one call."""
+
+import pytest
+
+from embedlab import load_dataset, load_model
+from embedlab.errors import ParameterError
+from embedlab.training.contrastive.static_model import StaticParams, train_static_model
+
+VALUES = {
+    "dataset": "icd10cm:smoke",
+    "model_name": "all-MiniLM-L6-v2",
+    "epochs": 1.0,
+    "batch_size": 64,
+    "learning_rate": 3e-3,
+    "random_negatives": 32,
+    "static_shares": [0.0, 0.5],
+}
+
+
+def test_training_starts_from_the_transformer_and_leaves_it_unchanged(tmp_path):
+    data, base = load_dataset("icd10cm:smoke", max_examples=60), load_model()
+    before = base.encode(["anemia"])
+    settings = StaticParams(**VALUES, max_steps=2).fit_settings()
+    static, result = train_static_model(base, data, settings, random_negatives=32, output_dir=str(tmp_path))
+    assert result.steps == 2 and settings.weight_decay == 0
+    assert static.get_embedding_dimension() == base.get_embedding_dimension()
+    assert static.tokenizer.get_vocab() == base.tokenizer.get_vocab()
+    assert (base.encode(["anemia"]) == before).all()
+
+
+@pytest.mark.parametrize(("name", "value"), [("static_shares", []), ("static_shares", [1.2]), ("batch_size", 1)])
+def test_impossible_parameters(name, value):
+    with pytest.raises(ParameterError):
+        StaticParams.checked(VALUES | {name: value})
