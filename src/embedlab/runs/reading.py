@@ -40,8 +40,11 @@ def describe_difference(
     relative = _last(rows, statistic="relative_difference", **comparison)
     percent = f", {relative.value:+.0%}" if relative and relative.value is not None else ""
     queries = f" on {difference.n:,} {split} queries" if difference.n else f" on {split}"
-    where = {"metric": metric, "split": split, "task": task, "dim": difference.dim}
-    values = [_last(rows, statistic="value", system=name, **where) for name in (against, system)]
+    where = {"metric": metric, "split": split, "task": task, "statistic": "value"}
+    values = [  # a system with other dimensions than the difference, such as the base of a concatenation, has its own
+        _last(rows, system=name, dim=difference.dim, **where) or _last(rows, system=name, **where)
+        for name in (against, system)
+    ]
     change = ""
     if all(row is not None and row.value is not None for row in values):
         before, after = (format_value(row.value) for row in values if row is not None)

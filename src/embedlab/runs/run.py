@@ -30,6 +30,7 @@ from embedlab.runs.systems import SYSTEMS, System, resolve_system
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from sentence_transformers import SentenceTransformer
 
     from embedlab.evaluation.metrics import Evaluation
     from embedlab.evaluation.significance import PairedDifference
@@ -187,6 +188,25 @@ class Run:
         for system in fingerprints:
             self._use(system)
         self._models |= fingerprints
+
+    def save_model(self, system: str, model: SentenceTransformer, folder: str = "model") -> Path:
+        """Save a model with the run and keep its fingerprint.
+
+        Args:
+            system: the declared name of what the model was measured as.
+            model: any model; see `embedlab.save_model` for how it loads without this package.
+            folder: its name in the run's folder.
+
+        Returns:
+            The folder in this attempt; `finish` moves it beside the record.
+        """
+        from embedlab.models.fingerprint import model_fingerprint
+        from embedlab.models.save import save_model
+
+        path = self.artefact(folder)
+        save_model(model, path)
+        self.fingerprint({system: model_fingerprint(model)})
+        return path
 
     def metrics(
         self,

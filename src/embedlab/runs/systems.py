@@ -45,7 +45,7 @@ SYSTEMS: dict[str, System] = {
     "matryoshka-2d": System("matryoshka", "fine-tuned on pairs at several widths and several depths (2D Matryoshka)"),
     "matryoshka-adaptor": System("matryoshka", "contrastive, then a linear map that improves truncated vectors"),
     # Static models and students
-    "static": System("distillation", "static embeddings of word pieces, distilled and then fine-tuned on pairs"),
+    "static": System("distillation", "static embeddings of word pieces, fine-tuned on pairs"),
     "static-distilled": System("distillation", "static embeddings of word pieces, distilled only"),
     "distilled": System("distillation", "a student with fewer layers, distilled from the fine-tuned model"),
     "distilled-narrow": System("distillation", "a student with fewer dimensions, distilled from the fine-tuned model"),
