@@ -14,7 +14,7 @@ from embedlab.runs.execute import run_notebook
 from tests.notebooks.outcomes import SMOKE
 
 ALL = sorted(paths.notebooks_dir().glob("*.ipynb"))
-CONTRASTIVE = [path for path in ALL if path.stem in ("00_quickstart", "03_contrastive")]  # others: test_NN_*.py
+CONTRASTIVE = [path for path in ALL if path.stem == "03_contrastive"]  # others: test_NN_*.py
 COMMON = {"dataset", "model_name", "seed", "max_steps", "max_examples", "output_dir"}
 SKELETON = ("**Question**", "**Cost**", "**Needs**", "## What this shows", "## Limits", "## Exercises", "## Papers")
 
