@@ -15,11 +15,11 @@ environment:  ## build or mend the environment
 	@$(ENVIRONMENT) echo "environment: $$found"
 
 quickstart:  ## train on all of ICD-10-CM and show the measured gain (about 6 minutes)
-	@$(ENVIRONMENT) python -m embedlab.cli run 00_quickstart --html --output-dir results/quickstart && printf '%s\n' '' \
-	'What to do next:' \
-	'  your own data        embedlab run 00 -p dataset=pairs:my.csv   (columns query and positive; see docs/own-data.md)' \
-	'  what your data needs notebooks/01_diagnose.ipynb               (embedlab diagnose pairs:my.csv)' \
-	'  a stronger model     notebooks/03_contrastive.ipynb            (fine-tune the transformer as well)'
+	@$(ENVIRONMENT) python -m embedlab.cli run 00_quickstart --html --output-dir results/quickstart && \
+	cli="$$(dirname "$$found")/embedlab" && printf '%s\n' '' 'What to do next:' \
+	"  train on your own data:        $$cli run 00 -p dataset=pairs:my.csv   (columns query and positive)" \
+	"  find out what your data needs: $$cli diagnose pairs:my.csv            (notebooks/01_diagnose.ipynb)" \
+	'  fine-tune the transformer too: notebooks/03_contrastive.ipynb'
 
 test:  ## style, unit tests, fault tests, notebooks at smoke size
 	@$(ENVIRONMENT) python -m ruff check . && python -m ruff format --check . && python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
