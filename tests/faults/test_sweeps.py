@@ -103,7 +103,8 @@ def test_a_combination_that_lost_a_seed_does_not_compete():
         row = records.MetricRow(
             system="contrastive", technique="contrastive", split="dev", metric="ndcg@10", value=score
         )
-        plan, record = SimpleNamespace(run_id=f"{x}-{seed}"), SimpleNamespace(metrics=[row])
+        plan = SimpleNamespace(run_id=f"{x}-{seed}")
+        record = SimpleNamespace(run_id=plan.run_id, metrics=[row])
         return planning.Planned(plan, {"x": x, "seed": seed}, record)
 
     lucky = [finished(1, 0, 0.9)]
@@ -197,7 +198,7 @@ def test_the_table_has_all_of_the_sweep_when_only_a_part_was_run(home, command):
 
 
 def weights(outcome):
-    return outcome.record.model_fingerprints["tuned"], {row.metric: row.value for row in outcome.record.metrics}
+    return outcome.record.model_fingerprints, {row.metric: row.value for row in outcome.record.metrics}
 
 
 def repeats(home, monkeypatch, count):

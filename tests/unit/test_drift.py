@@ -123,7 +123,7 @@ class TestWhatIsCommitted:
     def test_sweep_tables_hold_every_run_on_record(self, path):
         spec_file = find_sweep(path.stem.removeprefix("sweep-"))
         planned = planning.all_planned(read_sweep(spec_file), spec_file)
-        finished = [item.plan.run_id for item in planned if item.record]
+        finished = [item.run_id for item in planned if item.record]
         again = sweep_table.sweep_table(indexed_records((*View().metrics, *COSTS), finished)).frame
         written = pd.read_csv(path)
         assert written["runs"].tolist() == again["runs"].tolist()

@@ -87,7 +87,9 @@ def _summary(planned: list[Any], jobs: int) -> str:
     from embedlab.sweeps import planning
 
     todo = sum(item.record is None for item in planned)
-    text = f"{len(planned)} runs, {len(planned) - todo} finished, {todo} to do"
+    older = sum(item.is_older for item in planned)
+    note = f" ({older} by older code; --rerun-stale runs them again)" if older else ""
+    text = f"{len(planned)} runs, {len(planned) - todo} finished{note}, {todo} to do"
     seconds = planning.estimate_s(planned, jobs) if todo else 0
     if seconds is None:
         return f"{text}; no such run is on record, so there is no estimate of the time"

@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
@@ -137,7 +137,8 @@ class Driver:
         return finished
 
     def _chosen(self, stage: Stage, runs: Sequence[Mapping[str, Any]]) -> list[Planned]:
-        return planning.only(planning.plan_values(stage, runs, self.options.output_dir), self.options.only)
+        planned = planning.only(planning.plan_values(stage, runs, self.options.output_dir), self.options.only)
+        return [self._unless_stale(item) for item in planned]
 
     def _score(self, stage: Stage, trial: Sequence[Planned]) -> float | None:
         """Mean over the trial's runs; None when one of them lacks the number."""
@@ -147,15 +148,15 @@ class Driver:
 
     def _refreshed(self, planned: Sequence[Planned]) -> list[Planned]:
         """Those that are finished by now, with their records."""
-        now = [Planned(item.plan, item.values, self._record(item)) for item in planned]
+        now = [replace(item, record=self._record(item)) for item in planned]
         return [item for item in now if item.record]
 
     def _record(self, item: Planned) -> records.Record | None:
-        outcome = self.result.outcomes.get(item.plan.run_id)
+        outcome = self.result.outcomes.get(item.run_id)
         return outcome.record if outcome else item.record
 
     def _execute(self, stage: Stage, planned: Sequence[Planned]) -> list[Planned]:
-        self._order |= dict.fromkeys(item.plan.run_id for item in planned)
+        self._order |= dict.fromkeys(item.run_id for item in planned)
         todo = [item for item in planned if self._is_to_do(item)]
         planning.require_inputs(todo)
         self.view.begin(len(planned), len(planned) - len(todo))
@@ -164,17 +165,22 @@ class Driver:
         self._wait()
         return self._refreshed(planned)
 
+    def _unless_stale(self, item: Planned) -> Planned:
+        """Forget a record of older code or packages where the person asked to run such runs again."""
+        if item.record is None or item.run_id in self.result.outcomes or not self.options.rerun_stale:
+            return item
+        if not item.is_older:
+            if not planning.is_stale(item.record):
+                return item
+            records.set_aside(item.folder)
+        return replace(item, record=None)
+
     def _is_to_do(self, item: Planned) -> bool:
-        """Note the outcome of a run that need not run, and say whether it must."""
-        if item.plan.run_id in self.result.outcomes:  # two trials with the same values
+        """Note the outcome of a run that need not run, and tell whether it has to."""
+        if item.run_id in self.result.outcomes:  # two trials with the same values
             return False
         if item.record:
-            if self.options.rerun_stale and planning.is_stale(item.record):
-                records.set_aside(item.plan.folder)
-                return True
-            self.result.outcomes[item.plan.run_id] = Outcome(
-                item.plan.run_id, item.plan.folder, item.record, skipped=True
-            )
+            self.result.outcomes[item.run_id] = Outcome(item.run_id, item.folder, item.record, skipped=True)
             return False
         if not item.failure or item.failure in planning.RERUN_CAUSES or self.options.retry_failed:
             return True

@@ -7,18 +7,21 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from embedlab import paths
+from embedlab.data.load import source_fingerprint
 from embedlab.errors import ParameterError
 from embedlab.runs import execute, filters, notebooks, provenance, record_index, records
 from embedlab.runs.execute import Plan
 from embedlab.runs.records import Record
 from embedlab.runs.run import FAILED
 from embedlab.runs.run_id import RunId, without_seeds
+from embedlab.sweeps.older import OlderRuns
 from embedlab.sweeps.spec import REFERENCE, Metric, Stage, SweepSpec, expand
 
 RERUN_CAUSES = ("infrastructure", "cancelled")  # a failure of these is an interruption, not a result
@@ -26,13 +29,13 @@ RERUN_CAUSES = ("infrastructure", "cancelled")  # a failure of these is an inter
 
 @dataclass(frozen=True)
 class Planned:
-    """One run of a sweep and how it stands.
+    """One run of a sweep and its state.
 
     Attributes:
-        plan: the run.
+        plan: the run, as the notebook's code is now.
         values: what the sweep gives it.
-        record: its record, when it is finished.
-        failure: why its last attempt failed, when it is not.
+        record: its record when it is finished, or that of a run of older code with the same parameters and data.
+        failure: why its last attempt failed, when it is not finished.
     """
 
     plan: Plan
@@ -40,22 +43,58 @@ class Planned:
     record: Record | None = None
     failure: str = ""
 
+    @property
+    def is_older(self) -> bool:
+        """Whether an older version of the notebook made the record."""
+        return self.record is not None and self.record.run_id != self.plan.run_id
+
+    @property
+    def run_id(self) -> str:
+        """The id under which the results are kept, or will be."""
+        return self.record.run_id if self.record else self.plan.run_id
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run with this id."""
+        return self.plan.folder.with_name(self.run_id)
+
     def state(self) -> str:
         """For a person."""
         if self.record:
-            return "finished"
+            return f"finished (older code: {self.run_id})" if self.is_older else "finished"
         return f"failed: {self.failure}" if self.failure else "to do"
 
 
 def plan_values(stage: Stage, runs: Iterable[Mapping[str, Any]], output_dir: str = "") -> list[Planned]:
-    """The runs for parameter values, each once, with how they stand."""
+    """The runs for parameter values, each once, with their state.
+
+    A run without a record of its own takes that of an older version of the notebook, when there is one with the same
+    seed, data and parameters.
+    """
     path = notebooks.find_notebook(stage.notebook)
-    found: dict[str, Planned] = {}
+    planned: dict[str, Planned] = {}
     for values in runs:
         plan = execute.plan(path, values, output_dir=output_dir)
         record = records.read_or_quarantine(plan.folder)
-        found.setdefault(plan.run_id, Planned(plan, dict(values), record, "" if record else last_failure(plan.folder)))
-    return list(found.values())
+        failure = "" if record else last_failure(plan.folder)
+        planned.setdefault(plan.run_id, Planned(plan, dict(values), record, failure))
+    return _with_older(list(planned.values()))
+
+
+def _with_older(planned: list[Planned]) -> list[Planned]:
+    """Give runs without a record that of older code."""
+    if not planned or all(item.record for item in planned):
+        return planned
+    notebook, folder = planned[0].plan.notebook, planned[0].plan.folder.parent
+    older = OlderRuns(notebook.stem, notebooks.parameters(notebook), folder)
+    fingerprint = lru_cache(source_fingerprint)
+    answered = []
+    for item in planned:
+        dataset = item.plan.values.get("dataset")
+        run_id = None if item.record else older.find(item.plan.values, fingerprint(dataset) if dataset else "")
+        record = records.read_or_quarantine(folder / run_id) if run_id else None
+        answered.append(replace(item, record=record, failure="") if record else item)
+    return answered
 
 
 def last_failure(folder: Path) -> str:
@@ -146,7 +185,7 @@ def best(stage: Stage, finished: Sequence[Planned]) -> dict[int, Planned]:
         ParameterError: no run has the metric that decides.
     """
     groups: dict[str, list[Planned]] = defaultdict(list)
-    for item in {item.plan.run_id: item for item in finished}.values():  # a search may try the same values twice
+    for item in {item.run_id: item for item in finished}.values():  # a search may try the same values twice
         groups[json.dumps(_setting(item.values), sort_keys=True)].append(item)
     pick, most = stage.decides, max(map(len, groups.values()))
     chosen = max((items for items in groups.values() if len(items) == most), key=lambda items: _score(items, pick))
@@ -198,7 +237,7 @@ def _follow(value: Any, seed: int, earlier: Mapping[str, Mapping[int, Planned]])
         if what[2:] not in run.plan.values:
             raise ParameterError(f"{value}: there is no parameter {what[2:]!r}", remedy="Name one", field=value)
         return run.plan.values[what[2:]]
-    return paths.shown(run.plan.folder / what)
+    return paths.shown(run.folder / what)
 
 
 def require_inputs(planned: Iterable[Planned]) -> None:

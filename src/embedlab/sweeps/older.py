@@ -1,0 +1,86 @@
+"""Records that an older version of a notebook made: they stay valid evidence for the runs of a sweep.
+
+A run id covers the notebook's code, so an edited or renumbered notebook gives every run a new id. The older record
+still answers the same question when notebook topic, seed, data and parameters are the same. Sweeps use it, and say so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from embedlab import paths
+from embedlab.runs import record_index
+from embedlab.runs.notebooks import Parameter
+from embedlab.runs.records import Record
+from embedlab.runs.run_id import topic_of
+
+NOT_COMPARED = ("seed", "output_dir")  # the seed is compared apart, and where runs are kept changes no result
+
+Key = tuple[str, str, str]  # seed, fingerprint of the data, parameters
+
+
+class OlderRuns:
+    """The records of one notebook's topic, found by seed, data and parameters.
+
+    Args:
+        notebook: stem of the notebook as it is now, e.g. "03_contrastive".
+        parameters: of the notebook as it is now.
+        folder: where runs are kept; results/runs when not given.
+    """
+
+    def __init__(self, notebook: str, parameters: Iterable[Parameter], folder: Path | None = None) -> None:
+        self._folder = folder or paths.runs_dir()
+        self._defaults = {parameter.name: parameter.default for parameter in parameters}
+        records = [
+            record
+            for record in record_index.indexed_records((), folder=self._folder)
+            if topic_of(record.notebook) == topic_of(notebook)
+        ]
+        varied = _varied([record.parameters for record in records], self._defaults)
+        self._by_key: dict[Key, Record] = {}
+        for record in sorted(records, key=lambda record: (record.finished, record.run_id)):  # the newest wins
+            if not varied & record.parameters.keys():
+                self._by_key[self._key(record.parameters, record.data_fingerprint)] = record
+
+    def find(self, values: Mapping[str, Any], data_fingerprint: str) -> str | None:
+        """The id of the newest run with the same seed, data and parameters.
+
+        Args:
+            values: every parameter of a planned run.
+            data_fingerprint: of its dataset.
+        """
+        record = self._by_key.get(self._key(values, data_fingerprint))
+        return record.run_id if record else None
+
+    def _key(self, values: Mapping[str, Any], data_fingerprint: str) -> Key:
+        """Parameters that a record lacks count as the notebook's default."""
+        compared = {
+            name: _comparable(values.get(name, default))
+            for name, default in self._defaults.items()
+            if name not in NOT_COMPARED
+        }
+        return json.dumps(values.get("seed", 0)), data_fingerprint, json.dumps(compared, sort_keys=True)
+
+
+def _varied(settings: Iterable[Mapping[str, Any]], defaults: Mapping[str, Any]) -> set[str]:
+    """Parameters that the notebook no longer has and that had several values.
+
+    A record with such a parameter does not count: nobody can tell which value the notebook has now. One that always had
+    the same value is ignored.
+    """
+    texts: dict[str, set[str]] = defaultdict(set)
+    for values in settings:
+        for name in values.keys() - defaults.keys():
+            texts[name].add(json.dumps(values[name], sort_keys=True))
+    return {name for name, different in texts.items() if len(different) > 1}
+
+
+def _comparable(value: Any) -> Any:
+    """1 and 1.0 are the same number."""
+    if isinstance(value, list):
+        return [_comparable(item) for item in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
