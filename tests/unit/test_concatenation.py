@@ -1,4 +1,4 @@
-"""Transformer and static model concatenated: the right cosine, padded and packed batches agree, and it can be shared."""
+"""Transformer and static model concatenated: right cosine, padded and packed batches agree, loads anywhere."""
 
 from __future__ import annotations
 

@@ -10,6 +10,11 @@ import torch
 from sentence_transformers import CrossEncoder
 
 from embedlab.errors import DataError
+<<<<<<< HEAD
+=======
+from embedlab.evaluation.diagnose.reranking import load_reranker
+from embedlab.models.cross_encoder import average_scores, cosine_rows, cross_encoder_from, score_pairs, score_rows
+>>>>>>> 2b3f23b (Distillation: students, cross-encoders and the leaderboard as functions)
 from embedlab.models.load import load_model
 from embedlab.models.packing import pack
 from embedlab.models.pair_pooling import PairProductPooling
@@ -17,13 +22,10 @@ from embedlab.models.reranker import load_reranker
 from embedlab.models.save import is_own_code, save_model
 from embedlab.training.distillation.cross_encoder import (
     ScoreDistillationLoss,
-    blend,
+    _arguments,
+    calibrate_scores,
     calibration_temperature,
-    cosine_rows,
-    cross_encoder_from,
     distil_scores,
-    score_pairs,
-    score_rows,
     train_cross_encoder,
 )
 from embedlab.training.examples import number_rows
@@ -72,7 +74,7 @@ class TestCrossEncoder:
     def test_training_raises_positives_above_negatives(self, tmp_path):
         encoder = cross_encoder_from(pack(tiny_model()))
         settings = FitSettings(max_steps=60, batch_size=7, learning_rate=2e-3, weight_decay=0.0)
-        log = train_cross_encoder(encoder, SIMPLE, settings, output_dir=str(tmp_path))
+        log = train_cross_encoder(encoder, SIMPLE, settings, output_dir=str(tmp_path), hold_out=0)
         assert score_rows(encoder, SIMPLE).argmax(1).tolist() == [0] * len(SIMPLE)
         assert log[-1]["loss"] < 0.5 * log[0]["loss"]
 
@@ -80,16 +82,30 @@ class TestCrossEncoder:
         scores = score_rows(encoder, ROWS)
         assert scores[2, 1] == pytest.approx(score_pairs(encoder, [(ROWS[2][0], ROWS[2][2])])[0], abs=1e-5)
 
-    def test_scores_are_kept_by_weights_and_pairs(self, encoder, tmp_path, monkeypatch):
-        first = score_pairs(encoder, PAIRS, tmp_path)
-        monkeypatch.setattr(type(encoder), "predict", lambda *a, **k: pytest.fail("scored again"))
-        assert np.array_equal(score_pairs(encoder, PAIRS, tmp_path), first)
-        monkeypatch.undo()
-        score_pairs(encoder, PAIRS[:-1], tmp_path)
+    def test_scores_are_cached_by_weights_and_texts(self, encoder, tmp_path, monkeypatch):
+        monkeypatch.setattr("embedlab.models.cross_encoder.cache_dir", lambda: tmp_path)
+        first = score_rows(encoder, ROWS, cached=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(encoder), "predict", lambda *a, **k: pytest.fail("scored again"))
+            assert np.array_equal(score_rows(encoder, ROWS, cached=True), first)
+        score_rows(encoder, ROWS[:-1], cached=True)
         with torch.no_grad():
             encoder[-1].linear.bias += 1
-        assert score_pairs(encoder, PAIRS, tmp_path) == pytest.approx(first + 1, abs=1e-5)
-        assert len(list(tmp_path.iterdir())) == 3
+        assert score_rows(encoder, ROWS, cached=True) == pytest.approx(first + 1, abs=1e-5)
+        assert len(list((tmp_path / "scores").iterdir())) == 3
+
+    def test_held_out_rows_are_not_trained_on(self, encoder, tmp_path, monkeypatch):
+        """With hold_out=3, rows 0, 3 and 6 of 7 are left out."""
+        counts = []
+
+        def arguments(settings, rows, folder):
+            counts.append(rows)
+            return _arguments(settings, rows, folder)
+
+        monkeypatch.setattr("embedlab.training.distillation.cross_encoder._arguments", arguments)
+        settings = FitSettings(max_steps=1, batch_size=2)
+        train_cross_encoder(encoder, ROWS, settings, output_dir=str(tmp_path), hold_out=3)
+        assert counts == [4]
 
 
 class TestProductHead:
@@ -131,23 +147,23 @@ class TestProductHead:
         before = score_rows(encoder, SYNONYMS)
         assert before.argmax(1).tolist() == [0] * len(SYNONYMS)
         settings = FitSettings(max_steps=4, batch_size=len(SYNONYMS), learning_rate=5e-5)
-        train_cross_encoder(encoder, SYNONYMS, settings, output_dir=str(tmp_path))
+        train_cross_encoder(encoder, SYNONYMS, settings, output_dir=str(tmp_path), hold_out=0)
         after = score_rows(encoder, SYNONYMS)
         assert (after[:, 0] - after[:, 1:].max(1) > before[:, 0] - before[:, 1:].max(1)).all()
 
 
-class TestSums:
-    def test_blend_by_hand(self):
+class TestAverageScores:
+    def test_by_hand(self):
         """A quarter of cosine 0.1 as a logit of 2, three quarters of logit 4; NaN is no document."""
-        mixed = blend(np.array([[4.0, np.nan]]), np.array([[0.1, 0.1]]), 0.25)
+        mixed = average_scores(np.array([[4.0, np.nan]]), np.array([[0.1, 0.1]]), 0.25)
         assert mixed[0, 0] == pytest.approx(3.5) and np.isnan(mixed[0, 1])
 
     def test_cosines_of_rows(self):
         model = pack(tiny_model())
         vectors = dict(zip(TEXTS, model.encode(TEXTS, normalize_embeddings=True), strict=True))
-        found = cosine_rows(model, ROWS)
-        assert found.shape == (len(ROWS), 3)
-        assert found[2, 1] == pytest.approx(vectors[ROWS[2][0]] @ vectors[ROWS[2][2]], abs=1e-5)
+        cosines = cosine_rows(model, ROWS)
+        assert cosines.shape == (len(ROWS), 3)
+        assert cosines[2, 1] == pytest.approx(vectors[ROWS[2][0]] @ vectors[ROWS[2][2]], abs=1e-5)
 
 
 class TestCalibration:
@@ -161,8 +177,16 @@ class TestCalibration:
         scores = np.take_along_axis(3 * logits, columns, axis=1)
         assert calibration_temperature(scores) == pytest.approx(3, rel=0.1)
 
-    def test_one_document_a_row_is_refused(self):
-        with pytest.raises(DataError, match="cannot be calibrated"):
+    def test_uses_the_held_out_rows_alone(self):
+        """Rows 0 and 2 are held out: one of two positives is first, whatever the other rows say."""
+        scores = np.float32([[2, 0], [0, 9], [0, 1], [0, 9]])
+        calibrated = calibrate_scores(scores, hold_out=2)
+        assert calibrated.accuracy == 0.5
+        assert calibrated.temperature == pytest.approx(calibration_temperature(scores[::2]))
+        assert calibrated.scores == pytest.approx(scores / calibrated.temperature)
+
+    def test_rejects_one_document_per_row(self):
+        with pytest.raises(DataError, match="at least 2 documents"):
             calibration_temperature(np.ones((3, 1)))
 
 
@@ -238,6 +262,6 @@ class TestDistilScores:
             gaps.append(np.mean([vectors[row[0]] @ (vectors[row[2]] - vectors[row[1]]) for row in ROWS]))
         assert gaps[0] > gaps[1] + 0.03
 
-    def test_scores_of_other_rows_are_refused(self, tiny, tmp_path):
-        with pytest.raises(DataError, match="for rows of"):
+    def test_rejects_scores_of_other_rows(self, tiny, tmp_path):
+        with pytest.raises(DataError, match="expected scores of shape"):
             distil_scores(tiny, number_rows(ROWS), np.ones((2, 3)), FitSettings(), output_dir=str(tmp_path))

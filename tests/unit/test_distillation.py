@@ -15,6 +15,7 @@ from embedlab.models.layers import keep_layers, layer_count, pca_projection, pro
 from embedlab.models.static import BagCollator, TokenBags, static_student
 from embedlab.training.batches import TokenisedCollator
 from embedlab.training.distillation.embeddings import DistillationParams, distil, similarity_loss, vector_loss
+from embedlab.training.distillation.students import cut_layers, distil_dimensions, distil_layers, distil_static
 from embedlab.training.fit import FitSettings
 from tests.conftest import TEXTS, tiny_model
 
@@ -171,8 +172,21 @@ class TestDistil:
         distil(student, TEXTS, targets, settings, collator=collator, output_dir=str(tmp_path))
         assert agreement(student, TEXTS, targets) > max(0.9, before)
 
-    def test_a_target_of_another_dimension_is_refused(self, tiny, tmp_path):
-        with pytest.raises(ParameterError, match="32 dimensions, its targets 7"):
+    def test_students_are_built_and_trained_and_the_teacher_stays(self, tmp_path):
+        teacher = tiny_model(layers=3)
+        targets = teacher.encode(TEXTS, normalize_embeddings=True)
+        settings, folder = FitSettings(max_steps=40, batch_size=7, learning_rate=1e-3), str(tmp_path)
+        student, result = distil_layers(teacher, 2, TEXTS, targets, settings, output_dir=folder)
+        assert layer_count(student) == 2 and result.steps == 40
+        assert agreement(student, TEXTS, targets) > agreement(cut_layers(teacher, 2), TEXTS, targets)
+        narrow, _ = distil_dimensions(student, 4, TEXTS, targets, settings, output_dir=folder)
+        assert narrow.get_embedding_dimension() == 4 and student.get_embedding_dimension() == 32
+        static, _ = distil_static(teacher, TEXTS, targets, settings, output_dir=folder)
+        assert agreement(static, TEXTS, targets) > agreement(static_student(teacher, TEXTS), TEXTS, targets)
+        assert np.array_equal(teacher.encode(TEXTS, normalize_embeddings=True), targets)
+
+    def test_rejects_targets_of_other_dimensions(self, tiny, tmp_path):
+        with pytest.raises(ParameterError, match="32 dimensions, the teacher vectors have 7"):
             distil(tiny, TEXTS, np.ones((7, 7)), FitSettings(), collator=list, output_dir=str(tmp_path))
 
 
@@ -192,7 +206,7 @@ class TestParams:
         "seed": 5,
     }
 
-    def test_a_table_takes_larger_steps_and_is_not_decayed(self):
+    def test_static_models_take_larger_steps_without_weight_decay(self):
         params = DistillationParams.checked(self.values)
         vectors, contrast = params.static_settings()
         assert (vectors.epochs, contrast.epochs) == (5.0, 8.0)
@@ -201,6 +215,6 @@ class TestParams:
             assert (settings.max_steps, settings.seed) == (7, 5)
         assert params.fit_settings(epochs=1.0).learning_rate == 2e-4
 
-    def test_unknown_students_are_refused(self):
+    def test_rejects_unknown_students(self):
         with pytest.raises(ParameterError, match="students"):
             DistillationParams.checked({**self.values, "students": ["tiny"]})

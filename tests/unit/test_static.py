@@ -42,7 +42,7 @@ def test_word_order_does_not_matter(static):
 
 def test_start_is_the_teachers_piece_vector_times_its_rarity(teacher):
     """ "fracture fracture cholera": p(fracture) = 2/3, p(cholera) = 1/3, weight a / (a + p) with a = 0.5."""
-    student = static_student(teacher, ["fracture fracture", "cholera"], sif=0.5)
+    student = static_student(teacher, ["fracture fracture", "cholera"], sif_coefficient=0.5)
     word = teacher.tokenizer.convert_tokens_to_ids("fracture")
     expected = 0.5 / (0.5 + 2 / 3) * teacher.encode("fracture", normalize_embeddings=True)
     assert student[0].embedding.weight[word].tolist() == pytest.approx(expected.tolist(), abs=1e-5)

@@ -1,4 +1,4 @@
-"""What a model costs to keep and to run: parameters, megabytes on disk, texts per second."""
+"""Measure what a model costs: parameters, megabytes on disk, texts per second."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from embedlab.models.static import encode_static
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-STATIC_PASSES = 20
+REPEATS = 3  # timed passes of each model
+STATIC_PASSES = 20  # a static model encodes the texts this often per pass; once would time little but the call
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """The price of a model.
+    """The cost of a model.
 
     Attributes:
-        parameters: all numbers that were or could be trained.
-        megabytes: the saved folder, 10^6 bytes.
-        texts_per_second: encoding, tokenisation included, on this machine; the median of the repeats.
-        slowest, fastest: over the repeats.
+        parameters: number of parameters.
+        megabytes: size of the saved folder, 10^6 bytes.
+        texts_per_second: encoding with tokenisation on this machine; median of the passes.
+        slowest, fastest: texts per second of the slowest and the fastest pass.
     """
 
     parameters: int
@@ -38,28 +39,27 @@ class Footprint:
     fastest: float
 
     def as_dict(self) -> dict[str, float]:
-        """Field name -> value."""
+        """Return field name -> value."""
         return asdict(self)
 
 
-def footprints(
-    models: Mapping[str, SentenceTransformer], texts: Sequence[str], *, repeats: int = 3
-) -> dict[str, Footprint]:
-    """Measure models on the same texts, in turns, so that a machine that slows down slows all of them: name -> price.
+def measure_footprints(models: Mapping[str, SentenceTransformer], texts: Sequence[str]) -> dict[str, Footprint]:
+    """Measure models on the same texts, in turns: if the machine slows down, it slows down for all of them.
 
-    Each is run as it runs best here: transformers by `models.encode.encode`, static ones by `encode_static`. One pass
-    of each warms up and is not counted. A static model reads the texts many times over in one pass, which would
-    otherwise measure little else than the overhead of a call.
+    Each model runs as fast as this package can run it: transformers with `models.encode.encode`, static models with
+    `encode_static`. One pass of each warms up and is not counted.
 
     Args:
-        models: any sentence-transformers models.
+        models: name -> any sentence-transformers model.
         texts: what to encode.
-        repeats: timed passes of each.
+
+    Returns:
+        Name -> footprint.
     """
     for model in models.values():
-        _run(model, _workload(model, texts))
-    turns = [{name: _rate(model, _workload(model, texts)) for name, model in models.items()} for _ in range(repeats)]
-    return {name: _footprint(model, np.sort([turn[name] for turn in turns])) for name, model in models.items()}
+        _encode(model, _workload(model, texts))
+    passes = [{name: _rate(model, _workload(model, texts)) for name, model in models.items()} for _ in range(REPEATS)]
+    return {name: _footprint(model, np.sort([rates[name] for rates in passes])) for name, model in models.items()}
 
 
 def _footprint(model: SentenceTransformer, rates: np.ndarray) -> Footprint:
@@ -83,13 +83,13 @@ def _workload(model: SentenceTransformer, texts: Sequence[str]) -> list[str]:
 
 
 def _rate(model: SentenceTransformer, texts: list[str]) -> float:
-    """Texts per second."""
-    began = time.perf_counter()
-    _run(model, texts)
-    return len(texts) / (time.perf_counter() - began)
+    """Return texts per second of one pass."""
+    start = time.perf_counter()
+    _encode(model, texts)
+    return len(texts) / (time.perf_counter() - start)
 
 
-def _run(model: SentenceTransformer, texts: list[str]) -> None:
+def _encode(model: SentenceTransformer, texts: list[str]) -> None:
     if _is_static(model):
         encode_static(model, texts)
     else:

@@ -1,0 +1,46 @@
+"""Train smaller models from larger ones: students from teacher vectors and scores, cross-encoders as teachers."""
+
+from embedlab.models.cross_encoder import (
+    average_scores,
+    cosine_rows,
+    cross_encoder_from,
+    score_pairs,
+    score_rows,
+)
+from embedlab.training.distillation.cross_encoder import (
+    RerankerParams,
+    calibrate_scores,
+    distil_scores,
+    train_cross_encoder,
+)
+from embedlab.training.distillation.embeddings import DistillationParams, similarity_loss
+from embedlab.training.distillation.students import (
+    SHORTER_DIMS,
+    cut_layers,
+    distil_dimensions,
+    distil_layers,
+    distil_static,
+    fine_tune_static,
+    mine_lists,
+)
+
+__all__ = [
+    "SHORTER_DIMS",
+    "DistillationParams",
+    "RerankerParams",
+    "average_scores",
+    "calibrate_scores",
+    "cosine_rows",
+    "cross_encoder_from",
+    "cut_layers",
+    "distil_dimensions",
+    "distil_layers",
+    "distil_scores",
+    "distil_static",
+    "fine_tune_static",
+    "mine_lists",
+    "score_pairs",
+    "score_rows",
+    "similarity_loss",
+    "train_cross_encoder",
+]

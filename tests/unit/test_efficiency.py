@@ -7,7 +7,7 @@ import pytest
 
 from embedlab.data.dataset import Dataset
 from embedlab.evaluation import efficiency as module
-from embedlab.evaluation.efficiency import Footprint, footprints
+from embedlab.evaluation.efficiency import Footprint, measure_footprints
 from embedlab.evaluation.lexical_overlap import FIELD, shared_words
 from embedlab.evaluation.metrics import Evaluation
 from embedlab.models.static import static_student
@@ -32,7 +32,7 @@ def test_footprint_counts_what_is_there(tiny, monkeypatch):
     """With a clock that ticks one second per reading, every pass takes one second."""
     ticks = iter(range(100))
     monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(ticks)))
-    cost = footprints({"tiny": tiny}, TEXTS)["tiny"]
+    cost = measure_footprints({"tiny": tiny}, TEXTS)["tiny"]
     assert cost.parameters == sum(parameter.numel() for parameter in tiny.parameters())
     assert cost.megabytes == pytest.approx(4 * cost.parameters / 1e6, rel=0.5)  # weights, tokenizer, configuration
     assert cost.texts_per_second == cost.slowest == cost.fastest == len(TEXTS)
@@ -42,7 +42,7 @@ def test_models_are_timed_in_turns_and_a_static_pass_counts_every_repeat(tiny, m
     """Passes of 1, 2, 3, ... seconds: the first model takes 1, 3 and 5 of them, the second 2, 4 and 6."""
     readings = iter([reading for second in range(1, 7) for reading in (0.0, float(second))])
     monkeypatch.setattr(module.time, "perf_counter", lambda: next(readings))
-    costs = footprints({"static": static_student(tiny, TEXTS), "tiny": tiny}, TEXTS)
+    costs = measure_footprints({"static": static_student(tiny, TEXTS), "tiny": tiny}, TEXTS)
     texts = len(TEXTS) * module.STATIC_PASSES
     cost = costs["static"]
     assert (cost.fastest, cost.texts_per_second, cost.slowest) == pytest.approx((texts, texts / 3, texts / 5))

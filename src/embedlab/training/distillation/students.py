@@ -1,0 +1,168 @@
+"""Build students from a teacher and train them on its vectors: fewer layers, fewer dimensions, static embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedlab.models.layers import keep_layers, layer_count, pca_projection, project, spread_layers
+from embedlab.models.static import BagCollator, TokenBags, static_student
+from embedlab.training.batches import TokenisedCollator
+from embedlab.training.contrastive.mining import MiningReport, mine_hard_negatives
+from embedlab.training.contrastive.static import train_static
+from embedlab.training.distillation.embeddings import distil
+from embedlab.training.examples import Row, contrastive_rows, number_rows
+from embedlab.training.fit import FitResult, FitSettings
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.evaluation import BaseEvaluator
+
+    from embedlab.data.dataset import Dataset
+    from embedlab.search.vectors import Vectors
+
+MINING_DEPTH = 100  # documents per query that hard negatives are chosen from
+SHORTER_DIMS = (256, 128, 64, 32, 16)  # dimensions below the full width that static models are trained and scored at
+
+
+def cut_layers(teacher: SentenceTransformer, layers: int) -> SentenceTransformer:
+    """Copy the teacher with `layers` of its transformer layers, evenly spread. Nothing is trained."""
+    return keep_layers(teacher, spread_layers(layer_count(teacher), layers))
+
+
+def distil_layers(
+    teacher: SentenceTransformer,
+    layers: int,
+    texts: Sequence[str],
+    teacher_vectors: np.ndarray,
+    settings: FitSettings,
+    *,
+    output_dir: str,
+) -> tuple[SentenceTransformer, FitResult]:
+    """Build a student from some of the teacher's layers and train it on the teacher's vectors.
+
+    Args:
+        teacher: model with a transformer; left unchanged.
+        layers: number of layers to keep.
+        texts: N texts to learn on.
+        teacher_vectors: (N, d) vectors of `texts`.
+        settings: how to train.
+        output_dir: scratch folder of the Trainer.
+
+    Returns:
+        The student and the training result.
+    """
+    student = cut_layers(teacher, layers)
+    collator = TokenisedCollator(student, texts, ["text"])
+    return student, distil(student, texts, teacher_vectors, settings, collator=collator, output_dir=output_dir)
+
+
+def distil_dimensions(
+    student: SentenceTransformer,
+    dim: int,
+    texts: Sequence[str],
+    teacher_vectors: np.ndarray,
+    settings: FitSettings,
+    *,
+    output_dir: str,
+) -> tuple[SentenceTransformer, FitResult]:
+    """Add a linear layer with `dim` outputs to a copy of a student and train it on the projected teacher vectors.
+
+    The layer starts as the principal components of the teacher's vectors.
+
+    Args:
+        student: model with d dimensions; left unchanged.
+        dim: dimensions of the new student.
+        texts: N texts to learn on.
+        teacher_vectors: (N, d) vectors of `texts`.
+        settings: how to train.
+        output_dir: scratch folder of the Trainer.
+
+    Returns:
+        The new student and the training result.
+    """
+    projection = pca_projection(teacher_vectors, dim)
+    narrow = project(keep_layers(student, range(layer_count(student))), projection)
+    collator = TokenisedCollator(narrow, texts, ["text"])
+    options = {"collator": collator, "projection": projection, "output_dir": output_dir}
+    return narrow, distil(narrow, texts, teacher_vectors, settings, **options)
+
+
+def distil_static(
+    teacher: SentenceTransformer,
+    texts: Sequence[str],
+    teacher_vectors: np.ndarray,
+    settings: FitSettings,
+    *,
+    output_dir: str,
+) -> tuple[SentenceTransformer, FitResult]:
+    """Build a static model from the teacher's token vectors and train it on the teacher's vectors.
+
+    Args:
+        teacher: any sentence-transformers model with a fast tokenizer.
+        texts: N texts to learn on; token frequencies are counted on them too.
+        teacher_vectors: (N, d) vectors of `texts`.
+        settings: how to train; weight decay must be 0, it would shrink tokens that a batch does not contain.
+        output_dir: scratch folder of the Trainer.
+
+    Returns:
+        The static model and the training result.
+    """
+    student = static_student(teacher, texts)
+    collator = BagCollator(TokenBags.tokenise(student, texts), ["text"])
+    return student, distil(student, texts, teacher_vectors, settings, collator=collator, output_dir=output_dir)
+
+
+def fine_tune_static(
+    static: SentenceTransformer,
+    data: Dataset,
+    settings: FitSettings,
+    *,
+    random_negatives: int,
+    evaluator: BaseEvaluator,
+    output_dir: str,
+) -> FitResult:
+    """Train a static model in place on the labelled pairs, with random documents as negatives, at every width.
+
+    Args:
+        static: a static model, best distilled first.
+        data: its training pairs are the positives, its corpus the random negatives.
+        settings: how to train; weight decay must be 0.
+        random_negatives: documents drawn per step.
+        evaluator: dev evaluation; the model keeps the weights with the best value.
+        output_dir: scratch folder of the Trainer.
+    """
+    rows = number_rows(contrastive_rows(data, hard_negatives=0, seed=settings.seed))
+    dims = [static.get_embedding_dimension(), *SHORTER_DIMS]
+    options = {"random_negatives": random_negatives, "dims": dims, "evaluator": evaluator, "output_dir": output_dir}
+    return train_static(static, rows, list(data.corpus.values()), settings, **options)
+
+
+def mine_lists(
+    data: Dataset,
+    vectors: Vectors,
+    *,
+    negatives: int,
+    relative_margin: float = 0.95,
+    use_triplets: bool = False,
+    seed: int = 0,
+) -> tuple[list[Row], MiningReport]:
+    """Build training rows of a query, its answer and its hard negatives.
+
+    Args:
+        data: dataset with training pairs.
+        vectors: training queries and corpus, encoded with the model whose mistakes become hard negatives.
+        negatives: hard negatives per pair.
+        relative_margin: a negative scores at most this share of its positive's score; 2 keeps every candidate.
+        use_triplets: add the dataset's expert triplets.
+        seed: of the random documents that fill up rows with too few hard negatives.
+
+    Returns:
+        Rows (query, positive, negatives), and a report of the filters.
+    """
+    candidates, scores = vectors.rank(MINING_DEPTH).as_candidates(), vectors.pair_scores(data.pairs("train"))
+    mined, report = mine_hard_negatives(data, candidates, scores, per_pair=negatives, relative_margin=relative_margin)
+    rows = contrastive_rows(data, mined, hard_negatives=negatives, use_triplets=use_triplets, seed=seed)
+    return rows, report
