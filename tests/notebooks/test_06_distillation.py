@@ -1,4 +1,4 @@
-"""The distillation notebook at smoke size: every student in one table, with intervals, costs and plain models."""
+"""The distillation notebook at smoke size: every student on the leaderboard, with intervals, costs and saved models."""
 
 from __future__ import annotations
 
@@ -7,10 +7,18 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from embedlab import paths
-from tests.notebooks.outcomes import rows, smoke_run
+from tests.notebooks.outcomes import smoke_run
 
 NOTEBOOK = paths.notebooks_dir() / "06_distillation.ipynb"
-STUDENTS = {"both", "layers", "narrow", "static", "static, distilled only", "scored", "labelled"}
+STUDENTS = {
+    "contrastive+static",
+    "distilled",
+    "distilled+labels",
+    "distilled+scores",
+    "distilled-narrow",
+    "static",
+    "static-distilled",
+}
 
 
 @pytest.fixture(scope="module")
@@ -18,28 +26,45 @@ def outcome(tmp_path_factory):
     return smoke_run(NOTEBOOK, tmp_path_factory.mktemp("runs"))
 
 
+def values(outcome, metric):
+    """System -> its row of `metric` at full width."""
+    rows = [row for row in outcome.record.metrics if row.metric == metric and row.statistic == "value"]
+    return {row.system: row for row in sorted(rows, key=lambda row: row.dim or 0)}
+
+
+def differences(outcome):
+    return {(r.system, r.against): r for r in outcome.record.metrics if r.statistic == "difference"}
+
+
 @pytest.mark.notebook
 class TestDistillation:
-    def test_every_model_is_in_the_table_with_its_interval(self, outcome):
-        found = rows(outcome, "ndcg@10")
-        assert {"bm25", "base", "teacher", "cross-encoder over scored"} | STUDENTS <= found.keys()
-        assert {f"{student} - teacher" for student in STUDENTS} <= found.keys()
-        assert {"scored - labelled", "labelled - layers", "static - base"} <= found.keys()
-        for row in found.values():
+    def test_every_system_is_recorded_with_its_interval(self, outcome):
+        systems, pairs = values(outcome, "ndcg@10"), differences(outcome)
+        assert {"bm25", "base", "contrastive", "layers-removed", "reranker+distilled+scores"} | STUDENTS == set(systems)
+        assert {(student, "contrastive") for student in STUDENTS} <= pairs.keys()
+        assert {("contrastive", "base"), ("distilled+scores", "distilled+labels"), ("static", "bm25")} <= pairs.keys()
+        for row in [*systems.values(), *pairs.values()]:
             assert row.ci_low <= row.value <= row.ci_high and row.n == 63
+        assert systems["distilled"].condition == "3 layers" and systems["static"].condition == ""
 
-    def test_costs_are_in_the_order_they_must_be(self, outcome):
-        parameters, speed = rows(outcome, "parameters"), rows(outcome, "texts_per_second")
-        assert parameters["layers"].value < parameters["teacher"].value == parameters["base"].value
-        assert parameters["narrow"].value == parameters["layers"].value + 384 * 128
+    def test_static_models_are_recorded_at_every_width(self, outcome):
+        dims = {(r.system, r.dim) for r in outcome.record.metrics if r.metric == "ndcg@10" and r.statistic == "value"}
+        for system in ("static", "contrastive+static"):
+            assert {(system, dim) for dim in (384, 256, 128, 64, 32, 16)} <= dims
+
+    def test_costs_are_in_the_expected_order(self, outcome):
+        parameters, speed = values(outcome, "parameters"), values(outcome, "texts_per_second")
+        assert {row.stage for row in speed.values()} == {"footprint"}
+        assert parameters["distilled"].value < parameters["contrastive"].value == parameters["base"].value
+        assert parameters["distilled-narrow"].value == parameters["distilled"].value + 384 * 128
         assert parameters["static"].value == 30522 * 384
-        assert speed["static"].value > speed["teacher"].value
+        assert speed["static"].value > speed["contrastive"].value
 
-    def test_the_start_of_a_student_is_its_teacher_and_not_noise(self, outcome):
-        """Two steps teach nothing; what ranks already comes from the teacher's layers and the piece vectors."""
-        found = rows(outcome, "ndcg@10")
-        assert found["static, distilled only"].value > 0.3 * found["teacher"].value
-        assert 0 < found["narrow"].value <= 1
+    def test_students_start_from_their_teacher_and_not_from_noise(self, outcome):
+        """Two steps teach almost nothing; the quality comes from the teacher's layers and token vectors."""
+        systems = values(outcome, "ndcg@10")
+        assert systems["static-distilled"].value > 0.3 * systems["contrastive"].value
+        assert 0 < systems["distilled-narrow"].value <= 1
 
     def test_files(self, outcome):
         files = {file.name for file in outcome.folder.iterdir()}
@@ -48,11 +73,14 @@ class TestDistillation:
         assert table["front"].any() and table["value"].between(0, 1).all()
 
     def test_students_load_as_stock_models(self, outcome):
-        for name in ("layers", "narrow", "static", "labelled", "scored"):
+        folders = {"teacher", "layers", "narrow", "static", "static-distilled", "both", "labelled", "scored"}
+        assert {folder.name for folder in (outcome.folder / "model").iterdir()} == folders
+        for name in folders - {"both"}:
             model = SentenceTransformer(str(outcome.folder / "model" / name), device="cpu")
-            dimension = 128 if name == "narrow" else 384
-            assert model.encode(["cholera"]).shape == (1, dimension)
+            assert model.encode(["cholera"]).shape == (1, 128 if name == "narrow" else 384)
+        assert {"distilled", "contrastive+static"} <= outcome.record.model_fingerprints.keys()
 
-    def test_failures_are_noted_by_shared_words(self, outcome):
-        slices = outcome.record.notes["static_minus_teacher_by_shared_words"]
+    def test_word_overlap_and_share_are_noted(self, outcome):
+        slices = outcome.record.notes["static_against_teacher_by_shared_words"]
         assert sum(row["n"] for row in slices) == 63
+        assert outcome.record.notes["static_share"] in (0.3, 0.5, 0.7)
