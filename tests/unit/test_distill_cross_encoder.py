@@ -10,11 +10,7 @@ import torch
 from sentence_transformers import CrossEncoder
 
 from embedlab.errors import DataError
-<<<<<<< HEAD
-=======
-from embedlab.evaluation.diagnose.reranking import load_reranker
 from embedlab.models.cross_encoder import average_scores, cosine_rows, cross_encoder_from, score_pairs, score_rows
->>>>>>> 2b3f23b (Distillation: students, cross-encoders and the leaderboard as functions)
 from embedlab.models.load import load_model
 from embedlab.models.packing import pack
 from embedlab.models.pair_pooling import PairProductPooling

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from embedlab.evaluation.metrics import Evaluation, evaluate
-from embedlab.evaluation.retrieval import encode_split, evaluate_vectors
+from embedlab.evaluation.retrieval import evaluate_vectors
 from embedlab.evaluation.significance import PairedDifference, paired_difference
 from embedlab.models.cache import EmbeddingCache
 from embedlab.search.bm25 import bm25_ranking
 from embedlab.search.exact import Ranking
-from embedlab.search.vectors import Vectors
+from embedlab.search.vectors import Vectors, encode_split
 
 if TYPE_CHECKING:
     import numpy as np

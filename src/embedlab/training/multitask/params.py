@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from embedlab.params import PositiveFloat, Share, TrainingParams
-from embedlab.training.distillation.embeddings import STATIC_BATCHES, STATIC_LEARNING_RATE
+from embedlab.training.distillation.embeddings import STATIC_CONTRASTIVE_BATCH, STATIC_LEARNING_RATE
 from embedlab.training.fit import FitSettings
 
 KINDS = ("retrieval", "similarity", "classification", "clustering")
@@ -40,5 +40,5 @@ class MultitaskParams(TrainingParams):
 
     def static_settings(self) -> FitSettings:
         """Return the training settings of the static model."""
-        settings = {"batch_size": STATIC_BATCHES[1], "learning_rate": STATIC_LEARNING_RATE, "weight_decay": 0.0}
+        settings = {"batch_size": STATIC_CONTRASTIVE_BATCH, "learning_rate": STATIC_LEARNING_RATE, "weight_decay": 0.0}
         return self.fit_settings(epochs=STATIC_EPOCHS, evaluations=4, sampling="proportional", **settings)

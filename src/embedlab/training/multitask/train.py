@@ -21,15 +21,7 @@ from torch.utils.data import RandomSampler
 from embedlab.errors import DataError, ParameterError
 from embedlab.models.prompts import prompts_of
 from embedlab.training.batches import TokenisedCollator
-<<<<<<< HEAD
 from embedlab.training.distillation.embeddings import EmbeddingDistillationLoss
-=======
-from embedlab.training.distillation.embeddings import (
-    STATIC_CONTRASTIVE_BATCH,
-    STATIC_LEARNING_RATE,
-    EmbeddingDistillationLoss,
-)
->>>>>>> 2b3f23b (Distillation: students, cross-encoders and the leaderboard as functions)
 from embedlab.training.examples import number_rows
 from embedlab.training.fit import FitResult, FitSettings, fit
 from embedlab.training.losses import ContrastiveLoss
@@ -44,41 +36,6 @@ if TYPE_CHECKING:
 
 CLASS, SCORE = "class", "score"  # names of the label columns
 MARGIN = 0.2  # of a triplet, in cosine distance
-<<<<<<< HEAD
-=======
-KINDS = ("retrieval", "similarity", "classification", "clustering")
-TABLE_EPOCHS = 8.0
-
-
-class MultitaskParams(TrainingParams):
-    """Parameters of the notebook on several objectives and on what a model forgets."""
-
-    tasks_dir: str = ""
-    tuned_model: str = ""
-    epochs: PositiveFloat
-    learning_rate: PositiveFloat
-    task_weights: Annotated[list[PositiveFloat], Field(min_length=4, max_length=4)]
-    sampling: Literal["proportional", "round_robin"]
-    layer_decay: Share
-    replay_share: Annotated[float, Field(gt=0, lt=1)]
-    forgetting_budget: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """Kind of task -> weight of its loss."""
-        return dict(zip(KINDS, self.task_weights, strict=True))
-
-    def fit_settings(self, **changes: float) -> FitSettings:
-        """How to train, with a dev evaluation an epoch; `changes` are other `FitSettings`."""
-        common = {"epochs": self.epochs, "max_steps": self.max_steps, "learning_rate": self.learning_rate}
-        run = {"sampling": self.sampling, "seed": self.seed, "evaluations": max(1, round(self.epochs))}
-        return FitSettings(**{**common, **run, **changes})
-
-    def table_settings(self) -> FitSettings:
-        """How to train the table of words that stands beside a model."""
-        settings = {"batch_size": STATIC_CONTRASTIVE_BATCH, "learning_rate": STATIC_LEARNING_RATE, "weight_decay": 0.0}
-        return self.fit_settings(epochs=TABLE_EPOCHS, evaluations=4, sampling="proportional", **settings)
->>>>>>> 2b3f23b (Distillation: students, cross-encoders and the leaderboard as functions)
 
 
 @dataclass(frozen=True)
