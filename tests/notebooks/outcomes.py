@@ -26,6 +26,12 @@ def smoke_run(notebook: Path, folder: Path, **more: Any) -> Outcome:
     return run(notebook, folder, **SMOKE | more)
 
 
-def rows(outcome: Outcome, metric: str) -> dict[str, MetricRow]:
-    """Model -> its row of `metric`."""
-    return {row.model: row for row in outcome.record.metrics if row.metric == metric}
+def rows(outcome: Outcome, metric: str, against: str = "", **fields: Any) -> dict[str, MetricRow]:
+    """System -> its row of `metric`: values, or differences from the system `against`; `fields` select further."""
+    statistic = "difference" if against else "value"
+    selected = {"metric": metric, "statistic": statistic, "against": against, **fields}
+    return {
+        row.system: row
+        for row in outcome.record.metrics
+        if all(getattr(row, name) == value for name, value in selected.items())
+    }
