@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from embedlab.cli import main as cli
-from embedlab.sweeps import engines
+from embedlab.sweeps.local import LocalEngine
 from tests.faults import tiny
 
 
@@ -22,7 +22,7 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def engine():
     """Two runs side by side on this machine."""
-    engine = engines.DaskEngine(jobs=2)
+    engine = LocalEngine(jobs=2)
     yield engine
     engine.close()
 

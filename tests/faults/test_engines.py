@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import shutil
 import subprocess
 import sys
@@ -19,8 +18,12 @@ import pytest
 from embedlab.errors import EmbedlabError, ParameterError
 from embedlab.runs import execute, notebooks, records
 from embedlab.runs.limits import Limits
-from embedlab.sweeps import engines, remote, slurm
+from embedlab.sweeps import dask as dask_engine
+from embedlab.sweeps import remote, slurm
+from embedlab.sweeps.dask import DaskEngine
+from embedlab.sweeps.engine import make_engine
 from embedlab.sweeps.job import Job
+from embedlab.sweeps.local import LocalEngine, visible_gpus
 from tests.faults import tiny
 
 
@@ -43,7 +46,7 @@ def cluster(home, *options):
 
     try:
         address = tiny.until(lambda: file.exists() and file.stat().st_size and json.loads(file.read_text()))["address"]
-        with closing(engines.DaskEngine(address)) as engine:
+        with closing(DaskEngine(address)) as engine:
             yield engine, start_worker
     finally:
         for process in processes:
@@ -144,12 +147,12 @@ def test_slurm_jobs_through_submitit(home):
 
 
 def test_engine_options_that_do_not_go_together(monkeypatch):
-    monkeypatch.setattr(engines, "CONNECT_S", 0.5)
+    monkeypatch.setattr(dask_engine, "CONNECT_TIMEOUT_S", 0.5)
     for kind, scheduler in (("dask", None), ("local", "tcp://x:1"), ("ray", None)):
         with pytest.raises(ParameterError):
-            engines.make_engine(kind, jobs=1, scheduler=scheduler)
+            make_engine(kind, jobs=1, scheduler=scheduler)
     with pytest.raises(ParameterError, match="no Dask scheduler answers"):
-        engines.make_engine("dask", jobs=1, scheduler="tcp://127.0.0.1:9")
+        make_engine("dask", jobs=1, scheduler="tcp://127.0.0.1:9")
 
 
 def test_what_earlier_runs_left_travels_to_workers_and_artefacts_to_their_store(home, monkeypatch, tmp_path_factory):
@@ -161,7 +164,7 @@ def test_what_earlier_runs_left_travels_to_workers_and_artefacts_to_their_store(
     away, store = tiny.make_project(tmp_path_factory.mktemp("away")), tmp_path_factory.mktemp("store")
     with monkeypatch.context() as there:
         there.setenv("EMBEDLAB_HOME", str(away))
-        there.setenv(remote.ARTEFACTS, f"file://{store}")
+        there.setenv(remote.ARTEFACTS_URL, f"file://{store}")
         sent = remote.perform_away(portable, warm=True, on_report=lambda report: None)
     outcome = remote.receive(sent, plan)
     assert (outcome.run_id, outcome.record.metrics[0].value) == (plan.run_id, 40.0)
@@ -174,62 +177,86 @@ def test_what_cannot_travel_is_said(home, monkeypatch, tmp_path_factory):
     (place / "model").mkdir()
     values = {"source": str(place / "model"), "output_dir": str(place)}
     plan = execute.plan(notebooks.find_notebook("02"), values)
-    with pytest.raises(ParameterError, match="outside of the project.*--shared-disk"):
+    with pytest.raises(ParameterError, match="outside the project.*--shared-disk"):
         remote.portable(Job(plan))
-    monkeypatch.setattr(remote, "MOST_BYTES", 3)
+    monkeypatch.setattr(remote, "MAX_BYTES", 3)
     runs = home / "results" / "runs"
     (runs / "a").mkdir(parents=True)
     (runs / "a" / "weights.txt").write_text("1.00")
     plan = execute.plan(notebooks.find_notebook("02"), {"source": "results/runs/a"})
-    with pytest.raises(ParameterError, match="cannot travel"):
+    with pytest.raises(ParameterError, match="cannot be sent"):
         remote.portable(Job(plan))
     sent = remote.Delivery("a", "1", None, "", "", {}, ("model/weights",))
     record = records.Record(run_id="a", notebook="01_tiny", parameters={}, metrics=[])
     outcome = remote.receive(replace(sent, record=record), replace(plan, run_id="a", folder=runs / "a"))
-    assert outcome.record and outcome.detail == "too big to send: model/weights"
+    assert outcome.record and outcome.detail == "too large to send: model/weights"
 
 
-def test_graphics_processors_are_shared_out(home, monkeypatch):
+def test_local_runs_share_the_gpus(home, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    engine = engines.make_engine("local", jobs=3)
-    try:
-        path = tiny.write_sweep(home, grid={"x": [1.0, 2.0]}, fixed={"seconds": 1.0}, resources={"gpus": 1})
+    with closing(make_engine("local", jobs=3)) as engine:
+        path = tiny.write_sweep(home, grid={"x": [1.0, 2.0, 3.0]}, fixed={"seconds": 1.0}, resources={"gpus": 1})
         result, _ = tiny.run_sweep(path, engine)
         assert {outcome.record.notes["gpus"] for outcome in result.outcomes.values()} == {"3", "5"}
         path = tiny.write_sweep(home, resources={"gpus": 3})
-        with pytest.raises(ParameterError, match="needs 3 graphics processors, there are 2"):
+        with pytest.raises(ParameterError, match="needs 3 GPUs, and there are 2"):
             tiny.run_sweep(path, engine)
-        with engines._lent(2) as names, engines._lent(0) as none:
-            assert sorted(names.split(",")) == ["3", "5"] and none is None
-            with pytest.raises(queue.Empty), engines._lent(1):
-                pass
-    finally:
-        engine.close()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert engines.visible_gpus() == [] and engines._FREE_GPUS.empty()
+    assert visible_gpus() == []
 
 
-def test_a_worker_of_this_machine_is_never_given_up():
-    """While a laptop sleeps nobody heartbeats; Dask gives a worker up after five minutes, its tasks wait."""
-    with closing(engines.DaskEngine()) as engine:
-        assert "worker-ttl" not in engine._client.cluster.scheduler.periodic_callbacks
+def test_a_cancelled_run_that_waits_for_a_gpu_or_for_its_turn_ends(home):
+    plan = execute.plan(notebooks.find_notebook("01"), {"seconds": 30.0})
+    others = [execute.plan(notebooks.find_notebook("01"), {"x": x}) for x in (2.0, 3.0)]
+    with closing(LocalEngine(2, gpus=["0"])) as engine:
+        for waiting in (plan, *others):  # the first has the GPU, the second waits for it, the third for a thread
+            engine.submit(Job(waiting, gpus=1))
+        for waiting in (*others, plan):
+            engine.cancel(waiting.run_id)
+        outcomes = []
+        tiny.until(lambda: outcomes.extend(engine.poll()) or len(outcomes) == 3, within_s=20)
+    assert {outcome.cause for outcome in outcomes} == {"cancelled"} and tiny.committed(home) == {}
+
+
+def test_a_problem_outside_of_the_notebook_is_an_interruption(home, monkeypatch):
+    def full(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(execute, "perform", full)
+    with closing(LocalEngine()) as engine:
+        engine.submit(Job(execute.plan(notebooks.find_notebook("01"))))
+        (outcome,) = tiny.until(lambda: list(engine.poll()), within_s=5)
+    assert (outcome.cause, outcome.detail) == ("infrastructure", "OSError: no space left")
+
+
+@pytest.mark.parametrize("kind, package", [("dask", "distributed"), ("slurm", "submitit")])
+def test_a_cluster_engine_says_how_to_install_it(monkeypatch, kind, package):
+    monkeypatch.setattr(slurm, "find_spec", lambda name: None)
+    monkeypatch.setattr(dask_engine, "find_spec", lambda name: None)
+    with pytest.raises(EmbedlabError, match=rf"{package} is not installed.*pip install 'embedlab\[cluster\]'"):
+        make_engine(kind, scheduler="tcp://127.0.0.1:9" if kind == "dask" else None)
+
+
+def test_local_sweeps_need_no_dask():
+    code = "import sys; from embedlab.sweeps import driver, engine, local; print('distributed' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
 def test_a_lost_scheduler_is_an_interruption(home):
     plan = execute.plan(notebooks.find_notebook("01"))
-    assert engines._outcome_of(SimpleNamespace(status="cancelled"), plan).cause == "infrastructure"
-    engine = engines.DaskEngine()
-    engine.close()
-    with pytest.raises(EmbedlabError, match="scheduler does not answer any more"):
-        engine.submit(Job(plan))
+    assert dask_engine._outcome_of(SimpleNamespace(status="cancelled"), plan).cause == "infrastructure"
+    with cluster(home) as (engine, _):
+        engine.close()
+        with pytest.raises(EmbedlabError, match="scheduler does not answer any more"):
+            engine.submit(Job(plan))
 
 
 def test_slurm_is_asked_for_a_little_more_than_the_limits_and_for_a_day_without_any(home):
     plan = execute.plan(notebooks.find_notebook("01"))
-    wishes = slurm._wishes(Job(plan, Limits(wall_min=1.5, mem_gb=0.5, cpus=2), gpus=1))
+    wishes = slurm._requests(Job(plan, Limits(wall_min=1.5, mem_gb=0.5, cpus=2), gpus=1))
     expected = {"timeout_min": 7, "cpus_per_task": 2, "gpus_per_node": 1, "mem_gb": 2, "name": plan.run_id}
     assert wishes == expected
-    assert slurm._wishes(Job(plan))["timeout_min"] == 24 * 60
+    assert slurm._requests(Job(plan))["timeout_min"] == 24 * 60
     engine = slurm.SlurmEngine(cluster="local", options={"timeout_min": 3})
     assert engine._executor(timeout_min=9, mem_gb=4)._executor.parameters["timeout_min"] == 3
     assert "mem_gb" not in engine._executor()._executor.parameters  # that of another job

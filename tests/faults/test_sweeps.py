@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from embedlab.runs import attempts, execute, notebooks, records
-from embedlab.sweeps import engines, planning
+from embedlab.sweeps import planning
+from embedlab.sweeps.local import LocalEngine
 from embedlab.sweeps.spec import Search, Space, Stage
 from tests.faults import tiny
 
@@ -210,7 +211,7 @@ def repeats(home, monkeypatch, count):
     found = []
     for jobs, warm, seeds in ((1, "0", [7]), (2, "1", [7, 8])):
         monkeypatch.setenv("EMBEDLAB_WARM", warm)
-        engine = engines.DaskEngine(jobs=jobs)
+        engine = LocalEngine(jobs)
         spec = tiny.write_sweep(home, notebook="00_quickstart", fixed=fixed, seeds=seeds, resources={"cpus": 1})
         for _ in range(count):
             result, _ = tiny.run_sweep(spec, engine, output_dir=str(home / f"kept-{jobs}"))

@@ -19,7 +19,7 @@ import psutil
 from embedlab.cli import main as cli
 from embedlab.runs import child, records
 from embedlab.sweeps.driver import Driver, Options, Result
-from embedlab.sweeps.engines import Engine
+from embedlab.sweeps.engine import Engine
 from embedlab.sweeps.spec import read_sweep
 
 SETUP = "from embedlab.runs.run import start_run\nfrom embedlab.params import Params"

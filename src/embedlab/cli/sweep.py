@@ -44,9 +44,9 @@ def sweep(
     _show_plan(spec, path, options, jobs, listed=dry_run)
     if dry_run:
         return
-    from embedlab.sweeps import engines
+    from embedlab.sweeps.engine import make_engine
 
-    chosen = engines.make_engine(
+    chosen = make_engine(
         engine, jobs=jobs, scheduler=scheduler, shared=shared_disk, options=name_value_pairs(slurm or [], "--slurm")
     )
     result = _drive(spec, path, chosen, options)

@@ -16,7 +16,7 @@ from embedlab.runs import attempts, records
 from embedlab.runs.execute import Outcome
 from embedlab.runs.limits import CANCELLED, Limits
 from embedlab.sweeps import planning
-from embedlab.sweeps.engines import Engine
+from embedlab.sweeps.engine import Engine
 from embedlab.sweeps.job import Job
 from embedlab.sweeps.optuna_search import Study
 from embedlab.sweeps.planning import Planned
@@ -116,10 +116,10 @@ class Driver:
         return self.result
 
     def _check_gpus(self) -> None:
-        """Refuse what nobody could take: Dask would wait for ever."""
-        wanted, there = max(stage.resources.gpus for stage in self.spec.stages), self.engine.gpus
-        if there is not None and wanted > there:
-            problem, remedy = f"a run needs {wanted} graphics processors, there are {there}", "Ask for less"
+        """Check that the engine has enough GPUs; a run that needs more would wait forever."""
+        needed, available = max(stage.resources.gpus for stage in self.spec.stages), self.engine.gpus
+        if available is not None and needed > available:
+            problem, remedy = f"a run needs {needed} GPUs, and there are {available}", "Set a smaller number"
             raise ParameterError(problem, remedy=remedy, file=self.path, field="resources.gpus")
 
     def _stage(self, stage: Stage, earlier: Mapping[str, Mapping[int, Planned]]) -> list[Planned]:

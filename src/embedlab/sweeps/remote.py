@@ -1,4 +1,4 @@
-"""A run executed where this driver's disk is not: the notebook goes there, the record and the files come back."""
+"""Execute a run on a machine without a shared disk: the notebook is sent there, its record and files are sent back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from embedlab import paths
 from embedlab.errors import ParameterError
@@ -16,23 +16,22 @@ from embedlab.runs import execute, records
 from embedlab.runs.execute import Outcome, Plan
 from embedlab.runs.records import Record
 from embedlab.runs.run import publish
+from embedlab.sweeps.job import Job
 
-if TYPE_CHECKING:
-    from embedlab.sweeps.job import Job
-
-MOST_BYTES = 256 * 2**20  # of one run's files, either way; more has to go through ARTEFACTS or a shared disk
-ARTEFACTS = "EMBEDLAB_ARTEFACTS"  # on a worker: an fsspec URL; URL/RUN/ATTEMPT gets all files, e.g. s3://bucket/runs
+MAX_BYTES = 256 * 2**20  # of one run's files, in each direction; larger files need ARTEFACTS_URL or a shared disk
+# On a worker: an fsspec URL such as s3://bucket/runs, where all files of a run are copied to URL/RUN/ATTEMPT.
+ARTEFACTS_URL = "EMBEDLAB_ARTEFACTS"
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What a run left on a worker.
+    """What a worker sends back.
 
     Attributes:
         run_id, attempt, cause, detail: as in `Outcome` and `Record`.
-        record: its record; None when it failed.
+        record: the run's record; None if it failed.
         files: path within the run folder -> content.
-        left_out: files that were too big to send.
+        omitted: files that were too large to send.
     """
 
     run_id: str
@@ -41,67 +40,80 @@ class Delivery:
     cause: str
     detail: str
     files: dict[str, bytes]
-    left_out: tuple[str, ...] = ()
+    omitted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class TextPlan(Plan):
-    """A plan that carries its notebook with it, and what earlier runs left for it: path from the project -> content."""
+class PortablePlan(Plan):
+    """A plan together with all that it needs.
+
+    Attributes:
+        text: the notebook's JSON.
+        inputs: files of earlier runs: path from the project root -> content.
+    """
 
     text: str = ""
     inputs: dict[str, bytes] = field(default_factory=dict)
 
 
 def portable(job: Job) -> Job:
-    """A job that another machine can perform: the notebook's text and files of earlier runs travel, folders do not.
+    """Return a job that can be executed on another machine, with the notebook and the files of earlier runs.
 
     Raises:
-        ParameterError: files of earlier runs cannot travel.
+        ParameterError: the files of earlier runs are too large, or outside the project.
     """
     plan = job.plan
     text, inputs = plan.notebook.read_text(encoding="utf-8-sig"), _inputs(plan)
-    return replace(job, plan=TextPlan(Path(plan.notebook.name), plan.values, plan.run_id, plan.folder, text, inputs))
+    name = Path(plan.notebook.name)
+    return replace(job, plan=PortablePlan(name, plan.values, plan.run_id, plan.folder, text, inputs))
 
 
 def _inputs(plan: Plan) -> dict[str, bytes]:
-    """Files of earlier runs that a value names."""
-    root, found = paths.project_root(), {}
+    """Return the files of earlier runs that the plan's parameters name."""
+    root = paths.project_root()
+    inputs: dict[str, bytes] = {}
     for name, value in plan.values.items():
         source = root / value if isinstance(value, str) and value else root
         if name == "output_dir" or plan.folder.parent not in source.parents:
             continue
         files = [path for path in (source, *source.rglob("*")) if path.is_file()]
-        if not source.is_relative_to(root) or sum(path.stat().st_size for path in files) > MOST_BYTES:
-            problem = f"lies outside of the project, or is more than {MOST_BYTES / 2**20:.0f} MiB, and cannot travel"
-            raise ParameterError(problem, remedy="Use --shared-disk", file=source, field=name)
-        found |= {str(path.relative_to(root)): path.read_bytes() for path in files}
-    return found
+        if not source.is_relative_to(root):
+            raise _not_portable("is outside the project", source, name)
+        if sum(path.stat().st_size for path in files) > MAX_BYTES:
+            raise _not_portable(f"is larger than {MAX_BYTES / 2**20:.0f} MiB", source, name)
+        inputs |= {str(path.relative_to(root)): path.read_bytes() for path in files}
+    return inputs
 
 
-def perform_away(plan: TextPlan, **options: Any) -> Delivery:
-    """On a worker: perform the run in a folder of its own and pack what it left; `options` are `execute.perform`'s."""
+def _not_portable(problem: str, source: Path, parameter: str) -> ParameterError:
+    remedy = "Use --shared-disk if the workers share this disk"
+    return ParameterError(f"{problem} and cannot be sent to a worker", remedy=remedy, file=source, field=parameter)
+
+
+def perform_away(plan: PortablePlan, **options: Any) -> Delivery:
+    """Execute a run on a worker, in a temporary folder, and pack its files.
+
+    Args:
+        plan: from `portable`.
+        **options: those of `execute.perform`.
+    """
     for name, content in plan.inputs.items():
-        _put(paths.project_root() / name, content)
-    place = Path(tempfile.mkdtemp(prefix="embedlab-away-"))
+        write_atomic(paths.project_root() / name, content)  # another run on this worker may be reading the same model
+    folder = Path(tempfile.mkdtemp(prefix="embedlab-away-"))
     try:
-        notebook = place / plan.notebook.name
+        notebook = folder / plan.notebook.name
         notebook.write_text(plan.text, encoding="utf-8")
-        values = {**plan.values, **({"output_dir": str(place)} if "output_dir" in plan.values else {})}
-        outcome = execute.perform(Plan(notebook, values, plan.run_id, place / plan.run_id), **options)
+        values = {**plan.values, **({"output_dir": str(folder)} if "output_dir" in plan.values else {})}
+        outcome = execute.perform(Plan(notebook, values, plan.run_id, folder / plan.run_id), **options)
         if outcome.record:
             _upload(outcome.folder, outcome.record.attempt)
         return _pack(outcome)
     finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
-def _put(path: Path, content: bytes) -> None:
-    """Write in one step: another run on this worker may be reading the same model."""
-    write_atomic(path, content)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _upload(folder: Path, attempt: str) -> None:
-    if url := os.environ.get(ARTEFACTS):
+    if url := os.environ.get(ARTEFACTS_URL):
         import fsspec
 
         system, target = fsspec.core.url_to_fs(f"{url.rstrip('/')}/{folder.name}/{attempt}/")
@@ -109,21 +121,23 @@ def _upload(folder: Path, attempt: str) -> None:
 
 
 def _pack(outcome: Outcome) -> Delivery:
-    """Smallest files first, so that one big one does not keep the others."""
+    """Pack a run's files, smallest first, so that one large file does not keep the others back."""
     folder = outcome.folder if outcome.record else _last_attempt(outcome.folder)
-    found = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
-    files, left_out, total = {}, [], 0
-    for path in found:
+    by_size = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    files: dict[str, bytes] = {}
+    omitted: list[str] = []
+    total = 0
+    for path in by_size:
         name = path.relative_to(folder)
         if name.name == records.FILE or name.parts[0] == "attempts":
             continue
         total += path.stat().st_size
-        if total > MOST_BYTES:
-            left_out.append(str(name))
+        if total > MAX_BYTES:
+            omitted.append(str(name))
         else:
             files[str(name)] = path.read_bytes()
     attempt = outcome.record.attempt if outcome.record else folder.name
-    return Delivery(outcome.run_id, attempt, outcome.record, outcome.cause, outcome.detail, files, tuple(left_out))
+    return Delivery(outcome.run_id, attempt, outcome.record, outcome.cause, outcome.detail, files, tuple(omitted))
 
 
 def _last_attempt(folder: Path) -> Path:
@@ -132,10 +146,10 @@ def _last_attempt(folder: Path) -> Path:
 
 
 def receive(delivery: Delivery, plan: Plan) -> Outcome:
-    """On the driver: keep what came and commit the record; of two deliveries of one run the second only leaves files.
+    """Save what a worker sent back, and commit the record. If the run has a record already, only files are saved.
 
     Raises:
-        RecordError: it cannot be written here.
+        RecordError: the record cannot be written.
     """
     attempt = plan.folder / "attempts" / delivery.attempt
     for name, content in delivery.files.items():
@@ -144,8 +158,8 @@ def receive(delivery: Delivery, plan: Plan) -> Outcome:
         path.write_bytes(content)
     if delivery.record is None:
         return Outcome(plan.run_id, plan.folder, cause=delivery.cause, detail=delivery.detail)
-    won = records.commit(delivery.record, plan.folder)
+    committed = records.commit(delivery.record, plan.folder)
     record = records.read(plan.folder)
     publish(plan.folder, record)
-    missing = f"too big to send: {', '.join(delivery.left_out)}" if delivery.left_out else ""
-    return Outcome(plan.run_id, plan.folder, record, skipped=not won, detail=missing)
+    detail = f"too large to send: {', '.join(delivery.omitted)}" if delivery.omitted else ""
+    return Outcome(plan.run_id, plan.folder, record, skipped=not committed, detail=detail)

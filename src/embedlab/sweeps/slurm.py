@@ -1,4 +1,4 @@
-"""Slurm as an engine of sweeps: each run is a job, submitted through submitit."""
+"""Execute runs as Slurm jobs, through submitit. Needs the extra `cluster`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from embedlab.runs.limits import CANCELLED
 from embedlab.runs.run_progress import ProgressFile
 from embedlab.sweeps.job import Job
 
-JOBS = 64  # in Slurm's queue at once
-MINUTES = 24 * 60  # of a run without a limit; submitit would ask for five
+JOBS = 64  # in Slurm's queue at a time
+MINUTES = 24 * 60  # time limit of a run without a limit of its own; submitit's default is 5 minutes
 
 
 def _perform(job: Job) -> Outcome:
@@ -26,73 +26,84 @@ def _perform(job: Job) -> Outcome:
 
 
 class SlurmEngine:
-    """A Slurm cluster, through submitit; the project's folder has to be on the shared disk.
+    """Runs as jobs of a Slurm cluster; see `engine.Engine`. The project folder must be on a shared disk.
 
     Args:
-        jobs: how many runs may be in Slurm's queue at once.
-        options: more of submitit's parameters, e.g. {"slurm_partition": "gpu"}.
-        cluster: "slurm"; "local" runs the same jobs as processes here, which is good for a try.
+        jobs: how many jobs may be in Slurm's queue at a time; 0 for the default of 64.
+        options: submitit's parameters, e.g. {"slurm_partition": "gpu"}.
+        cluster: "slurm", or "local" to try the same jobs as processes on this machine.
 
     Raises:
-        EmbedlabError: there is no submitit, no Slurm, or no such option.
+        EmbedlabError: submitit is not installed.
+        ParameterError: Slurm is not available, or an option is unknown.
     """
 
     jobs, gpus = 0, None
 
-    def __init__(self, *, jobs: int = JOBS, options: Mapping[str, Any] | None = None, cluster: str = "slurm") -> None:
+    def __init__(self, *, jobs: int = 0, options: Mapping[str, Any] | None = None, cluster: str = "slurm") -> None:
         if find_spec("submitit") is None:
-            raise EmbedlabError("submitit is not installed", remedy="pip install 'embedlab[cluster]'") from None
-        self._most, self._options, self._cluster = jobs, dict(options or {}), cluster
+            remedy = "Install it: pip install 'embedlab[cluster]'"
+            raise EmbedlabError("the package submitit is not installed", remedy=remedy)
+        self._max_jobs, self._options, self._cluster = jobs or JOBS, dict(options or {}), cluster
         try:
             self._executor()
         except RuntimeError as error:
-            raise ParameterError(str(error), remedy="Run this where sbatch is, or take --engine local") from None
-        except (NameError, ValueError, AssertionError) as error:  # how submitit refuses a name or a value
-            remedy = "Write options as submitit calls them, such as slurm_partition=gpu"
+            remedy = "Run this on a machine that has sbatch, or use --engine local"
+            raise ParameterError(str(error), remedy=remedy) from None
+        except (NameError, ValueError, AssertionError) as error:  # what submitit raises for a bad name or value
+            remedy = "Use submitit's names, such as slurm_partition=gpu"
             raise ParameterError(str(error).splitlines()[0], remedy=remedy, field="--slurm") from None
         self._ended: list[Outcome] = []
         self._waiting: deque[Job] = deque()
         self._running: dict[str, tuple[Any, Plan]] = {}
         self._files: dict[Path, ProgressFile] = {}
 
-    def _executor(self, **wishes: Any) -> Any:
-        """One that knows these wishes only; submitit's remember those of the job before."""
+    def _executor(self, **requests: Any) -> Any:
+        """Create a submitit executor for one job; a shared one would keep the requests of the job before."""
         import submitit
 
         executor = submitit.AutoExecutor(folder=paths.cache_dir() / "slurm", cluster=self._cluster)
-        executor.update_parameters(**{**wishes, **self._options})
+        executor.update_parameters(**{**requests, **self._options})
         return executor
 
     def submit(self, job: Job) -> None:
-        self._waiting.append(job)
-        self._fill()
+        """Queue a run.
 
-    def _fill(self) -> None:
-        """Keep Slurm's queue as long as it may be."""
-        while self._waiting and len(self._running) < self._most:
+        Raises:
+            EmbedlabError: Slurm rejects the job.
+        """
+        self._waiting.append(job)
+        self._fill_queue()
+
+    def _fill_queue(self) -> None:
+        """Submit waiting jobs until Slurm's queue holds as many as allowed."""
+        while self._waiting and len(self._running) < self._max_jobs:
             job = self._waiting.popleft()
             try:
-                handle = self._executor(**_wishes(job)).submit(_perform, job)
+                handle = self._executor(**_requests(job)).submit(_perform, job)
             except (OSError, RuntimeError) as error:
-                problem = f"Slurm refuses the job ({str(error).strip()[-300:]})"
-                raise EmbedlabError(" ".join(problem.split()), remedy="Mend resources or --slurm") from None
+                problem = f"Slurm rejects the job ({' '.join(str(error).split())[-300:]})"
+                remedy = "Change the sweep's resources or the --slurm options"
+                raise EmbedlabError(problem, remedy=remedy) from None
             self._running[job.plan.run_id] = (handle, job.plan)
 
     def poll(self) -> Iterator[Outcome]:
-        for run_id, (job, plan) in list(self._running.items()):
-            if job.done():
+        """Yield the runs that have ended since the last call."""
+        for run_id, (handle, plan) in list(self._running.items()):
+            if handle.done():
                 del self._running[run_id]
-                yield _outcome_of(job, plan)
+                yield _outcome_of(handle, plan)
         yield from self._ended
         self._ended.clear()
-        self._fill()
+        self._fill_queue()
 
     def reports(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield (run id, progress report) of everything reported since the last call."""
         for _, plan in self._running.values():
             yield from attempts.reports(attempts.at_work(plan.folder), self._files)
 
     def cancel(self, run_id: str) -> None:
-        """End its job, or let go of one that is not in Slurm's queue yet."""
+        """Cancel a run's Slurm job, or drop a run that is not in Slurm's queue yet."""
         for job in [job for job in self._waiting if job.plan.run_id == run_id]:
             self._waiting.remove(job)
             self._ended.append(Outcome(run_id, job.plan.folder, cause=CANCELLED))
@@ -100,12 +111,13 @@ class SlurmEngine:
             self._running[run_id][0].cancel()
 
     def close(self) -> None:
-        for job, _ in self._running.values():
-            job.cancel()
+        """Cancel all jobs."""
+        for handle, _ in self._running.values():
+            handle.cancel()
 
 
-def _wishes(job: Job) -> dict[str, Any]:
-    """What Slurm is asked for: a little more than the run's limits, so that we end it first, and say so."""
+def _requests(job: Job) -> dict[str, Any]:
+    """Return what to ask Slurm for: slightly more than the run's limits, so that we stop it first and know why."""
     limits = job.limits
     return {
         "name": job.plan.run_id,
@@ -116,8 +128,8 @@ def _wishes(job: Job) -> dict[str, Any]:
     }
 
 
-def _outcome_of(job: Any, plan: Plan) -> Outcome:
-    if error := job.exception():
-        cause = CANCELLED if job.state.upper().startswith("CANCEL") else "infrastructure"
+def _outcome_of(handle: Any, plan: Plan) -> Outcome:
+    if error := handle.exception():
+        cause = CANCELLED if handle.state.upper().startswith("CANCEL") else "infrastructure"
         return Outcome(plan.run_id, plan.folder, cause=cause, detail=str(error).strip()[-600:])
-    return job.result()
+    return handle.result()
