@@ -1,4 +1,4 @@
-"""Every path of the project, built here and nowhere else."""
+"""The project's folders and files."""
 
 from __future__ import annotations
 
@@ -7,77 +7,104 @@ from pathlib import Path
 
 
 def project_root() -> Path:
-    """The folder that holds notebooks/, experiments/ and results/.
+    """Return the project folder, which holds notebooks/, experiments/ and results/.
 
-    `EMBEDLAB_HOME` wins; then the nearest parent of the working folder with a `notebooks` and an
-    `experiments` folder; then the checkout this package was installed from.
+    It is `EMBEDLAB_HOME` if set, else the nearest parent of the current folder (or that folder itself) with a
+    `notebooks` and an `experiments` folder, else the current folder.
     """
     if home := os.environ.get("EMBEDLAB_HOME"):
         return Path(home).resolve()
-    here = Path.cwd().resolve()
-    for folder in (here, *here.parents):
-        if (folder / "notebooks").is_dir() and (folder / "experiments").is_dir():
+    current = Path.cwd().resolve()
+    for folder in (current, *current.parents):
+        if is_project(folder):
             return folder
-    return Path(__file__).resolve().parents[2]
+    return current
+
+
+def is_project(folder: Path) -> bool:
+    """Return whether a folder has the two folders that mark a project."""
+    return (folder / "notebooks").is_dir() and (folder / "experiments").is_dir()
 
 
 def notebooks_dir() -> Path:
+    """Folder of the notebooks."""
     return project_root() / "notebooks"
 
 
 def experiments_dir() -> Path:
+    """Folder of sweeps, and of the CSV files with all results."""
     return project_root() / "experiments"
 
 
 def sweeps_dir() -> Path:
+    """Folder of the sweep files."""
     return experiments_dir() / "sweeps"
 
 
 def runs_csv() -> Path:
+    """CSV file with one line per run."""
     return experiments_dir() / "runs.csv"
 
 
 def metrics_csv() -> Path:
+    """CSV file with one line per metric and run."""
     return experiments_dir() / "metrics.csv"
 
 
 def results_dir() -> Path:
+    """Folder of everything that runs produce."""
     return project_root() / "results"
 
 
 def runs_dir(output_dir: str = "") -> Path:
-    """Where run folders live: `output_dir` when one is given, else results/runs."""
+    """Folder of the run folders: `output_dir` if given, else results/runs."""
     return Path(output_dir).resolve() if output_dir else results_dir() / "runs"
 
 
 def tables_dir(runs: Path | None = None) -> Path:
-    """Where tables lie: beside results/runs, or with the `runs` that are kept elsewhere."""
+    """Folder of the tables: results/tables, or `runs`/tables for runs that are kept elsewhere."""
     return results_dir() / "tables" if runs in (None, runs_dir()) else runs / "tables"
 
 
 def figures_dir() -> Path:
+    """Folder of the published figures."""
     return results_dir() / "figures"
 
 
 def benchmarks_dir() -> Path:
+    """Folder of the benchmark results."""
     return results_dir() / "benchmarks"
 
 
 def index_dir() -> Path:
-    """Where deployed versions of indexes live."""
+    """Folder of the deployed index versions."""
     return results_dir() / "index"
 
 
 def executed_notebooks_dir() -> Path:
+    """Folder of the published executed notebooks."""
     return results_dir() / "notebooks"
 
 
 def cache_dir() -> Path:
-    """Embeddings and other things that can be computed again; `EMBEDLAB_CACHE` moves it."""
+    """Folder of files that can be computed again, such as embeddings: `EMBEDLAB_CACHE`, else .cache in the project."""
     return Path(os.environ.get("EMBEDLAB_CACHE", project_root() / ".cache"))
 
 
 def shown(path: Path) -> str:
-    """A path as people read it: from the project's root where it lies inside."""
+    """Return a path for messages and parameters: relative to the project if it is inside."""
     root = project_root()
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def from_current_folder(text: str) -> str:
+    """Return a relative path, typed in the current folder, as seen from the project folder.
+
+    Notebooks run in the project folder, whatever folder the user calls `embedlab` from.
+
+    Args:
+        text: a path. Texts that are not existing relative paths are returned unchanged.
+    """
+    if not text or Path(text).is_absolute() or not Path(text).exists():
+        return text
+    return shown(Path(text).resolve())

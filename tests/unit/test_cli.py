@@ -29,9 +29,10 @@ HEAVY = (
 )
 
 
-def row(model="tuned", value=0.5, low=0.4, high=0.6, metric="ndcg@10"):
-    fields = {"ci_low": low, "ci_high": high, "n": 9}
-    return MetricRow(task="retrieval", split="test", model=model, metric=metric, value=value, **fields)
+def row(system="contrastive", value=0.5, low=0.4, high=0.6, against=""):
+    statistic = "difference" if against else "value"
+    labels = {"system": system, "technique": "any", "statistic": statistic, "against": against, "split": "test"}
+    return MetricRow(**labels, metric="ndcg@10", value=value, ci_low=low, ci_high=high, n=9)
 
 
 def record(*rows: MetricRow, run_id="01_tiny-00000001-s0", **fields) -> Record:
@@ -104,7 +105,7 @@ def test_params_lists_names_types_defaults_and_meaning(call):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("run", "99"), "there is no notebook '99'. Notebooks are 01_tiny"),
+        (("run", "99"), "there is no notebook '99'. Choose one of 01_tiny"),
         (("run", "01", "-p", "epoch=1"), "there is no parameter 'epoch'. Did you mean 'epochs'?"),
         (("run", "01", "-p", "epochs=many"), "[epochs]: 'many' is no float. For example 3.0"),
         (("run", "01", "-p", "seed=1.5"), "[seed]: '1.5' is no int"),
@@ -120,10 +121,10 @@ def test_a_mistake_is_one_line_and_exit_code_2(call, arguments, message):
 
 def test_an_error_of_ours_inside_a_command_is_one_line_too(call, monkeypatch):
     def refuse(*_, **__):
-        raise ParameterError("bad [value]", remedy="Mend it", field="x")
+        raise ParameterError("bad [value]", remedy="Fix it", field="x")
 
     monkeypatch.setattr(execute, "run_notebook", refuse)
-    assert call("run", "01") == (2, "", "[x]: bad [value]. Mend it\n")
+    assert call("run", "01") == (2, "", "[x]: bad [value]. Fix it.\n")
 
 
 def test_values_reach_the_driver_typed(call, outcomes, home):
@@ -151,7 +152,11 @@ def test_values_reach_the_driver_typed(call, outcomes, home):
 
 @pytest.mark.parametrize("skipped, words", [(False, "finished"), (True, "already finished")])
 def test_a_run_ends_with_its_numbers_and_where_things_are(call, outcomes, skipped, words):
-    rows = [row("base", 0.25, 0.2, 0.3), row(), row("tuned - base", 0.25, 0.1, 0.4), row("odd - one", None, None, None)]
+    differences = (
+        row(value=0.25, low=0.1, high=0.4, against="base"),
+        row(value=0.1, low=None, high=None, against="bm25"),
+    )
+    rows = [row("base", 0.25, 0.2, 0.3), row(), *differences]
     kept = record(*rows)
     folder = paths.runs_dir() / kept.run_id
     assert records.commit(kept, folder)
@@ -162,8 +167,8 @@ def test_a_run_ends_with_its_numbers_and_where_things_are(call, outcomes, skippe
     assert code == 0
     assert f"{kept.run_id}: {words}" in " ".join(text.split())
     assert "0.250 [0.200, 0.300]" in text and "0.500 [0.400, 0.600]" in text
-    assert "tuned - base: +0.250 ndcg@10, 95 % interval [+0.100, +0.400] excludes 0" in text
-    assert "odd - one: " not in text  # no interval, no verdict
+    assert "contrastive − base: +0.250 [+0.100, +0.400] ndcg@10, the 95 % interval excludes 0" in text
+    assert "bm25: " not in text  # no interval, no verdict
     for name in ("record.json", "executed.ipynb", "curve.png"):
         assert f"results/runs/{kept.run_id}/{name}" in text
     assert kept.run_id in paths.runs_csv().read_text()
@@ -171,7 +176,7 @@ def test_a_run_ends_with_its_numbers_and_where_things_are(call, outcomes, skippe
 
 @pytest.mark.parametrize("low, high, verdict", [(-0.2, -0.1, "excludes"), (-0.1, 0.1, "includes")])
 def test_verdict_on_a_difference(call, outcomes, low, high, verdict):
-    kept = record(row("tuned - base", (low + high) / 2, low, high))
+    kept = record(row(value=(low + high) / 2, low=low, high=high, against="base"))
     folder = paths.runs_dir() / kept.run_id
     records.commit(kept, folder)
     outcomes(Outcome(kept.run_id, folder, kept))
@@ -225,3 +230,29 @@ def test_a_full_disk_is_one_line(call, monkeypatch):
     monkeypatch.setattr("embedlab.reporting.tables.rebuild_tables", full)
     code, _, said = call("table")
     assert code == 1 and "cannot write runs.csv (No space left on device)" in said and "Traceback" not in said
+
+
+def test_a_number_that_fits_two_notebooks_names_both(call, home):
+    (home / "notebooks" / "01_other.ipynb").write_bytes((home / "notebooks" / "01_tiny.ipynb").read_bytes())
+    assert call("params", "01") == (2, "", "[notebook]: '01' fits 01_other and 01_tiny. Write the whole name.\n")
+    assert call("params", "01_tiny")[0] == 0
+
+
+def test_relative_paths_mean_the_current_folder(call, outcomes, home, monkeypatch):
+    inside, outside = home / "data", home.parent / f"{home.name}-other"
+    for folder in (inside, outside):
+        folder.mkdir()
+        (folder / "my.csv").write_text("")
+    asked = outcomes(Outcome("01_tiny-00000001-s0", home))
+    monkeypatch.chdir(inside)
+    for text, value in (
+        ("my.csv", "data/my.csv"),
+        ("pairs:my.csv?repair=true", "pairs:data/my.csv?repair=true"),
+        ("missing.csv", "missing.csv"),
+        (f"{inside}/my.csv", f"{inside}/my.csv"),
+    ):
+        call("run", "01", "-p", f"name={text}")
+        assert asked["values"] == {"name": value}
+    monkeypatch.chdir(outside)
+    call("run", "01", "-p", "name=pairs:my.csv")
+    assert asked["values"] == {"name": f"pairs:{outside}/my.csv"}

@@ -10,7 +10,7 @@ import errno
 import typer
 from rich.markup import escape
 
-from embedlab.cli import deploy, diagnose, evaluate, migrate, run, sweep, tables
+from embedlab.cli import deploy, diagnose, evaluate, init, migrate, run, sweep, tables
 from embedlab.cli.console import BAD_INPUT, FAILED, err
 from embedlab.errors import EmbedlabError
 
@@ -22,7 +22,7 @@ COMMANDS = {
     "Runs": (run.run, run.params, sweep.sweep, sweep.watch, sweep.logs, sweep.cancel),
     "Results": (tables.table, tables.diff, tables.report, tables.publish, tables.headline, tables.site),
     "Models": (diagnose.diagnose, evaluate.evaluate),
-    "Installation": (run.doctor, run.version, migrate.migrate),
+    "Installation": (init.init, run.doctor, run.version, migrate.migrate),
 }
 for panel, commands in COMMANDS.items():
     for command in commands:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -14,6 +14,7 @@ from embedlab.cli.console import CANCELLED, FAILED, err, name_value_pairs, out, 
 if TYPE_CHECKING:
     from embedlab.runs.execute import Outcome
 
+FILE_SCHEMES = ("beir", "clicks", "pairs")  # dataset specs that name a file or folder
 KEPT_SUFFIXES = (".json", ".ipynb", ".html", ".png")  # files of a run that are worth listing
 
 
@@ -34,6 +35,7 @@ def run(
 
     path = notebooks.find_notebook(notebook)
     values = notebooks.parse_values(notebooks.parameters(path), name_value_pairs(parameter or [], "-p"))
+    values = {name: _from_current_folder(value) for name, value in values.items()}
     limits = Limits(wall_min=timeout, mem_gb=mem_gb, cpus=cpus)
     outcome = execute.run_notebook(path, values, output_dir=output_dir, force=force, html=html, limits=limits)
     if outcome.record is None:
@@ -44,6 +46,19 @@ def run(
     _show_outcome(outcome)
     if outcome.folder.parent == paths.runs_dir():
         tables.rebuild_tables()
+
+
+def _from_current_folder(value: Any) -> Any:
+    """Translate relative paths, such as `data/model` or `pairs:my.csv`, from the current folder to the project."""
+    if isinstance(value, list):
+        return [_from_current_folder(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    scheme, colon, location = value.partition(":")
+    if colon and scheme in FILE_SCHEMES:
+        path, mark, options = location.partition("?")
+        return f"{scheme}:{paths.from_current_folder(path)}{mark}{options}"
+    return paths.from_current_folder(value)
 
 
 def _show_outcome(outcome: Outcome) -> None:

@@ -41,18 +41,25 @@ class Parameter:
 
 
 def find_notebook(name: str) -> Path:
-    """The notebook called `name`: a path, a stem ("00_quickstart") or its number ("00").
+    """Find a notebook by its path, its name ("00_quickstart") or its number ("00").
 
     Raises:
-        ParameterError: there is none, or more than one.
+        ParameterError: no notebook has this name, or several have this number.
     """
     if (path := Path(name)).suffix == ".ipynb" and path.exists():
         return path.resolve()
-    known = sorted(paths.notebooks_dir().glob("*.ipynb"))
-    found = [path for path in known if name in (path.stem, path.stem.partition("_")[0], path.name)]
-    if len(found) == 1:
-        return found[0]
-    remedy = f"Notebooks are {', '.join(path.stem for path in known) or 'none'}"
+    notebooks = sorted(paths.notebooks_dir().glob("*.ipynb"))
+    if not notebooks:
+        problem = f"there are no notebooks in {paths.project_root()}"
+        remedy = "Change to your project's folder, or create a project with `embedlab init`"
+        raise ParameterError(problem, remedy=remedy, field="notebook")
+    matches = [path for path in notebooks if name in (path.stem, path.stem.partition("_")[0], path.name)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        names = " and ".join(path.stem for path in matches)
+        raise ParameterError(f"{name!r} fits {names}", remedy="Write the whole name", field="notebook")
+    remedy = f"Choose one of {', '.join(path.stem for path in notebooks)}"
     raise ParameterError(f"there is no notebook {name!r}", remedy=remedy, field="notebook")
 
 
