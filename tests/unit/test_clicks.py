@@ -80,7 +80,7 @@ class TestModel:
     def test_nothing_to_compare_is_nan_and_said(self, caplog):
         estimated = examination(simulated(adverse_truth(5), shuffle=0))
         assert estimated.notna().sum() == 1 and len(estimated) == 8
-        assert "share no clicked document" in caplog.text
+        assert "no estimate for positions" in caplog.text
 
     def test_impressions_at_places_without_estimate_do_not_count(self):
         log = log_of(("q", "a", 1, 100, 50), ("q", "a", 2, 100, 25), ("q", "b", 9, 100, 1))
@@ -256,16 +256,16 @@ class TestFiles:
 @pytest.mark.parametrize(
     ("change", "field", "message"),
     [
-        ({"clicks": 5}, "clicks", "5 clicks in 2 impressions"),
-        ({"clicks": "many"}, "clicks", "'many' is no count"),
-        ({"clicks": -1}, "clicks", "no count"),
-        ({"clicks": 0.5}, "clicks", "no count"),
-        ({"position": 0}, "position", "no position 0"),
-        ({"position": ""}, "position", "no count"),
+        ({"clicks": 5}, "clicks", "5 clicks are more than the 2 impressions"),
+        ({"clicks": "many"}, "clicks", "clicks must be a whole number, 0 or more, got 'many'"),
+        ({"clicks": -1}, "clicks", "must be a whole number"),
+        ({"clicks": 0.5}, "clicks", "must be a whole number"),
+        ({"position": 0}, "position", "must be 1 or more, got 0"),
+        ({"position": ""}, "position", "must be a whole number"),
         ({"query": ""}, "query", "is empty"),
         ({"document": "", "document_id": ""}, "document", "is empty"),
         ({"document": "", "document_id": "d9"}, "document_id", "'d9' has no text"),
-        ({"document": "another text"}, "document", "has two texts"),
+        ({"document": "another text"}, "document", "has two different texts"),
     ],
 )
 def test_malformed_rows_are_named(tmp_path, change, field, message):
@@ -287,7 +287,7 @@ def test_missing_columns_are_named(tmp_path):
 def test_pages_that_never_vary_say_what_to_do(tmp_path):
     rows = [row for row in aggregated() if (row["position"] == 1) == row["document"].startswith("bad")]
     path = write(tmp_path / "log.csv", rows)
-    with pytest.raises(DataError, match="pages never vary"):
+    with pytest.raises(DataError, match="always shows its documents in the same order"):
         load_dataset(f"clicks:{path}")
     without = write(tmp_path / "plain.csv", [{**row, "position": 1} for row in rows])
     assert len(load_dataset(f"clicks:{without}").queries) == 30
@@ -295,6 +295,6 @@ def test_pages_that_never_vary_say_what_to_do(tmp_path):
 
 def test_a_log_that_decides_nothing(tmp_path):
     path = write(tmp_path / "log.csv", [{"query": "x", "document": "y", "position": 1, "clicks": 1}])
-    with pytest.raises(DataError, match="clearly clicked") as caught:
+    with pytest.raises(DataError, match="clearly more often") as caught:
         load_dataset(f"clicks:{path}")
     assert caught.value.file == path

@@ -55,24 +55,24 @@ def line(**values):
 
 D0, Q0 = line(_id="d0", title="", text="x"), line(_id="q0", text="x")
 MALFORMED = [
-    ({"corpus": D0 + "{\n"}, "corpus.jsonl", 2, None, "bad JSON"),
+    ({"corpus": D0 + "{\n"}, "corpus.jsonl", 2, None, "invalid JSON"),
     ({"corpus": D0 + line(title="t", text="x")}, "corpus.jsonl", 2, "_id", "missing"),
-    ({"corpus": D0 + line(_id="d1", title="t")}, None, None, None, None),  # a title may stand alone
+    ({"corpus": D0 + line(_id="d1", title="t")}, None, None, None, None),  # a title is enough
     ({"corpus": D0 + line(_id="d1", title="", text=" ")}, "corpus.jsonl", 2, "text", "empty"),
     ({"corpus": D0 + line(_id="d1")}, "corpus.jsonl", 2, "text", "missing"),
-    ({"corpus": D0 + line(_id="d1", text=3)}, "corpus.jsonl", 2, "text", "not a text"),
-    ({"corpus": D0 + D0}, "corpus.jsonl", 2, "_id", "'d0' is there twice"),
+    ({"corpus": D0 + line(_id="d1", text=3)}, "corpus.jsonl", 2, "text", "must be a string"),
+    ({"corpus": D0 + D0}, "corpus.jsonl", 2, "_id", "'d0' occurs twice"),
     ({"corpus": ""}, "corpus.jsonl", None, None, "no rows"),
     ({"queries": Q0 + line(_id="q1", text="")}, "queries.jsonl", 2, "text", "empty"),
-    ({"queries": Q0 + Q0}, "queries.jsonl", 2, "_id", "'q0' is there twice"),
+    ({"queries": Q0 + Q0}, "queries.jsonl", 2, "_id", "'q0' occurs twice"),
     ({"test": "q0\td0\t1\nq9\td0\t1\n"}, "test.tsv", 3, "query-id", "'q9' is not in queries.jsonl"),
     ({"test": "q0\td9\t1\n"}, "test.tsv", 2, "corpus-id", "'d9' is not in corpus.jsonl"),
-    ({"test": "q0\td0\t0.5\n"}, "test.tsv", 2, "score", "not an integer"),
+    ({"test": "q0\td0\t0.5\n"}, "test.tsv", 2, "score", "must be an integer"),
     ({"test": "q0\td0\t\n"}, "test.tsv", 2, "score", "empty"),
-    ({"test": "q0\t0\td0\t1\n"}, "test.tsv", 2, None, "4 cells"),
+    ({"test": "q0\t0\td0\t1\n"}, "test.tsv", 2, None, "expected 3 cells as in the header, got 4"),
     ({"test": "q0\td0\t1\nq0\td0\t0\n"}, "test.tsv", 3, None, "judged twice"),
     ({"test": ""}, "test.tsv", None, None, "no rows"),
-    ({"test": "q0\td0\t0\n"}, "", None, None, "no positives"),
+    ({"test": "q0\td0\t0\n"}, "qrels", None, None, "no relevant pair"),
     ({"test": "q0\td0\t1\n"}, None, None, None, "too few"),
 ]
 
@@ -109,7 +109,7 @@ def test_missing_parts(tmp_path, gone):
 
 
 def test_missing_folder():
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="folder does not exist"):
         load_dataset("beir:no/such/folder")
 
 

@@ -83,7 +83,7 @@ LEAKS = [
 @pytest.mark.parametrize(("dataset", "kind", "place"), [case[1:] for case in LEAKS], ids=[case[0] for case in LEAKS])
 def test_leak_is_found_and_repaired(dataset, kind, place):
     report = leakage.check(dataset)
-    assert [(leak.kind, tuple(leak.place)) for leak in report.leaks] == [(kind, place)]
+    assert [(leak.kind, tuple(leak.example)) for leak in report.leaks] == [(kind, place)]
     assert report.counts == {**dict.fromkeys(KINDS, 0), kind: 1}
     repaired, found = leakage.repair(dataset)
     assert found == report
@@ -99,7 +99,7 @@ def test_leak_is_found_and_repaired(dataset, kind, place):
 
 def test_clean_data_is_quiet(caplog):
     with caplog.at_level(logging.INFO):
-        assert leakage.guard(clean(), mend=False) is not None
+        assert leakage.guard(clean(), drop_leaks=False) is not None
     assert leakage.check(clean()).clean
     assert not caplog.records
     assert str(leakage.check(clean())) == "no leaks"
@@ -119,14 +119,14 @@ def test_shared_documents_are_fine_when_only_queries_are_held_out():
 def test_one_query_judged_in_two_splits():
     dataset = replace(clean(), qrels={**clean().qrels, "train": {"a": {"da": 1}, "d": {"db": 1}}})
     repaired, report = leakage.repair(dataset)
-    assert [leak.place for leak in report.leaks] == [("train", "d")]
+    assert [leak.example for leak in report.leaks] == [("train", "d")]
     assert repaired.queries["d"] == dataset.queries["d"], "test still needs it"
 
 
 def test_guard_refuses_with_count_example_and_remedy():
     dataset = replace(with_query("b", "hay fever"), triplets=(Triplet("x", "answer for e", "y"),))
     with pytest.raises(LeakageError) as caught:
-        leakage.guard(dataset, mend=False, file="somewhere")
+        leakage.guard(dataset, drop_leaks=False, file="somewhere")
     message = str(caught.value)
     for part in ("somewhere", "2 leaking", "1 identical query", "1 shared document", "'hay fever'", "repair=True"):
         assert part in message
@@ -135,13 +135,12 @@ def test_guard_refuses_with_count_example_and_remedy():
 
 def test_guard_repairs_and_logs(caplog):
     with caplog.at_level(logging.INFO):
-        assert leakage.check(leakage.guard(with_query("b", "hay fever"), mend=True)).clean
+        assert leakage.check(leakage.guard(with_query("b", "hay fever"), drop_leaks=True)).clean
     assert "1 identical query" in caplog.text
 
 
-def test_examples_are_bounded():
+def test_every_leaking_triplet_is_counted():
     dataset = replace(clean(), triplets=tuple(Triplet("hay fever", f"p{i}", "n") for i in range(5)))
     report = leakage.check(dataset)
     assert report.counts[IDENTICAL] == 5
-    assert [leak.place.key for leak in report.examples(IDENTICAL, 2)] == [0, 1]
-    assert report.examples(SHARED_GROUP) == []
+    assert [leak.example.key for leak in report.leaks] == [0, 1, 2, 3, 4]

@@ -38,10 +38,10 @@ def test_specs(spec, parsed):
         ("bier:folder", "unknown dataset", "'beir'"),
         ("data/x.jsonl", "unknown dataset", "pairs:FILE"),
         ("", "unknown dataset ''", "icd10cm, pydocs"),
-        ("beir", "names no place", "beir:WHERE"),
-        ("pairs:", "names no place", "pairs:WHERE"),
+        ("beir", "does not say what to load", "beir:PATH"),
+        ("pairs:", "does not say what to load", "pairs:PATH"),
         ("pairs:x.csv?splitby=query", "no option 'splitby'", "'split_by'"),
-        ("pairs:x.csv?repair", "'' is no value of repair", "true or false"),
+        ("pairs:x.csv?repair", "repair must be true or false, got ''", "repair=true"),
         ("icd10cm?split_by=query", "no option 'split_by'", "repair"),
     ],
 )

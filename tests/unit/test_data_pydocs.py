@@ -50,7 +50,7 @@ def test_ambiguous_and_repeating_docstrings_are_not_chosen():
     good = docstring("c", "Return the sum of it")
     asked_twice = [docstring("a", "Fit the model."), docstring("b", "fit the model")]
     repeats = docstring("d", "Return a copy.", "To return  a copy, call it.")
-    assert pydocs._choose([*asked_twice, good, repeats]) == [good]
+    assert pydocs._select([*asked_twice, good, repeats]) == [good]
 
 
 @pytest.fixture(scope="module")
@@ -81,5 +81,5 @@ def test_fingerprint_follows_the_versions(monkeypatch):
 
 
 def test_no_options():
-    with pytest.raises(DataError, match="no option 'big'"):
+    with pytest.raises(DataError, match="no location or size, got 'big'"):
         load_dataset("pydocs:big")

@@ -1,5 +1,6 @@
 """Groups never cross splits, and the same data always splits the same way."""
 
+import os
 import random
 import subprocess
 import sys
@@ -9,7 +10,15 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from embedlab.data.dataset import SPLITS, Dataset, GradedPair, Triplet
-from embedlab.data.splits import cap_training, complete, components, group_queries, group_split, mark_seen, seeded_order
+from embedlab.data.splits import (
+    cap_training,
+    complete_splits,
+    components,
+    group_queries,
+    group_split,
+    mark_seen,
+    seeded_order,
+)
 from embedlab.errors import DataError, ParameterError
 
 KEYS = st.dictionaries(st.text("abcdef", min_size=1), st.frozensets(st.integers(0, 8), max_size=3), max_size=15)
@@ -85,11 +94,15 @@ def test_order_does_not_depend_on_the_hash_seed():
     code = (
         "from embedlab.data.splits import *; q = {f'q{i}': f'w{i % 7} common words {i}' for i in range(40)};"
         "r = {k: {f'd{i // 3}': 1} for i, k in enumerate(q)};"
-        "print(complete({'test': r}, q, {f'd{i}': f'document {i}' for i in range(14)}))"
+        "print(complete_splits({'test': r}, q, {f'd{i}': f'document {i}' for i in range(14)}))"
     )
     runs = {
         subprocess.run(
-            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for seed in ("0", "1")
     }
@@ -111,7 +124,7 @@ def test_what_joins_queries():
     qrels = {query: {document: 1} for query, document in documents.items()}
     corpus |= {"10": "other"}
     qrels["i"] = {"10": 1}
-    by_document = group_queries(queries, qrels, corpus, given={"h": "x", "i": "x"})
+    by_document = group_queries(queries, qrels, corpus, user_groups={"h": "x", "i": "x"})
     assert by_document == {
         "a": "a", "b": "a",  # the same text
         "c": "c", "d": "c",  # nearly the same text
@@ -147,7 +160,7 @@ def test_complete_cuts_only_what_is_missing(given_splits, kept, sizes):
     names = {split: [f"{split}{i}" for i in range(count)] for split, count in given_splits.items()}
     queries, corpus = texts([name for part in names.values() for name in part])
     qrels = {split: judged(part) for split, part in names.items()}
-    made, groups = complete(qrels, queries, corpus)
+    made, groups = complete_splits(qrels, queries, corpus)
     assert {split: len(part) for split, part in made.items()} == sizes
     assert list(made) == list(SPLITS)
     assert all(made[split] == qrels[split] for split in kept)

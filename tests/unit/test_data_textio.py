@@ -14,21 +14,21 @@ GOOD = b'{"query": "a", "positive": "b"}\n'
 @pytest.mark.parametrize(
     ("name", "content", "line", "problem"),
     [
-        ("x.jsonl", GOOD + b"{oops}\n", 2, "bad JSON"),
+        ("x.jsonl", GOOD + b"{oops}\n", 2, "invalid JSON"),
         ("x.jsonl", GOOD + b"\n[1, 2]\n", 3, "not a JSON object"),
         ("x.jsonl", b"", None, "no rows"),
         ("x.jsonl", b"\n\n", None, "no rows"),
         ("x.jsonl", GOOD * 2 + '{"query": "é"}'.encode("latin-1"), 3, "not UTF-8"),
         ("x.jsonl", '{"query": "a"}'.encode("utf-16"), 1, "not UTF-8"),
-        ("x.jsonl.gz", GOOD, 1, "broken gzip"),
-        ("x.jsonl.gz", gzip.compress(GOOD * 50, mtime=0)[:-9], None, "broken gzip"),
-        ("x.csv", b"query,positive\na,b\nc\n", 3, "1 cells where the header has 2"),
-        ("x.csv", b'query,positive\n"a\nb",c\nd,e,f\n', 4, "3 cells"),
-        ("x.csv", b'query,positive\n"a,b\n', 2, "bad CSV"),
-        ("x.csv", b"query,query\na,b\n", 1, "two columns"),
+        ("x.jsonl.gz", GOOD, 1, "damaged gzip"),
+        ("x.jsonl.gz", gzip.compress(GOOD * 50, mtime=0)[:-9], None, "damaged gzip"),
+        ("x.csv", b"query,positive\na,b\nc\n", 3, "expected 2 cells as in the header, got 1"),
+        ("x.csv", b'query,positive\n"a\nb",c\nd,e,f\n', 4, "got 3"),
+        ("x.csv", b'query,positive\n"a,b\n', 2, "invalid CSV"),
+        ("x.csv", b"query,query\na,b\n", 1, "occurs twice"),
         ("x.csv", b"query,positive\n", None, "no rows"),
-        ("x.parquet", b"PAR1 but not really PAR1", None, "broken Parquet"),
-        ("x.xlsx", b"", None, "'.xlsx' files are not read"),
+        ("x.parquet", b"PAR1 but not really PAR1", None, "damaged Parquet"),
+        ("x.xlsx", b"", None, "unsupported file type '.xlsx'"),
     ],
 )
 def test_malformed_file(tmp_path, name, content, line, problem):
@@ -43,7 +43,7 @@ def test_malformed_file(tmp_path, name, content, line, problem):
 
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(DataError, match="no such file") as caught:
+    with pytest.raises(DataError, match="file does not exist") as caught:
         textio.read_rows(tmp_path / "absent.csv")
     assert caught.value.file == tmp_path / "absent.csv"
 
@@ -83,7 +83,7 @@ def test_gzipped_neighbour_is_found(tmp_path):
         ({"other": "x"}, "'text' is missing"),
         ({"text": "  "}, "'text' is empty"),
         ({"text": None}, "'text' is empty"),
-        ({"text": ["x"]}, "not a text"),
+        ({"text": ["x"]}, "must be a string"),
         (json.loads('{"text": "\\ud800"}'), "surrogate"),
     ],
 )

@@ -14,7 +14,6 @@ from embedlab.models.load import load_model
 from embedlab.models.lora import (
     add_lora,
     has_lora,
-    load_lora,
     merge_lora,
     save_lora,
     trainable_parameters,
@@ -88,18 +87,14 @@ def test_merged_model_goes_on_whole_or_with_a_new_adapter(adapted, tmp_path):
     assert not np.allclose(vectors(merge_lora(merged)), half_way, atol=1e-3)
 
 
-def test_saved_adapter_comes_back_and_goes_on(adapted, tmp_path):
+def test_saved_adapter_comes_back(adapted, tmp_path):
     train(adapted, tmp_path)
     size = save_lora(adapted, tmp_path / "adapter")
     assert 4 * trainable_parameters(adapted) < size < 4 * trainable_parameters(adapted) + 10_000
     assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["r"] == 4
     again = tiny_model()
-    load_lora(again, tmp_path / "adapter")
+    again.load_adapter(str(tmp_path / "adapter"))
     np.testing.assert_allclose(vectors(again), vectors(adapted), atol=1e-5)
-    assert trainable_parameters(again) == trainable_parameters(adapted)
-    before = vectors(again)
-    train(again, tmp_path)
-    assert not np.allclose(vectors(merge_lora(again)), before, atol=1e-3)
 
 
 def test_same_seed_same_adapter():
@@ -134,15 +129,14 @@ def test_other_architectures(model_type, tmp_path, recwarn):
 def test_what_cannot_be_is_one_clear_error(tmp_path):
     model = tiny_model()
     for call, message in (
-        (lambda: add_lora(model, 0), "rank is 0"),
+        (lambda: add_lora(model, 0), "rank must be 1 or more, got 0"),
         (lambda: merge_lora(model), "no adapter"),
         (lambda: save_lora(model, tmp_path), "no adapter"),
-        (lambda: load_lora(model, tmp_path), "holds no adapter"),
     ):
         with pytest.raises(EmbedlabError, match=message):
             call()
     add_lora(model, 2)
-    with pytest.raises(EmbedlabError, match="has an adapter already"):
+    with pytest.raises(EmbedlabError, match="already has an adapter"):
         add_lora(model, 2)
 
 
@@ -150,7 +144,7 @@ def test_static_model_takes_none():
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
     static = StaticEmbedding(tiny_model().tokenizer.backend_tokenizer, embedding_dim=4)
-    with pytest.raises(EmbedlabError, match="takes no adapter"):
+    with pytest.raises(EmbedlabError, match="LoRA needs a transformer"):
         add_lora(SentenceTransformer(modules=[static], device="cpu"), 2)
 
 

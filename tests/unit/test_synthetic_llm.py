@@ -294,5 +294,5 @@ def test_the_key_is_in_no_file_and_no_representation(server, make, tmp_path):
 
 def test_parse_takes_a_fenced_array():
     assert parse_queries('```json\n[" a ", "b"]\n```', 2) == ["a", "b"]
-    with pytest.raises(UnusableAnswerError, match="not 3 different"):
+    with pytest.raises(UnusableAnswerError, match="expected 3 different"):
         parse_queries('["a", "b"]', 3)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from embedlab.data import textio
 from embedlab.data.dataset import SPLITS, Dataset, Qrels
-from embedlab.data.splits import complete
+from embedlab.data.splits import complete_splits
 from embedlab.data.textio import Row
 from embedlab.errors import DataError
 
@@ -18,23 +18,29 @@ RESERVED = ("_id", "title", "text", "metadata")
 
 
 def load(location: str, *, name: str, split_by: str = "document") -> Dataset:
-    """The folder as a dataset; splits it lacks are cut from those it has, by groups.
+    """Read a BEIR folder as a dataset.
 
-    A document reads as its title and text. Judgements of grade 0 or less say "not relevant" and are no positives;
-    queries without a positive are left out. Further fields of the JSON lines become `fields`; should a query
-    and a document have the same id, their fields are merged.
+    A document's text is its title followed by its text. A judgement of grade 0 or less means "not relevant"; queries
+    without a relevant document are left out. Other fields of the JSON lines become `fields`. If a query and a document
+    have the same id, their fields are merged.
+
+    Args:
+        location: the folder. Missing splits are made from the existing ones, by groups.
+        name: the dataset's name.
+        split_by: see `Dataset`.
 
     Raises:
-        DataError: with file, line and field of whatever is malformed.
+        DataError: a file is missing or malformed; names file, line and field.
     """
     folder = _folder(location)
     corpus, document_fields = read_texts(folder / "corpus.jsonl", titled=True)
     queries, query_fields = read_texts(folder / "queries.jsonl")
     judged = {split: _qrels(path, queries, corpus) for split, path in _qrels_files(folder).items()}
     if not any(judged.values()):
-        raise DataError("no positives: no score is 1 or more", remedy="Judge some pairs as relevant.", file=folder)
-    qrels, groups = complete(judged, queries, corpus, split_by=split_by)
-    relevant = {query: queries[query] for part in qrels.values() for query in part}
+        remedy = "Set the score of relevant pairs to 1 or more."
+        raise DataError("no relevant pair: every score is 0 or less", remedy=remedy, file=folder / "qrels")
+    qrels, groups = complete_splits(judged, queries, corpus, split_by=split_by)
+    relevant = {query: queries[query] for judgements in qrels.values() for query in judgements}
     fields = {**document_fields, **{q: {**document_fields.get(q, {}), **query_fields.get(q, {})} for q in relevant}}
     return Dataset(
         name=name,
@@ -48,9 +54,16 @@ def load(location: str, *, name: str, split_by: str = "document") -> Dataset:
 
 
 def source_fingerprint(location: str) -> str:
-    """Hash of the corpus, the queries and the qrels."""
+    """Hash the files of a BEIR folder.
+
+    Args:
+        location: the folder.
+
+    Returns:
+        16 hex digits that change when the corpus, the queries or the qrels change.
+    """
     folder = _folder(location)
-    files = [textio.existing(folder / "corpus.jsonl"), textio.existing(folder / "queries.jsonl")]
+    files = [textio.find_file(folder / "corpus.jsonl"), textio.find_file(folder / "queries.jsonl")]
     return textio.fingerprint([*files, *_qrels_files(folder).values()])
 
 
@@ -58,8 +71,8 @@ def _folder(location: str) -> Path:
     folder = Path(location).expanduser()
     if folder.is_dir():
         return folder
-    remedy = "Name a folder with corpus.jsonl, queries.jsonl and qrels/."
-    raise DataError("there is no such folder", remedy=remedy, file=folder)
+    remedy = "Pass a folder that contains corpus.jsonl, queries.jsonl and qrels/."
+    raise DataError("this folder does not exist", remedy=remedy, file=folder)
 
 
 def _qrels_files(folder: Path) -> dict[str, Path]:
@@ -70,20 +83,32 @@ def _qrels_files(folder: Path) -> dict[str, Path]:
                 files.setdefault(split, path)
     if files:
         return files
-    raise DataError("no judgements", remedy="Add at least one of train.tsv, dev.tsv, test.tsv.", file=folder / "qrels")
+    remedy = "Add at least one of train.tsv, dev.tsv and test.tsv."
+    raise DataError("this folder contains no judgements", remedy=remedy, file=folder / "qrels")
 
 
 def read_texts(path: Path, *, titled: bool = False) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """Id -> text and id -> metadata, from the `_id`, `text` and, if `titled`, `title` of every line."""
+    """Read a `corpus.jsonl` or `queries.jsonl`.
+
+    Args:
+        path: a JSONL file whose lines have `_id` and `text`.
+        titled: put the line's `title`, if it has one, in front of the text.
+
+    Returns:
+        Id -> text, and id -> metadata.
+
+    Raises:
+        DataError: a line is malformed or an id occurs twice.
+    """
     texts: dict[str, str] = {}
     fields: dict[str, dict[str, str]] = {}
     for row in textio.read_rows(path):
         key = textio.id_of(row, "_id", path)
         if key in texts:
-            problem, remedy = f"'{key}' is there twice", "Give every line an id of its own."
+            problem, remedy = f"the id '{key}' occurs twice", "Give every line a different id."
             raise DataError(problem, remedy=remedy, file=path, line=row.line, field="_id")
         title = textio.text_of(row, "title", path) if titled and row.values.get("title") else ""
-        # A title may stand alone, but an empty line is a fault of the text.
+        # A title without a text is enough; if both are empty, the error names `text`.
         text = textio.text_of(row, "text", path) if row.values.get("text") or not title else ""
         texts[key] = f"{title} {text}".strip()
         if metadata := textio.metadata_of(row, RESERVED):
@@ -93,11 +118,11 @@ def read_texts(path: Path, *, titled: bool = False) -> tuple[dict[str, str], dic
 
 def _qrels(path: Path, queries: dict[str, str], corpus: dict[str, str]) -> Qrels:
     grades: dict[tuple[str, str], int] = {}
-    known = {"query-id": queries, "corpus-id": corpus}
+    texts = {"query-id": queries, "corpus-id": corpus}
     for row in textio.read_rows(path):
-        query, document = (_known_id(row, field, ids, path) for field, ids in known.items())
+        query, document = (_existing_id(row, field, ids, path) for field, ids in texts.items())
         if (query, document) in grades:
-            problem, remedy = f"query '{query}' and document '{document}' are judged twice", "Keep one judgement."
+            problem, remedy = f"query '{query}' and document '{document}' are judged twice", "Keep one of the rows."
             raise DataError(problem, remedy=remedy, file=path, line=row.line)
         grades[query, document] = _grade(row, path)
     qrels: dict[str, dict[str, int]] = {}
@@ -107,12 +132,12 @@ def _qrels(path: Path, queries: dict[str, str], corpus: dict[str, str]) -> Qrels
     return qrels
 
 
-def _known_id(row: Row, field: str, known: dict[str, str], path: Path) -> str:
+def _existing_id(row: Row, field: str, texts: dict[str, str], path: Path) -> str:
     key = textio.text_of(row, field, path)
-    if key in known:
+    if key in texts:
         return key
-    where = "queries.jsonl" if field == "query-id" else "corpus.jsonl"
-    problem, remedy = f"'{key}' is not in {where}", "Add it there or remove the judgement."
+    file = "queries.jsonl" if field == "query-id" else "corpus.jsonl"
+    problem, remedy = f"'{key}' is not in {file}", f"Add it to {file} or remove this row."
     raise DataError(problem, remedy=remedy, file=path, line=row.line, field=field)
 
 
@@ -121,5 +146,5 @@ def _grade(row: Row, path: Path) -> int:
     try:
         return int(text)
     except ValueError as error:
-        problem, remedy = f"the grade '{text}' is not an integer", "Write 0 for not relevant, 1 or more for relevant."
+        problem, remedy = f"score must be an integer, got '{text}'", "Write 0 for not relevant, 1 or more for relevant."
         raise DataError(problem, remedy=remedy, file=path, line=row.line, field="score") from error

@@ -1,8 +1,8 @@
-"""What clicks say about relevance once the place on the page is taken out.
+"""Estimate relevance from clicks, corrected for position bias.
 
-The position-based model (Richardson, Dominowska and Ragno, WWW 2007): a document is clicked when its place k is
-examined, with probability theta[k], and the document attracts, with probability gamma[query, document]. Clicks alone
-mistake the first for the second: what was ranked high looks relevant.
+Position-based model (Richardson, Dominowska and Ragno, WWW 2007): a user examines position k with probability `theta[k]`
+and clicks an examined document with probability `gamma[query, document]`. Raw click rates mix the two: documents that
+were ranked high get more clicks because they are examined more often.
 """
 
 from __future__ import annotations
@@ -16,53 +16,62 @@ from embedlab.data.click_log import ClickLog
 from embedlab.data.splits import components
 from embedlab.errors import ParameterError
 
-STRENGTH = 10.0  # examinations that the prior counts for
+STRENGTH = 10.0  # weight of the prior, in examinations
 MIN_IMPRESSIONS = 10
-LEVEL = 0.95  # of the credible interval that has to clear the mean
+LEVEL = 0.95  # probability with which a rate has to lie above or below the mean
 TOLERANCE, MAX_ROUNDS = 1e-6, 5_000
 
 logger = logging.getLogger(__name__)
 
 
 def examination(log: ClickLog) -> pd.Series:
-    """Position -> probability of being examined, relative to the most examined position (which gets 1).
+    """Estimate how often each position is examined, relative to the most examined position (which gets 1).
 
-    Maximum likelihood with clicks as Poisson counts of mean impressions x theta x gamma: theta and gamma are updated in
-    turn, each as clicks over what the other expects, until theta stands still. It agrees with EM on the Bernoulli model
-    (Chuklin, Markov and de Rijke, Click Models for Web Search, 2015, section 4.3.2) in far fewer rounds. There is
-    deliberately no prior on gamma: it would pull up what is ranked low, and theta down with it.
+    Maximum likelihood, with clicks as Poisson counts of mean impressions x theta x gamma: theta and gamma are updated
+    in turn, each as clicks divided by what the other predicts, until theta converges. The result agrees with EM on the
+    Bernoulli model (Chuklin, Markov and de Rijke, Click Models for Web Search, 2015, section 4.3.2) and needs far fewer
+    rounds. We do not put a prior on gamma: it would overestimate documents with low ranks and bias theta downwards.
+
+    Args:
+        log: the click log.
 
     Returns:
-        A series indexed by position. Only documents that one query showed at several positions, and that were clicked,
-        tell positions apart: theta is NaN where a position is never compared, even through others, with those that
-        hold most impressions.
+        Theta, indexed by position. Only documents that were clicked and that one query showed at several positions
+        allow positions to be compared. Theta is NaN for positions that cannot be compared, even indirectly, with the
+        positions that have most impressions.
     """
     clicked = log.counts.groupby(["query", "document"])["clicks"].transform("sum") > 0
-    linked = _linked(log.counts[clicked & (log.counts["impressions"] > 0)])
+    comparable = _comparable(log.counts[clicked & (log.counts["impressions"] > 0)])
     positions = sorted(log.counts["position"].unique())
-    theta = (_fit(linked) if len(linked) else pd.Series(dtype=float)).reindex(positions)
+    theta = (_fit(comparable) if len(comparable) else pd.Series(dtype=float)).reindex(positions)
     if left_out := theta.index[theta.isna()].tolist():
-        logger.warning("positions %s share no clicked document of a query with the others: no estimate", left_out)
+        logger.warning("no estimate for positions %s: no query showed the same clicked document elsewhere", left_out)
     return theta.rename("examination")
 
 
 def relevance(log: ClickLog, theta: pd.Series | None = None, *, strength: float = STRENGTH) -> pd.DataFrame:
-    """Smoothed click-through rate per query and document, corrected for position where `theta` is given.
+    """Compute a smoothed click-through rate per query and document.
 
-    (a + clicks) / (a + b + impressions x theta): the posterior mean under Beta(a, b) with a + b = `strength` and the
-    log's own rate as its mean. Without `theta` every impression counts as examined, which is the plain click-through
-    rate. Weighting impressions by their propensity in the denominator ("clicks over expected clicks", Zhang and Jones,
-    WWW 2007) has the expectation of inverse propensity weighting without its exploding weights.
+    (a + clicks) / (a + b + impressions x theta): the posterior mean under a Beta(a, b) prior with a + b = `strength`
+    and the click rate of the whole log as its mean. Weighting the impressions in the denominator ("clicks over expected
+    clicks", Zhang and Jones, WWW 2007) has the same expectation as inverse propensity weighting, without its extreme
+    weights.
+
+    Args:
+        log: the click log.
+        theta: examination probability per position, from `examination`; if None, every impression counts as examined,
+            which gives the plain click-through rate.
+        strength: weight of the prior, in examinations.
 
     Returns:
-        Columns query, document, impressions, examined (expected examinations), clicks, relevance; one row per query and
-        document. Impressions at positions with a theta of NaN are left out.
+        One row per query and document with the columns query, document, impressions, examined (expected examinations),
+        clicks and relevance. Impressions at positions whose theta is NaN are left out.
     """
     counts = log.counts
     weight = counts["position"].map(theta) if theta is not None else 1.0
-    shown = counts.assign(examined=counts["impressions"] * weight).dropna(subset="examined")
+    examined = counts.assign(examined=counts["impressions"] * weight).dropna(subset="examined")
     columns = ["impressions", "examined", "clicks"]
-    table = shown.groupby(["query", "document"], sort=False, as_index=False)[columns].sum()
+    table = examined.groupby(["query", "document"], sort=False, as_index=False)[columns].sum()
     mean = _rate(table)
     return table.assign(relevance=((strength * mean + table["clicks"]) / (strength + table["examined"])).clip(upper=1))
 
@@ -72,36 +81,37 @@ def judge(
     *,
     min_impressions: int = MIN_IMPRESSIONS,
     level: float = LEVEL,
-    strength: float = STRENGTH,
     correct_position: bool = True,
 ) -> pd.DataFrame:
-    """Positives and hard negatives, where the clicks suffice to say so.
+    """Turn clicks into positives and hard negatives.
 
-    A document is positive for a query when its corrected rate lies above the log's mean with probability `level`, and
-    a hard negative (it was worth showing, was looked at, and was not chosen) when it lies below with that probability.
+    A document is a positive for a query if its corrected click rate is above the mean of the log with probability
+    `level`. It is a hard negative (it was ranked high and examined, but not clicked) if the rate is below the mean with
+    that probability.
 
     Args:
         log: the click log.
-        min_impressions: fewer give no judgement, whatever their rate.
-        level: how sure to be, between 0.5 and 1.
-        strength: of the prior, in examinations.
-        correct_position: False takes clicks as they are.
+        min_impressions: pairs with fewer impressions stay undecided.
+        level: required probability, between 0.5 and 1.
+        correct_position: correct for position bias; False uses raw clicks.
 
     Returns:
         The columns of `relevance` and `verdict`: "positive", "negative" or "" (undecided).
 
     Raises:
-        ParameterError: `level` is no probability above a half.
+        ParameterError: `level` is not between 0.5 and 1.
     """
     from scipy.stats import beta
 
     if not 0.5 < level < 1:
-        raise ParameterError(f"a level of {level}", remedy="Choose one between 0.5 and 1, such as 0.95", field="level")
+        problem = f"level must be between 0.5 and 1, got {level}"
+        raise ParameterError(problem, remedy="Set level=0.95, for example.", field="level")
     theta = examination(log) if correct_position else None
-    table = relevance(log, theta, strength=strength)
+    table = relevance(log, theta)
     mean = _rate(table)
-    hits = strength * mean + table["clicks"]
-    misses = (strength + table["examined"] - hits).clip(lower=1e-9)  # theta is an estimate: clicks may exceed it
+    hits = STRENGTH * mean + table["clicks"]
+    # Theta is an estimate, so there can be more clicks than expected examinations.
+    misses = (STRENGTH + table["examined"] - hits).clip(lower=1e-9)
     below = beta.cdf(mean, hits, misses) if mean > 0 else np.full(len(table), np.nan)
     verdict = np.select([below < 1 - level, below > level], ["positive", "negative"], "")
     return table.assign(verdict=np.where(table["impressions"] >= min_impressions, verdict, ""))
@@ -112,29 +122,29 @@ def _rate(table: pd.DataFrame) -> float:
     return min(1.0, float(table["clicks"].sum() / examined)) if examined else float("nan")
 
 
-def _linked(counts: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the largest set of positions, by impressions, that shared documents make comparable."""
+def _comparable(counts: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the set of positions with most impressions among those connected by shared documents."""
     if counts.empty:
         return counts
     pairs = counts.groupby(["query", "document"], sort=False).ngroup()
-    shown = pairs.groupby(counts["position"].astype(str)).agg(set).to_dict()
-    group = counts["position"].astype(str).map(components(shown))
+    pairs_at = pairs.groupby(counts["position"].astype(str)).agg(set).to_dict()
+    group = counts["position"].astype(str).map(components(pairs_at))
     return counts[group == counts.groupby(group)["impressions"].sum().idxmax()]
 
 
 def _fit(counts: pd.DataFrame) -> pd.Series:
-    """Theta by position; see `examination`."""
+    """Theta indexed by position, see `examination`."""
     pair = counts.groupby(["query", "document"]).ngroup().to_numpy()
-    place, positions = pd.factorize(counts["position"])
-    shown, clicks = counts["impressions"].to_numpy(float), counts["clicks"].to_numpy(float)
-    pair_clicks, place_clicks = np.bincount(pair, clicks), np.bincount(place, clicks)
-    theta = _scaled(place_clicks / np.bincount(place, shown))
+    position, positions = pd.factorize(counts["position"])
+    impressions, clicks = counts["impressions"].to_numpy(float), counts["clicks"].to_numpy(float)
+    pair_clicks, position_clicks = np.bincount(pair, clicks), np.bincount(position, clicks)
+    theta = _scaled(position_clicks / np.bincount(position, impressions))
     for _ in range(MAX_ROUNDS):
-        gamma = pair_clicks / np.bincount(pair, shown * theta[place])
-        before, theta = theta, _scaled(place_clicks / np.bincount(place, shown * gamma[pair]))
-        if np.abs(theta - before).max() < TOLERANCE:
+        gamma = pair_clicks / np.bincount(pair, impressions * theta[position])
+        previous, theta = theta, _scaled(position_clicks / np.bincount(position, impressions * gamma[pair]))
+        if np.abs(theta - previous).max() < TOLERANCE:
             return pd.Series(theta, index=positions)
-    logger.warning("examination probabilities still moved by more than %g after %d rounds", TOLERANCE, MAX_ROUNDS)
+    logger.warning("examination probabilities did not converge to %g within %d rounds", TOLERANCE, MAX_ROUNDS)
     return pd.Series(theta, index=positions)
 
 

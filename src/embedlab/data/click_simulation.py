@@ -1,4 +1,4 @@
-"""Click logs with known relevance, to see whether what clicks are turned into can be trusted."""
+"""Simulate click logs with known relevance, to test how well `click_model` recovers it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ def simulate_clicks(
     shuffle: float = 1.0,
     seed: int = 0,
 ) -> ClickLog:
-    """Clicks drawn from the position-based model: P(click) = theta[place] x `attraction[query][document]`.
+    """Draw clicks from the position-based model: `P(click) = theta[position] x attraction[query][document]`.
 
     Args:
         queries, documents: id -> text.
-        attraction: the documents shown for each query, in the order the search engine ranks them, with the
-            probability that each is clicked once it is examined.
-        theta: probability that each place is examined, first place first; further documents are not shown.
-        sessions: times that every query is asked.
-        shuffle: standard deviation, in places, of what is added to every document's place in each session; 0 always
-            shows the same page, from which nobody can tell place and document apart.
-        seed: of the sessions.
+        attraction: query id -> {document id: probability of a click once examined}, in the order in which the search
+            engine ranks the documents.
+        theta: (positions,) probability that each position is examined, first position first. Documents ranked below
+            the last position are not shown.
+        sessions: how often each query is searched.
+        shuffle: standard deviation of the noise, in positions, that is added to every rank in each session. With 0,
+            every session shows the same page, and position bias cannot be separated from relevance.
+        seed: for the sessions.
     """
     rng = np.random.default_rng(seed)
     depth = len(theta)
@@ -53,65 +54,74 @@ def attraction_from_qrels(
     levels: tuple[float, float, float] = (0.6, 0.25, 0.05),
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
-    """A believable truth for a simulation: answers attract most, what is related to them less, the rest least.
+    """Make a plausible ground truth for a simulation: relevant documents attract most, related ones less.
 
     Args:
-        candidates: query id -> [(document id, score), …], best first: the page as the search engine orders it.
-        qrels: query id -> {document id: grade}; what answers.
-        related: document id -> the documents related to it.
-        levels: attraction of answers, related and other documents, each times a random factor of 0.5 to 1.5.
-        seed: of the factors.
+        candidates: query id -> [(document id, score), …], best first: the result page of the search engine.
+        qrels: query id -> {document id: grade}, the relevant documents.
+        related: document id -> ids of related documents.
+        levels: attraction of relevant, related and other documents, each multiplied by a random factor of 0.5 to 1.5.
+        seed: for the factors.
+
+    Returns:
+        Query id -> {document id: probability of a click once examined}.
     """
     rng = np.random.default_rng(seed)
     truth: dict[str, dict[str, float]] = {}
-    for query, found in candidates.items():
+    for query, ranking in candidates.items():
         near = set().union(*(related.get(document, ()) for document in qrels[query]))
-        kinds = [0 if document in qrels[query] else 1 if document in near else 2 for document, _ in found]
-        factors = rng.uniform(0.5, 1.5, len(found))
-        truth[query] = {d: levels[kind] * factor for (d, _), kind, factor in zip(found, kinds, factors, strict=True)}
+        kinds = [0 if document in qrels[query] else 1 if document in near else 2 for document, _ in ranking]
+        factors = rng.uniform(0.5, 1.5, len(ranking))
+        truth[query] = {d: levels[kind] * factor for (d, _), kind, factor in zip(ranking, kinds, factors, strict=True)}
     return truth
 
 
-def kendall_by_query(truth: Attraction, estimate: pd.DataFrame, column: str = "relevance") -> np.ndarray:
-    """Kendall's tau-b between true and estimated order of each query's documents (Q,), in the order of `truth`.
+def kendall_by_query(truth: Attraction, estimate: pd.DataFrame) -> np.ndarray:
+    """Compute Kendall's tau-b between the true and the estimated order of each query's documents.
 
-    Documents without an estimate are left out; NaN where fewer than two are left or all are equal.
+    Args:
+        truth: query id -> {document id: true attraction}.
+        estimate: columns query, document and relevance, for example from `click_model.relevance`. Documents without
+            an estimate are left out.
+
+    Returns:
+        (Q,) in the order of `truth`; NaN for queries with fewer than two estimates or only ties.
     """
     from scipy.stats import kendalltau
 
-    estimates = estimate.set_index(["query", "document"])[column].to_dict()
+    estimates = estimate.set_index(["query", "document"])["relevance"].to_dict()
     taus = []
     for query, scored in truth.items():
-        known = [(gamma, estimates[query, d]) for d, gamma in scored.items() if (query, d) in estimates]
-        taus.append(kendalltau(*zip(*known, strict=True)).statistic if len(known) > 1 else np.nan)
+        values = [(gamma, estimates[query, d]) for d, gamma in scored.items() if (query, d) in estimates]
+        taus.append(kendalltau(*zip(*values, strict=True)).statistic if len(values) > 1 else np.nan)
     return np.array(taus, dtype=float)
 
 
 def _session_counts(
     rng: np.random.Generator, gamma: np.ndarray, theta: Sequence[float], sessions: int, shuffle: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Impressions and clicks (documents, places) of one query; gamma is (documents,)."""
+    """Impressions and clicks of one query, both (documents, positions); gamma is (documents,)."""
     count = len(gamma)
     examined = np.zeros(count)
     examined[: len(theta)] = theta[:count]
     noisy = np.arange(count) + shuffle * rng.standard_normal((sessions, count))
-    place = noisy.argsort(axis=1).argsort(axis=1)  # (sessions, documents)
-    clicked = rng.random((sessions, count)) < examined[place] * gamma
-    cell = np.arange(count) * count + place
-    shown = np.bincount(cell.ravel(), minlength=count**2)
+    position = noisy.argsort(axis=1).argsort(axis=1)  # (sessions, documents)
+    clicked = rng.random((sessions, count)) < examined[position] * gamma
+    cell = np.arange(count) * count + position
+    impressions = np.bincount(cell.ravel(), minlength=count**2)
     clicks = np.bincount(cell.ravel(), clicked.ravel(), minlength=count**2)
-    return shown.reshape(count, count), clicks.astype(int).reshape(count, count)
+    return impressions.reshape(count, count), clicks.astype(int).reshape(count, count)
 
 
 def _events(query: str, documents: list[str], counts: tuple[np.ndarray, np.ndarray]) -> pd.DataFrame:
-    shown, clicks = counts
-    row, place = shown.nonzero()
+    impressions, clicks = counts
+    row, position = impressions.nonzero()
     return pd.DataFrame(
         {
             "query": query,
             "document": [documents[i] for i in row],
-            "position": place + 1,
-            "impressions": shown[row, place],
-            "clicks": clicks[row, place],
+            "position": position + 1,
+            "impressions": impressions[row, position],
+            "clicks": clicks[row, position],
         }
     )

@@ -1,4 +1,4 @@
-"""`clicks:FILE`: training pairs and hard negatives from a click log; its columns are those of `click_log`."""
+"""`clicks:FILE`: training pairs and hard negatives from a click log; `click_log` describes the columns."""
 
 from __future__ import annotations
 
@@ -11,17 +11,23 @@ from embedlab.data import textio
 from embedlab.data.click_log import CORPUS, ClickLog, read_log
 from embedlab.data.click_model import judge
 from embedlab.data.dataset import Dataset, Qrels, Triplet
-from embedlab.data.splits import complete
+from embedlab.data.splits import complete_splits
 from embedlab.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 
 def load(location: str, *, name: str, split_by: str = "document") -> Dataset:
-    """The log as a dataset: positives and hard negatives as `click_model.judge` finds them with its defaults.
+    """Read a click log as a dataset, with positives and hard negatives from `click_model.judge`.
+
+    Args:
+        location: the file.
+        name: the dataset's name.
+        split_by: see `Dataset`.
 
     Raises:
-        DataError: with file, line and field of whatever is malformed; no document is clearly clicked more than others.
+        DataError: the file is malformed (names file, line and field), or no document is clicked clearly more often
+            than the average.
     """
     path = Path(location).expanduser()
     log = read_log(path)
@@ -29,10 +35,17 @@ def load(location: str, *, name: str, split_by: str = "document") -> Dataset:
 
 
 def source_fingerprint(location: str) -> str:
-    """Hash of the log and, if there is one, of the corpus beside it."""
-    path = textio.existing(Path(location).expanduser())
-    beside = path.parent / CORPUS
-    return textio.fingerprint([path, *([beside] if beside.is_file() else [])])
+    """Hash the log and, if there is one, the `corpus.jsonl` in the same folder.
+
+    Args:
+        location: the file.
+
+    Returns:
+        16 hex digits.
+    """
+    path = textio.find_file(Path(location).expanduser())
+    corpus = path.parent / CORPUS
+    return textio.fingerprint([path, *([corpus] if corpus.is_file() else [])])
 
 
 def to_dataset(
@@ -44,15 +57,15 @@ def to_dataset(
     hard_negatives: int = 3,
     file: Path | None = None,
 ) -> Dataset:
-    """Verdicts as a dataset with splits made by groups.
+    """Turn verdicts into a dataset, with splits made by groups.
 
     Args:
         log: gives the texts.
         verdicts: from `click_model.judge`.
-        name: the dataset's.
+        name: the dataset's name.
         split_by: see `Dataset`.
-        hard_negatives: most triplets per positive, those shown most often first.
-        file: what errors point at.
+        hard_negatives: maximum number of triplets per positive; documents with most impressions come first.
+        file: the file that error messages name.
 
     Raises:
         DataError: no verdict is "positive".
@@ -60,18 +73,18 @@ def to_dataset(
     positives = _by_query(verdicts, "positive", by="relevance")
     if not positives:
         remedy = (
-            "Gather more impressions, judge with fewer min_impressions or a lower level, or drop the column 'position' "
-            "where pages never vary and their places cannot be told apart."
+            "Collect more impressions, or call judge with a smaller min_impressions or level. If a query always shows "
+            "its documents in the same order, position bias cannot be estimated: remove the column 'position'."
         )
-        raise DataError("no document is clearly clicked more often than the average", remedy=remedy, file=file)
+        raise DataError("no document is clicked clearly more often than the average", remedy=remedy, file=file)
     judged: Qrels = {query: dict.fromkeys(documents, 1) for query, documents in positives.items()}
-    qrels, groups = complete({"train": judged}, log.queries, log.documents, split_by=split_by)
+    qrels, groups = complete_splits({"train": judged}, log.queries, log.documents, split_by=split_by)
     negatives = _by_query(verdicts, "negative", by="impressions")
     logger.info("%s: %s", name, verdicts["verdict"].replace("", "undecided").value_counts().to_dict())
     return Dataset(
         name=name,
         corpus=log.documents,
-        queries={query: log.queries[query] for part in qrels.values() for query in part},
+        queries={query: log.queries[query] for judgements in qrels.values() for query in judgements},
         qrels=qrels,
         triplets=tuple(
             Triplet(log.queries[query], log.documents[positive], log.documents[negative])
@@ -86,5 +99,5 @@ def to_dataset(
 
 def _by_query(verdicts: pd.DataFrame, verdict: str, by: str) -> dict[str, list[str]]:
     """Query id -> document ids with this verdict, largest `by` first."""
-    chosen = verdicts[verdicts["verdict"] == verdict].sort_values(by, ascending=False, kind="stable")
-    return chosen.groupby("query", sort=False)["document"].agg(list).to_dict()
+    selected = verdicts[verdicts["verdict"] == verdict].sort_values(by, ascending=False, kind="stable")
+    return selected.groupby("query", sort=False)["document"].agg(list).to_dict()

@@ -1,4 +1,4 @@
-"""The one shape every data source is brought into."""
+"""The dataset type that every loader returns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SPLITS = ("train", "dev", "test")
 
 
 class Triplet(NamedTuple):
-    """An expert's judgement as texts: `positive` answers `query`, `negative` looks alike and does not."""
+    """Three texts: a query, a document that answers it, and a similar document that does not (a hard negative)."""
 
     query: str
     positive: str
@@ -20,7 +20,7 @@ class Triplet(NamedTuple):
 
 
 class GradedPair(NamedTuple):
-    """Two texts and how alike they are, between 0 and 1."""
+    """Two texts and their similarity, from 0 to 1."""
 
     text1: str
     text2: str
@@ -29,22 +29,21 @@ class GradedPair(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Queries, documents and who answers whom, with the splits fixed.
+    """Queries, documents and relevance judgements, with fixed splits.
 
     Attributes:
         name: the spec string it was loaded from, e.g. `icd10cm:small`.
         corpus: document id -> text.
-        queries: query id -> text, over all splits.
+        queries: query id -> text, of all splits.
         qrels: split -> query id -> {document id: grade}; grades are integers >= 1.
-        triplets: expert triplets for training only.
-        groups: query id -> the group that must not cross splits.
+        triplets: training triplets with hard negatives.
+        groups: query id -> group; all queries of a group are in the same split.
         labels: label name -> {document or query id: class}, e.g. chapters.
-        graded_pairs: text pairs with a similarity in [0, 1].
-        related: document id -> documents too close to serve as its hard negatives
-            (ancestors and descendants in a code tree, for instance).
-        fields: query or document id -> free metadata for slices and filters.
-        split_by: "document" when no relevant document may be shared by two splits,
-            "query" when only the queries are held out.
+        graded_pairs: training pairs with a similarity from 0 to 1.
+        related: document id -> documents that are too similar to be its hard negatives, for example its ancestors and
+            descendants in a code tree.
+        fields: query or document id -> metadata for slices and filters.
+        split_by: "document" if a relevant document may occur in one split only, "query" if only queries are held out.
     """
 
     name: str
@@ -60,9 +59,9 @@ class Dataset:
     split_by: str = "document"
 
     def split_queries(self, split: str) -> dict[str, str]:
-        """Query id -> text of the queries judged in `split`, in qrels order."""
+        """Query id -> text of the queries in `split`, in the order of the qrels."""
         return {query_id: self.queries[query_id] for query_id in self.qrels.get(split, {})}
 
     def pairs(self, split: str) -> list[tuple[str, str]]:
-        """(query id, document id) of every positive in `split`, in qrels order."""
+        """(query id, document id) of every positive in `split`, in the order of the qrels."""
         return [(q, d) for q, grades in self.qrels.get(split, {}).items() for d in grades]

@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face hub with the columns of `pairs`: `hf:NAME` or `hf:NAME:CONFIG`."""
+"""`hf:NAME` or `hf:NAME:CONFIG`: a dataset of the Hugging Face hub with the columns that `pairs` describes."""
 
 from __future__ import annotations
 
@@ -14,35 +14,50 @@ from embedlab.errors import DataError
 
 
 def load(location: str, *, name: str, split_by: str = "document") -> Dataset:
-    """The hub dataset (or a local folder of data files) read as pairs.
+    """Download a dataset from the hub (or read a local folder of data files) and read it as pairs.
 
-    Its own splits are kept when it has several; a single one is split by groups, whatever it is called.
+    If the dataset has several splits, they are kept. A single split is divided by groups, whatever its name.
+
+    Args:
+        location: `NAME` or `NAME:CONFIG`.
+        name: the dataset's name.
+        split_by: see `Dataset`.
 
     Raises:
-        DataError: it cannot be reached, does not exist, or has other columns; lines count from 1 in each split.
+        DataError: the dataset does not exist, cannot be downloaded, or lacks the columns. Line numbers count from 1
+            within each split.
     """
     import datasets
 
-    parts = _reach(datasets.load_dataset, location)
+    splits = _call(datasets.load_dataset, location)
     rows = [
-        Row(line, {**record, **({"split": str(split)} if len(parts) > 1 else {})})
-        for split, part in parts.items()
-        for line, record in enumerate(part, start=1)
+        Row(line, {**record, **({"split": str(split)} if len(splits) > 1 else {})})
+        for split, records in splits.items()
+        for line, record in enumerate(records, start=1)
     ]
     if not rows:
-        raise DataError("the dataset has no rows", remedy="Choose another one.", file=f"hf:{location}")
+        raise DataError(
+            "the dataset has no rows", remedy="Choose another dataset or configuration.", file=f"hf:{location}"
+        )
     return pairs.from_rows(rows, Path(f"hf:{location}"), name=name, split_by=split_by)
 
 
 def source_fingerprint(location: str) -> str:
-    """Hash of the name and of the revision it resolves to, without loading the data."""
+    """Hash the name and the revision that it resolves to, without downloading the data.
+
+    Args:
+        location: `NAME` or `NAME:CONFIG`.
+
+    Returns:
+        16 hex digits.
+    """
     import datasets
 
-    builder = _reach(datasets.load_dataset_builder, location)
+    builder = _call(datasets.load_dataset_builder, location)
     return hashlib.sha256(f"{location}@{builder.hash}".encode()).hexdigest()[: textio.FINGERPRINT_LENGTH]
 
 
-def _reach(call: Callable[..., Any], location: str) -> Any:  # noqa: ANN401 - whatever `call` returns
+def _call(call: Callable[..., Any], location: str) -> Any:  # noqa: ANN401 - the type that `call` returns
     import datasets
 
     name, _, config = location.partition(":")
@@ -51,5 +66,5 @@ def _reach(call: Callable[..., Any], location: str) -> Any:  # noqa: ANN401 - wh
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         problem = f"the dataset cannot be loaded: {reason}"
-        remedy = "Check the name and the connection, or save the pairs to a file and use pairs:FILE."
+        remedy = "Check the name and your internet connection, or save the pairs to a file and use pairs:FILE."
         raise DataError(problem, remedy=remedy, file=f"hf:{location}") from error

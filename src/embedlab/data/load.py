@@ -1,4 +1,4 @@
-"""From a spec string to a validated dataset."""
+"""Load a dataset from a spec string such as `icd10cm:small` or `pairs:FILE`, and validate it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from embedlab.errors import DataError
 
 # Scheme -> module of this package with load(location, *, name, **options) and source_fingerprint(location).
 SCHEMES = {"icd10cm": "icd10cm", "pydocs": "pydocs", "beir": "beir", "pairs": "pairs", "clicks": "clicks", "hf": "hub"}
-BUILT_IN = ("icd10cm", "pydocs")  # ours to repair; other people's data is theirs to decide on
+BUILT_IN = ("icd10cm", "pydocs")  # always repaired; for your own data, you decide
 # With 1,000 pairs of ICD-10-CM the gain of a fine-tune was established: +0.060 [+0.048, +0.071], log of 2026-11-21.
 MIN_TRAIN_PAIRS = 1_000
 
@@ -27,10 +27,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Spec:
-    """`scheme[:location][?option=value&…]` taken apart.
+    """The parts of a spec string `scheme[:location][?option=value&…]`.
 
-    Options: `repair=true` drops leaking training examples instead of refusing; `split_by=query`, where splits are not
-    built in, says that documents may be shared by splits and only queries are held out.
+    Options:
+        `repair=true`: drop training examples that leak instead of raising an error.
+        `split_by=query`: hold out queries only, so splits may share documents. The built-in datasets do not take this.
     """
 
     scheme: str
@@ -44,29 +45,29 @@ class Spec:
 
 
 def load_dataset(spec: str, *, max_examples: int | None = None, repair: bool = False) -> Dataset:
-    """Load, validate and guard a dataset.
+    """Load a dataset, validate it and check it for leakage.
 
     Args:
         spec: `icd10cm[:size[:split]]`, `pydocs`, `beir:FOLDER`, `pairs:FILE`, `clicks:FILE` or `hf:NAME[:CONFIG]`,
             with options as in `Spec`.
-        max_examples: most training queries, as a seeded sample; triplets and graded pairs shrink by the same factor.
-        repair: drop training examples that leak instead of refusing the data. The built-in datasets are always
-            repaired; what was dropped is logged.
+        max_examples: maximum number of training queries, drawn as a seeded sample. Triplets and graded pairs are
+            reduced by the same factor.
+        repair: drop training examples that leak, and log them, instead of raising an error. The built-in datasets are
+            always repaired.
 
     Returns:
-        The dataset; dev and test queries carry the field `seen` ("seen" or "unseen"), which says whether
-        training shows one of their relevant texts.
+        The dataset. Dev and test queries have the field `seen`: "seen" if one of their relevant texts is a positive in
+        training, otherwise "unseen".
 
     Raises:
-        DataError: unknown spec or malformed data, with file, line and field.
-        LeakageError: training data gives held-out queries away.
+        DataError: the spec is unknown or the data is malformed; names file, line and field.
+        LeakageError: training examples reveal held-out queries.
     """
     parsed = parse_spec(spec)
     options = dict(parsed.options)
-    asked = options.pop("repair", "") == "true"
-    mend = repair or asked or parsed.scheme in BUILT_IN
+    drop_leaks = options.pop("repair", "") == "true" or repair or parsed.scheme in BUILT_IN
     dataset = parsed.module.load(parsed.location, name=spec, **options)
-    dataset = guard(dataset, mend=mend, file=parsed.location or None)
+    dataset = guard(dataset, drop_leaks=drop_leaks, file=parsed.location or None)
     if advice := few_pairs_advice(len(dataset.pairs("train"))):
         _log.warning("%s: %s", spec, advice)
     if max_examples is not None:
@@ -75,49 +76,63 @@ def load_dataset(spec: str, *, max_examples: int | None = None, repair: bool = F
 
 
 def source_fingerprint(spec: str) -> str:
-    """16 hex characters that change when the bytes behind `spec` change; the data is not parsed."""
+    """Hash the files behind a spec, without parsing them.
+
+    Args:
+        spec: as for `load_dataset`.
+
+    Returns:
+        16 hex digits.
+
+    Raises:
+        DataError: the spec is unknown or a file is missing.
+    """
     parsed = parse_spec(spec)
     return parsed.module.source_fingerprint(parsed.location)
 
 
 def parse_spec(spec: str) -> Spec:
-    """Take a spec apart.
+    """Parse a spec string.
+
+    Args:
+        spec: as for `load_dataset`.
 
     Raises:
-        DataError: unknown scheme or option, with the nearest valid name.
+        DataError: the scheme or an option is unknown; suggests the closest valid name.
     """
     address, _, query = spec.partition("?")
     scheme, _, location = address.partition(":")
     if scheme not in SCHEMES:
-        remedy = f"{_nearest(scheme, SCHEMES)} A file is read as pairs:FILE, a folder as beir:FOLDER."
+        remedy = f"{_suggestion(scheme, SCHEMES)} For your own data, write pairs:FILE or beir:FOLDER."
         raise DataError(f"unknown dataset '{spec}'", remedy=remedy, field="dataset")
     parsed = Spec(scheme, location, dict(parse_qsl(query, keep_blank_values=True)))
     if not location and scheme not in BUILT_IN:
-        raise DataError(f"'{spec}' names no place", remedy=f"Write {scheme}:WHERE.", field="dataset")
+        remedy = f"Write {scheme}:NAME." if scheme == "hf" else f"Write {scheme}:PATH."
+        raise DataError(f"'{spec}' does not say what to load", remedy=remedy, field="dataset")
     _check_options(parsed)
     return parsed
 
 
 def _check_options(parsed: Spec) -> None:
-    known = {"repair": ("true", "false")}
+    allowed = {"repair": ("true", "false")}
     if "split_by" in inspect.signature(parsed.module.load).parameters:
-        known["split_by"] = ("document", "query")
+        allowed["split_by"] = ("document", "query")
     for option, value in parsed.options.items():
-        if option not in known:
-            remedy = _nearest(option, known)
+        if option not in allowed:
+            remedy = _suggestion(option, allowed)
             raise DataError(f"{parsed.scheme} has no option '{option}'", remedy=remedy, field="dataset")
-        if value not in known[option]:
-            remedy = f"Write {option}={' or '.join(known[option])}."
-            raise DataError(f"'{value}' is no value of {option}", remedy=remedy, field="dataset")
+        if value not in allowed[option]:
+            problem = f"{option} must be {' or '.join(allowed[option])}, got '{value}'"
+            raise DataError(problem, remedy=f"Write {option}={allowed[option][0]}.", field="dataset")
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name.lower(), known, n=1)
-    return f"Did you mean '{close[0]}'?" if close else f"Use one of {', '.join(known)}."
+def _suggestion(name: str, valid: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name.lower(), valid, n=1)
+    return f"Did you mean '{close[0]}'?" if close else f"Use one of {', '.join(valid)}."
 
 
 def few_pairs_advice(pairs: int) -> str:
-    """What to do with fewer than `MIN_TRAIN_PAIRS` training pairs; empty when there are enough.
+    """Advice for datasets with fewer than `MIN_TRAIN_PAIRS` training pairs; empty if there are enough.
 
     Args:
         pairs: number of training pairs; 0 counts as enough, since such a dataset is not used for fine-tuning.

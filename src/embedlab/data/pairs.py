@@ -1,16 +1,16 @@
-"""Pairs, triplets and graded pairs in one JSONL, CSV, TSV or Parquet file.
+"""`pairs:FILE`: pairs, triplets or graded pairs in a JSONL, CSV, TSV or Parquet file.
 
-| columns | become |
+| columns | meaning |
 |---|---|
 | query, positive | a query and its relevant document |
-| … negative, negative_1, … | a document, and in training a triplet |
-| … score, all 0 or 1 | 0 says that the document is not relevant |
+| … negative, negative_1, … | a hard negative: becomes a document and, in training, a triplet |
+| … score, all 0 or 1 | 0: the document is not relevant |
 | … score, other numbers from 0 to 1; or text1, text2, score | a graded pair for training |
-| … group | what must not be divided by the splits |
-| … split | train, dev or test; without it the splits are made by groups |
+| … group | queries of the same group stay in the same split |
+| … split | train, dev or test; without this column, splits are made by groups |
 
-Column names count without regard to case, and `ALIASES` gives the other names they may go by. Further columns become
-`fields` of the query. The same text is one query or one document, however often it occurs.
+Upper and lower case do not matter in column names, and `ALIASES` lists other accepted names. Other columns become
+`fields` of the query. A text that occurs several times is one query or one document.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 
 from embedlab.data import textio
 from embedlab.data.dataset import SPLITS, Dataset, GradedPair, Triplet
-from embedlab.data.splits import complete
+from embedlab.data.splits import complete_splits
 from embedlab.data.textio import Row
 from embedlab.errors import DataError
 
@@ -45,29 +45,51 @@ logger = logging.getLogger(__name__)
 
 
 def load(location: str, *, name: str, split_by: str = "document") -> Dataset:
-    """The file as a dataset.
+    """Read a file of pairs as a dataset.
+
+    Args:
+        location: the file.
+        name: the dataset's name.
+        split_by: see `Dataset`.
 
     Raises:
-        DataError: with file, line and field of whatever is malformed.
+        DataError: the file is missing or malformed; names file, line and field.
     """
     path = Path(location).expanduser()
     return from_rows(textio.read_rows(path), path, name=name, split_by=split_by)
 
 
 def source_fingerprint(location: str) -> str:
-    """Hash of the file."""
-    return textio.fingerprint([textio.existing(Path(location).expanduser())])
+    """Hash the file.
+
+    Args:
+        location: the file.
+
+    Returns:
+        16 hex digits.
+    """
+    return textio.fingerprint([textio.find_file(Path(location).expanduser())])
 
 
 def from_rows(rows: Iterable[Row], file: Path, *, name: str, split_by: str = "document") -> Dataset:
-    """A dataset from records with the columns described above; `file` is what errors point at."""
+    """Make a dataset from records with the columns described above.
+
+    Args:
+        rows: the records.
+        file: the file that error messages name.
+        name: the dataset's name.
+        split_by: see `Dataset`.
+
+    Raises:
+        DataError: a record is malformed.
+    """
     rows = [_canonical(row, file) for row in rows]
     if all("text1" in row.values for row in rows):
         return Dataset(name, {}, {}, {}, graded_pairs=_graded_pairs(rows, "text1", "text2", file), split_by=split_by)
     if any(_score(row, file) not in (0, 1) for row in rows):
         graded = _graded_pairs(rows, "query", "positive", file)
         return Dataset(name, {}, {}, {}, graded_pairs=graded, split_by=split_by)
-    return _Gatherer(file, split_by).gather(rows).dataset(name)
+    return _Collector(file, split_by).collect(rows).dataset(name)
 
 
 def _canonical(row: Row, file: Path) -> Row:
@@ -76,23 +98,26 @@ def _canonical(row: Row, file: Path) -> Row:
         key = str(column).strip().lower()
         key = ALIASES.get(key, key)
         if key in values:
-            remedy = "Keep one of them."
-            raise DataError(f"two columns mean '{key}'", remedy=remedy, file=file, line=row.line, field=str(column))
+            remedy = "Remove or rename one of them."
+            raise DataError(
+                f"two columns are read as '{key}'", remedy=remedy, file=file, line=row.line, field=str(column)
+            )
         values[key] = value
     return Row(row.line, values)
 
 
 def _graded_pairs(rows: list[Row], left: str, right: str, file: Path) -> tuple[GradedPair, ...]:
-    """The training rows; graded pairs serve training alone, so those of other splits are left out."""
+    """The rows of the training split; graded pairs of other splits are not used."""
     if not all("score" in row.values for row in rows):
-        problem, remedy = "a graded pair without a score", "Give every row a score from 0 to 1."
+        problem, remedy = "this graded pair has no score", "Give every row a score from 0 to 1."
         line = next(row.line for row in rows if "score" not in row.values)
         raise DataError(problem, remedy=remedy, file=file, line=line, field="score")
-    kept = [row for row in rows if _split(row, file) in ("", "train")]
-    if len(kept) < len(rows):
-        logger.info("%s: %d graded pairs outside the train split left out", file, len(rows) - len(kept))
+    training = [row for row in rows if _split(row, file) in ("", "train")]
+    if len(training) < len(rows):
+        logger.info("%s: ignored %d graded pairs outside the train split", file, len(rows) - len(training))
     return tuple(
-        GradedPair(textio.text_of(row, left, file), textio.text_of(row, right, file), _score(row, file)) for row in kept
+        GradedPair(textio.text_of(row, left, file), textio.text_of(row, right, file), _score(row, file))
+        for row in training
     )
 
 
@@ -107,14 +132,13 @@ def _score(row: Row, file: Path) -> float:
         score = math.nan
     if 0 <= score <= 1:
         return score
-    remedy = "Divide the scores by the top of their scale, so that 1 means the same."
-    raise DataError(
-        f"score {value!r} is not a number from 0 to 1", remedy=remedy, file=file, line=row.line, field="score"
-    )
+    problem = f"score must be a number from 0 to 1, got {value!r}"
+    remedy = "Divide the scores by the maximum of their scale."
+    raise DataError(problem, remedy=remedy, file=file, line=row.line, field="score")
 
 
 def _split(row: Row, file: Path) -> str:
-    """Canonical split name; empty for a row without one."""
+    """The row's split as train, dev or test; empty if the row has none."""
     value = str(row.values.get("split") or "").strip().lower()
     value = SPLIT_ALIASES.get(value, value)
     if value in ("", *SPLITS):
@@ -124,8 +148,8 @@ def _split(row: Row, file: Path) -> str:
 
 
 @dataclass
-class _Gatherer:
-    """Numbers texts in order of appearance and keeps who answers whom, per split ("" when rows name none)."""
+class _Collector:
+    """Numbers texts in order of appearance and collects judgements per split ("" if the rows name no split)."""
 
     file: Path
     split_by: str
@@ -136,30 +160,37 @@ class _Gatherer:
     groups: dict[str, str] = field(default_factory=dict)
     fields: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def gather(self, rows: list[Row]) -> _Gatherer:
-        """Take in every row; a file either names the split of all of them or of none."""
+    def collect(self, rows: list[Row]) -> _Collector:
+        """Add every row. Either all rows name a split or none does."""
         named = any(_split(row, self.file) for row in rows)
         for row in rows:
             split = _split(row, self.file)
             if named and not split:
-                remedy = "Name it in every row or in none."
-                raise DataError("no split", remedy=remedy, file=self.file, line=row.line, field="split")
+                remedy = "Fill in the split in every row, or remove the column."
+                raise DataError(
+                    "this row has no split, but others have one",
+                    remedy=remedy,
+                    file=self.file,
+                    line=row.line,
+                    field="split",
+                )
             self._add(row, split)
         if not any(self.qrels.values()):
-            raise DataError("no positives: every score is 0", remedy="Score relevant pairs 1.", file=self.file)
+            remedy = "Set the score of relevant pairs to 1."
+            raise DataError("no relevant pair: every score is 0", remedy=remedy, file=self.file)
         return self
 
     def dataset(self, name: str) -> Dataset:
         """The dataset with all three splits."""
         corpus = {document: text for text, document in self.documents.items()}
         queries = {query: text for text, query in self.queries.items()}
-        # Rows without a split start as one; `complete` cuts the others from it.
-        judged = {split or "train": part for split, part in self.qrels.items()}
-        qrels, groups = complete(judged, queries, corpus, split_by=self.split_by, given=self.groups)
+        # Rows without a split start as train; `complete_splits` takes dev and test from it.
+        judged = {split or "train": judgements for split, judgements in self.qrels.items()}
+        qrels, groups = complete_splits(judged, queries, corpus, split_by=self.split_by, user_groups=self.groups)
         return Dataset(
             name=name,
             corpus=corpus,
-            queries={query: queries[query] for part in qrels.values() for query in part},
+            queries={query: queries[query] for judgements in qrels.values() for query in judgements},
             qrels=qrels,
             triplets=tuple(triplet for query, triplet in self.negatives if query in qrels["train"]),
             groups=groups,

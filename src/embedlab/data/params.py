@@ -10,7 +10,7 @@ from embedlab.params import Count, PositiveFloat, TrainingParams
 
 
 class SourcesParams(TrainingParams):
-    """What the notebook on data sources takes; an empty `chat_url` asks no language model."""
+    """Parameters of the notebook on data sources; with an empty `chat_url`, no language model is used."""
 
     epochs: PositiveFloat
     batch_size: Annotated[int, Field(ge=2)]

@@ -1,7 +1,7 @@
-"""Summary line -> body of the docstrings in the installed scientific packages: an out-of-domain probe.
+"""`pydocs`: find a docstring's body by its summary line, in the installed scientific packages.
 
-It exists on every machine and has nothing in common with a training domain: a tuned model that loses much here
-has paid for its gain. All of it is test.
+An out-of-domain probe for catastrophic forgetting. It is available on every machine and unrelated to the training
+domain, so a large drop of a fine-tuned model shows what its gain has cost. All queries are in the test split.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from embedlab.data.splits import seeded_order
 from embedlab.data.textio import FINGERPRINT_LENGTH
 from embedlab.errors import DataError
 
-# Distribution name -> folders with well-documented public code. A list, not whatever is installed: the probe
-# must be the same one on two machines with the same versions.
+# Distribution name -> folders with well-documented public code. The list is fixed, so that the probe is the same on
+# two machines with the same package versions.
 PACKAGES = {
     "numpy": ("numpy",),
     "scipy": ("scipy",),
@@ -34,13 +34,13 @@ PACKAGES = {
 MAX_PAIRS = 2_000
 MIN_SUMMARY_WORDS = 5
 MIN_BODY_WORDS = 60  # a few sentences
-MAX_BODY_WORDS = 250  # beyond, bodies are mostly parameter lists and examples
+MAX_BODY_WORDS = 250  # after that, docstrings are mostly parameter lists and examples
 
 _SKIPPED_FOLDERS = {"tests", "testing", "_examples"}
 
 
 class Docstring(NamedTuple):
-    """A public object's docstring, taken apart: the first line, and everything after the blank line below it."""
+    """The docstring of a public object: `summary` is its first line, `body` everything after the first blank line."""
 
     name: str
     package: str
@@ -49,50 +49,70 @@ class Docstring(NamedTuple):
 
 
 def load(location: str, *, name: str) -> Dataset:
-    """At most 2,000 docstrings, chosen by the hash of their names.
+    """Read at most 2,000 docstrings, selected by the hash of their names.
 
-    Summaries shared by several docstrings are left out, as nobody could tell which body they ask for, and so are
-    bodies that repeat their summary.
+    We leave out summaries that several docstrings share, since they do not identify a body, and bodies that repeat
+    their summary.
+
+    Args:
+        location: must be empty.
+        name: the dataset's name.
+
+    Raises:
+        DataError: `location` is not empty.
     """
-    _require_bare(location)
-    chosen = _choose([found for package in PACKAGES for found in _docstrings(package)])
+    _require_no_location(location)
+    docstrings = _select([docstring for package in PACKAGES for docstring in _docstrings(package)])
     documents: dict[str, str] = {}  # body -> document id; inherited docstrings share a body
-    for found in chosen:
-        documents.setdefault(found.body, f"{found.name}#body")
+    for docstring in docstrings:
+        documents.setdefault(docstring.body, f"{docstring.name}#body")
+    answers = {docstring.name: documents[docstring.body] for docstring in docstrings}
     return Dataset(
         name=name,
         corpus={document: body for body, document in documents.items()},
-        queries={found.name: found.summary for found in chosen},
-        qrels={"train": {}, "dev": {}, "test": {found.name: {documents[found.body]: 1} for found in chosen}},
-        groups={found.name: documents[found.body] for found in chosen},
-        fields={found.name: {"package": found.package} for found in chosen},
+        queries={docstring.name: docstring.summary for docstring in docstrings},
+        qrels={"train": {}, "dev": {}, "test": {query: {document: 1} for query, document in answers.items()}},
+        groups=answers,
+        fields={docstring.name: {"package": docstring.package} for docstring in docstrings},
     )
 
 
 def source_fingerprint(location: str) -> str:
-    """Hash of the packages and versions that are scanned."""
-    _require_bare(location)
+    """Hash the names and versions of the packages that are read.
+
+    Args:
+        location: must be empty.
+
+    Returns:
+        16 hex digits.
+    """
+    _require_no_location(location)
     versions = [f"{package}=={importlib.metadata.version(package)}" for package in PACKAGES if _root(package)]
     return hashlib.sha256("\n".join(versions).encode()).hexdigest()[:FINGERPRINT_LENGTH]
 
 
-def _require_bare(location: str) -> None:
+def _require_no_location(location: str) -> None:
     if location:
-        raise DataError(f"pydocs has no option '{location}'", remedy="Write pydocs.", field="dataset")
+        problem = f"pydocs takes no location or size, got '{location}'"
+        raise DataError(problem, remedy="Write pydocs.", field="dataset")
 
 
-def _choose(docstrings: list[Docstring]) -> list[Docstring]:
-    asked = Counter(normalise(found.summary) for found in docstrings)
-    usable = {found.name: found for found in docstrings if asked[normalise(found.summary)] == 1 and _tells_more(found)}
+def _select(docstrings: list[Docstring]) -> list[Docstring]:
+    count = Counter(normalise(docstring.summary) for docstring in docstrings)
+    usable = {
+        docstring.name: docstring
+        for docstring in docstrings
+        if count[normalise(docstring.summary)] == 1 and not _repeats_summary(docstring)
+    }
     return [usable[key] for key in sorted(seeded_order(usable)[:MAX_PAIRS])]
 
 
-def _tells_more(found: Docstring) -> bool:
-    return normalise(found.summary) not in normalise(found.body)
+def _repeats_summary(docstring: Docstring) -> bool:
+    return normalise(docstring.summary) in normalise(docstring.body)
 
 
 def _root(package: str) -> Path | None:
-    """The folder an installed package lies in, found without importing it; None when it is not installed."""
+    """The folder that contains an installed package, without importing it; None if it is not installed."""
     spec = importlib.util.find_spec(PACKAGES[package][0].partition("/")[0])
     return Path(spec.origin).parent.parent if spec is not None and spec.origin is not None else None
 
@@ -108,16 +128,16 @@ def _docstrings(package: str) -> Iterator[Docstring]:
 
 def _module_docstrings(path: Path, module: str, package: str) -> Iterator[Docstring]:
     try:
-        with warnings.catch_warnings(action="ignore"):  # other people's invalid escapes
+        with warnings.catch_warnings(action="ignore"):  # some packages contain invalid escapes
             tree = ast.parse(path.read_bytes())
     except SyntaxError:  # templates and files for other Python versions
         return
     for name, node in _public(tree, module):
         summary, _, body = (ast.get_docstring(node) or "").partition("\n\n")
-        kept = body.split()[:MAX_BODY_WORDS]
-        # A summary of two lines is prose that runs on, not a title.
-        if "\n" not in summary and len(summary.split()) >= MIN_SUMMARY_WORDS and len(kept) >= MIN_BODY_WORDS:
-            yield Docstring(name, package, summary.strip(), " ".join(kept))
+        body_words = body.split()[:MAX_BODY_WORDS]
+        # A first paragraph of two lines is ordinary prose, not a summary.
+        if "\n" not in summary and len(summary.split()) >= MIN_SUMMARY_WORDS and len(body_words) >= MIN_BODY_WORDS:
+            yield Docstring(name, package, summary.strip(), " ".join(body_words))
 
 
 def _public(node: ast.Module | ast.ClassDef, prefix: str) -> Iterator[tuple[str, ast.ClassDef | ast.FunctionDef]]:

@@ -1,6 +1,6 @@
-"""How good training data is before anything is trained: a data card, and filters for what only costs.
+"""Check training data before training: a data card, and filters for repeated and noisy pairs.
 
-Every filter returns the dataset without the training queries it objects to, and those with the reason.
+Every filter returns the dataset without the training queries it drops, and these queries with the reason.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import pandas as pd
 from embedlab.data.dataset import SPLITS, Dataset
 from embedlab.data.load import few_pairs_advice
 from embedlab.data.overlap import jaccard, near_duplicates, normalise, words
-from embedlab.data.splits import restrict
+from embedlab.data.splits import drop_queries
 from embedlab.errors import DataError, ParameterError
 
 Pair = tuple[str, str]  # query id, document id
 Scores = Mapping[Pair, float]
-Dropped = dict[str, str]  # query id -> why
+Dropped = dict[str, str]  # query id -> reason
 
 
 @dataclass(frozen=True)
 class DataCard:
-    """A dataset in numbers.
+    """Statistics of a dataset.
 
     Attributes:
-        table: measures by split; NaN where a split has nothing to measure.
-        warnings: what should make a reader careful.
+        table: one row per measure, one column per split; NaN if a split is empty.
+        warnings: possible problems, one sentence each.
     """
 
     table: pd.DataFrame
@@ -36,27 +36,39 @@ class DataCard:
 
 
 def data_card(dataset: Dataset) -> DataCard:
-    """Counts, lengths, lexical closeness of queries to their positives, and duplicates."""
+    """Compute counts, text lengths, lexical overlap of queries and positives, and duplicates.
+
+    Args:
+        dataset: any dataset.
+    """
     table = pd.DataFrame({split: _measures(dataset, split) for split in SPLITS if dataset.qrels.get(split)})
     return DataCard(table, tuple(_warnings(dataset, table)))
 
 
 def closeness(pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
-    """How close queries are to their documents in words, for (query, document) texts.
+    """Measure the lexical overlap of queries and their documents.
+
+    If containment is high, BM25 already finds the document, and a model learns little from the pair.
+
+    Args:
+        pairs: (query text, document text).
 
     Returns:
-        One row per pair: `containment`, the share of the query's different words that the document has, `jaccard` of
-        the two word sets, and `length`, the query's words. High containment means that word matching already finds
-        the document, and that the pair has little to teach.
+        One row per pair: `containment` (share of the query's different words that occur in the document), `jaccard`
+        (Jaccard similarity of the two word sets) and `length` (number of words of the query).
     """
     rows = [_closeness(words(query), words(document)) for query, document in pairs]
     return pd.DataFrame(rows, columns=["containment", "jaccard", "length"], dtype=float)
 
 
 def drop_repeats(dataset: Dataset) -> tuple[Dataset, Dropped]:
-    """Without training queries that nearly repeat an earlier one with the same positives; the first is kept.
+    """Drop training queries that are near-identical to an earlier one with the same positives.
 
-    Near-identical queries for different documents stay: "type 1" and "type 2" are a word apart and must be told apart.
+    Near-identical queries with different positives stay: "type 1" and "type 2" differ in one word, and a model has to
+    learn the difference.
+
+    Returns:
+        The dataset without these queries, and the dropped queries with the reason.
     """
     grades = dataset.qrels.get("train", {})
     answered: dict[frozenset[str], dict[str, str]] = {}
@@ -65,38 +77,35 @@ def drop_repeats(dataset: Dataset) -> tuple[Dataset, Dropped]:
     dropped: Dropped = {}
     for queries in answered.values():
         dropped |= _repeats(queries)
-    return restrict(dataset, {"train": set(dropped)}), dropped
+    return drop_queries(dataset, {"train": set(dropped)}), dropped
 
 
 def drop_noisy(
-    dataset: Dataset,
-    scores: Scores | Callable[[list[Pair]], Scores],
-    *,
-    share: float | None = None,
-    floor: float | None = None,
+    dataset: Dataset, scores: Scores | Callable[[list[Pair]], Scores], *, share: float
 ) -> tuple[Dataset, Dropped]:
-    """Without training queries whose best positive a scorer finds unlikely.
+    """Drop the training queries whose best positive gets the lowest scores.
 
     Args:
         dataset: the data.
-        scores: (query id, document id) -> score, larger is better, or a function that gives it for a list of pairs.
-        share: drop this share of the queries, lowest first.
-        floor: drop what scores below; exactly one of the two is given.
+        scores: (query id, document id) -> score, where larger is better, or a function that returns this mapping for
+            a list of pairs.
+        share: share of the training queries to drop, from 0 to 1.
+
+    Returns:
+        The dataset without these queries, and the dropped queries with the reason.
 
     Raises:
-        ParameterError: both or none of share and floor, or a share outside 0 to 1.
+        ParameterError: `share` is not between 0 and 1.
         DataError: a training pair has no score.
     """
-    if (share is None) == (floor is None) or (share is not None and not 0 <= share <= 1):
-        raise ParameterError("share or floor is missing or wrong", remedy="Give a share from 0 to 1, or a floor.")
+    if not 0 <= share <= 1:
+        problem = f"share must be between 0 and 1, got {share}"
+        raise ParameterError(problem, remedy="Set share=0.1, for example.", field="share")
     pairs = dataset.pairs("train")
     best = _best_scores(scores(pairs) if callable(scores) else scores, pairs)
-    if floor is None:
-        out = sorted(best, key=lambda query: best[query])[: round(share * len(best))]
-    else:
-        out = [query for query, score in best.items() if score < floor]
-    dropped = {query: f"its best positive scores {best[query]:.3f}" for query in out}
-    return restrict(dataset, {"train": set(dropped)}), dropped
+    lowest = sorted(best, key=lambda query: best[query])[: round(share * len(best))]
+    dropped = {query: f"its best positive scores {best[query]:.3f}" for query in lowest}
+    return drop_queries(dataset, {"train": set(dropped)}), dropped
 
 
 def _best_scores(scores: Scores, pairs: Iterable[Pair]) -> dict[str, float]:
@@ -104,26 +113,28 @@ def _best_scores(scores: Scores, pairs: Iterable[Pair]) -> dict[str, float]:
     for query, document in pairs:
         score = scores.get((query, document), np.nan)
         if np.isnan(score):
-            remedy = "Score every pair of dataset.pairs('train')."
-            raise DataError(f"query '{query}' and document '{document}' have no score", remedy=remedy, field="scores")
+            remedy = "Pass a score for every pair of dataset.pairs('train')."
+            raise DataError(
+                f"the pair of query '{query}' and document '{document}' has no score", remedy=remedy, field="scores"
+            )
         best[query] = max(best.get(query, -np.inf), float(score))
     return best
 
 
 def _repeats(queries: Mapping[str, str]) -> Dropped:
-    """Among queries with the same positives, those that repeat an earlier one that is kept."""
+    """Among queries with the same positives, those that repeat an earlier query."""
     near: dict[str, set[str]] = {}
     for query, other in near_duplicates(queries, queries):
         near.setdefault(query, set()).add(other)
-    kept: dict[str, str] = {}  # normal form -> query
+    distinct: dict[str, str] = {}  # normal form -> query
     dropped: Dropped = {}
     for query, text in queries.items():
         form = normalise(text)
-        twin = kept.get(form) or next((other for other in kept.values() if other in near.get(query, ())), None)
-        if twin is None:
-            kept[form] = query
+        earlier = distinct.get(form) or next((q for q in distinct.values() if q in near.get(query, ())), None)
+        if earlier is None:
+            distinct[form] = query
         else:
-            dropped[query] = f"repeats {twin}: '{queries[twin]}'"
+            dropped[query] = f"repeats {earlier}: '{queries[earlier]}'"
     return dropped
 
 
@@ -140,7 +151,7 @@ def _measures(dataset: Dataset, split: str) -> dict[str, float]:
     return {
         "queries": len(queries),
         "pairs": len(pairs),
-        "documents that answer": len({document for _, document in pairs}),
+        "relevant documents": len({document for _, document in pairs}),
         "positives per query": len(pairs) / len(queries) if queries else np.nan,
         "words per query, median": lengths.median(),
         "words per query, 95th percentile": lengths.quantile(0.95),
@@ -157,7 +168,7 @@ def _warnings(dataset: Dataset, table: pd.DataFrame) -> Iterable[str]:
         yield advice
     forms = pd.Series([normalise(text) for text in dataset.corpus.values()], dtype=object)
     if repeated := int(forms.duplicated(keep=False).sum()):
-        yield f"{repeated:,} of {len(forms):,} documents share their text with another: no model can tell those apart"
+        yield f"{repeated:,} of {len(forms):,} documents have the same text as another one, so no model can rank them"
     for split in table.columns:
         if table.loc["query words in the positive, mean", split] > 0.9:
-            yield f"{split}: queries are nearly copied from their documents, and word matching will look unbeatable"
+            yield f"{split}: most query words also occur in the relevant document, so BM25 will be hard to beat"

@@ -1,7 +1,7 @@
-"""People's judgements: a sheet to fill in, and back as qrels with every disagreement named.
+"""Human relevance judgements: export a sheet, and import the grades as qrels with a list of disagreements.
 
-A sheet is a CSV that spreadsheet programs open: one row per query and document, an empty `grade`, and instructions in
-the last column. Texts are there to be read; on the way back only ids, grades and names count.
+A sheet is a CSV file for spreadsheet programs: one row per query and document, an empty `grade`, and instructions in
+the last column. The texts are only for reading: the import uses ids, grades and names.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from embedlab.data.splits import seeded_order
 from embedlab.data.textio import Row
 from embedlab.errors import DataError
 
-GRADES = {0: "does not answer the query", 1: "answers it in part", 2: "answers it", 3: "is the best answer possible"}
+GRADES = {0: "does not answer the query", 1: "partly answers it", 2: "answers it", 3: "is the best possible answer"}
 COLUMNS = ("query_id", "query", "document_id", "document", "grade", "judge", "comment", "instructions")
 INSTRUCTIONS = (
-    "Write one number into 'grade' in every row, and your name into 'judge'.",
+    "Enter a number in 'grade' in every row, and your name in 'judge'.",
     *(f"{grade} = the document {meaning}." for grade, meaning in GRADES.items()),
-    "Not sure? Leave the grade empty and say why in 'comment'.",
-    "Rows are in random order. Do not change ids; save as CSV.",
+    "If you are not sure, leave the grade empty and explain why in 'comment'.",
+    "The rows are in random order. Do not change the ids. Save the file as CSV.",
 )
-FORMULA = ("=", "+", "-", "@")  # a spreadsheet would run a text that begins like this
+FORMULA = ("=", "+", "-", "@")  # spreadsheets run texts that start with these characters
 
 
 class Judgement(NamedTuple):
-    """One filled-in row and where it stands."""
+    """One filled-in row, with its file and line."""
 
     query: str
     document: str
@@ -41,11 +41,11 @@ class Judgement(NamedTuple):
     line: int
 
     def __str__(self) -> str:
-        return f"{self.grade} by {self.judge or 'nobody named'} ({self.file.name}:{self.line})"
+        return f"{self.grade} by {self.judge or 'unnamed judge'} ({self.file.name}:{self.line})"
 
 
 class Conflict(NamedTuple):
-    """A query and document that people judged differently."""
+    """A query and a document with different grades."""
 
     query: str
     document: str
@@ -57,13 +57,13 @@ class Conflict(NamedTuple):
 
 @dataclass(frozen=True)
 class Judgements:
-    """What came back.
+    """Imported judgements.
 
     Attributes:
-        grades: query id -> {document id: grade}, grade 0 included, conflicts left out.
-        conflicts: pairs with different grades; they wait for a decision.
-        open: rows without a grade.
-        agreement: share of the pairs judged more than once that got equal grades; None where there are none.
+        grades: query id -> {document id: grade}, with grade 0 but without conflicts.
+        conflicts: pairs with different grades, for you to decide.
+        open: number of rows without a grade.
+        agreement: share of equal grades among the pairs that were judged more than once; None if there are none.
     """
 
     grades: dict[str, dict[str, int]]
@@ -73,35 +73,33 @@ class Judgements:
 
     @property
     def qrels(self) -> Qrels:
-        """Positives alone, as a dataset keeps them."""
+        """The positives, in the form that `Dataset.qrels` uses."""
         positive = {q: {d: grade for d, grade in judged.items() if grade} for q, judged in self.grades.items()}
         return {query: grades for query, grades in positive.items() if grades}
 
 
-def export_sheet(
-    path: Path, dataset: Dataset, candidates: Mapping[str, Sequence[str]], *, judge: str = "", seed: int = 0
-) -> int:
-    """Write a review sheet.
+def export_sheet(path: Path, dataset: Dataset, candidates: Mapping[str, Sequence[str]], *, seed: int = 0) -> int:
+    """Write a sheet for human judges.
 
-    Rows are shuffled and carry neither rank nor system, so that nobody judges by them.
+    The rows are shuffled and show neither rank nor system, so that these cannot influence the grades.
 
     Args:
-        path: the CSV file; UTF-8 with the mark that spreadsheet programs want.
+        path: the CSV file to write; UTF-8 with the byte order mark that spreadsheet programs expect.
         dataset: gives the texts.
-        candidates: query id -> document ids to judge, best pooled from several systems.
-        judge: whose sheet it is.
-        seed: of the order.
+        candidates: query id -> ids of the documents to judge, ideally pooled from several systems.
+        seed: for the order of the rows.
 
     Returns:
         The number of rows.
 
     Raises:
-        DataError: an unknown id, or nothing to judge.
+        DataError: an id is not in the dataset, or there are no candidates.
     """
-    pairs = {f"{query}\n{document}": (query, document) for query, found in candidates.items() for document in found}
+    pairs = {f"{query}\n{document}": (query, document) for query, ids in candidates.items() for document in ids}
     if not pairs:
-        raise DataError("there is nothing to judge", remedy="Give candidates for at least one query.", file=path)
-    _check_known(pairs.values(), dataset, path)
+        remedy = "Pass candidates for at least one query."
+        raise DataError("there is nothing to judge: no query has candidates", remedy=remedy, file=path)
+    _require_ids(pairs.values(), dataset, path)
     order = [pairs[key] for key in seeded_order(pairs, seed)]
     instructions = INSTRUCTIONS if len(order) >= len(INSTRUCTIONS) else (" ".join(INSTRUCTIONS),)
     with path.open("w", newline="", encoding="utf-8-sig") as file:
@@ -109,80 +107,92 @@ def export_sheet(
         writer.writerow(COLUMNS)
         for (query, document), line in zip_longest(order, instructions, fillvalue=""):
             texts = (query, _safe(dataset.queries[query]), document, _safe(dataset.corpus[document]))
-            writer.writerow((*texts, "", judge, "", line))
+            writer.writerow((*texts, "", "", "", line))
     return len(order)
 
 
 def import_judgements(paths: Iterable[Path], dataset: Dataset) -> Judgements:
-    """Read filled-in sheets, one or several, by one judge or several.
+    """Read one or several filled-in sheets, of one or several judges.
+
+    Args:
+        paths: the sheets.
+        dataset: the dataset that the sheets were made from.
 
     Raises:
-        DataError: a grade that is none of `GRADES` or an id the dataset does not have, with file and line.
+        DataError: a grade is not one of `GRADES`, or an id is not in the dataset; names file and line.
     """
     judged: dict[tuple[str, str], list[Judgement]] = {}
-    left_open = 0
+    ungraded = 0
     for path in paths:
         for row in textio.read_rows(path):
             query, document = (textio.id_of(row, field, path) for field in ("query_id", "document_id"))
-            _check_known([(query, document)], dataset, path, row.line)
+            _require_ids([(query, document)], dataset, path, row.line)
             grade = _grade(row, path)
             if grade is None:
-                left_open += 1
+                ungraded += 1
             else:
                 judge = str(row.values.get("judge") or "").strip()
                 judgement = Judgement(query, document, grade, judge, path, row.line)
                 judged.setdefault((query, document), []).append(judgement)
-    return _settle(judged, left_open)
+    return _resolve(judged, ungraded)
 
 
-def with_judgements(dataset: Dataset, judgements: Judgements, split: str = "test") -> Dataset:
-    """`dataset` with people's grades in `split`: they add positives, change grades and, with 0, take positives out.
+def with_judgements(dataset: Dataset, judgements: Judgements) -> Dataset:
+    """Merge human grades into the test split: they add positives, change grades, and remove positives with grade 0.
 
-    Queries of other splits are left alone, and a query that loses its last positive leaves the split.
+    Only queries of the test split change. A query that loses its last positive leaves the split.
+
+    Args:
+        dataset: the dataset that the sheets were made from.
+        judgements: from `import_judgements`.
     """
     merged: dict[str, dict[str, int]] = {}
-    for query, grades in dataset.qrels[split].items():
-        both = {**grades, **judgements.grades.get(query, {})}
-        if positive := {document: grade for document, grade in both.items() if grade}:
+    for query, grades in dataset.qrels["test"].items():
+        updated = {**grades, **judgements.grades.get(query, {})}
+        if positive := {document: grade for document, grade in updated.items() if grade}:
             merged[query] = positive
-    return replace(dataset, qrels={**dataset.qrels, split: merged})
+    return replace(dataset, qrels={**dataset.qrels, "test": merged})
 
 
-def _settle(judged: Mapping[tuple[str, str], list[Judgement]], left_open: int) -> Judgements:
+def _resolve(judged: Mapping[tuple[str, str], list[Judgement]], ungraded: int) -> Judgements:
     grades: dict[str, dict[str, int]] = {}
     conflicts = []
-    for (query, document), given in judged.items():
-        if len({judgement.grade for judgement in given}) == 1:
-            grades.setdefault(query, {})[document] = given[0].grade
+    for (query, document), judgements in judged.items():
+        if len({judgement.grade for judgement in judgements}) == 1:
+            grades.setdefault(query, {})[document] = judgements[0].grade
         else:
-            conflicts.append(Conflict(query, document, tuple(given)))
-    repeated = sum(len(given) > 1 for given in judged.values())
+            conflicts.append(Conflict(query, document, tuple(judgements)))
+    repeated = sum(len(judgements) > 1 for judgements in judged.values())
     agreement = 1 - len(conflicts) / repeated if repeated else None
-    return Judgements(grades, tuple(conflicts), left_open, agreement)
+    return Judgements(grades, tuple(conflicts), ungraded, agreement)
 
 
 def _grade(row: Row, path: Path) -> int | None:
-    """The row's grade; None where it is empty."""
+    """The row's grade; None if it is empty."""
     if "grade" not in row.values:
-        problem = "'grade' is missing"
-        raise DataError(problem, remedy="Do not remove columns.", file=path, line=row.line, field="grade")
+        problem = "the column 'grade' is missing"
+        raise DataError(
+            problem, remedy="Keep all columns of the exported sheet.", file=path, line=row.line, field="grade"
+        )
     value = row.values["grade"]
-    text = "" if value is None else str(value).strip().removesuffix(".0")  # as pandas writes a column with gaps
+    text = "" if value is None else str(value).strip().removesuffix(".0")  # pandas writes 1.0 if some cells are empty
     if not text:
         return None
     if text in map(str, GRADES):
         return int(text)
-    problem = f"grade '{text}' is none of {', '.join(map(str, GRADES))}"
-    remedy = "Write one of these numbers or leave the cell empty."
+    problem = f"grade must be one of {', '.join(map(str, GRADES))}, got '{text}'"
+    remedy = "Enter one of these numbers or leave the cell empty."
     raise DataError(problem, remedy=remedy, file=path, line=row.line, field="grade")
 
 
-def _check_known(pairs: Iterable[tuple[str, str]], dataset: Dataset, path: Path, line: int | None = None) -> None:
+def _require_ids(pairs: Iterable[tuple[str, str]], dataset: Dataset, path: Path, line: int | None = None) -> None:
     for query, document in pairs:
-        for field, key, known in (("query_id", query, dataset.queries), ("document_id", document, dataset.corpus)):
-            if key not in known:
-                remedy = f"Use the dataset the sheet was made from; this one is {dataset.name}."
-                raise DataError(f"'{key}' is not in the dataset", remedy=remedy, file=path, line=line, field=field)
+        for field, key, texts in (("query_id", query, dataset.queries), ("document_id", document, dataset.corpus)):
+            if key not in texts:
+                remedy = "Load the dataset that the sheet was made from."
+                raise DataError(
+                    f"'{key}' is not in the dataset {dataset.name}", remedy=remedy, file=path, line=line, field=field
+                )
 
 
 def _safe(text: str) -> str:

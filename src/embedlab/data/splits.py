@@ -1,4 +1,4 @@
-"""Splits that keep what belongs together on one side."""
+"""Split queries into train, dev and test by groups, so that related queries stay in the same split."""
 
 from __future__ import annotations
 
@@ -18,17 +18,21 @@ logger = logging.getLogger(__name__)
 
 
 def seeded_order(items: Iterable[str], seed: int = 0) -> list[str]:
-    """`items` in a shuffled order that depends on their names and `seed` alone, on every machine.
+    """Shuffle `items` in an order that depends only on their names and `seed`, and is the same on every machine.
 
-    The first n are a sample, and a larger n only adds to it.
+    The first n items are a random sample. A larger sample contains every smaller one.
     """
     return sorted(items, key=lambda item: hashlib.sha256(f"{seed}:{item}".encode()).digest())
 
 
 def components(keys: Mapping[str, Iterable[Hashable]]) -> dict[str, str]:
-    """Item -> group, where items that share a key, directly or through others, share the group.
+    """Group items that share a key, directly or through other items (connected components).
 
-    A group is named after its smallest item, so that the order of `keys` does not matter.
+    Args:
+        keys: item -> its keys.
+
+    Returns:
+        Item -> group. A group has the name of its smallest item, so the order of `keys` does not matter.
 
     >>> components({"c": [1], "a": [1, 2], "b": [2], "d": [3]})
     {'a': 'a', 'b': 'a', 'c': 'a', 'd': 'd'}
@@ -36,9 +40,9 @@ def components(keys: Mapping[str, Iterable[Hashable]]) -> dict[str, str]:
     from scipy.cluster.hierarchy import DisjointSet
 
     forest = DisjointSet()
-    for item, its_keys in keys.items():
+    for item, item_keys in keys.items():
         forest.add(("item", item))
-        for key in its_keys:
+        for key in item_keys:
             forest.add(("key", key))
             forest.merge(("item", item), ("key", key))
     names: dict[Hashable, str] = {}
@@ -51,12 +55,23 @@ def group_queries(
     corpus: Mapping[str, str],
     *,
     split_by: str = "document",
-    given: Mapping[str, str] | None = None,
+    user_groups: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Query id -> group of the queries judged in `qrels`; whole groups can be held out without leakage.
+    """Group the queries in `qrels`, so that whole groups can be held out without leakage.
 
-    Queries are joined when their texts are the same or nearly so, when one's text is another's relevant document,
-    when `given` puts them into one group, and, for `split_by="document"`, when they share a relevant document.
+    Two queries are in the same group if their texts are equal or near-identical, if one text is a relevant document of
+    the other query, if `user_groups` puts them together, or, for `split_by="document"`, if they share a relevant
+    document.
+
+    Args:
+        queries: query id -> text.
+        qrels: query id -> {document id: grade}.
+        corpus: document id -> text.
+        split_by: see `Dataset`.
+        user_groups: query id -> group, from the data.
+
+    Returns:
+        Query id -> group.
     """
     judged = {query: queries[query] for query in qrels}
     keys: dict[str, set[Hashable]] = {query: {normalise(text)} for query, text in judged.items()}
@@ -67,25 +82,28 @@ def group_queries(
         keys[query] |= texts if split_by == "document" else texts & query_texts
     for query, other in near_duplicates(judged, judged):
         keys[query].add(("near", other))
-    for query, group in (given or {}).items():
-        keys[query].add(("given", group))
+    for query, group in (user_groups or {}).items():
+        keys[query].add(("user group", group))
     return components(keys)
 
 
 def group_split(
     groups: Mapping[str, str], sizes: Mapping[str, int], *, rest: str = "train", seed: int = 0
 ) -> dict[str, list[str]]:
-    """Split name -> items, whole groups only, in the order of `groups`.
+    """Divide items into splits without dividing a group.
 
     Args:
         groups: item -> group.
-        sizes: split -> most items it may take; groups are drawn in seeded order, and one that no longer fits
-            is passed over. A split in which nothing fits takes the smallest group there is.
-        rest: the split of everything else.
-        seed: another seed draws other groups.
+        sizes: split -> maximum number of items. Groups are drawn in seeded order, and groups that no longer fit are
+            skipped. If no group fits, the split gets the smallest group.
+        rest: the split that gets all remaining items.
+        seed: determines which groups are drawn.
+
+    Returns:
+        Split -> items, in the order of `groups`.
 
     Raises:
-        DataError: fewer groups than splits.
+        DataError: there are fewer groups than splits.
     """
     members: dict[str, list[str]] = defaultdict(list)
     for item, group in groups.items():
@@ -93,13 +111,13 @@ def group_split(
     if len(members) <= len(sizes):
         raise DataError(
             f"{len(groups)} queries form {len(members)} unrelated groups, too few for {len(sizes) + 1} splits",
-            remedy="Add queries about other documents or say yourself which record is in which split.",
+            remedy="Add queries about other documents, or set the split of every record yourself (column 'split').",
         )
     free, split_of = seeded_order(members, seed), dict.fromkeys(members, rest)
     for position, (split, size) in enumerate(sizes.items()):
-        most = len(free) - (len(sizes) - position)  # every later split, and the rest, must get a group
-        taken = _fill(free, members, size)[:most] or [min(free, key=lambda group: len(members[group]))]
-        split_of |= dict.fromkeys(taken, split)
+        most = len(free) - (len(sizes) - position)  # leave a group for every later split and for `rest`
+        drawn_groups = _fill(free, members, size)[:most] or [min(free, key=lambda group: len(members[group]))]
+        split_of |= dict.fromkeys(drawn_groups, split)
         free = [group for group in free if split_of[group] == rest]
     parts: dict[str, list[str]] = {split: [] for split in (rest, *sizes)}
     for item, group in groups.items():
@@ -108,62 +126,83 @@ def group_split(
 
 
 def _fill(free: list[str], members: Mapping[str, list[str]], size: int) -> list[str]:
-    taken = []
+    """Groups that fit into `size` items, in the order of `free`."""
+    fitting = []
     for group in free:
         if len(members[group]) <= size:
-            taken.append(group)
+            fitting.append(group)
             size -= len(members[group])
-    return taken
+    return fitting
 
 
-def complete(
+def complete_splits(
     qrels: Mapping[str, Qrels],
     queries: Mapping[str, str],
     corpus: Mapping[str, str],
     *,
     split_by: str = "document",
-    given: Mapping[str, str] | None = None,
+    user_groups: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, Qrels], dict[str, str]]:
-    """All three splits and the groups, from whichever splits there are.
+    """Add missing splits, by groups.
 
-    A split that is there stays as it is, except for the one (train, else dev, else test) the missing ones are
-    cut from, in the proportions of `SHARES`.
+    Missing splits are taken from train (if there is no train split, from dev, otherwise from test), in the proportions
+    of `SHARES`. The other splits stay as they are.
+
+    Args:
+        qrels: split -> query id -> {document id: grade}, for at least one split.
+        queries: query id -> text.
+        corpus: document id -> text.
+        split_by: see `Dataset`.
+        user_groups: query id -> group, from the data.
+
+    Returns:
+        The qrels of all three splits, and query id -> group.
+
+    Raises:
+        DataError: there are fewer groups than splits.
     """
     present = {split: qrels[split] for split in SPLITS if qrels.get(split)}
     missing = [split for split in reversed(SPLITS) if split not in present]
     groups: dict[str, str] = {}
-    for part in present.values():
-        inside = {query: group for query, group in (given or {}).items() if query in part}
-        groups |= group_queries(queries, part, corpus, split_by=split_by, given=inside)
+    for grades in present.values():
+        inside = {query: group for query, group in (user_groups or {}).items() if query in grades}
+        groups |= group_queries(queries, grades, corpus, split_by=split_by, user_groups=inside)
     if not missing:
-        return present, _named(groups, given)
+        return present, _with_user_names(groups, user_groups)
     donor, grades = next(iter(present.items()))
     total = SHARES[donor] + sum(SHARES[split] for split in missing)
     sizes = {split: round(len(grades) * SHARES[split] / total) for split in missing}
-    parts = group_split({query: groups[query] for query in grades}, sizes, rest=donor)
-    logger.info("split %s cut from %s by groups: %s", missing, donor, {k: len(v) for k, v in parts.items()})
-    made = {split: {query: grades[query] for query in members} for split, members in parts.items()}
-    return {split: {**present, **made}[split] for split in SPLITS}, _named(groups, given)
+    members = group_split({query: groups[query] for query in grades}, sizes, rest=donor)
+    logger.info("made %s from %s by groups: %s", missing, donor, {split: len(ids) for split, ids in members.items()})
+    divided = {split: {query: grades[query] for query in ids} for split, ids in members.items()}
+    return {split: {**present, **divided}[split] for split in SPLITS}, _with_user_names(groups, user_groups)
 
 
-def _named(groups: Mapping[str, str], given: Mapping[str, str] | None) -> dict[str, str]:
-    """Groups under the name they were given; the guard then sees a given group that crosses splits."""
-    return {**groups, **{query: group for query, group in (given or {}).items() if query in groups}}
+def _with_user_names(groups: Mapping[str, str], user_groups: Mapping[str, str] | None) -> dict[str, str]:
+    """`groups` under the names in the data, so that the leakage check sees a user's group in two splits."""
+    return {**groups, **{query: group for query, group in (user_groups or {}).items() if query in groups}}
 
 
-def restrict(
+def drop_queries(
     dataset: Dataset,
     drop: Mapping[str, set[str]],
     *,
     triplets: Iterable[Triplet] | None = None,
     graded_pairs: Iterable[GradedPair] | None = None,
 ) -> Dataset:
-    """`dataset` without the queries in `drop` (split -> query ids), with other triplets or graded pairs if given."""
+    """Drop queries from a dataset.
+
+    Args:
+        dataset: the dataset.
+        drop: split -> ids of the queries to drop.
+        triplets: replace the dataset's triplets.
+        graded_pairs: replace the dataset's graded pairs.
+    """
     qrels = {
-        split: {query: grades for query, grades in part.items() if query not in drop.get(split, ())}
-        for split, part in dataset.qrels.items()
+        split: {query: grades for query, grades in judgements.items() if query not in drop.get(split, ())}
+        for split, judgements in dataset.qrels.items()
     }
-    judged = {query for part in qrels.values() for query in part}
+    judged = {query for judgements in qrels.values() for query in judgements}
     return replace(
         dataset,
         qrels=qrels,
@@ -175,15 +214,24 @@ def restrict(
 
 
 def cap_training(dataset: Dataset, max_examples: int, seed: int = 0) -> Dataset:
-    """At most `max_examples` training queries; triplets and graded pairs shrink by the same factor.
+    """Reduce a dataset to a sample of its training queries. Dev and test stay.
 
-    A larger cap keeps what a smaller one kept, so that points of a learning curve are nested. Dev and test stay.
+    A larger sample contains every smaller one, so the points of a learning curve are nested.
+
+    Args:
+        dataset: the dataset.
+        max_examples: maximum number of training queries. Triplets and graded pairs are reduced by the same factor.
+        seed: determines the sample.
+
+    Raises:
+        ParameterError: `max_examples` is below 1.
     """
     if max_examples < 1:
-        raise ParameterError(f"{max_examples} training queries", remedy="Ask for 1 or more.", field="max_examples")
+        problem = f"max_examples must be 1 or more, got {max_examples}"
+        raise ParameterError(problem, remedy="Set max_examples=1000, for example.", field="max_examples")
     train = dataset.qrels.get("train", {})
     share = min(1.0, max_examples / len(train)) if train else 1.0
-    return restrict(
+    return drop_queries(
         dataset,
         {"train": set(seeded_order(train, seed)[max_examples:])},
         triplets=_sample(dataset.triplets, share, seed),
@@ -192,12 +240,15 @@ def cap_training(dataset: Dataset, max_examples: int, seed: int = 0) -> Dataset:
 
 
 def _sample(examples: tuple, share: float, seed: int) -> list:
-    kept = seeded_order(map(str, range(len(examples))), seed)[: round(share * len(examples))]
-    return [examples[i] for i in sorted(map(int, kept))]
+    indices = seeded_order(map(str, range(len(examples))), seed)[: round(share * len(examples))]
+    return [examples[i] for i in sorted(map(int, indices))]
 
 
 def mark_seen(dataset: Dataset) -> Dataset:
-    """Field `seen` for every dev and test query: "seen" when training shows one of its relevant texts as a positive."""
+    """Add the field `seen` to dev and test queries.
+
+    The value is "seen" if one of the query's relevant texts is a positive in training, otherwise "unseen".
+    """
     trained = {dataset.corpus[document] for _, document in dataset.pairs("train")}
     trained |= {triplet.positive for triplet in dataset.triplets}
     fields = dict(dataset.fields)

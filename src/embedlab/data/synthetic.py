@@ -1,4 +1,4 @@
-"""Synthetic queries as training data: kept when they find their own document, guarded like any other training data."""
+"""Synthetic queries: the round-trip filter, and their use as training data."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import NamedTuple
 from embedlab.data.dataset import Dataset, Qrels
 from embedlab.data.overlap import normalise
 
-# Query id -> text, to query id -> [(document id, score), …], best first.
+# A search engine: takes query id -> text and returns query id -> [(document id, score), …], best first.
 Search = Callable[[Mapping[str, str]], Mapping[str, Sequence[tuple[str, float]]]]
 
 
 class SyntheticQuery(NamedTuple):
-    """A query made from a document: its text, the document's id, and how it was made."""
+    """A query generated from a document: its text, the document's id, and the rule or model that made it."""
 
     text: str
     document: str
@@ -24,32 +24,37 @@ class SyntheticQuery(NamedTuple):
 def round_trip(
     queries: Sequence[SyntheticQuery], corpus: Mapping[str, str], search: Search, *, k: int = 10
 ) -> tuple[list[SyntheticQuery], list[SyntheticQuery]]:
-    """Queries that find their own document again, and the others.
+    """Keep the queries for which a search engine finds their source document.
 
-    Consistency filter of Alberti et al. (ACL 2019): a query that does not bring its source back asks for something
-    else or for nothing in particular. A document with the source's text counts as the source.
+    Round-trip consistency filter (Alberti et al., ACL 2019): a query that does not retrieve its source document is
+    about something else, or too vague. A document with the same text as the source counts as the source.
 
     Args:
         queries: synthetic queries.
-        corpus: document id -> text of what is searched.
-        search: a search engine; asked once, with all queries.
-        k: ranks among which the document must be.
+        corpus: document id -> text, of the documents that are searched.
+        search: a search engine, called once with all queries.
+        k: the source document must be among the first k results.
 
     Returns:
-        Kept and dropped, each in the order given.
+        The consistent queries and the dropped queries, both in the order of `queries`.
     """
-    found = search({str(number): query.text for number, query in enumerate(queries)})
-    kept, dropped = [], []
+    results = search({str(number): query.text for number, query in enumerate(queries)})
+    consistent, dropped = [], []
     for number, query in enumerate(queries):
-        texts = {normalise(corpus[document]) for document, _ in list(found.get(str(number), ()))[:k]}
-        (kept if normalise(corpus[query.document]) in texts else dropped).append(query)
-    return kept, dropped
+        texts = {normalise(corpus[document]) for document, _ in list(results.get(str(number), ()))[:k]}
+        (consistent if normalise(corpus[query.document]) in texts else dropped).append(query)
+    return consistent, dropped
 
 
 def as_training(dataset: Dataset, queries: Iterable[SyntheticQuery]) -> Dataset:
-    """`dataset` with `queries` as its training queries and no triplets; dev and test stay.
+    """Replace the training queries of a dataset by synthetic ones. Dev and test stay; triplets are removed.
 
-    The same text for several documents is one query with several positives. Field `kind` says how a query was made.
+    A text that was generated for several documents is one query with several positives. The field `kind` of a query
+    says how it was made.
+
+    Args:
+        dataset: the dataset.
+        queries: synthetic queries for documents of its corpus.
     """
     ids: dict[str, str] = {}
     judged: Qrels = {}
@@ -59,12 +64,12 @@ def as_training(dataset: Dataset, queries: Iterable[SyntheticQuery]) -> Dataset:
         judged[key] = {**judged.get(key, {}), query.document: 1}
         fields.setdefault(key, {"kind": query.kind})
     real = dataset.qrels.get("train", {})
-    kept = {query: text for query, text in dataset.queries.items() if query not in real}
+    held_out = {query: text for query, text in dataset.queries.items() if query not in real}
     return replace(
         dataset,
-        queries=kept | {key: text for text, key in ids.items()},
+        queries=held_out | {key: text for text, key in ids.items()},
         qrels={**dataset.qrels, "train": judged},
         triplets=(),
-        groups={query: group for query, group in dataset.groups.items() if query in kept},
+        groups={query: group for query, group in dataset.groups.items() if query in held_out},
         fields=fields,
     )

@@ -1,7 +1,7 @@
-"""Queries written by a language model: what would somebody ask whom this document answers?
+"""Generate queries for documents with a language model.
 
-One call per document, its answer checked and kept; a document the model fails on is reported and left out. (InPars,
-Bonifacio et al. 2022; Promptagator, Dai et al. 2022.)
+One call per document; answers are validated and cached. Documents for which the model fails are reported and left out.
+Method: InPars (Bonifacio et al. 2022) and Promptagator (Dai et al. 2022).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ Answer with a JSON array of {count} strings and nothing else.
 
 Document:
 {document}"""
-MAX_LENGTH = 300  # characters of a query; more is an essay
-FAILURES_IN_A_ROW = 10  # after so many the endpoint, not the documents, is at fault
+MAX_LENGTH = 300  # characters of a query; longer texts are not queries
+FAILURES_IN_A_ROW = 10  # after this many, the problem is the endpoint and not the documents
 
 _FENCE = re.compile(r"^```\w*\s*|\s*```$")
 
@@ -38,13 +38,13 @@ Queries = TypeAdapter(list[Annotated[str, StringConstraints(strip_whitespace=Tru
 
 @dataclass
 class Generation:
-    """What came of asking.
+    """The result of `generate_queries`.
 
     Attributes:
         queries: all queries, in the order of the documents.
-        failed: document id -> why it has no queries.
-        cost: dollars of this generation, None where unknown; answers from disk are free.
-        complete: False when the budget ran out before the last document.
+        failed: document id -> reason why it has no queries.
+        cost: cost in dollars, None if prices are unknown; cached answers are free.
+        complete: False if the budget was used up before the last document.
     """
 
     queries: list[SyntheticQuery] = field(default_factory=list)
@@ -62,19 +62,19 @@ def generate_queries(
     workers: int = 1,
     budget: float | None = None,
 ) -> Generation:
-    """Ask `chat` for `count` queries per document.
+    """Generate queries for documents.
 
     Args:
-        documents: document id -> text; cut long ones into chunks first.
-        chat: the model.
-        count: queries per document.
-        prompt: has the places {count} and {document}.
-        workers: documents asked about at a time.
-        budget: dollars after which no more is asked.
+        documents: document id -> text; split long documents into chunks first.
+        chat: the language model.
+        count: number of queries per document.
+        prompt: a template with the placeholders {count} and {document}.
+        workers: number of concurrent requests.
+        budget: stop after spending this many dollars.
 
     Raises:
-        ParameterError: the prompt lacks a place, or a budget is set and the chat has no prices.
-        ChatError: the endpoint rejects what is asked, or fails on many documents in a row.
+        ParameterError: a placeholder is missing, or a budget is set but the chat has no prices.
+        ChatError: the endpoint rejects the requests, or fails for many documents in a row.
     """
     _check(prompt, chat, budget)
     result, in_a_row = Generation(), 0
@@ -89,8 +89,8 @@ def generate_queries(
         result.cost = chat.cost
         progress.report("synthetic queries", step, len(documents), cost=chat.cost, failed=len(result.failed))
         if in_a_row == FAILURES_IN_A_ROW:
-            remedy = "Look at the endpoint's own log and run again: what was answered is kept."
-            raise ChatError(f"{in_a_row} documents in a row without an answer ({answer})", remedy=remedy)
+            remedy = "Check the log of the endpoint and run again. Answers so far are cached."
+            raise ChatError(f"no usable answer for {in_a_row} documents in a row (last: {answer})", remedy=remedy)
         if budget is not None and chat.cost is not None and chat.cost >= budget and step < len(documents):
             result.complete = False
             break
@@ -98,37 +98,38 @@ def generate_queries(
 
 
 def parse_queries(text: str, count: int) -> list[str]:
-    """`count` different queries out of a JSON array of strings, which may stand in a code fence.
+    """Parse an answer: a JSON array of `count` different strings, with or without a code fence.
 
     Raises:
-        UnusableAnswerError: it is something else.
+        UnusableAnswerError: the answer is something else.
     """
     try:
         queries = Queries.validate_python(json.loads(_FENCE.sub("", text.strip())))
     except (ValueError, ValidationError) as error:
-        raise UnusableAnswerError(f"no JSON array of strings: {text[:80]!r}") from error
+        raise UnusableAnswerError(f"expected a JSON array of strings, got {text[:80]!r}") from error
     if len({normalise(query) for query in queries}) != count or len(queries) != count:
-        raise UnusableAnswerError(f"{len(queries)} queries, not {count} different ones")
+        raise UnusableAnswerError(f"expected {count} different queries, got {queries!r:.80}")
     if too_long := next((query for query in queries if len(query) > MAX_LENGTH), None):
-        raise UnusableAnswerError(f"a query of {len(too_long)} characters")
+        raise UnusableAnswerError(f"a query has {len(too_long)} characters, more than {MAX_LENGTH}")
     return queries
 
 
 def _check(prompt: str, chat: Chat, budget: float | None) -> None:
-    if missing := [place for place in ("{count}", "{document}") if place not in prompt]:
-        raise ParameterError(f"the prompt lacks {missing[0]}", remedy="Put it where it belongs.", field="prompt")
+    if missing := [placeholder for placeholder in ("{count}", "{document}") if placeholder not in prompt]:
+        remedy = f"Add {missing[0]} to the prompt."
+        raise ParameterError(f"the prompt has no placeholder {missing[0]}", remedy=remedy, field="prompt")
     if budget is not None and chat.price_per_million is None:
-        remedy = "Give the chat its price_per_million."
-        raise ParameterError("a budget without prices", remedy=remedy, field="budget")
+        remedy = "Pass price_per_million to Chat, or remove the budget."
+        raise ParameterError("a budget needs prices, but the chat has none", remedy=remedy, field="budget")
 
 
 def _answers(
     documents: Mapping[str, str], chat: Chat, count: int, prompt: str, workers: int
 ) -> Iterator[tuple[str, list[str] | UnusableAnswerError]]:
-    """Document id and its queries, or why there are none, in the order of `documents`."""
+    """Document id and its queries, or the reason why there are none, in the order of `documents`."""
 
     def ask(text: str) -> list[str] | UnusableAnswerError:
-        # Not str.format: documents and prompts may hold braces of their own.
+        # `str.format` would fail on other braces in documents and prompts.
         question = prompt.replace("{count}", str(count)).replace("{document}", text)
         try:
             return chat.ask(question, lambda answer: parse_queries(answer, count))
@@ -136,7 +137,7 @@ def _answers(
             return error
 
     with ThreadPoolExecutor(workers) as pool:
-        # A round at a time: nothing is asked, and paid for, that a caller who stops here would not have wanted.
+        # One round of requests at a time, so that a caller who stops early does not pay for further requests.
         waiting = iter(documents.items())
         while round_ := list(islice(waiting, workers)):
             yield from zip([key for key, _ in round_], pool.map(ask, [text for _, text in round_]), strict=True)

@@ -1,16 +1,17 @@
-"""Queries made from documents without a language model, by five rules over the corpus alone.
+"""Generate queries for documents without a language model, by five rules.
 
 | kind | rule |
 |---|---|
 | title | the first sentence |
 | crop | a random span of 40 to 80 % of the words of a random sentence (inverse cloze task, Lee et al., ACL 2019) |
-| keywords | the words with the highest tf-idf, up to 6, in the document's order |
-| dropout | every word of a random sentence left out with a chance that falls with its rarity |
-| expand | in the first sentence, one phrase replaced by what the corpus puts in brackets behind it, or the reverse |
+| keywords | up to 6 words with the highest tf-idf, in the order of the document |
+| dropout | a random sentence without some of its words; rare words are dropped less often |
+| expand | the first sentence, with one phrase replaced by a synonym that the corpus gives in brackets |
 
-Of a long sentence 16 words in a row are taken, as people do not type more.
+Long sentences are truncated to 16 consecutive words, about the length of a long query.
 
-The rules copy words; only `expand` brings in others. That is their known weakness: see `quality.closeness`.
+Except for `expand`, the rules only copy words from the document. This is their known weakness: a model learns little
+from queries with high lexical overlap (measure it with `quality.closeness`).
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ from embedlab.errors import ParameterError
 
 MAX_WORDS, MAX_KEYWORDS = 16, 6
 CROP = (0.4, 0.8)  # share of the sentence's words
-MAX_DROP = 0.6  # chance of leaving out a word that every document has
+MAX_DROP = 0.6  # probability of dropping a word that occurs in every document
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9])|\n+")
 _BRACKETS = re.compile(r"([^()\[\],;]+)[(\[]([^()\[\]]{2,60})[)\]]")
-_BREAK = re.compile(r"[.:!?]\s|\s-\s")  # no phrase goes across
+_BREAK = re.compile(r"[.:!?]\s|\s-\s")  # no phrase extends across these
 
 
 @dataclass(frozen=True)
 class CorpusFacts:
-    """What the rules know about the corpus.
+    """Statistics of a corpus that the rules use.
 
     Attributes:
-        rarity: word -> share of log N, from 0 (in every document) to 1 (in one).
-        synonyms: phrase in normal form -> phrases the corpus uses for it.
+        rarity: word -> idf divided by log N, from 0 (in every document) to 1 (in one document).
+        synonyms: phrase in normal form -> its synonyms in the corpus.
     """
 
     rarity: Mapping[str, float]
@@ -50,7 +51,11 @@ class CorpusFacts:
 
     @classmethod
     def of(cls, corpus: Mapping[str, str]) -> CorpusFacts:
-        """Count words and gather synonyms."""
+        """Count words and collect synonyms.
+
+        Args:
+            corpus: document id -> text.
+        """
         counts = Counter(word for text in corpus.values() for word in set(words(text)))
         total = max(math.log(len(corpus)), 1e-9) if corpus else 1.0
         rarity = {word: 1 - math.log(count) / total for word, count in counts.items()}
@@ -58,11 +63,17 @@ class CorpusFacts:
 
 
 def bracket_synonyms(texts: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """Phrases that a text puts in brackets behind another, both ways: abbreviations and other names.
+    """Find synonyms that a text gives in brackets: abbreviations and other names.
 
-    Behind "(…)" only abbreviations count, found by their letters (Schwartz and Hearst, PSB 2003), as round brackets
-    mostly hold remarks; square brackets hold names, which stand for everything before them. An abbreviation that is
-    also a word of the texts (ALL, CAR) is never spelled out.
+    Round brackets mostly contain remarks, so there we use only abbreviations, recognised by their letters (Schwartz and
+    Hearst, PSB 2003). Square brackets contain other names for everything in front of them. Abbreviations that are also
+    ordinary words of the texts (ALL, CAR) are not expanded.
+
+    Args:
+        texts: the documents.
+
+    Returns:
+        Phrase in normal form -> its synonyms, in both directions.
 
     >>> bracket_synonyms(["Deficiency of human growth hormone (HGH)"])
     {'human growth hormone': ('HGH',), 'hgh': ('human growth hormone',)}
@@ -70,37 +81,41 @@ def bracket_synonyms(texts: Collection[str]) -> dict[str, tuple[str, ...]]:
     synonyms: dict[str, dict[str, None]] = {}
     for text in texts:
         for match in _BRACKETS.finditer(text):
-            before, inside = _BREAK.split(match.group(1))[-1].strip(), match.group(2).strip()
-            long = long_form(before, inside) or (before if "[" in match.group() and not _is_short(inside) else None)
+            preceding, inside = _BREAK.split(match.group(1))[-1].strip(), match.group(2).strip()
+            is_name = "[" in match.group() and not _is_abbreviation(inside)
+            long = long_form(preceding, inside) or (preceding if is_name else None)
             if long and normalise(long) != normalise(inside):
                 synonyms.setdefault(normalise(long), {})[inside] = None
                 synonyms.setdefault(normalise(inside), {})[long] = None
     plain = {word for text in texts for word in text.split() if word.islower()} if synonyms else set()
-    return {phrase: tuple(others) for phrase, others in synonyms.items() if phrase not in plain}
+    return {phrase: tuple(names) for phrase, names in synonyms.items() if phrase not in plain}
 
 
-def long_form(before: str, short: str) -> str | None:
-    """The end of `before` that `short` abbreviates, or None.
+def long_form(text: str, abbreviation: str) -> str | None:
+    """Find the end of `text` that `abbreviation` stands for (Schwartz and Hearst, PSB 2003).
 
-    The letters of `short` must occur in this order, the first at the start of a word, and the long form has at most
-    min(|short| + 5, 2 |short|) words. Schwartz and Hearst, PSB 2003.
+    The letters of the abbreviation must occur in this order, the first one at the start of a word. The long form has at
+    most min(n + 5, 2 n) words, where n is the number of letters.
+
+    Returns:
+        The long form; None if there is none.
 
     >>> long_form("Deficiency of human growth hormone", "HGH")
     'human growth hormone'
     """
-    if not _is_short(short):
+    if not _is_abbreviation(abbreviation):
         return None
-    letters = [letter for letter in short.casefold() if letter.isalnum()]
-    text, place = before.casefold(), len(before)
-    for left, letter in zip(range(len(letters) - 1, -1, -1), reversed(letters), strict=True):
-        place = text.rfind(letter, 0, place)
-        while place > 0 and left == 0 and text[place - 1].isalnum():
-            place = text.rfind(letter, 0, place)
-        if place < 0:
+    letters = [letter for letter in abbreviation.casefold() if letter.isalnum()]
+    lowered, start = text.casefold(), len(text)
+    for index in range(len(letters) - 1, -1, -1):
+        start = lowered.rfind(letters[index], 0, start)
+        while start > 0 and index == 0 and lowered[start - 1].isalnum():
+            start = lowered.rfind(letters[index], 0, start)
+        if start < 0:
             return None
-    found = before[place:]
-    fits = len(found.split()) <= min(len(letters) + 5, 2 * len(letters)) and len(found) > len(short)
-    return found if fits else None
+    long = text[start:]
+    fits = len(long.split()) <= min(len(letters) + 5, 2 * len(letters)) and len(long) > len(abbreviation)
+    return long if fits else None
 
 
 def offline_queries(
@@ -111,29 +126,34 @@ def offline_queries(
     kinds: Iterable[str] = ("title", "crop", "keywords", "dropout", "expand"),
     seed: int = 0,
 ) -> list[SyntheticQuery]:
-    """Up to `per_document` different queries per document, none of them the document itself.
+    """Generate up to `per_document` different queries per document.
 
     Args:
-        documents: document id -> text to make queries for.
-        corpus: document id -> text that rarity and synonyms are taken from.
-        per_document: most queries per document; kinds are drawn at random, `expand` first where it applies.
-        kinds: rules to draw from.
-        seed: of all that is random; a document's queries depend on it and the document's id alone.
+        documents: document id -> text, of the documents that get queries.
+        corpus: document id -> text, for word rarity and synonyms.
+        per_document: maximum number of queries per document. The rules are drawn at random, except that `expand` comes
+            first if it applies.
+        kinds: the rules to draw from.
+        seed: a document's queries depend only on this seed and the document's id.
+
+    Returns:
+        The queries, in the order of `documents`. No query equals its document.
 
     Raises:
-        ParameterError: an unknown kind.
+        ParameterError: a kind is unknown.
     """
     kinds = list(kinds)
     if unknown := [kind for kind in kinds if kind not in RULES]:
-        raise ParameterError(f"no rule '{unknown[0]}'", remedy=f"Known are {', '.join(RULES)}.", field="kinds")
+        remedy = f"Choose from {', '.join(RULES)}."
+        raise ParameterError(f"there is no rule '{unknown[0]}'", remedy=remedy, field="kinds")
     facts, queries = CorpusFacts.of(corpus), []
     for document, text in progress.track(documents.items(), "offline queries", total=len(documents)):
         rng = random.Random(f"{seed}:{document}")
-        made = {normalise(text)}
+        forms = {normalise(text)}
         for kind in sorted(rng.sample(kinds, len(kinds)), key=lambda kind: kind != "expand"):
             query = RULES[kind](text, facts, rng)
-            if query and normalise(query) not in made and len(made) <= per_document:
-                made.add(normalise(query))
+            if query and normalise(query) not in forms and len(forms) <= per_document:
+                forms.add(normalise(query))
                 queries.append(SyntheticQuery(query, document, kind))
     return queries
 
@@ -143,36 +163,37 @@ def _title(text: str, facts: CorpusFacts, rng: random.Random) -> str:
 
 
 def _crop(text: str, facts: CorpusFacts, rng: random.Random) -> str:
-    stretch = _stretch(text, rng)
-    return " ".join(_span(stretch, max(1, round(rng.uniform(*CROP) * len(stretch))), rng)).strip(",;: ")
+    words_in_a_row = _random_words(text, rng)
+    length = max(1, round(rng.uniform(*CROP) * len(words_in_a_row)))
+    return " ".join(_span(words_in_a_row, length, rng)).strip(",;: ")
 
 
 def _keywords(text: str, facts: CorpusFacts, rng: random.Random) -> str:
     count = Counter(words(text))
     best = sorted(count, key=lambda word: -count[word] * facts.rarity.get(word, 1.0))
-    chosen = set(best[: min(MAX_KEYWORDS, math.ceil(len(count) / 2))])
-    return " ".join(word for word in count if word in chosen)
+    keywords = set(best[: min(MAX_KEYWORDS, math.ceil(len(count) / 2))])
+    return " ".join(word for word in count if word in keywords)
 
 
 def _dropout(text: str, facts: CorpusFacts, rng: random.Random) -> str:
-    stretch = words(" ".join(_stretch(text, rng)))
-    return " ".join(word for word in stretch if rng.random() >= MAX_DROP * (1 - facts.rarity.get(word, 1.0)))
+    sentence = words(" ".join(_random_words(text, rng)))
+    return " ".join(word for word in sentence if rng.random() >= MAX_DROP * (1 - facts.rarity.get(word, 1.0)))
 
 
 def _expand(text: str, facts: CorpusFacts, rng: random.Random) -> str | None:
-    """The first sentence with one phrase replaced; None where the corpus knows no other name for any."""
+    """The first sentence with its longest known phrase replaced; None if no phrase has a synonym."""
     sentence = words(_title(text, facts, rng))
-    places = [
+    spans = [
         (start, end)
         for start in range(len(sentence))
         for end in range(start + 1, len(sentence) + 1)
         if " ".join(sentence[start:end]) in facts.synonyms
     ]
-    if not places:
+    if not spans:
         return None
-    start, end = max(places, key=lambda place: place[1] - place[0])
+    start, end = max(spans, key=lambda span: span[1] - span[0])
     other = rng.choice(facts.synonyms[" ".join(sentence[start:end])])
-    rest = [word for word in sentence[end:] if word not in words(other)]  # the bracket that gave the synonym
+    rest = [word for word in sentence[end:] if word not in words(other)]  # drops the bracket that contains the synonym
     return " ".join([*sentence[:start], other, *rest])
 
 
@@ -189,8 +210,8 @@ def _sentences(text: str) -> list[str]:
     return [sentence for sentence in _SENTENCE.split(text.strip()) if sentence.strip()] or [text]
 
 
-def _stretch(text: str, rng: random.Random) -> list[str]:
-    """At most MAX_WORDS words in a row of a random sentence."""
+def _random_words(text: str, rng: random.Random) -> list[str]:
+    """At most MAX_WORDS consecutive words of a random sentence."""
     sentence = rng.choice(_sentences(text)).split()
     return _span(sentence, min(MAX_WORDS, len(sentence)), rng)
 
@@ -200,6 +221,6 @@ def _span(sentence: list[str], length: int, rng: random.Random) -> list[str]:
     return sentence[start : start + length]
 
 
-def _is_short(text: str) -> bool:
-    """Looks like an abbreviation: one word of 2 to 10 characters with a capital letter beyond the first."""
+def _is_abbreviation(text: str) -> bool:
+    """Whether `text` is one word of 2 to 10 characters with a capital letter after the first character."""
     return 2 <= len(text) <= 10 and " " not in text and text[0].isalnum() and any(c.isupper() for c in text[1:])

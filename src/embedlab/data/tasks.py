@@ -1,7 +1,7 @@
-"""Tasks beside retrieval: graded similarity, classification and clustering, cut from a code tree.
+"""Tasks other than retrieval: similarity, classification and clustering, made from the tree of ICD-10-CM.
 
-A task has examples to train on and a probe that judges it on texts held out from training. The probe is a file in the
-form that `embedlab.evaluation.probes` reads, so that a task from the code tree is judged as anybody's own files are.
+A task has training examples and a probe with held-out texts. The probe is a file in the format that
+`embedlab.evaluation.probes` reads, which is also the format for your own files.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from embedlab.data.splits import group_split, seeded_order
 Kind = Literal["retrieval", "similarity", "classification", "clustering"]
 Pair = tuple[str, str]  # query, positive
 
-TEST_PAIRS = 1_000  # drawn, and at most four for every code asked for; those of equal texts are left out
+TEST_PAIRS = 1_000  # number of draws, at most four per held-out code; pairs of equal texts are skipped
 GENERAL_WORDS = 64
 
 
 class Labelled(NamedTuple):
-    """A text and the class it belongs to."""
+    """A text and its class."""
 
     text: str
     label: str
@@ -34,13 +34,13 @@ class Labelled(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """What one objective is trained on, and what judges it.
+    """The training examples of one objective, and the probe that evaluates it.
 
     Attributes:
-        name: of its own in a training, e.g. `similarity` or `stsb`.
-        kind: what the examples are.
+        name: unique within a training run, e.g. `similarity` or `stsb`.
+        kind: the type of the task.
         train: (query, positive) texts for retrieval, `GradedPair` for similarity, `Labelled` for the others.
-        probe: what `embedlab.evaluation.probes.open_probe` takes; it holds none of the training texts.
+        probe: a spec for `embedlab.evaluation.probes.open_probe`; contains no training texts.
     """
 
     name: str
@@ -49,55 +49,58 @@ class Task:
     probe: str
 
     def capped(self, most: int, seed: int = 0) -> Task:
-        """The task with at most so many training examples, a seeded sample in their order."""
-        kept = seeded_order(map(str, range(len(self.train))), seed)[:most]
-        return replace(self, train=tuple(self.train[place] for place in sorted(map(int, kept))))
+        """Reduce the task to a sample of at most `most` training examples, in their original order."""
+        indices = seeded_order(map(str, range(len(self.train))), seed)[:most]
+        return replace(self, train=tuple(self.train[index] for index in sorted(map(int, indices))))
 
 
 def code_tree_tasks(dataset: Dataset, folder: Path) -> list[Task]:
-    """Similarity, classification and clustering from the tree of ICD-10-CM; empty for any other dataset.
+    """Make similarity, classification and clustering tasks from the tree of ICD-10-CM.
 
-    - Similarity: two descriptions and how near their codes are in the tree (`icd10cm.code_similarity`).
-    - Classification: a description or term and its group at the highest level of the tree that has several: the
-      chapter, or the block where the dataset is one chapter alone.
-    - Clustering: the same texts by the level below.
+    - Similarity: two descriptions, scored by `icd10cm.code_similarity`.
+    - Classification: a description or term, labelled with its chapter (or with its block if the dataset has only one
+      chapter).
+    - Clustering: the same texts, labelled with the level below.
 
-    Training sees no code that a held-out query asks for, and no text that reads like one. The probes are of those
-    codes: pairs of their descriptions, and the test queries by the group of the code they ask for.
+    The training examples contain neither the codes that held-out queries ask for nor the texts of held-out queries. The
+    probes consist of these codes: pairs of their descriptions, and the test queries with the class of their code.
 
     Args:
         dataset: loaded from `icd10cm`.
-        folder: where the probes' files are written.
+        folder: where to write the files of the probes.
+
+    Returns:
+        Three tasks; none if the dataset is not ICD-10-CM.
     """
     if dataset.name.partition(":")[0] != "icd10cm":
         return []
     levels = _levels(dataset.corpus)
-    known, held_out = _known_texts(dataset), _texts(dataset, "test")
-    asked = {code: dataset.corpus[code] for _, code in dataset.pairs("test")}
-    tested = [_record(pair) for pair in graded_pairs(asked, min(TEST_PAIRS, 4 * len(asked)))]
+    train, test = _training_texts(dataset), _texts(dataset, "test")
+    test_codes = {code: dataset.corpus[code] for _, code in dataset.pairs("test")}
+    tested = [_record(pair) for pair in graded_pairs(test_codes, min(TEST_PAIRS, 4 * len(test_codes)))]
     similarity = Task("similarity", "similarity", dataset.graded_pairs, f"sts:{_write(folder / 'sts.jsonl', tested)}")
     return [similarity] + [
-        _grouping(kind, groups, known, held_out, folder)
+        _labelled_task(kind, groups, train, test, folder)
         for kind, groups in zip(("classification", "clustering"), levels, strict=False)
     ]
 
 
-def _grouping(
+def _labelled_task(
     kind: Literal["classification", "clustering"],
     groups: Mapping[str, str],
-    known: Sequence[Pair],
-    held_out: Sequence[Pair],
+    train: Sequence[Pair],
+    test: Sequence[Pair],
     folder: Path,
 ) -> Task:
-    """A task of telling groups of codes apart, from (text, code)."""
-    train = tuple(Labelled(text, groups[code]) for text, code in known)
-    splits = {"train": train, "test": [Labelled(text, groups[code]) for text, code in held_out]}
+    """A task whose classes are groups of codes (code -> group); `train` and `test` are (text, code)."""
+    labelled = tuple(Labelled(text, groups[code]) for text, code in train)
+    splits = {"train": labelled, "test": [Labelled(text, groups[code]) for text, code in test]}
     records = [{**row._asdict(), "split": split} for split, rows in splits.items() for row in rows]
-    return Task(kind, kind, train, f"{kind}:{_write(folder / f'{kind}.jsonl', records)}")
+    return Task(kind, kind, labelled, f"{kind}:{_write(folder / f'{kind}.jsonl', records)}")
 
 
 def _levels(codes: Iterable[str]) -> list[dict[str, str]]:
-    """Code -> group at the highest level with several groups, and at the level below."""
+    """Code -> group at the highest level of the tree with several groups, and at the level below."""
     import simple_icd_10_cm as icd
 
     paths = {code: (*reversed(icd.get_ancestors(code)), code) for code in codes}  # chapter, block, category, …
@@ -106,17 +109,17 @@ def _levels(codes: Iterable[str]) -> list[dict[str, str]]:
     return levels[first : first + 2]
 
 
-def _known_texts(dataset: Dataset) -> list[Pair]:
-    """(text, code) that training may see: terms of the training split, and descriptions of codes nobody asks for."""
-    hidden = {code for split in ("dev", "test") for _, code in dataset.pairs(split)}
-    unsaid = {normalise(text) for split in ("dev", "test") for text in dataset.split_queries(split).values()}
-    unsaid |= {normalise(dataset.corpus[code]) for code in hidden}
-    described = [(text, code) for code, text in dataset.corpus.items() if code not in hidden]
-    return [(text, code) for text, code in (*_texts(dataset, "train"), *described) if normalise(text) not in unsaid]
+def _training_texts(dataset: Dataset) -> list[Pair]:
+    """(text, code) allowed in training: training terms, and descriptions of codes that are not held out."""
+    hidden_codes = {code for split in ("dev", "test") for _, code in dataset.pairs(split)}
+    hidden = {normalise(text) for split in ("dev", "test") for text in dataset.split_queries(split).values()}
+    hidden |= {normalise(dataset.corpus[code]) for code in hidden_codes}
+    described = [(text, code) for code, text in dataset.corpus.items() if code not in hidden_codes]
+    return [(text, code) for text, code in (*_texts(dataset, "train"), *described) if normalise(text) not in hidden]
 
 
 def _texts(dataset: Dataset, split: str) -> list[Pair]:
-    """(query text, the first code it asks for)."""
+    """(query text, its first relevant code)."""
     return [(dataset.queries[query], next(iter(grades))) for query, grades in dataset.qrels.get(split, {}).items()]
 
 
@@ -132,52 +135,49 @@ def _write(path: Path, records: Iterable[Mapping[str, Any]]) -> Path:
 
 
 class General(NamedTuple):
-    """Texts of another domain, to see what a model forgets and to keep it from forgetting.
+    """Texts of another domain, to measure catastrophic forgetting and to reduce it by replay.
 
     Attributes:
-        replay: (query, positive) texts to train on.
-        probe: a dataset with dev and test queries alone; it shares no document with `replay`.
+        replay: (query, positive) training texts.
+        probe: a dataset with dev and test queries only; it shares no document with `replay`.
     """
 
     replay: list[Pair]
     probe: Dataset
 
 
-def general_texts(
-    dataset: Dataset, *, by: str = "package", max_queries: int = 200, max_words: int = GENERAL_WORDS
-) -> General:
-    """Part a dataset of another domain into what may be replayed and what judges.
+def general_texts(dataset: Dataset, *, max_queries: int = 200, max_words: int = GENERAL_WORDS) -> General:
+    """Divide a dataset of another domain into training pairs for replay and a probe.
 
-    A dataset with all three splits is taken as it is. Otherwise about half of the queries are kept for dev and test,
-    in whole values of the field `by` where they carry it: a probe whose own packages are replayed would show what was
-    learnt from them and not what was kept.
+    A dataset with all three splits keeps them. Otherwise about half of the queries become dev and test. Queries with
+    the same value of the field `package` stay together: if packages of the probe were also replayed, the probe would
+    measure what was learnt from them instead of what was forgotten.
 
     Args:
-        dataset: e.g. `pydocs`.
-        by: field of its queries.
-        max_queries: most queries of test, in seeded order, and half as many of dev; a shallow probe still feels a model
-            that has come apart.
-        max_words: documents are cut to so many, as long ones would cost more than the domain itself.
+        dataset: for example `pydocs`.
+        max_queries: maximum number of test queries; dev gets half as many. A few hundred are enough to detect
+            forgetting.
+        max_words: documents are truncated to this many words, so that they do not cost more than the domain's own.
     """
-    cut = {document: " ".join(text.split()[:max_words]) for document, text in dataset.corpus.items()}
-    dataset = replace(dataset, corpus=cut)
+    corpus = {document: " ".join(text.split()[:max_words]) for document, text in dataset.corpus.items()}
+    dataset = replace(dataset, corpus=corpus)
     if not all(dataset.qrels.get(split) for split in SPLITS):
-        dataset = guard(_parted(dataset, by), mend=True)
+        dataset = guard(_with_splits(dataset), drop_leaks=True)
     replay = [(dataset.queries[query], dataset.corpus[document]) for query, document in dataset.pairs("train")]
-    taught = {text for _, text in replay}
-    corpus = {document: text for document, text in dataset.corpus.items() if text not in taught}
-    kept = {
+    trained = {text for _, text in replay}
+    corpus = {document: text for document, text in dataset.corpus.items() if text not in trained}
+    sampled = {
         split: {query: dataset.qrels[split][query] for query in seeded_order(dataset.qrels[split])[:most]}
         for split, most in (("dev", max_queries // 2), ("test", max_queries))
     }
-    return General(replay, replace(dataset, corpus=corpus, qrels={"train": {}, **kept}))
+    return General(replay, replace(dataset, corpus=corpus, qrels={"train": {}, **sampled}))
 
 
-def _parted(dataset: Dataset, by: str) -> Dataset:
-    judged = {query: grades for part in dataset.qrels.values() for query, grades in part.items()}
-    own = {query: dataset.groups.get(query, query) for query in judged}
-    kinds = {query: dataset.fields.get(query, {}).get(by) or own[query] for query in judged}
-    halves = group_split(kinds, {"test": len(judged) // 2})
-    judging = {query: own[query] for query in halves["test"]}
-    parts = {"train": halves["train"], **group_split(judging, {"dev": len(judging) // 3}, rest="test")}
-    return replace(dataset, qrels={split: {query: judged[query] for query in parts[split]} for split in SPLITS})
+def _with_splits(dataset: Dataset) -> Dataset:
+    judged = {query: grades for judgements in dataset.qrels.values() for query, grades in judgements.items()}
+    groups = {query: dataset.groups.get(query, query) for query in judged}
+    packages = {query: dataset.fields.get(query, {}).get("package") or groups[query] for query in judged}
+    halves = group_split(packages, {"test": len(judged) // 2})
+    held_out = {query: groups[query] for query in halves["test"]}
+    members = {"train": halves["train"], **group_split(held_out, {"dev": len(held_out) // 3}, rest="test")}
+    return replace(dataset, qrels={split: {query: judged[query] for query in members[split]} for split in SPLITS})

@@ -173,7 +173,7 @@ def _read(path: Path) -> Rows:
 def _json_rows(path: Path) -> Iterable[Row]:
     """Records of {split: [[text, label], …]}; the line is the place inside its split."""
     try:
-        content = json.loads(textio.existing(path).read_text(encoding="utf-8-sig"))
+        content = json.loads(textio.find_file(path).read_text(encoding="utf-8-sig"))
         pairs = [(split, n, *pair) for split, part in content.items() for n, pair in enumerate(part, start=1)]
         return [Row(n, {"text": text, "label": label, "split": split}) for split, n, text, label in pairs]
     except (ValueError, TypeError, AttributeError):

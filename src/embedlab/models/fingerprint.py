@@ -1,4 +1,4 @@
-"""What makes two models the same vector space."""
+"""A hash that is equal for two models exactly when they produce the same embeddings."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ if TYPE_CHECKING:
 
 
 def model_fingerprint(model: SentenceTransformer) -> str:
-    """16 hex digits over everything that changes an embedding.
+    """Hash everything that changes an embedding.
 
-    That is: the weights, the tokenizer with its truncation length, and every module with its configuration
-    (pooling, normalisation, projections), the prompts and the truncation dimension. The device, the batch size
-    and packing do not change an embedding and do not count.
+    The hash covers the weights, the tokenizer with its truncation length, every module with its configuration
+    (pooling, normalisation, projections), the prompts and the truncation dimension. It ignores the device, the batch
+    size and packing, which do not change an embedding.
+
+    Args:
+        model: any sentence-transformers model.
+
+    Returns:
+        16 hex digits.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
@@ -38,6 +44,6 @@ def _configuration(model: SentenceTransformer) -> dict[str, object]:
 
 
 def _module_config(module: object) -> dict[str, object]:
-    """The module's saved configuration, without what does not reach the embedding."""
+    """The module's saved configuration, without the settings that do not affect the embedding."""
     config = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
     return {key: value for key, value in config.items() if key != "unpad_inputs"}

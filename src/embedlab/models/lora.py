@@ -1,8 +1,8 @@
-"""Low-rank adapters: train few numbers beside frozen weights, then add them to the weights.
+"""Low-rank adapters (LoRA): freeze the weights, train a small adapter, then merge it into the weights.
 
-LoRA, Hu et al., ICLR 2022, by peft: a linear layer's `W x` becomes `W x + (alpha / r) B A x` with A (r, in) and
-B (out, r); B starts at zero, so that training starts from the unchanged model. Merged, the model is a plain one again
-and costs nothing extra.
+LoRA (Hu et al., ICLR 2022), implemented by peft: a linear layer computes `W x + (alpha / r) B A x` instead of `W x`,
+with A of shape (r, in) and B of shape (out, r). B starts at zero, so training starts from the unchanged model. After
+merging, the model is an ordinary one and inference costs nothing extra.
 """
 
 from __future__ import annotations
@@ -18,35 +18,32 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 ADAPTER = "adapter_model.safetensors"
-BYTES_PER_WEIGHT = 4  # float32; training holds three more of them: the gradient and Adam's two moments
-UNUSED = ["pooler.dense"]  # BERT's own pooler stands behind what sentence embeddings are pooled from
+BYTES_PER_WEIGHT = 4  # float32; training needs three more per weight: the gradient and Adam's two moments
+UNUSED = ["pooler.dense"]  # BERT's pooler comes after the token vectors that sentence embeddings are pooled from
+SCALE = 2  # alpha / r, constant so that the adapter's scale does not depend on the rank
 
 
-def add_lora(
-    model: SentenceTransformer, rank: int, *, alpha: float | None = None, dropout: float = 0.0, seed: int = 0
-) -> None:
-    """Freeze `model` and put a trainable adapter beside every linear layer of its transformer, in place.
+def add_lora(model: SentenceTransformer, rank: int, *, seed: int = 0) -> None:
+    """Freeze `model` and add a trainable adapter to every linear layer of its transformer, in place.
 
     Args:
         model: its first module is a transformer without an adapter.
-        rank: r.
-        alpha: `alpha / r` scales the adapter's output; 2 r when None, so that the scale does not depend on the rank.
-        dropout: on the adapter's input.
-        seed: of A.
+        rank: inner dimension r of the adapter.
+        seed: for the initial values of A.
 
     Raises:
         ParameterError: the rank is below 1.
-        ModelError: the model has no transformer, or an adapter already.
+        ModelError: the first module is not a transformer, or the model already has an adapter.
     """
     if rank < 1:
-        raise ParameterError(f"the rank is {rank}", remedy="Choose 1 or more", field="lora_rank")
+        raise ParameterError(f"the rank must be 1 or more, got {rank}", remedy="Set lora_rank=16.", field="lora_rank")
     _require_transformer(model)
     from peft import LoraConfig
 
     config = LoraConfig(
         r=rank,
-        lora_alpha=2 * rank if alpha is None else alpha,
-        lora_dropout=dropout,
+        lora_alpha=SCALE * rank,
+        lora_dropout=0.0,
         target_modules="all-linear",
         exclude_modules=[name for name in UNUSED if _has(model, name)] or None,
     )
@@ -57,15 +54,21 @@ def add_lora(
 
 
 def has_lora(model: SentenceTransformer) -> bool:
-    """Whether an adapter stands beside the weights."""
+    """Whether the model has an adapter that is not merged yet."""
     return getattr(getattr(model[0], "model", None), "_hf_peft_config_loaded", False)
 
 
 def merge_lora(model: SentenceTransformer) -> SentenceTransformer:
-    """Add the adapter to the weights, in place: a plain model, wholly trainable, with the same embeddings.
+    """Merge the adapter into the weights, in place.
+
+    Args:
+        model: a model with an adapter.
+
+    Returns:
+        The same object, now an ordinary model with the same embeddings, in which every weight is trainable.
 
     Raises:
-        ModelError: there is no adapter.
+        ModelError: the model has no adapter.
     """
     _require_adapter(model)
     from peft.tuners.lora import LoraLayer
@@ -81,36 +84,30 @@ def merge_lora(model: SentenceTransformer) -> SentenceTransformer:
 
 
 def save_lora(model: SentenceTransformer, folder: Path) -> int:
-    """Save the adapter alone, in peft's format; returns the bytes of its weights.
+    """Save only the adapter, in peft's format.
+
+    Args:
+        model: a model with an adapter.
+        folder: where to save it; peft's `PeftModel.from_pretrained` reads this folder.
+
+    Returns:
+        Size of the adapter's weights in bytes.
 
     Raises:
-        ModelError: there is no adapter.
+        ModelError: the model has no adapter.
     """
     _require_adapter(model)
     model[0].model.save_pretrained(str(folder))
     return (folder / ADAPTER).stat().st_size
 
 
-def load_lora(model: SentenceTransformer, folder: Path) -> None:
-    """Put a saved adapter beside the weights of the model it was trained on, in place, to use or to train on.
-
-    Raises:
-        ModelError: the folder holds no adapter, or `model` has one already or no transformer.
-    """
-    _require_transformer(model)
-    if not (folder / ADAPTER).exists():
-        raise ModelError("holds no adapter", remedy=f"Give a folder with {ADAPTER}", file=folder)
-    model.requires_grad_(False)
-    model.load_adapter(str(folder), is_trainable=True)
-
-
 def trainable_parameters(model: SentenceTransformer) -> int:
-    """How many numbers training changes."""
+    """Number of weights that training changes."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def training_bytes(model: SentenceTransformer) -> int:
-    """Memory of weights, gradients and Adam's two moments; activations come on top and depend on the batch."""
+    """Bytes for weights, gradients and Adam's two moments; activations are extra and depend on the batch."""
     weights = sum(parameter.numel() for parameter in model.parameters())
     return BYTES_PER_WEIGHT * (weights + 3 * trainable_parameters(model))
 
@@ -121,12 +118,14 @@ def _has(model: SentenceTransformer, name: str) -> bool:
 
 def _require_transformer(model: SentenceTransformer) -> None:
     if not model.has_peft_compatible_model():
-        remedy = "Tune it whole: lora_rank=0"
-        raise ModelError(f"{type(model[0]).__name__} takes no adapter", remedy=remedy, field="lora_rank")
+        problem = f"LoRA needs a transformer, but the model starts with {type(model[0]).__name__}"
+        raise ModelError(problem, remedy="Train all weights with lora_rank=0.", field="lora_rank")
     if has_lora(model):
-        raise ModelError("the model has an adapter already", remedy="Merge it first: merge_lora", field="lora_rank")
+        remedy = "Merge it first with merge_lora(model)."
+        raise ModelError("the model already has an adapter", remedy=remedy, field="lora_rank")
 
 
 def _require_adapter(model: SentenceTransformer) -> None:
     if not has_lora(model):
-        raise ModelError("the model has no adapter", remedy="Add one first: add_lora", field="lora_rank")
+        remedy = "Add one first with add_lora(model, rank=16)."
+        raise ModelError("the model has no adapter", remedy=remedy, field="lora_rank")

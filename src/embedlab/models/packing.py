@@ -1,16 +1,16 @@
-"""Run a transformer on the real tokens of a batch only.
+"""Run a transformer without padding: only the real tokens of a batch are computed.
 
-A padded batch spends most of its arithmetic on padding when texts are short and lengths differ. Packing puts
-the texts of a batch end to end in one row, `(1, tokens)`, so that embeddings, linear layers, norms and pooling
-see real tokens only; attention alone needs to know where one text ends. sentence-transformers already builds
-and pools such batches for FlashAttention 2; here the same path is opened for every device by registering one
-attention function with transformers' attention interface:
+If texts are short and differ in length, a padded batch spends most of its time on padding. Packing concatenates the
+texts of a batch into one row of shape `(1, tokens)`. Embeddings, linear layers, norms and pooling then see real tokens
+only; attention also needs to know where each text ends. sentence-transformers already builds and pools such batches
+for FlashAttention 2. We make this path available on every device by registering one attention function with the
+attention interface of transformers:
 
-* on CPU, texts of equal length are gathered and attended together, so there is neither padding nor a mask;
-* on CUDA in half precision and without attention dropout, by torch's variable-length FlashAttention kernel.
+* on CPU, texts of equal length are attended together, which needs neither padding nor a mask;
+* on CUDA in half precision and without attention dropout, torch's variable-length FlashAttention kernel is used.
 
-The model stays a plain `SentenceTransformer`: any loss, the Trainer, `encode`, LoRA, gradient checkpointing and
-the cached losses work on it, and what it saves loads without this package.
+The model stays a plain `SentenceTransformer`: it works with any loss, the Trainer, `encode`, LoRA, gradient
+checkpointing and the cached losses, and a saved model loads without this package.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 NAME = "embedlab_packed"
 
-# Encoders whose attention is the plain interface call: no position bias, no window, no causal mask.
+# Encoders with plain self-attention: no position bias, no sliding window, no causal mask.
 SUPPORTED = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"})
 
 _BOUNDARIES = {"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"}
@@ -42,12 +42,12 @@ _BOUNDARIES = {"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k",
 
 @dataclass(frozen=True)
 class LengthGroups:
-    """How the packed tokens of a batch are reordered so that texts of equal length lie together.
+    """The order in which the packed tokens of a batch are sorted by the length of their text.
 
     Attributes:
-        order: (T,) packed position of each token in length order.
-        inverse: (T,) the way back.
-        groups: (number of texts, length) of every run of equally long texts, in that order.
+        order: (tokens,) packed position of each token, shortest texts first.
+        inverse: (tokens,) the inverse permutation.
+        groups: (number of texts, length in tokens) of each group of equally long texts, shortest first.
     """
 
     order: Tensor
@@ -56,12 +56,17 @@ class LengthGroups:
 
     @classmethod
     def of(cls, boundaries: Tensor) -> LengthGroups:
-        """Groups for cumulative text boundaries (texts + 1,); remembered on the tensor, as every layer asks again."""
-        known = getattr(boundaries, "_embedlab_groups", None)
-        if known is None:
-            known = cls._build(boundaries)
-            boundaries._embedlab_groups = known
-        return known
+        """Group texts by length.
+
+        Args:
+            boundaries: (texts + 1,) cumulative text lengths. The result is cached on this tensor, since every layer
+                of the transformer needs it.
+        """
+        cached = getattr(boundaries, "_embedlab_groups", None)
+        if cached is None:
+            cached = cls._build(boundaries)
+            boundaries._embedlab_groups = cached
+        return cached
 
     @classmethod
     def _build(cls, boundaries: Tensor) -> LengthGroups:
@@ -77,10 +82,10 @@ class LengthGroups:
 def _attend_by_length(
     query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, dropout: float, scaling: float | None
 ) -> Tensor:
-    """Attention inside each text; tensors are (tokens, heads, head size)."""
+    """Attention within each text; tensors have the shape (tokens, heads, head size)."""
     lengths = LengthGroups.of(boundaries)
     sizes = [count * length for count, length in lengths.groups]
-    # split, not slices: the gradient of a slice is a full tensor of zeros, one for every group
+    # `split` instead of slices: the gradient of a slice allocates a full tensor of zeros for every group.
     sorted_qkv = [tensor.index_select(0, lengths.order).split(sizes) for tensor in (query, key, value)]
     outputs = []
     for (count, length), *qkv in zip(lengths.groups, *sorted_qkv, strict=True):
@@ -110,20 +115,21 @@ def packed_attention(
     max_length_q: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function registered with transformers.
+    """Attention for packed and padded batches, in the signature that transformers expects.
 
     Args:
-        module: the calling layer, passed on for padded batches.
-        query, key, value: (1, heads, tokens, head size) when packed, (batch, heads, length, head size) when padded.
+        module: the calling layer, used for padded batches.
+        query, key, value: (1, heads, tokens, head size) if packed, (batch, heads, length, head size) if padded.
         attention_mask: only for padded batches.
         dropout: attention dropout probability.
-        scaling: factor on the dot products; 1 / sqrt(head size) when None.
-        cu_seq_lens_q: (texts + 1,) cumulative boundaries; None marks a padded batch, which takes stock SDPA.
-        max_length_q: length of the longest text.
-        **kwargs: passed on for padded batches.
+        scaling: factor applied to the dot products; 1 / sqrt(head size) if None.
+        cu_seq_lens_q: (texts + 1,) cumulative text lengths; None for a padded batch, which uses the standard SDPA.
+        max_length_q: number of tokens of the longest text.
+        **kwargs: used for padded batches.
 
     Returns:
-        (1, tokens, heads, head size), or (batch, length, heads, head size) for a padded batch; and no weights.
+        (1, tokens, heads, head size), or (batch, length, heads, head size) for a padded batch, and None in place of
+        attention weights.
     """
     if cu_seq_lens_q is None:
         return sdpa_attention_forward(
@@ -138,7 +144,7 @@ def packed_attention(
 
 
 def _packed_mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
-    """No mask for packed batches (they carry boundaries instead), the stock one for padded batches."""
+    """The standard mask for padded batches; None for packed ones, which use text boundaries instead."""
     return None if attention_mask is None else sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
 
 
@@ -152,14 +158,22 @@ def is_packed(model: SentenceTransformer) -> bool:
 
 
 def pack(model: SentenceTransformer) -> SentenceTransformer:
-    """Make `model` run on packed batches, in place; an unsupported architecture is left as it is, with a message.
+    """Make `model` run on packed batches, in place.
 
-    Nothing of this is saved with the model: a saved model is a stock one.
+    Saving is not affected: a saved model is a plain sentence-transformers model.
+
+    Args:
+        model: a model of any architecture. If its architecture is not in `SUPPORTED`, the model is not changed and a
+            warning is logged.
+
+    Returns:
+        The same object.
     """
     transformer = model[0]
     model_type = getattr(getattr(transformer, "config", None), "model_type", type(transformer).__name__)
     if model_type not in SUPPORTED:
-        logger.warning("%s runs the stock padded forward; packed are %s", model_type, ", ".join(sorted(SUPPORTED)))
+        supported = ", ".join(sorted(SUPPORTED))
+        logger.warning("%s does not support packing and runs on padded batches (supported: %s)", model_type, supported)
         return model
     transformer.model.set_attn_implementation(NAME)
     transformer.data_collator = DataCollatorWithFlattening(return_seq_idx=True, return_flash_attn_kwargs=True)
@@ -170,17 +184,14 @@ def pack(model: SentenceTransformer) -> SentenceTransformer:
     return model
 
 
-def unpack(model: SentenceTransformer) -> SentenceTransformer:
-    """Undo `pack`: the stock padded forward."""
-    model[0].model.set_attn_implementation("sdpa")
-    model[0].can_flatten_inputs = False
-    return model
-
-
 def merge_columns(columns: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """One packed batch out of several, so that all columns of a training step share one forward.
+    """Merge packed batches so that all columns of a training step (query, positive, …) share one forward pass.
 
-    Returns None when the batches are padded or differ in their prompt, and each needs a forward of its own.
+    Args:
+        columns: the features of each column.
+
+    Returns:
+        The merged features; None if the batches are padded or differ in their prompt, so each needs its own forward.
     """
     first = columns[0]
     if any("cu_seq_lens_q" not in column for column in columns):
@@ -203,7 +214,15 @@ def merge_columns(columns: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def embed_columns(model: torch.nn.Module, columns: list[dict[str, Any]]) -> list[Tensor]:
-    """Sentence embeddings, one (batch, d) tensor per column, in a single forward where the columns are packed."""
+    """Embed the columns of a training step, in one forward pass if they are packed.
+
+    Args:
+        model: a `SentenceTransformer`.
+        columns: the features of each column, all with the same number of texts.
+
+    Returns:
+        One (batch, dim) tensor of sentence embeddings per column.
+    """
     merged = merge_columns(columns)
     if merged is None:
         return [model(column)["sentence_embedding"] for column in columns]

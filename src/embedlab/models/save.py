@@ -1,4 +1,4 @@
-"""Save a model so that it loads without this package, its own modules included."""
+"""Save a model so that it loads without this package, even if it uses modules of this package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
 OWN = "embedlab."
-# File and class, as they stand in a model folder -> the module that they were copied from.
+# File and class as written in a model folder -> the module of this package that the file is a copy of.
 OWN_MODULES = {
     "static_concat.ConcatStaticEmbedding": static_concat,
     "pair_pooling.PairProductPooling": pair_pooling,
@@ -20,37 +20,46 @@ OWN_MODULES = {
 
 
 def save_model(model: SentenceTransformer | CrossEncoder, folder: str | Path) -> None:
-    """`model.save_pretrained`, after which modules of this package are looked for in the folder, not in the package.
+    """Save a model with a copy of every module of this package that it uses.
 
-    A model of stock modules loads with `SentenceTransformer(folder)`; one with a module of this package wants
-    `trust_remote_code=True`, as every model with code of its own does.
+    A model made of standard modules loads with `SentenceTransformer(folder)`. A model that uses a module of this
+    package needs `SentenceTransformer(folder, trust_remote_code=True)`, like any model that comes with code.
+
+    Args:
+        model: the model.
+        folder: where to save it.
     """
     model.save_pretrained(str(folder))
     listing = Path(folder) / "modules.json"
     modules = _read(listing)
     for module in modules:
         if module["type"].startswith(OWN):
-            module["type"] = ".".join(module["type"].split(".")[-2:])  # file and class, as they lie in the folder
+            module["type"] = ".".join(module["type"].split(".")[-2:])  # file and class, relative to the folder
     listing.write_text(json.dumps(modules, indent=2), encoding="utf-8")
 
 
 def is_own_code(folder: str | Path) -> bool:
-    """Whether a saved model wants code, and all that it would run is this package's own, to the byte.
+    """Whether a saved model comes with code, and every byte of that code is a copy of this package's.
 
-    Trust is for everything at once, so that a configuration naming code elsewhere (`auto_map`, a foreign module
-    class) rules it out too.
+    `trust_remote_code` applies to everything in a folder. We therefore also return False if a configuration points to
+    code elsewhere (`auto_map`, or a module class of another package).
+
+    Args:
+        folder: a model's folder.
     """
     folder, files = Path(folder), list(Path(folder).rglob("*.py"))
     sources = {Path(module.__file__).read_bytes() for module in OWN_MODULES.values()}
     if not files or any(file.read_bytes() not in sources for file in files):
         return False
-    names_code = any("auto_map" in json.dumps(_read(file)) for file in folder.rglob("*config*.json"))  # escapes undone
-    return not names_code and all(_is_known(module["type"]) for module in _read(folder / "modules.json"))
+    refers_to_code = any(
+        "auto_map" in json.dumps(_read(file)) for file in folder.rglob("*config*.json")
+    )  # re-encoded, so escaped spellings are caught too
+    return not refers_to_code and all(_is_trusted(module["type"]) for module in _read(folder / "modules.json"))
 
 
 def _read(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def _is_known(class_name: str) -> bool:
+def _is_trusted(class_name: str) -> bool:
     return class_name.startswith("sentence_transformers.") or class_name.removeprefix(f"{OWN}models.") in OWN_MODULES

@@ -1,4 +1,4 @@
-"""From texts to the features a model's forward takes, with the token ids made once."""
+"""Turn texts into the features of a model's forward pass, tokenizing each text only once."""
 
 from __future__ import annotations
 
@@ -14,18 +14,36 @@ TokenIds = list[list[int]]
 
 
 def token_ids(model: SentenceTransformer, texts: Sequence[str], prompt: str | None = None) -> TokenIds:
-    """Token ids of every text with special tokens, truncated as the model does, its prompt in front."""
+    """Tokenize texts as the model does, with special tokens and truncation.
+
+    Args:
+        model: gives the tokenizer and the maximum length.
+        texts: N texts.
+        prompt: text in front of each.
+
+    Returns:
+        N lists of token ids, of different lengths.
+    """
     prompted = [(prompt or "") + text for text in texts]
     return model.tokenizer(prompted, truncation=True, max_length=model.max_seq_length)["input_ids"]
 
 
 def prompt_length(model: SentenceTransformer, prompt: str | None) -> int | None:
-    """Tokens of the prompt, for pooling that leaves it out; counted as sentence-transformers counts them."""
+    """Number of prompt tokens, for pooling that excludes them; None without a prompt."""
     return model[0]._get_prompt_length(prompt) if prompt else None
 
 
 def to_features(model: SentenceTransformer, ids: TokenIds, prompt: str | None = None) -> dict[str, Any]:
-    """What `model.preprocess` gives for the texts behind `ids`: packed for a packed model, padded otherwise."""
+    """Build the features that `model.preprocess` returns for the same texts.
+
+    Args:
+        model: decides whether the features are packed or padded.
+        ids: token ids from `token_ids`.
+        prompt: the prompt that `ids` were made with.
+
+    Returns:
+        Feature name -> tensor; `input_ids` is (1, tokens) if packed and (batch, length) if padded.
+    """
     transformer = model[0]
     if is_packed(model):
         features = transformer.data_collator([{"input_ids": row} for row in ids])
