@@ -1,8 +1,8 @@
 """Estimate relevance from clicks, corrected for position bias.
 
-Position-based model (Richardson, Dominowska and Ragno, WWW 2007): a user examines position k with probability `theta[k]`
-and clicks an examined document with probability `gamma[query, document]`. Raw click rates mix the two: documents that
-were ranked high get more clicks because they are examined more often.
+Position-based model (Richardson, Dominowska and Ragno, WWW 2007): a user examines position k with probability
+`theta[k]` and clicks an examined document with probability `gamma[query, document]`. Raw click rates mix the two:
+documents that were ranked high get more clicks because they are examined more often.
 """
 
 from __future__ import annotations
