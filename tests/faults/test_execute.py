@@ -53,7 +53,7 @@ def test_plain_papermill_leaves_the_same_record(notebook, home):
     "what, cause, detail",
     [
         ("raise", "error in cell", "code cell 5: import builtins, os, pathlib, random, sys, time\nValueError: no luck"),
-        ("exit", "incomplete", "without run.finish()"),
+        ("exit", "incomplete", "before run.finish()"),
         ("kill", "kernel died", ""),
     ],
 )
@@ -101,7 +101,9 @@ def test_failure_then_success_then_force(notebook):
     assert not forced.skipped and forced.record.attempt != first.record.attempt
 
 
-@pytest.mark.parametrize("values, message", [({"y": 1}, "there is no parameter 'y'"), ({"x": "text"}, "is no float")])
+@pytest.mark.parametrize(
+    "values, message", [({"y": 1}, "there is no parameter 'y'"), ({"x": "text"}, "must be float, got")]
+)
 def test_bad_values_are_refused_before_anything_runs(notebook, home, values, message):
     with pytest.raises(ParameterError, match=message):
         run_notebook(notebook, values)

@@ -137,7 +137,7 @@ def test_a_run_stopped_past_its_lease_and_continued_late_is_refused(home):
     options = {"warm": True, "on_report": lambda report: None}
     with ThreadPoolExecutor() as pool:
         stopped = pool.submit(execute.perform, plan, **options)
-        tiny.until(lambda: attempts.at_work(plan.folder))  # it has begun and will sleep
+        tiny.until(lambda: attempts.running_in(plan.folder))  # it has begun and will sleep
         (kernel,) = tiny.runs_and_kernels(home)[1]
         kernel.suspend()
         outcome = execute.perform(plan, **options)

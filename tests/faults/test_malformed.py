@@ -36,9 +36,9 @@ SWEEPS = {
         "10,000,000 runs",
     ),
     "grid no list": ("notebook: 01_tiny\ngrid: {x: 1.0}\n", "[grid.x]"),
-    "bool as number": ("notebook: 01_tiny\nfixed: {x: true}\n", "[x]: True is no float"),
-    "text as number": ("notebook: 01_tiny\nfixed: {x: '1.0'}\n", "[x]: '1.0' is no float"),
-    "nan": ("notebook: 01_tiny\nfixed: {x: .nan}\n", "[x]: nan is no float"),
+    "bool as number": ("notebook: 01_tiny\nfixed: {x: true}\n", "[x]: must be float, got True"),
+    "text as number": ("notebook: 01_tiny\nfixed: {x: '1.0'}\n", "[x]: must be float, got '1.0'"),
+    "nan": ("notebook: 01_tiny\nfixed: {x: .nan}\n", "[x]: must be float, got nan"),
     "bool as seed": ("notebook: 01_tiny\nseeds: [true]\n", "[seeds.0]"),
     "float as seed": ("notebook: 01_tiny\nseeds: [1.5]\n", "[seeds.0]"),
     "seed in grid": ("notebook: 01_tiny\ngrid: {seed: [1]}\n", "seeds are listed once"),
@@ -54,7 +54,7 @@ SWEEPS = {
     ),
     "search wrong type": (
         "notebook: 01_tiny\nsearch: {trials: 2, space: {what: {low: 1, high: 2}}}\n",
-        "[what]: 1 is no str",
+        "[what]: must be str, got 1",
     ),
     "stage without name": ("stages: [{notebook: 01_tiny}]\n", "name of its own"),
     "stages of one name": (
@@ -71,7 +71,7 @@ SWEEPS = {
     ),
     "parameter of a stage of another type": (
         "stages: [{name: a, notebook: 01_tiny}, {name: b, notebook: 02_later, fixed: {factor: '{a.p.what}'}}]\n",
-        "[factor]: 'ok' is no float",
+        "[factor]: must be float, got 'ok'",
     ),
     "no stages": ("stages: []\n", "[stages]"),
 }
@@ -131,16 +131,16 @@ def with_parameters(source, tags=("parameters",)):
 NOTEBOOKS = {
     "empty file": ("", "03_bad.ipynb"),
     "no JSON": ("{not json", "does not appear to be JSON"),
-    "JSON that is no notebook": ('{"a": 1}', "is no notebook"),
-    "a list": ("[1, 2]", "is no notebook"),
-    "cells no list": (notebook_json(cells=3), "is no notebook"),
+    "JSON that is no notebook": ('{"a": 1}', "is not a notebook"),
+    "a list": ("[1, 2]", "is not a notebook"),
+    "cells no list": (notebook_json(cells=3), "is not a notebook"),
     "no parameters cell": (with_parameters("x: float = 1.0", ()), "has 0 cells tagged 'parameters'"),
-    "no Python": (with_parameters("x: float = = 1.0"), "is no Python"),
+    "no Python": (with_parameters("x: float = = 1.0"), "is not valid Python"),
     "untyped": (with_parameters("x = 1.0"), "Write name: type = value"),
     "unknown type": (with_parameters("x: dict = {}"), "Write name: type = value"),
     "derived value": (with_parameters("x: float = 1.0 / 3"), "Write name: type = value"),
-    "default of another type": (with_parameters("x: int = 'a'"), "the default 'a' is no int"),
-    "name twice": (with_parameters("x: int = 1\nx: int = 2"), "stands twice in the parameters cell"),
+    "default of another type": (with_parameters("x: int = 'a'"), "the default must be int, got 'a'"),
+    "name twice": (with_parameters("x: int = 1\nx: int = 2"), "defined twice in the parameters cell"),
 }
 
 

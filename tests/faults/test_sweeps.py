@@ -176,7 +176,7 @@ def test_what_a_killed_driver_left_is_at_work_no_more(home, command):
     assert [attempt.run_id for attempt in attempts.running()] == ["01_tiny-01234567-s0"]
     old = time.time() - attempts.LEASE_S - 1
     os.utime(reports, (old, old))
-    assert attempts.running() == [] and attempts.at_work(reports.parents[3]) == []
+    assert attempts.running() == [] and attempts.running_in(reports.parents[3]) == []
     assert command("watch")[1] == "nothing runs\n"
     assert command("logs", "01_tiny-01234567-s0", "-f")[0] == 0
 

@@ -107,8 +107,8 @@ def test_params_lists_names_types_defaults_and_meaning(call):
     [
         (("run", "99"), "there is no notebook '99'. Choose one of 01_tiny"),
         (("run", "01", "-p", "epoch=1"), "there is no parameter 'epoch'. Did you mean 'epochs'?"),
-        (("run", "01", "-p", "epochs=many"), "[epochs]: 'many' is no float. For example 3.0"),
-        (("run", "01", "-p", "seed=1.5"), "[seed]: '1.5' is no int"),
+        (("run", "01", "-p", "epochs=many"), "[epochs]: must be float, got 'many'. Write 3.0, for example"),
+        (("run", "01", "-p", "seed=1.5"), "[seed]: must be int, got '1.5'"),
         (("run", "01", "-p", "epochs"), "expected name=value, got 'epochs'. Write -p name=value"),
         (("table", "--filter", "colour=red"), "there is no column 'colour'"),
     ],

@@ -127,10 +127,10 @@ def test_plain_papermill_marks_a_failed_attempt_too(notebook, tmp_path):
     "values, message",
     [
         ({"txt": "a"}, "there is no parameter 'txt'. Did you mean 'text'"),
-        ({"text": 7}, "7 is no str"),
-        ({"seed": True}, "True is no int"),
-        ({"rates": [1, "2"]}, r"is no list\[float\]"),
-        ({"rates": [float("nan")]}, r"is no list\[float\]"),
+        ({"text": 7}, "must be str, got 7"),
+        ({"seed": True}, "must be int, got True"),
+        ({"rates": [1, "2"]}, r"must be list\[float\]"),
+        ({"rates": [float("nan")]}, r"must be list\[float\]"),
     ],
 )
 def test_bad_values_are_refused_before_anything_is_written(notebook, values, message):

@@ -110,7 +110,7 @@ def test_broken_index_is_thrown_away_and_the_records_are_read(caplog):
     file = record_index._index_file(paths.runs_dir())
     file.write_bytes(b"no database" * 1000)
     assert list(indexed_records(METRICS)) == expected()
-    assert "cannot be used" in caplog.text and not file.exists()
+    assert "cannot use the index" in caplog.text and not file.exists()
     assert len(list(indexed_records(METRICS))) == 2 and file.exists()
 
 
@@ -132,7 +132,7 @@ def test_index_that_breaks_half_way_gives_every_record_once(monkeypatch, caplog)
 def test_no_place_for_an_index(home, caplog):
     commit(0)
     (home / ".cache").write_text("a file")
-    assert list(indexed_records(METRICS)) == expected() and "cannot be used" in caplog.text
+    assert list(indexed_records(METRICS)) == expected() and "cannot use the index" in caplog.text
 
 
 def test_no_folder_has_no_records():

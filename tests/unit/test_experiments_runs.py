@@ -164,14 +164,14 @@ def test_cell_and_class_must_have_the_same_types(notebook):
     content = nbformat.read(notebook, as_version=4)
     content.cells[0].source = CELL.replace("rate: float", "rate: int")
     nbformat.write(content, notebook)
-    with pytest.raises(ParameterError, match=r"\[rate\]: 1.0 is no int"):
+    with pytest.raises(ParameterError, match=r"\[rate\]: must be int, got 1.0"):
         start_run("01_tiny", params())
 
 
 @pytest.mark.parametrize("thing", [object(), np.float32(1), {1, 2}])
 def test_a_note_that_cannot_be_recorded_is_refused_at_once(thing):
     run = start_run("01_tiny", params())
-    with pytest.raises(ParameterError, match=r"\[best\]: cannot be recorded"):
+    with pytest.raises(ParameterError, match=r"\[best\]: cannot be stored as JSON"):
         run.note(best=thing)
     run.finish()
 

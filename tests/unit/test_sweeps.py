@@ -73,9 +73,9 @@ def test_bom_and_windows_line_ends_are_read_and_utf16_refused(tmp_path):
         ({"grid": {"seed": list(range(10**4)), "epochs": list(range(10**3))}}, "10,000,000 runs"),
         ({"grid": {"seed": [1, 2]}}, "seeds are listed once"),
         ({"grid": {"learnin_rate": [1e-4]}}, "Did you mean 'learning_rate'"),
-        ({"fixed": {"batch_size": True}}, r"\[batch_size\]: True is no int"),
-        ({"fixed": {"batch_size": "64"}}, r"'64' is no int"),
-        ({"fixed": {"matryoshka_dims": [64, 1.5]}}, r"is no list\[int\]"),
+        ({"fixed": {"batch_size": True}}, r"\[batch_size\]: must be int, got True"),
+        ({"fixed": {"batch_size": "64"}}, r"must be int, got '64'"),
+        ({"fixed": {"matryoshka_dims": [64, 1.5]}}, r"must be list\[int\]"),
         ({"notebook": "11_unknown"}, "there is no notebook '11_unknown'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Attempts that run now, wherever they were started on this disk: follow them, read what they say, end them."""
+"""Attempts that are running now, whoever started them on this disk: follow them, read their output, cancel them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from embedlab.runs.limits import CANCEL
 from embedlab.runs.run_progress import ProgressFile
 
 POLL_S = 0.5
-LEASE_S = 60.0  # what its driver has not touched for so long is at work no more: the driver was killed
+LEASE_S = 60.0  # an attempt whose driver has not touched its reports for so long is dead: the driver was killed
 
 
 @dataclass(frozen=True)
@@ -32,47 +32,51 @@ class Attempt:
     folder: Path
 
     @property
-    def runs(self) -> bool:
-        """Whether it has not ended: its driver touches the reports as long as it is there, on whatever machine."""
+    def is_running(self) -> bool:
+        """Whether it is running: its driver touches the reports as long as it lives, on any machine."""
         with suppress(OSError):
             return time.time() - (self.folder / "scratch" / REPORTS).stat().st_mtime < LEASE_S
         return False
 
     def cancel(self) -> None:
-        """Ask its driver to end it."""
+        """Ask its driver to cancel it."""
         (self.folder / "scratch" / CANCEL).touch()
 
 
 def running(output_dir: str = "") -> list[Attempt]:
-    """Attempts that run now, the oldest first."""
-    found = [attempt for folder in paths.runs_dir(output_dir).glob("*/") for attempt in at_work(folder)]
-    return sorted(found, key=lambda attempt: attempt.folder.name)
+    """Attempts that are running now, the oldest first."""
+    attempts = [attempt for folder in paths.runs_dir(output_dir).glob("*/") for attempt in running_in(folder)]
+    return sorted(attempts, key=lambda attempt: attempt.folder.name)
 
 
-def at_work(run_folder: Path) -> list[Attempt]:
-    """Attempts at one run that run now."""
-    found = [Attempt(run_folder.name, path.parents[1]) for path in run_folder.glob(f"attempts/*/scratch/{REPORTS}")]
-    return [attempt for attempt in found if attempt.runs]
+def running_in(run_folder: Path) -> list[Attempt]:
+    """Attempts at one run that are running now."""
+    reports_files = run_folder.glob(f"attempts/*/scratch/{REPORTS}")
+    attempts = [Attempt(run_folder.name, path.parents[1]) for path in reports_files]
+    return [attempt for attempt in attempts if attempt.is_running]
 
 
 def latest(run_id: str, output_dir: str = "") -> Attempt:
-    """The last attempt at a run; the beginning of an id will do.
+    """The last attempt at a run.
+
+    Args:
+        run_id: a run id, or the beginning of one.
+        output_dir: where runs are kept; results/runs when empty.
 
     Raises:
-        ParameterError: there is none, or several runs begin so.
+        ParameterError: no run, or several runs, begin like this; or the run has no attempt.
     """
     folder = paths.runs_dir(output_dir)
-    found = sorted(path for path in folder.glob(f"{run_id}*") if path.is_dir())
-    exact = [path for path in found if path.name == run_id] or found
-    if len(exact) != 1:
-        problem = "several runs begin so" if found else "there is no such run"
-        remedy = (
-            f"Write one of {', '.join(path.name for path in found[:5])}" if found else "`embedlab watch` lists them"
-        )
-        raise ParameterError(problem, remedy=remedy, field=run_id)
+    matches = sorted(path for path in folder.glob(f"{run_id}*") if path.is_dir())
+    exact = [path for path in matches if path.name == run_id] or matches
+    if not exact:
+        raise ParameterError("there is no such run", remedy="`embedlab watch` lists the runs", field=run_id)
+    if len(exact) > 1:
+        remedy = f"Write one of {', '.join(path.name for path in matches[:5])}"
+        raise ParameterError(f"{len(exact)} runs begin with this", remedy=remedy, field=run_id)
     attempts = sorted((exact[0] / "attempts").glob("*"))
     if not attempts:
-        raise ParameterError("the run has left no attempt", remedy="Its record says all", field=run_id)
+        raise ParameterError("no attempt of this run is kept here", remedy="Read its record.json", field=run_id)
     return Attempt(exact[0].name, attempts[-1])
 
 
@@ -85,7 +89,7 @@ def reports(attempts: list[Attempt], files: dict[Path, ProgressFile]) -> Iterato
 
 
 def log_lines(attempt: Attempt, follow: bool) -> Iterator[str]:
-    """What an attempt's process writes; with `follow`, until it ends."""
+    """The output of an attempt, line by line; with `follow`, until it ends."""
     position = 0
     while True:
         path = next((p for p in (attempt.folder / "scratch" / LOG, attempt.folder / LOG) if p.exists()), None)
@@ -94,6 +98,6 @@ def log_lines(attempt: Attempt, follow: bool) -> Iterator[str]:
                 file.seek(position)
                 yield from (line.rstrip("\n") for line in file)
                 position = file.tell()
-        if not follow or not attempt.runs:
+        if not follow or not attempt.is_running:
             return
         time.sleep(POLL_S)

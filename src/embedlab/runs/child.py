@@ -1,7 +1,7 @@
 """The process that executes one notebook: started with `python -m embedlab.runs.child JOB.json`, or forked.
 
-Papermill gets the values as they are (its command line would turn 007 into 7 and a bare 1e-05 into text), the kernel is
-this very interpreter, and everything ends when the driver does.
+Papermill receives the values with their types (its command line would turn 007 into 7 and 1e-05 into text). The kernel
+uses the same Python interpreter. All processes end when the driver ends.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ColdChild:
 
 
 class WarmChild:
-    """A fork of the nursery, which is started by the first of them and has the driver's environment of then."""
+    """A fork of the preloaded process, which the first warm child starts with the driver's environment at that time."""
 
     def __init__(self, job: Path, environment: Mapping[str, str], log: Path) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -79,9 +79,9 @@ def start(job: Path, environment: Mapping[str, str], log: Path, *, warm: bool) -
 
     Args:
         job: JSON with notebook, output, values, scratch, cwd and driver.
-        environment: what the process has beyond the driver's environment.
+        environment: variables on top of the driver's environment.
         log: where its output goes.
-        warm: fork it, where that can be done.
+        warm: fork it from a preloaded process, where the platform allows it.
     """
     from embedlab.runs import kernels
 
@@ -89,14 +89,14 @@ def start(job: Path, environment: Mapping[str, str], log: Path, *, warm: bool) -
 
 
 def forked(job: Path, environment: Mapping[str, str], log: Path) -> None:
-    """In a fork of the nursery: become what `main` is in a new interpreter, with all of this `environment`."""
+    """Do in a fork of the preloaded process what `main` does in a new interpreter, with this `environment`."""
     os.setsid()
     _write_to(log)
     os.environ.clear()
     os.environ.update(environment)
     from embedlab.runs.kernels import ForkedKernel
 
-    waiting = ForkedKernel()  # before there is any thread
+    waiting = ForkedKernel()  # before the first thread starts
     processes.end_unless(multiprocessing.parent_process().is_alive)
     execute(json.loads(job.read_text()), waiting)
 
@@ -109,14 +109,14 @@ def _write_to(log: Path) -> None:
 
 
 def main() -> None:
-    """Execute the notebook that the job file describes; the exit status says nothing, the record says it all."""
+    """Execute the notebook that the job file describes; the record, not the exit status, tells how it went."""
     job = json.loads(Path(sys.argv[1]).read_text())
     processes.end_unless(lambda: os.getppid() == job["driver"])
     execute(job, None)
 
 
 def execute(job: Mapping[str, Any], waiting: Any) -> None:
-    """Run papermill; the kernel is the process that is `waiting`, or a new one."""
+    """Run papermill with the kernel process that is `waiting`, or with a new one."""
     from embedlab.runs import kernels
 
     scratch = Path(job["scratch"])

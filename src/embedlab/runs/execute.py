@@ -1,4 +1,4 @@
-"""Execute one notebook as a run: checked before it starts, watched while it runs, judged by its record."""
+"""Execute one notebook as a run: check its values, watch its process, read its record."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from embedlab.runs.run import compute_run_id, publish, write_failure
 from embedlab.runs.run_progress import LiveView, ProgressFile
 
 POLL_S = 0.1
-TRACEBACK_LINES = 8  # the last ones say most
+TRACEBACK_LINES = 8  # at the end of the traceback
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-INCOMPLETE = "The notebook ended without run.finish() of this run."
+INCOMPLETE = "The notebook ended before run.finish()."
 REPORTS, LOG = "progress.jsonl", "driver.log"  # in an attempt's scratch folder
 
-# How an error in a cell reads when the machine is to blame, not the notebook.
+# Errors in a cell that come from the machine, not from the notebook.
 MEMORY_ERRORS = re.compile(r"MemoryError|OutOfMemoryError|can't allocate memory|CUDA out of memory")
 INFRASTRUCTURE = re.compile(
     r"No space left on device|Disk quota exceeded|Read-only file system|Input/output error|Stale file handle"
@@ -50,10 +50,10 @@ class Outcome:
         run_id: the run.
         folder: where it is kept.
         record: its record; None when it failed.
-        skipped: the record is another attempt's, which was finished before or won the race.
+        skipped: whether the record is that of another attempt, which finished earlier.
         cause: why it failed: "error in cell", "out of memory", "kernel died", "timeout", "cancelled", "infrastructure"
             or "incomplete".
-        detail: for a person: the failing cell and the end of the traceback.
+        detail: the failing cell and the end of the traceback, for people.
     """
 
     run_id: str
@@ -66,12 +66,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that is known before it starts.
+    """A run with its id, before it starts.
 
     Attributes:
         notebook: its file.
         values: every parameter.
-        run_id, folder: what it is called and where it is kept.
+        run_id, folder: its id and its folder.
     """
 
     notebook: Path
@@ -81,28 +81,28 @@ class Plan:
 
 
 def plan(path: Path, values: Mapping[str, Any] | None = None, *, output_dir: str = "") -> Plan:
-    """Check a run's values and find its id.
+    """Check the values of a run and compute its id.
 
     Args:
         path: the notebook.
         values: parameter -> value, of the right types (see `notebooks.parse_values`).
-        output_dir: where runs are kept, from the working folder; when empty, where the notebook's parameter says.
+        output_dir: where runs are kept, relative to the current folder; the notebook's parameter when empty.
 
     Raises:
-        ParameterError: the notebook or a value is no good.
+        ParameterError: the notebook or a value is not valid.
     """
-    given = {**(values or {}), **({"output_dir": output_dir} if output_dir else {})}
-    resolved = notebooks.resolved(notebooks.parameters(path), given)
-    if place := resolved.get("output_dir", ""):
-        resolved["output_dir"] = place = str(paths.runs_dir(place))  # the kernel works in another folder
+    overrides = {**(values or {}), **({"output_dir": output_dir} if output_dir else {})}
+    resolved = notebooks.resolved(notebooks.parameters(path), overrides)
+    if runs_folder := resolved.get("output_dir", ""):
+        resolved["output_dir"] = runs_folder = str(paths.runs_dir(runs_folder))  # the kernel has another current folder
     identifier = compute_run_id(path, resolved)
-    return Plan(path, resolved, identifier, paths.runs_dir(place) / identifier)
+    return Plan(path, resolved, identifier, paths.runs_dir(runs_folder) / identifier)
 
 
 def run_notebook(
     path: Path, values: Mapping[str, Any] | None = None, *, output_dir: str = "", **options: Any
 ) -> Outcome:
-    """Run a notebook with `values` over its defaults, unless that run is finished: `perform` of its `plan`."""
+    """Run a notebook with `values` in place of its defaults, unless this run is finished: `plan`, then `perform`."""
     return perform(plan(path, values, output_dir=output_dir), **options)
 
 
@@ -120,13 +120,13 @@ def perform(
 
     Args:
         run: the run.
-        force: run again; the finished run is moved aside.
-        html: keep an HTML copy of the executed notebook too.
-        limits: what it may use.
-        warm: fork its kernel from a process that has the heavy imports behind it, where that can be done. Worth it
-            from the second run of a driver on.
-        on_report: gets every progress report; shown on standard error when not given.
-        cancelled: asked often; True ends the run.
+        force: run again; the folder of the finished run is renamed.
+        html: also save the executed notebook as HTML.
+        limits: limits of the run.
+        warm: fork its kernel from a process that has done the slow imports, where the platform allows it. This pays
+            off from the second run of a driver on.
+        on_report: called with every progress report; by default they are shown on standard error.
+        cancelled: called often; True ends the run.
     """
     if force and run.folder.exists():
         records.set_aside(run.folder)
@@ -140,7 +140,7 @@ def perform(
 
 
 class _Attempt:
-    """One child process, its progress and what it leaves."""
+    """One child process, its progress and its results."""
 
     def __init__(self, run: Plan, limits: Limits, warm: bool) -> None:
         self.run, self.limits, self.warm = run, limits, warm
@@ -169,7 +169,7 @@ class _Attempt:
             shutil.rmtree(self.kept_scratch, ignore_errors=True)
 
     def _execute(self, on_report: OnReport, cancelled: Callable[[], bool]) -> str:
-        """Run the child to its end; returns why it was ended, or "" when it ended by itself."""
+        """Run the child process until it ends; returns why it was stopped, or "" when it ended by itself."""
         reports = ProgressFile(self.kept_scratch / REPORTS)
         process = child.start(self._job(), self._environment(reports.path), self.log, warm=self.warm)
         marker = self.kept_scratch / CANCEL
@@ -205,7 +205,7 @@ class _Attempt:
                     return reason
                 for report in reports.news():
                     on_report(report)
-                with suppress(OSError):  # not there yet, or a full disk, which must not end the run
+                with suppress(OSError):  # no file yet, or a full disk, which must not end the run
                     os.utime(reports.path)  # see `attempts`
                 time.sleep(POLL_S)
         except KeyboardInterrupt:
@@ -238,30 +238,31 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        problem, remedy = f"cannot be made ({error.strerror})", "Make room or mend the permissions, then run it again"
+        problem = f"cannot create the folder ({error.strerror})"
+        remedy = "Free disk space or fix the permissions, then run it again"
         raise RecordError(problem, remedy=remedy, file=folder) from None
 
 
 def cause_of(error: str, log: str, exit_code: int | None = 0, system_ran_out: bool = False) -> str:
-    """Why a run that nobody ended has no record.
+    """Why a run that was not stopped has no record.
 
     Args:
         error: the failing cell and its error, "" when no cell failed.
-        log: what the driver's child wrote.
-        exit_code: how it ended.
-        system_ran_out: whether the system has killed for want of memory meanwhile.
+        log: output of the child process.
+        exit_code: its exit code.
+        system_ran_out: whether the system killed a process for lack of memory meanwhile.
     """
     if error:
         machine = ((MEMORY_ERRORS, OUT_OF_MEMORY), (INFRASTRUCTURE, "infrastructure"))
-        raised = error.splitlines()[1]  # not the traceback, which quotes the notebook
-        return next((cause for pattern, cause in machine if pattern.search(raised)), "error in cell")
+        message = error.splitlines()[1]  # not the traceback, which quotes the notebook
+        return next((cause for pattern, cause in machine if pattern.search(message)), "error in cell")
     if "DeadKernelError" in log or "Kernel died" in log:
         return OUT_OF_MEMORY if system_ran_out else "kernel died"
     return "infrastructure" if exit_code else "incomplete"
 
 
 def _executed(path: Path) -> nbformat.NotebookNode | None:
-    """The executed notebook as far as it was saved; None when the end came before or amid that."""
+    """The executed notebook as far as it was saved; None when it was never saved, or saving was interrupted."""
     try:
         return nbformat.read(path, as_version=4)
     except (OSError, ValueError):
@@ -287,6 +288,6 @@ def portable(notebook: nbformat.NotebookNode, path: Path) -> nbformat.NotebookNo
     notebook.metadata.get("papermill", {}).pop("parameters", None)
     text = nbformat.writes(notebook)
     for folder, name in ((paths.project_root(), ""), (Path(sys.prefix), "environment/"), (Path.home(), "~/")):
-        if folder != Path(folder.anchor):  # some accounts live in /, which is in every URL
+        if folder != Path(folder.anchor):  # the home folder of some accounts is /, which is in every URL
             text = text.replace(f"{folder}{os.sep}", name)
     return nbformat.reads(text, as_version=4)

@@ -1,4 +1,4 @@
-"""Runs that came to nothing, and why."""
+"""Runs without a record, and why they have none."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from embedlab.runs import records
 from embedlab.runs.run import FAILED
 
 COLUMNS = ("run_id", "attempts", "cause", "detail")
-NOT_STARTED, NO_WORD = "not started", "left no word: killed, or still running"
+NOT_STARTED, UNKNOWN = "not started", "unknown: killed, or still running"
 
 
 def failures(run_ids: Iterable[str] | None = None, folder: Path | None = None) -> pd.DataFrame:
     """Runs without a record: run_id, attempts (how many), cause and detail of the last attempt.
 
     Args:
-        run_ids: those that should be there; when not given, every run folder.
+        run_ids: the runs to check; every run folder when not given.
         folder: where runs are kept; results/runs when not given.
     """
     folder = folder or paths.runs_dir()
-    wanted = sorted(set(run_ids)) if run_ids is not None else _run_folders(folder)
-    rows = [_failure(folder / run_id) for run_id in wanted if not (folder / run_id / records.FILE).is_file()]
+    names = sorted(set(run_ids)) if run_ids is not None else _run_folders(folder)
+    rows = [_failure(folder / run_id) for run_id in names if not (folder / run_id / records.FILE).is_file()]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def _run_folders(folder: Path) -> list[str]:
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(path.name for path in found if records.OLD not in path.name and (path / "attempts").is_dir())
+    folders = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path.name for path in folders if records.OLD not in path.name and (path / "attempts").is_dir())
 
 
 def _failure(run_folder: Path) -> dict[str, object]:
     attempts = sorted((run_folder / "attempts").glob("*/")) if run_folder.is_dir() else []
-    cause, detail = _word(attempts[-1]) if attempts else (NOT_STARTED, "")
+    cause, detail = _cause(attempts[-1]) if attempts else (NOT_STARTED, "")
     return {"run_id": run_folder.name, "attempts": len(attempts), "cause": cause, "detail": detail}
 
 
-def _word(attempt: Path) -> tuple[str, str]:
-    """Cause and detail in the mark that an attempt left."""
+def _cause(attempt: Path) -> tuple[str, str]:
+    """Cause and detail that an attempt wrote down."""
     try:
         content = json.loads((attempt / FAILED).read_text(encoding="utf-8"))
         return str(content["cause"]), str(content["detail"])
-    except (OSError, ValueError, KeyError, TypeError):  # no mark, or one cut short
-        return NO_WORD, ""
+    except (OSError, ValueError, KeyError, TypeError):  # no file, or an incomplete one
+        return UNKNOWN, ""

@@ -1,4 +1,4 @@
-"""What the nursery imports for all runs; it is imported by nobody else (see `kernels`)."""
+"""The imports of the process that warm runs are forked from; nothing else imports this module (see `kernels`)."""
 
 import atexit
 import os
@@ -9,7 +9,7 @@ import embedlab
 
 os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # read by matplotlib's import
 
-# Loaded late by their packages, at the first use of a model or a figure.
+# Packages import these only at the first use of a model or a figure.
 LATE = (
     "ipykernel.kernelapp",
     "ipykernel.ipkernel",
@@ -34,20 +34,22 @@ LATE = (
     "scipy.stats",
 )
 
+SKIPPED = ("forkserver_preload", "__main__")
+
 
 def load() -> None:
-    """Import all that a notebook of the lab imports; what cannot be imported will be missed by who needs it."""
-    rooms = [module.name for module in pkgutil.walk_packages(embedlab.__path__, "embedlab.")]
-    for name in (*LATE, *(name for name in rooms if name.rpartition(".")[2] not in ("nursery", "__main__"))):
+    """Import everything that a notebook may import; a failed import shows up again where it is needed."""
+    own_modules = [module.name for module in pkgutil.walk_packages(embedlab.__path__, "embedlab.")]
+    for name in (*LATE, *(name for name in own_modules if name.rpartition(".")[2] not in SKIPPED)):
         try:
             import_module(name)
         except Exception:  # noqa: BLE001, S112 - optional packages, half-written modules
             continue
 
 
-def leave(nursery: int) -> None:
-    """End at once: taking the loaded libraries apart lasts seconds, in which the nursery would outlive its driver."""
-    if os.getpid() == nursery:
+def leave(preloaded: int) -> None:
+    """End at once: unloading the libraries takes seconds, in which this process would outlive its driver."""
+    if os.getpid() == preloaded:
         os._exit(0)
 
 

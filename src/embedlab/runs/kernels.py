@@ -1,8 +1,8 @@
-"""Kernels of this very interpreter: started cold, or forked from a process that has the heavy imports behind it.
+"""Kernels with the same Python interpreter: started cold, or forked from a process that has done the slow imports.
 
-Importing torch and sentence-transformers takes longer than many a run. A *nursery* (the fork server of Python's
-multiprocessing) imports them once for all runs of a driver; each run is then forked from it, and its kernel from the
-run, before either has a thread, an open socket or any state but imported modules. `EMBEDLAB_WARM=0` turns this off.
+Importing torch and sentence-transformers takes longer than many runs. The fork server of Python's multiprocessing
+imports them once for all runs of a driver. Each run is forked from it, and its kernel from the run, before either has a
+thread, an open socket or any state except imported modules. `EMBEDLAB_WARM=0` turns this off.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from embedlab.runs import processes
 
 LAUNCHER = "ipykernel_launcher"
 WARM_VARIABLE = "EMBEDLAB_WARM"
-LONGEST_SOCKET = 90  # bytes that a Unix socket's path may have, less what the kernel's five sockets add to it
+LONGEST_SOCKET = 90  # bytes: the limit of a Unix socket's path, minus what the kernel's five sockets append
 
 
 def can_fork() -> bool:
-    """Whether kernels may be forked: only Linux does so safely with the libraries that are loaded here.
+    """Whether kernels may be forked: with these libraries that is safe on Linux only.
 
-    A Dask worker under a nanny is a daemon by default, which Python lets start interpreters but fork nothing.
+    A Dask worker under a nanny is a daemon process by default, and Python does not let daemons fork.
     """
-    may = not multiprocessing.current_process().daemon
-    return may and sys.platform == "linux" and os.environ.get(WARM_VARIABLE) != "0"
+    not_a_daemon = not multiprocessing.current_process().daemon
+    return not_a_daemon and sys.platform == "linux" and os.environ.get(WARM_VARIABLE) != "0"
 
 
 def write_kernelspec(scratch: Path) -> None:
-    """A kernelspec that comes before any other `python3` a user may have installed."""
+    """Write a kernelspec that takes precedence over any other `python3` kernel of the user."""
     spec = scratch / "kernels" / "python3"
     spec.mkdir(parents=True, exist_ok=True)
     argv = [sys.executable, "-m", LAUNCHER, "-f", "{connection_file}"]
@@ -47,7 +47,7 @@ def write_kernelspec(scratch: Path) -> None:
 
 
 class ForkedKernel:
-    """A process that waits to become a kernel, with as much of `Popen` as its keeper uses."""
+    """A process that waits to become a kernel, with the part of `Popen` that Jupyter uses."""
 
     stdin = stdout = stderr = None
 
@@ -60,7 +60,7 @@ class ForkedKernel:
         self.pid = self._process.pid
 
     def launch(self, command: list[str], env: Mapping[str, str], cwd: str) -> None:
-        """Let it become the kernel that `command` would have started."""
+        """Turn it into the kernel that `command` would have started."""
         self._sender.send((command[command.index(LAUNCHER) + 1 :], dict(env), str(cwd)))
 
     def poll(self) -> int | None:
@@ -82,11 +82,11 @@ class ForkedKernel:
 
 def _become_kernel(receiver: Connection, sender: Connection) -> None:
     processes.die_with_parent()
-    os.setpgid(0, 0)  # as a started kernel, so that an interrupt reaches it and its children alone
+    os.setpgid(0, 0)  # its own process group, as for a started kernel: an interrupt reaches only it and its children
     sender.close()
     try:
         arguments, env, cwd = receiver.recv()
-    except EOFError:  # the run ended before it wanted a kernel
+    except EOFError:  # the run ended before it needed a kernel
         return
     os.environ.clear()
     os.environ.update(env)
@@ -98,17 +98,17 @@ def _become_kernel(receiver: Connection, sender: Connection) -> None:
 
 
 def _refresh() -> None:
-    """What a fresh interpreter has of its own: unseeded randomness, its number of threads, the name of its process."""
+    """Reset what a new interpreter would have: unseeded randomness, the number of threads, the process name."""
     multiprocessing.current_process().name = "MainProcess"
     sys.argv[:] = [f"{LAUNCHER}.py"]
     if numpy := sys.modules.get("numpy"):
-        numpy.random.seed()  # Python's own `random` sees to that itself, torch's default seed is a constant
+        numpy.random.seed()  # Python reseeds `random` after a fork, and torch's default seed is a constant
     if cpus := int(os.environ.get(processes.CPUS_VARIABLE, 0)):
         limit_threads(cpus)
 
 
 def limit_threads(count: int) -> None:
-    """Let the libraries that are loaded use `count` threads."""
+    """Set the number of threads of the libraries that are loaded."""
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(count)
@@ -117,7 +117,7 @@ def limit_threads(count: int) -> None:
 
 
 class _Forked(LocalProvisioner):
-    """Provides a kernel that was forked beforehand."""
+    """Provides a kernel that was forked in advance."""
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> dict[str, Any]:
         self.process = self.parent.waiting
@@ -128,11 +128,11 @@ class _Forked(LocalProvisioner):
 
 
 def manager_class(scratch: Path, waiting: ForkedKernel | None) -> type[AsyncKernelManager]:
-    """A kernel manager that speaks over files in `scratch`, where kernels side by side cannot collide on a port.
+    """A kernel manager that talks through files in `scratch`, so parallel kernels cannot collide on a port.
 
     Args:
-        scratch: a folder of this run alone.
-        waiting: the process that shall be the kernel; None starts one.
+        scratch: a folder that only this run uses.
+        waiting: the process that becomes the kernel; None starts a new one.
     """
 
     class Manager(AsyncKernelManager):

@@ -1,4 +1,4 @@
-"""What a run may use, and the reason to end it when it uses more."""
+"""Limits of a run, and the check that ends it when it exceeds them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 @dataclass(frozen=True)
 class Limits:
-    """What a run may use; 0 is no limit.
+    """Limits of a run; 0 means no limit.
 
     Attributes:
         wall_min: minutes from start to end.
-        mem_gb: memory of all its processes together, in GiB.
-        cpus: threads that its libraries compute with.
-        gpus: the graphics processors it sees, as CUDA_VISIBLE_DEVICES lists them; None leaves that as it is.
+        mem_gb: memory of all its processes, in GiB.
+        cpus: number of threads of its libraries.
+        gpus: the GPUs it sees, as in CUDA_VISIBLE_DEVICES; None does not set that variable.
     """
 
     wall_min: float = 0
@@ -33,7 +33,7 @@ class Limits:
     gpus: str | None = None
 
     def environment(self) -> dict[str, str]:
-        """What tells a run's libraries their share."""
+        """The environment variables that set these limits."""
         threads = dict.fromkeys(THREAD_VARIABLES, str(self.cpus)) if self.cpus else {}
         return threads if self.gpus is None else {**threads, "CUDA_VISIBLE_DEVICES": self.gpus}
 
@@ -43,18 +43,18 @@ class Guard:
 
     Args:
         attempt, session: see `processes.members`.
-        limits: what it may use.
-        cancelled: whether somebody wants it ended.
+        limits: its limits.
+        cancelled: whether someone asked to cancel it.
     """
 
     def __init__(self, attempt: str, session: int | None, limits: Limits, cancelled: Callable[[], bool]) -> None:
         self._attempt, self._session, self._limits, self._cancelled = attempt, session, limits, cancelled
         self._deadline = time.monotonic() + limits.wall_min * 60 if limits.wall_min else float("inf")
-        self._next_look = 0.0
+        self._next_check = 0.0
         self._oom_kills = oom_kills()
 
     def reason_to_end(self) -> str:
-        """Why the attempt must end now; "" while all is well."""
+        """Why the attempt must end now; "" when it may go on."""
         if self._cancelled():
             return CANCELLED
         if time.monotonic() > self._deadline:
@@ -62,19 +62,19 @@ class Guard:
         return OUT_OF_MEMORY if self._too_big() else ""
 
     def _too_big(self) -> bool:
-        if not self._limits.mem_gb or time.monotonic() < self._next_look:
+        if not self._limits.mem_gb or time.monotonic() < self._next_check:
             return False
-        self._next_look = time.monotonic() + MEMORY_EVERY_S
-        held = processes.memory_bytes(processes.members(self._attempt, self._session))
-        return held > self._limits.mem_gb * 2**30
+        self._next_check = time.monotonic() + MEMORY_EVERY_S
+        used = processes.memory_bytes(processes.members(self._attempt, self._session))
+        return used > self._limits.mem_gb * 2**30
 
     def system_ran_out(self) -> bool:
-        """Whether the system has killed anything for want of memory since the attempt began."""
+        """Whether the system has killed a process for lack of memory since the attempt began."""
         return oom_kills() > self._oom_kills
 
 
 def oom_kills() -> int:
-    """How often the system has killed for want of memory; 0 where it does not say."""
+    """How many processes the system has killed for lack of memory; 0 where it does not count them."""
     for path, name in (("/sys/fs/cgroup/memory.events", "oom_kill"), ("/proc/vmstat", "oom_kill")):
         with suppress(OSError, ValueError):
             lines = (line.split() for line in Path(path).read_text().splitlines())

@@ -1,4 +1,4 @@
-"""A notebook as the lab sees it: its parameters, and the code that decides its results."""
+"""Read notebooks: their parameters, and the code that determines their results."""
 
 from __future__ import annotations
 
@@ -64,23 +64,29 @@ def find_notebook(name: str) -> Path:
 
 
 def read(path: Path) -> nbformat.NotebookNode:
-    """A notebook file.
+    """Read and validate a notebook file.
 
     Raises:
-        ParameterError: it cannot be read, or is no notebook.
+        ParameterError: the file cannot be read, or is not a notebook.
     """
     try:
         notebook = nbformat.reads(path.read_text(encoding="utf-8-sig"), as_version=4)
         nbformat.validate(notebook)
     except OSError as error:
-        raise ParameterError(f"cannot be read ({error.strerror})", remedy="Check the path", file=path) from None
+        raise ParameterError(
+            f"the file cannot be read ({error.strerror})", remedy="Check the path", file=path
+        ) from None
     except UnicodeDecodeError:
-        raise ParameterError("is not UTF-8", remedy="Save it as UTF-8", file=path) from None
+        raise ParameterError("the file is not UTF-8", remedy="Save it as UTF-8", file=path) from None
     except json.JSONDecodeError as error:
-        raise ParameterError("is not JSON", remedy="Save it again as .ipynb", file=path, line=error.lineno) from None
-    except Exception as error:  # nbformat raises several kinds for JSON that is no notebook
+        raise ParameterError(
+            "the file is not JSON", remedy="Save it again as .ipynb", file=path, line=error.lineno
+        ) from None
+    except Exception as error:  # nbformat raises several kinds of errors for JSON that is not a notebook
         reason = str(error).splitlines()[0][:120]
-        raise ParameterError(f"is no notebook ({reason})", remedy="Save it again as .ipynb", file=path) from None
+        raise ParameterError(
+            f"the file is not a notebook ({reason})", remedy="Save it again as .ipynb", file=path
+        ) from None
     return notebook
 
 
@@ -88,22 +94,23 @@ def parameters(path: Path) -> list[Parameter]:
     """The parameters of a notebook, in the order of its one cell tagged `parameters`.
 
     Raises:
-        ParameterError: no such cell or several, or a line that is not `name: type = value`.
+        ParameterError: there is no such cell, or several, or a line is not `name: type = value`.
     """
     cells = [cell for cell in read(path).cells if TAG in cell.metadata.get("tags", ())]
     if len(cells) != 1:
         remedy = f"Tag exactly one cell {TAG!r}"
-        raise ParameterError(f"has {len(cells)} cells tagged {TAG!r}", remedy=remedy, file=path)
+        raise ParameterError(f"the notebook has {len(cells)} cells tagged {TAG!r}", remedy=remedy, file=path)
     source = cells[0].source
     try:
         nodes = ast.parse(source).body
     except SyntaxError as error:
-        problem = f"line {error.lineno} of the parameters cell is no Python ({error.msg})"
-        raise ParameterError(problem, remedy="Mend that line", file=path) from None
-    found = [_parameter(node, _comments(source), path) for node in nodes]
-    if twice := [name for name, count in Counter(parameter.name for parameter in found).items() if count > 1]:
-        raise ParameterError("stands twice in the parameters cell", remedy="Keep one", file=path, field=twice[0])
-    return found
+        problem = f"line {error.lineno} of the parameters cell is not valid Python ({error.msg})"
+        raise ParameterError(problem, remedy="Fix that line", file=path) from None
+    parsed = [_parameter(node, _comments(source), path) for node in nodes]
+    if repeated := [name for name, count in Counter(parameter.name for parameter in parsed).items() if count > 1]:
+        problem = "the parameter is defined twice in the parameters cell"
+        raise ParameterError(problem, remedy="Remove one line", file=path, field=repeated[0])
+    return parsed
 
 
 def _comments(source: str) -> dict[int, str]:
@@ -114,32 +121,38 @@ def _comments(source: str) -> dict[int, str]:
 def _parameter(node: ast.stmt, comments: Mapping[int, str], path: Path) -> Parameter:
     try:
         type_name = ast.unparse(node.annotation)
-        found = Parameter(node.target.id, type_name, ast.literal_eval(node.value), comments.get(node.end_lineno, ""))
-        _ = found.type
+        default, comment = ast.literal_eval(node.value), comments.get(node.end_lineno, "")
+        parameter = Parameter(node.target.id, type_name, default, comment)
+        _ = parameter.type
     except (AttributeError, ValueError, TypeError, KeyError):
-        problem = f"the parameters cell has {ast.unparse(node)!r}"
+        problem = f"cannot read {ast.unparse(node)!r} in the parameters cell"
         remedy = f"Write name: type = value with a type of {', '.join({**TYPES, **LISTS})}"
         raise ParameterError(problem, remedy=remedy, file=path) from None
-    if not fits(found.type, found.default):
-        problem = f"the default {found.default!r} is no {type_name}"
-        raise ParameterError(problem, remedy="Mend the value or the type", file=path, field=found.name)
-    return found
+    if not fits(parameter.type, parameter.default):
+        problem = f"the default must be {type_name}, got {parameter.default!r}"
+        raise ParameterError(problem, remedy="Change the value or the type", file=path, field=parameter.name)
+    return parameter
 
 
-def check_values(known: list[Parameter], values: Mapping[str, Any], file: Path | None = None) -> None:
-    """Refuse an unknown name or a value of another type.
+def check_values(parameters: list[Parameter], values: Mapping[str, Any], file: Path | None = None) -> None:
+    """Check names and types of parameter values.
+
+    Args:
+        parameters: of a notebook.
+        values: parameter -> value.
+        file: the file that the values come from, for the message.
 
     Raises:
-        ParameterError: with the nearest known name, or an example of the type; `file` is where the values stand.
+        ParameterError: a name that the notebook does not have, or a value of another type.
     """
-    parameters_by_name = {parameter.name: parameter for parameter in known}
+    parameters_by_name = {parameter.name: parameter for parameter in parameters}
     check_names(values, parameters_by_name)
     for name, value in values.items():
         _fitted(parameters_by_name[name], value, file)
 
 
 def _fitted(parameter: Parameter, value: Any, file: Path | None = None) -> Any:
-    """The value as the notebook resolves it: an int for a float made one."""
+    """The value as the notebook resolves it: an int becomes a float where the parameter is a float."""
     if not fits(parameter.type, value):
         raise _misfit(parameter, value, file)
     if get_origin(parameter.type) is list:
@@ -148,27 +161,27 @@ def _fitted(parameter: Parameter, value: Any, file: Path | None = None) -> Any:
 
 
 def _misfit(parameter: Parameter, value: Any, file: Path | None = None) -> ParameterError:
-    remedy = f"For example {parameter.default!r}"
-    return ParameterError(f"{value!r} is no {parameter.type_name}", remedy=remedy, file=file, field=parameter.name)
+    problem, remedy = f"must be {parameter.type_name}, got {value!r}", f"Write {parameter.default!r}, for example"
+    return ParameterError(problem, remedy=remedy, file=file, field=parameter.name)
 
 
-def resolved(known: list[Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Every parameter with its given or default value, as the notebook resolves them.
+def resolved(parameters: list[Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Every parameter with its value, or its default where `values` has none.
 
     Raises:
         ParameterError: see `check_values`.
     """
-    check_values(known, values)
-    return {parameter.name: _fitted(parameter, values.get(parameter.name, parameter.default)) for parameter in known}
+    check_values(parameters, values)
+    return {each.name: _fitted(each, values.get(each.name, each.default)) for each in parameters}
 
 
-def parse_values(known: list[Parameter], texts: Mapping[str, str]) -> dict[str, Any]:
-    """Values from `name=text` as the parameters' types say; text for a `str` is kept to the letter.
+def parse_values(parameters: list[Parameter], texts: Mapping[str, str]) -> dict[str, Any]:
+    """Convert texts to the types of the parameters; a text for a `str` parameter stays exactly as it is.
 
     Raises:
-        ParameterError: an unknown name, with the nearest known one, or text that is not of the type.
+        ParameterError: a name that the notebook does not have, or a text that cannot be converted.
     """
-    types = {parameter.name: parameter for parameter in known}
+    types = {parameter.name: parameter for parameter in parameters}
     check_names(texts, types)
     return {name: _parse(types[name], text) for name, text in texts.items()}
 
@@ -187,7 +200,7 @@ def _from_text(kind: Any, text: str) -> Any:
 
 
 def fits(kind: Any, value: Any) -> bool:
-    """Whether a value may be given for a parameter: a bool is no int, an int is a float, NaN and infinity are none."""
+    """Whether a value has the type of a parameter: int counts as float, bool is not an int, NaN is not allowed."""
     if get_origin(kind) is list:
         return isinstance(value, list) and all(fits(get_args(kind)[0], item) for item in value)
     if kind is float:
@@ -198,14 +211,14 @@ def fits(kind: Any, value: Any) -> bool:
 def source_hash(path: Path) -> str:
     """Hash of the code cells without the parameters cell and outputs.
 
-    Editing a default in JupyterLab must give the run id that `-p` gives with the same value, so the parameters cell
-    does not count (the resolved values do, elsewhere); mending prose must not make finished runs stale.
+    The parameters cell does not count because the run id covers the values: an edited default in JupyterLab gives the
+    same run id as `-p`. Text cells do not count either: a corrected sentence must not make finished runs stale.
     """
     return hashlib.sha256("\n\0\n".join(code(read(path))).encode()).hexdigest()[:16]
 
 
 def code(notebook: nbformat.NotebookNode) -> list[str]:
-    """The sources of its code cells, without the parameters cell and the one that papermill puts after it."""
+    """The sources of its code cells, without the parameters cell and the cell that papermill inserts after it."""
     return [
         cell.source
         for cell in notebook.cells

@@ -1,4 +1,4 @@
-"""The values of every query that a run kept, read back so that runs can be compared query by query."""
+"""The values of every query of a run, which allow a comparison of runs query by query."""
 
 from __future__ import annotations
 
@@ -85,6 +85,6 @@ def _series(rows: pd.DataFrame, metric: str) -> pd.Series:
 
 def mean_over_runs(values: Sequence[pd.Series]) -> pd.Series | None:
     """Mean per query over runs (seeds), (Q,) by query id; None when there is no run or their queries differ."""
-    if not values or not all(one.index.equals(values[0].index) for one in values):
+    if not values or not all(series.index.equals(values[0].index) for series in values):
         return None
     return sum(values[1:], start=values[0]) / len(values)

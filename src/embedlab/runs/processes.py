@@ -1,8 +1,8 @@
-"""The processes of one attempt, found however they were started, and the promise that they end with their driver.
+"""Find all processes of one attempt, and end them with their driver.
 
-A tree of parents and children is not enough: what a notebook started outlives its kernel as nobody's child. A process
-that was started carries the attempt's name in its environment; one that was forked shows the environment of the process
-it was forked from, but is in the attempt's session.
+The tree of parents and children is not enough: a process that a notebook started can outlive its kernel as an orphan.
+A started process has the attempt's name in its environment. A forked process shows the environment of the process that
+it was forked from, but belongs to the attempt's session.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from contextlib import suppress
 
 import psutil
 
-ATTEMPT_VARIABLE = "EMBEDLAB_ATTEMPT"  # the driver names the attempt, so that it finds it after a kill
-NOTEBOOK_VARIABLE = "EMBEDLAB_NOTEBOOK"  # and the file that runs, which may have changed since
-CPUS_VARIABLE = "EMBEDLAB_CPUS"  # threads that a run may use; for a fork OMP_NUM_THREADS comes too late
-GRACE_S = 0.5  # between asking a process to end and ending it
+ATTEMPT_VARIABLE = "EMBEDLAB_ATTEMPT"  # name of the attempt; the driver finds its processes by it
+NOTEBOOK_VARIABLE = "EMBEDLAB_NOTEBOOK"  # the file that runs; the original may have changed since
+CPUS_VARIABLE = "EMBEDLAB_CPUS"  # threads of a run; OMP_NUM_THREADS comes too late for a fork
+GRACE_S = 0.5  # between SIGTERM and SIGKILL
 POLL_S = 0.2
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def members(attempt: str, session: int | None = None) -> list[psutil.Process]:
-    """All processes of an attempt but the calling one.
+    """All processes of an attempt except the calling one.
 
     Args:
         attempt: the attempt's name.
-        session: the session that its first process leads, where it was forked.
+        session: the session of its first process, if that was forked.
     """
-    found = []
+    family = []
     for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):  # gone meanwhile, or somebody else's
+        with suppress(psutil.Error, OSError):  # it ended meanwhile, or belongs to another user
             if process.pid != os.getpid() and _belongs(process, attempt, session):
-                found.append(process)
-    return found
+                family.append(process)
+    return family
 
 
 def _belongs(process: psutil.Process, attempt: str, session: int | None) -> bool:
@@ -48,29 +48,29 @@ def _belongs(process: psutil.Process, attempt: str, session: int | None) -> bool
 
 
 def memory_bytes(processes: list[psutil.Process]) -> int:
-    """What processes hold together; a page that several share counts once, by shares."""
+    """Memory of processes, in bytes; a page that several of them share counts once."""
     total = 0
     for process in processes:
         with suppress(psutil.Error, OSError):
-            held = process.memory_full_info()
-            total += getattr(held, "pss", held.uss)
+            usage = process.memory_full_info()
+            total += getattr(usage, "pss", usage.uss)
     return total
 
 
 def end(attempt: str, session: int | None = None) -> None:
-    """End all processes of an attempt but the calling one: asked first, then made to."""
+    """End all processes of an attempt except the calling one: first SIGTERM, then SIGKILL."""
     family = members(attempt, session)
     for process in family:
         with suppress(psutil.Error):
             process.terminate()
     _, alive = psutil.wait_procs(family, timeout=GRACE_S)
-    for process in {*alive, *members(attempt, session)}:  # some may have been born meanwhile
+    for process in {*alive, *members(attempt, session)}:  # some may have started meanwhile
         with suppress(psutil.Error):
             process.kill()
 
 
 def end_unless(alive: Callable[[], bool]) -> None:
-    """End this process and the rest of its attempt as soon as its driver is no longer `alive`, however it went."""
+    """End this process and the rest of its attempt as soon as `alive` returns False for its driver."""
     threading.Thread(target=_outlive, args=(alive,), daemon=True).start()
 
 
@@ -82,7 +82,7 @@ def _outlive(alive: Callable[[], bool]) -> None:
 
 
 def die_with_parent() -> None:
-    """Let the system kill this process when its parent ends, even amid a call that never returns (Linux only)."""
+    """Let the system kill this process when its parent ends, even during a call that never returns (Linux only)."""
     if sys.platform == "linux":
         import ctypes
 

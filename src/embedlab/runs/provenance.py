@@ -1,4 +1,4 @@
-"""Where a number came from: code version, packages, machine. Recorded with every run, never part of its identity."""
+"""Code version, packages and machine of a run: recorded with every run, never part of its id."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ PACKAGES = (
 
 
 def now() -> str:
-    """The time, UTC, to the second."""
+    """The current time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that can change a number."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of the packages that can change a result."""
+    installed = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def hardware() -> dict[str, str | int | float]:
-    """Processor, cores, memory in GiB, and the device that torch would use where torch is loaded."""
+    """Processor, cores, memory in GiB, and, if torch is loaded, its threads and device."""
     import psutil
 
-    found = {
+    machine: dict[str, str | int | float] = {
         "cpu": _cpu_name(),
         "cores": psutil.cpu_count(logical=False) or os.cpu_count() or 0,
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "platform": f"{platform.system()} {platform.machine()}",
     }
     if torch := sys.modules.get("torch"):
-        found["threads"] = torch.get_num_threads()
-        found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return found
+        machine["threads"] = torch.get_num_threads()
+        machine["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return machine
 
 
 def _cpu_name() -> str:
@@ -69,7 +69,7 @@ def _cpu_name() -> str:
 
 
 def code_version() -> tuple[str, bool | None]:
-    """(commit, whether the working tree differs from it in source); ("", None) outside a git checkout."""
+    """(commit, whether the source files differ from it); ("", None) outside a git checkout."""
     commit = _git("rev-parse", "--short=12", "HEAD")
     if commit is None:
         return "", None
@@ -80,7 +80,7 @@ def code_version() -> tuple[str, bool | None]:
 def _git(*arguments: str) -> str | None:
     try:
         command = ["git", "-C", str(paths.project_root()), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return process.stdout.strip()

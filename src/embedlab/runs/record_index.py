@@ -1,9 +1,8 @@
-"""Many records, quickly: what was read and proved once is kept in a small database among the caches.
+"""Read many records quickly, through a small database in the cache folder.
 
-A record with some hundred metric rows takes milliseconds to parse and to prove; ten thousand take most of a minute,
-every time. The index keeps their proved content by metric, so that a table reads the few rows it shows. It follows
-the files (inode, size, time of change) and is only a cache: remove it at any time, and what it cannot do is read from
-the records themselves.
+Parsing and checking a record with a hundred metric rows takes milliseconds; ten thousand records take most of a minute.
+The index stores their checked content by metric, and a table reads only the rows that it shows. It follows the files
+(inode, size, time of change). It is only a cache: you can delete it at any time, and without it the records are read.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from embedlab.runs.records import MetricRow, Record
 
 logger = logging.getLogger(__name__)
 
-BATCH = 200  # records read before they are kept: a killed first reading is not lost
-WAIT_S = 30.0  # for another process that is keeping records
-FIELDS = tuple(MetricRow.model_fields)  # a row is kept as their values alone
+BATCH = 200  # records per transaction: a killed first reading keeps what it has read
+WAIT_S = 30.0  # for another process that writes to the index
+FIELDS = tuple(MetricRow.model_fields)  # a row is stored as the list of their values
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (run_id TEXT PRIMARY KEY, stamp TEXT, head TEXT);
 CREATE TABLE IF NOT EXISTS rows (run_id TEXT, metric TEXT, rows TEXT, PRIMARY KEY (run_id, metric));
@@ -34,14 +33,17 @@ CREATE TABLE IF NOT EXISTS rows (run_id TEXT, metric TEXT, rows TEXT, PRIMARY KE
 def indexed_records(
     metrics: Collection[str], run_ids: Collection[str] | None = None, folder: Path | None = None
 ) -> Iterator[Record]:
-    """Committed records in order of their id, one at a time, with nothing but the rows of these metrics.
+    """Committed records in order of their id, one at a time, with only the rows of these metrics.
 
-    Damaged records are set aside with a message; runs that a forced rerun has replaced do not count.
+    Damaged records are renamed with a warning. Runs that a forced rerun has replaced do not count.
 
     Args:
         metrics: e.g. ("ndcg@10", "recall@10").
         run_ids: only these runs; all when not given.
         folder: where runs are kept; results/runs when not given.
+
+    Raises:
+        OtherSchema: a record of an older or newer format.
     """
     folder = folder or paths.runs_dir()
     stamps = dict(_stamps(folder, run_ids))
@@ -53,22 +55,22 @@ def indexed_records(
                 yield record
                 last = record.run_id
     except (sqlite3.Error, OSError) as error:
-        logger.warning("the index of records cannot be used (%s); every record is read", error)
-        if type(error) is sqlite3.DatabaseError:  # its file is damaged, not merely locked
+        logger.warning("cannot use the index of records (%s), reading every record instead", error)
+        if type(error) is sqlite3.DatabaseError:  # the file is damaged, not only locked
             _index_file(folder).unlink(missing_ok=True)
         yield from _thin((name for name in sorted(stamps) if name > last), folder, metrics)
 
 
 def _stamps(folder: Path, run_ids: Collection[str] | None) -> Iterator[tuple[str, str]]:
-    """(run id, what changes when its record is another file) of every run that has a record."""
+    """(run id, stamp of its record file) of every run that has a record; the stamp changes with the file."""
     names = (path.name for path in folder.iterdir()) if run_ids is None and folder.is_dir() else run_ids or ()
     for name in names:
         try:
-            found = (folder / name / records.FILE).stat()
+            status = (folder / name / records.FILE).stat()
         except OSError:
             continue
         if records.OLD not in name:
-            yield name, f"{found.st_ino}-{found.st_size}-{found.st_ctime_ns}"
+            yield name, f"{status.st_ino}-{status.st_size}-{status.st_ctime_ns}"
 
 
 def _index_file(folder: Path) -> Path:
@@ -85,17 +87,17 @@ def _open(folder: Path) -> sqlite3.Connection:
 
 
 def _follow(index: sqlite3.Connection, folder: Path, stamps: dict[str, str]) -> None:
-    """Read what is new or another than the index has; what is gone stays in it and is not asked for."""
-    known = dict(index.execute("SELECT run_id, stamp FROM runs"))
-    new = sorted(name for name, stamp in stamps.items() if known.get(name) != stamp)
+    """Read records that are new or changed; removed ones stay in the index and are never asked for."""
+    indexed = dict(index.execute("SELECT run_id, stamp FROM runs"))
+    new = sorted(name for name, stamp in stamps.items() if indexed.get(name) != stamp)
     for start in range(0, len(new), BATCH):
         with index:
             for name in new[start : start + BATCH]:
                 if record := records.read_or_quarantine(folder / name):
-                    _keep(index, record, stamps[name])
+                    _store(index, record, stamps[name])
 
 
-def _keep(index: sqlite3.Connection, record: Record, stamp: str) -> None:
+def _store(index: sqlite3.Connection, record: Record, stamp: str) -> None:
     content = record.content()
     by_metric: dict[str, list[list]] = {}
     for row in content.pop("metrics"):
@@ -108,10 +110,10 @@ def _keep(index: sqlite3.Connection, record: Record, stamp: str) -> None:
 
 def _read(index: sqlite3.Connection, stamps: dict[str, str], metrics: Collection[str]) -> Iterator[Record]:
     heads = index.execute("SELECT run_id, stamp, head FROM runs ORDER BY run_id")
-    wanted = f"SELECT rows FROM rows WHERE run_id = ? AND metric IN ({', '.join('?' * len(metrics))})"
+    query = f"SELECT rows FROM rows WHERE run_id = ? AND metric IN ({', '.join('?' * len(metrics))})"
     for run_id, stamp, head in heads:
         if stamps.get(run_id) == stamp:
-            rows = [row for (text,) in index.execute(wanted, (run_id, *metrics)) for row in json.loads(text)]
+            rows = [row for (text,) in index.execute(query, (run_id, *metrics)) for row in json.loads(text)]
             yield Record(**json.loads(head), metrics=[dict(zip(FIELDS, row, strict=True)) for row in rows])
 
 

@@ -1,7 +1,7 @@
 """The record that a run leaves: one JSON file, committed once, with its own checksum.
 
-A record exists when, and only when, `record.json` does. It is written to a temporary file, flushed to disk, and given
-its name by a hard link, which fails when the name is taken: of many attempts at the same run exactly one commits.
+A run has a record exactly when it has a `record.json`. The file is written under a temporary name, flushed to disk, and
+gets its name by a hard link, which fails when the name is taken: of many attempts at a run exactly one commits.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A run as its notebook sees it: start, note numbers and figures, finish.
+"""The API of a run for its notebook: start, keep results and figures, finish.
 
-The same few calls work in JupyterLab, under plain papermill and under `embedlab run`, and leave the same record.
+The same calls work in JupyterLab, under plain papermill and under `embedlab run`, and write the same record.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ FAILED = "failed.json"  # in the folder of an attempt that failed
 def compute_run_id(path: Path, values: Mapping[str, Any]) -> str:
     """`<notebook>-<8 hex>-s<seed>`: the same code, parameters and data give the same id on every machine.
 
-    A notebook knows its id when it starts, and a driver knows it before: both hash the values of the parameters cell.
-    The seed stands apart, and where a run is kept does not change its numbers.
+    The driver and the notebook compute the same id, because both hash the values of the parameters cell. The seed is
+    not hashed, and neither is the folder that the run is kept in.
 
     Args:
         path: the notebook.
-        values: every parameter of its parameters cell, as `notebooks.resolved` gives them.
+        values: every parameter of its parameters cell, from `notebooks.resolved`.
     """
     identity = {name: value for name, value in values.items() if name not in ("seed", "output_dir")}
     data = source_fingerprint(values["dataset"]) if values.get("dataset") else ""
@@ -55,7 +55,7 @@ def compute_run_id(path: Path, values: Mapping[str, Any]) -> str:
 
 
 def start_run(notebook: str, params: Params) -> Run:
-    """Begin an attempt at the run that `notebook` with `params` is.
+    """Start a run of a notebook with these parameters.
 
     Args:
         notebook: stem of the notebook, e.g. "00_quickstart".
@@ -65,26 +65,29 @@ def start_run(notebook: str, params: Params) -> Run:
         ParameterError: the parameters cell and the class of `params` do not have the same names or types.
     """
     path = _notebook_file(notebook)
-    known, values = notebooks.parameters(path), params.set_values()
-    if differing := ", ".join(sorted({parameter.name for parameter in known} ^ values.keys())):
+    cell, values = notebooks.parameters(path), params.set_values()
+    if differing := ", ".join(sorted({parameter.name for parameter in cell} ^ values.keys())):
         problem = f"the parameters cell and {type(params).__name__} differ in {differing}"
-        remedy = "Let both have the same names, save the notebook and restart its kernel"
+        remedy = "Use the same names in both, save the notebook and restart its kernel"
         raise ParameterError(problem, remedy=remedy, file=path)
-    run = Run(compute_run_id(path, notebooks.resolved(known, values)), path, params)
+    run = Run(compute_run_id(path, notebooks.resolved(cell, values)), path, params)
     finished = records.read_or_quarantine(run.folder) is not None
-    print(f"run {run.id}" + (", finished before: its record will stand, this attempt only shows" if finished else ""))
+    print(
+        f"run {run.id}"
+        + (", finished before: its record stays as it is, this attempt is not recorded" if finished else "")
+    )
     _mark_failure(run)
     return run
 
 
 def _notebook_file(stem: str) -> Path:
-    """The file that the driver runs; without a driver, or in a notebook run by another one, the file of that name."""
+    """The notebook file that the driver runs; without a driver, the file with this name in notebooks/."""
     driven = Path(os.environ.get(NOTEBOOK_VARIABLE, ""))
     return driven if driven.stem == stem else notebooks.find_notebook(stem)
 
 
 def _mark_failure(run: Run) -> None:
-    """In a notebook: let a cell that fails mark the attempt as failed, whoever runs the notebook."""
+    """In a notebook: register a hook that marks the attempt as failed when a cell fails."""
     from IPython import get_ipython
 
     def after_cell(result: Any) -> None:
@@ -96,7 +99,7 @@ def _mark_failure(run: Run) -> None:
 
 
 def write_failure(attempt_folder: Path, identifier: str, cause: str, detail: str) -> None:
-    """Mark an attempt as failed, with its cause; it never blocks a later one."""
+    """Write down why an attempt failed; later attempts are not affected."""
     content = {"run_id": identifier, "attempt": attempt_folder.name, "cause": cause, "detail": detail}
     (attempt_folder / FAILED).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
@@ -108,7 +111,7 @@ class Run:
         id: the run's id.
         folder: where the run is kept once it is committed.
         attempt_folder: where this attempt writes until then.
-        rows: the metric rows noted so far.
+        rows: the metric rows so far.
     """
 
     def __init__(self, identifier: str, path: Path, params: Params) -> None:
@@ -130,32 +133,33 @@ class Run:
 
     @property
     def scratch(self) -> str:
-        """A folder for what nobody will want afterwards."""
+        """A folder for temporary files; it is deleted after the run."""
         return str(self.attempt_folder / "scratch")
 
     def artefact(self, name: str) -> Path:
-        """Where to write a file or folder that the run keeps."""
+        """The path for a file or folder that the run keeps."""
         return self.attempt_folder / name
 
     @contextmanager
     def timing(self, stage: str) -> Iterator[None]:
-        """Note the seconds that the block takes, and report the stage."""
+        """Measure the seconds that the block takes, and report the stage."""
         began = time.perf_counter()
         progress.report(stage)
         yield
         self._timings[stage] = round(time.perf_counter() - began, 3)
 
     def note(self, **notes: Any) -> None:
-        """Keep anything JSON-able in the record beside the metrics.
+        """Keep other values in the record: numbers, texts, lists and dicts.
 
         Raises:
-            ParameterError: it is not JSON-able; said now, not when hours of work are to be recorded.
+            ParameterError: a value cannot be stored as JSON.
         """
         try:
             self._notes |= json.loads(json.dumps(notes))
         except (TypeError, ValueError) as error:
-            remedy = "Note plain numbers, texts, lists and dicts"
-            raise ParameterError(f"cannot be recorded ({error})", remedy=remedy, field=", ".join(notes)) from None
+            remedy = "Use plain numbers, texts, lists and dicts"
+            problem = f"cannot be stored as JSON ({error})"
+            raise ParameterError(problem, remedy=remedy, field=", ".join(notes)) from None
 
     def declare_system(self, name: str, technique: str, description: str) -> None:
         """Name a system that `embedlab.runs.systems` does not declare.
@@ -357,19 +361,19 @@ class Run:
         )
 
     def finish(self) -> Record:
-        """Commit the record and publish the attempt's files beside it.
+        """Commit the record and move the files of this attempt to the run's folder.
 
         Raises:
-            RecordError: another attempt at the same run committed first; its record stands.
+            RecordError: another attempt at the same run committed first; its record stays.
         """
         if self._per_query:
             import pandas as pd
 
             per_query.write(pd.concat(self._per_query), self.artefact(per_query.FILE))
-        (self.attempt_folder / FAILED).unlink(missing_ok=True)  # of a cell that was mended and run again
+        (self.attempt_folder / FAILED).unlink(missing_ok=True)  # of a cell that failed and then passed
         record = self._record()
         if not records.commit(record, self.folder):
-            remedy = "Read that record, or remove its folder to run again"
+            remedy = "Use that record, or delete its folder and run again"
             raise RecordError("another attempt at this run committed first", remedy=remedy, file=self.folder)
         publish(self.folder, record)
         progress.report("finished", run_id=self.id)
@@ -401,7 +405,7 @@ class Run:
 
 
 def publish(folder: Path, record: Record) -> None:
-    """Move the winning attempt's files beside its record; called again it does what is left to do."""
+    """Move the files of the committed attempt to the run's folder; an interrupted call can be repeated."""
     attempt = folder / "attempts" / record.attempt
     for item in sorted(attempt.iterdir()) if attempt.is_dir() else ():
         if item.name != "scratch" and not (folder / item.name).exists():

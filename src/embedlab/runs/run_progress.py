@@ -1,4 +1,4 @@
-"""What a person sees while a run is on: a moving bar on a terminal, plain lines on a pipe."""
+"""The progress display of a run: a progress bar on a terminal, plain lines on a pipe."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 PLAIN_EVERY_S = 5.0  # between two lines of the same stage
-PLAIN_STAGE_S = 1.0  # between two lines at all, so that stages of a moment do not flood a log
+PLAIN_STAGE_S = 1.0  # between any two lines: short stages must not flood a log
 NUMBERS = ("loss", "dev")
 
 
 class ProgressFile:
-    """Reads the reports of `embedlab.progress` as they are appended; a half-written line waits for its rest."""
+    """Reads the reports of `embedlab.progress` while they are written; an incomplete line waits for its rest."""
 
     def __init__(self, path: Path) -> None:
         self.path, self._position, self._rest = path, 0, ""
@@ -35,7 +35,7 @@ class ProgressFile:
 
 
 def _report(line: str) -> dict[str, Any] | None:
-    """What a line says; a process that was killed while it wrote leaves half a line, which must not stop a run."""
+    """The report in a line; None for an incomplete line of a killed process, which must not stop a run."""
     try:
         return json.loads(line)
     except ValueError:
@@ -43,7 +43,7 @@ def _report(line: str) -> dict[str, Any] | None:
 
 
 def new_bar(console: Console) -> Progress:
-    """A bar with room for the numbers worth a glance."""
+    """A progress bar with a column for the main values."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[numbers]}"))
     return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
 
@@ -52,9 +52,9 @@ class LiveView:
     """Shows stage, step, rate and time left of one run.
 
     Args:
-        title: what stands before every line, e.g. the notebook.
-        console: where to; standard error by default.
-        bar: a bar that several runs share, whose owner starts and stops it.
+        title: the beginning of every line, e.g. the notebook.
+        console: the output; standard error by default.
+        bar: a progress bar that several runs share; its owner starts and stops it.
     """
 
     def __init__(self, title: str, console: Console | None = None, bar: Progress | None = None) -> None:
@@ -77,7 +77,7 @@ class LiveView:
             self._bar.remove_task(self._task)
 
     def show(self, report: dict[str, Any]) -> None:
-        """Take in one report."""
+        """Show one report."""
         if new_stage := report["stage"] != self._stage:
             self._stage, self._stage_began, self._first_step = report["stage"], report["time"], report["step"]
         numbers = self._numbers(report)
@@ -96,14 +96,14 @@ class LiveView:
         self._bar.update(self._task, completed=report["step"], total=report["total"], numbers=numbers)
 
     def _numbers(self, report: dict[str, Any]) -> str:
-        """step/total, rate, time left and the numbers worth a glance."""
+        """step/total, rate, time left and the main values."""
         parts = []
         if report["total"]:
             parts.append(f"{report['step']}/{report['total']}")
             seconds, done = report["time"] - self._stage_began, report["step"] - self._first_step
             if done > 0 and seconds > 0:
-                left = (report["total"] - report["step"]) * seconds / done
-                parts.append(f"{done / seconds:.2g}/s, {left:.0f} s left")
+                remaining_s = (report["total"] - report["step"]) * seconds / done
+                parts.append(f"{done / seconds:.2g}/s, {remaining_s:.0f} s left")
         parts += [f"{name} {report[name]:.4g}" for name in NUMBERS if isinstance(report.get(name), int | float)]
         parts += [f"{name} {float(report[name]):.4g}" for name in NUMBERS if _is_number(report.get(name))]
         return ", ".join(parts)

@@ -216,7 +216,7 @@ class Driver:
         """Runs that wait or run here although another driver, or a task believed lost, has committed them."""
         for run_id, job in list(self._running.items()):
             folder = job.plan.folder
-            ours = attempts.at_work(folder)  # on this disk: it will see for itself
+            ours = attempts.running_in(folder)  # on this disk: it will see for itself
             if not ours and (record := records.read_or_quarantine(folder)):
                 yield Outcome(run_id, folder, record, skipped=True)
 

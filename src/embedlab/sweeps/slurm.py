@@ -100,7 +100,7 @@ class SlurmEngine:
     def reports(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield (run id, progress report) of everything reported since the last call."""
         for _, plan in self._running.values():
-            yield from attempts.reports(attempts.at_work(plan.folder), self._files)
+            yield from attempts.reports(attempts.running_in(plan.folder), self._files)
 
     def cancel(self, run_id: str) -> None:
         """Cancel a run's Slurm job, or drop a run that is not in Slurm's queue yet."""
