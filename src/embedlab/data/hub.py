@@ -57,7 +57,7 @@ def source_fingerprint(location: str) -> str:
     return hashlib.sha256(f"{location}@{builder.hash}".encode()).hexdigest()[: textio.FINGERPRINT_LENGTH]
 
 
-def _call(call: Callable[..., Any], location: str) -> Any:  # noqa: ANN401 - the type that `call` returns
+def _call(call: Callable[..., Any], location: str) -> Any:
     import datasets
 
     name, _, config = location.partition(":")

@@ -91,6 +91,9 @@ def source_fingerprint(location: str) -> str:
 
     Returns:
         16 hex digits.
+
+    Raises:
+        DataError: the size or the split is unknown, or the package is not installed.
     """
     _parse(location)
     spec = importlib.util.find_spec("simple_icd_10_cm")

@@ -62,6 +62,7 @@ def load_dataset(spec: str, *, max_examples: int | None = None, repair: bool = F
     Raises:
         DataError: the spec is unknown or the data is malformed; names file, line and field.
         LeakageError: training examples reveal held-out queries.
+        ParameterError: `max_examples` is below 1.
     """
     parsed = parse_spec(spec)
     options = dict(parsed.options)

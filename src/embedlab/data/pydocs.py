@@ -85,6 +85,9 @@ def source_fingerprint(location: str) -> str:
 
     Returns:
         16 hex digits.
+
+    Raises:
+        DataError: `location` is not empty.
     """
     _require_no_location(location)
     versions = [f"{package}=={importlib.metadata.version(package)}" for package in PACKAGES if _root(package)]

@@ -21,6 +21,10 @@ def seeded_order(items: Iterable[str], seed: int = 0) -> list[str]:
     """Shuffle `items` in an order that depends only on their names and `seed`, and is the same on every machine.
 
     The first n items are a random sample. A larger sample contains every smaller one.
+
+    Args:
+        items: names, for example query ids.
+        seed: another seed gives another order.
     """
     return sorted(items, key=lambda item: hashlib.sha256(f"{seed}:{item}".encode()).digest())
 

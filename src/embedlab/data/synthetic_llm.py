@@ -100,6 +100,13 @@ def generate_queries(
 def parse_queries(text: str, count: int) -> list[str]:
     """Parse an answer: a JSON array of `count` different strings, with or without a code fence.
 
+    Args:
+        text: the answer of the language model.
+        count: number of queries that were asked for.
+
+    Returns:
+        The queries.
+
     Raises:
         UnusableAnswerError: the answer is something else.
     """

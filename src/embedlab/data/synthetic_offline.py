@@ -97,6 +97,10 @@ def long_form(text: str, abbreviation: str) -> str | None:
     The letters of the abbreviation must occur in this order, the first one at the start of a word. The long form has at
     most min(n + 5, 2 n) words, where n is the number of letters.
 
+    Args:
+        text: the words in front of the bracket.
+        abbreviation: the text in the bracket.
+
     Returns:
         The long form; None if there is none.
 

@@ -49,7 +49,12 @@ class Task:
     probe: str
 
     def capped(self, most: int, seed: int = 0) -> Task:
-        """Reduce the task to a sample of at most `most` training examples, in their original order."""
+        """Reduce the task to a random sample of its training examples, in their original order.
+
+        Args:
+            most: maximum number of examples.
+            seed: determines the sample.
+        """
         indices = seeded_order(map(str, range(len(self.train))), seed)[:most]
         return replace(self, train=tuple(self.train[index] for index in sorted(map(int, indices))))
 

@@ -63,6 +63,11 @@ def find_file(path: Path) -> Path:
 def text_of(row: Row, field: str, file: Path) -> str:
     """Return the text in a field, without surrounding white space.
 
+    Args:
+        row: the record.
+        field: the column.
+        file: the file that the error names.
+
     Raises:
         DataError: the field is missing, not a string, empty, or not valid Unicode.
     """

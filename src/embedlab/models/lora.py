@@ -107,7 +107,16 @@ def trainable_parameters(model: SentenceTransformer) -> int:
 
 
 def training_bytes(model: SentenceTransformer) -> int:
-    """Bytes for weights, gradients and Adam's two moments; activations are extra and depend on the batch."""
+    """Memory that training needs for weights, gradients and Adam's two moments.
+
+    Activations are extra and depend on the batch size.
+
+    Args:
+        model: a model with or without an adapter; frozen weights need no gradients and moments.
+
+    Returns:
+        Bytes.
+    """
     weights = sum(parameter.numel() for parameter in model.parameters())
     return BYTES_PER_WEIGHT * (weights + 3 * trainable_parameters(model))
 
