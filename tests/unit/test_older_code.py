@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from embedlab import paths
-from embedlab.runs import records
+from embedlab.runs import notebooks, records
 from embedlab.runs.records import MetricRow, Record
 from embedlab.sweeps import driver, planning
 from embedlab.sweeps.spec import read_sweep
@@ -156,3 +156,10 @@ def test_the_command_says_how_many_are_older(home):
     output = " ".join(done.output.split())
     assert done.exit_code == 0 and "1 runs, 1 finished (1 by older code; --rerun-stale" in output
     assert older in output
+
+
+def test_code_is_older_when_the_notebook_on_the_topic_has_changed(home):
+    code = notebooks.source_hash(home / "notebooks" / "01_tiny.ipynb")
+    assert not notebooks.is_older_code("01_tiny", code) and not notebooks.is_older_code("09_tiny", code)
+    assert notebooks.is_older_code("01_tiny", "other") and notebooks.is_older_code("09_tiny", "other")
+    assert not notebooks.is_older_code("01_gone", "other")  # nothing to compare with

@@ -19,6 +19,7 @@ import nbformat
 from embedlab import paths
 from embedlab.errors import ParameterError
 from embedlab.params import check_names
+from embedlab.runs.run_id import topic_of
 
 TAG = "parameters"
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
@@ -224,3 +225,17 @@ def code(notebook: nbformat.NotebookNode) -> list[str]:
         for cell in notebook.cells
         if cell.cell_type == "code" and not {TAG, "injected-parameters"} & set(cell.metadata.get("tags", ()))
     ]
+
+
+def is_older_code(stem: str, recorded_hash: str) -> bool:
+    """Whether a run was made by other code than the notebook on its topic has now.
+
+    Args:
+        stem: the notebook of the run, under the number that it had then.
+        recorded_hash: `source_hash` of the notebook then, from the run's record.
+
+    Returns:
+        False when the code is the same, or when there is no notebook on this topic to compare with.
+    """
+    paths_of_topic = [path for path in paths.notebooks_dir().glob("*.ipynb") if topic_of(path.stem) == topic_of(stem)]
+    return bool(paths_of_topic) and recorded_hash not in map(source_hash, paths_of_topic)
