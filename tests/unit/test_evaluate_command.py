@@ -70,7 +70,7 @@ def command_data():
         (("--metric", "ndcg@7"), "No metric 'ndcg@7'"),
         (("--by", "colour"), "No query has the field 'colour'"),
         (("--split", "validation"), "no validation queries"),
-        (("--slice-budget", "-1"), "budget of -1"),
+        (("--slice-budget", "-1"), "must be 0 or more, got -1"),
         (("--kind", "chapter", "--high-risk", "Zoology"), "No query has the chapter 'Zoology'"),
     ],
 )
