@@ -10,6 +10,7 @@ import pytest
 from embedlab import paths
 from embedlab.data.load import load_dataset
 from embedlab.data.review import import_judgements
+from embedlab.evaluation.budgets import Budgets
 from embedlab.evaluation.params import EvaluateParams
 from embedlab.runs import notebooks
 from embedlab.sweeps.spec import expand, find_sweep, read_sweep
@@ -27,18 +28,24 @@ def outcome(tmp_path_factory):
 @pytest.mark.notebook
 class TestSmokeRun:
     def test_every_system_has_every_metric_on_the_same_queries(self, outcome):
-        rows = [row for row in outcome.record.metrics if row.task == "retrieval" and " - " not in row.model]
-        assert {row.model for row in rows} == {"bm25", "base", "tuned", "base 64d", "tuned 64d"}
+        rows = [row for row in outcome.record.metrics if row.stage == "retrieval" and row.statistic == "value"]
+        assert {(row.system, row.dim) for row in rows} == {
+            ("bm25", None),
+            *((system, dim) for system in ("base", "contrastive") for dim in (384, 64)),
+        }
         assert {row.metric for row in rows} >= {"ndcg@10", "recall@10", "precision@10", "mrr@10", "map@10"}
         assert {row.n for row in rows} == {63}
         assert all(row.ci_low <= row.value <= row.ci_high for row in rows)
 
     def test_the_gain_is_the_difference_of_the_means(self, outcome):
         ndcg = {
-            row.model: row.value for row in outcome.record.metrics if (row.task, row.metric) == ("retrieval", "ndcg@10")
+            (row.system, row.dim, row.statistic): row.value
+            for row in outcome.record.metrics
+            if (row.task, row.metric) == ("retrieval", "ndcg@10")
         }
-        assert ndcg["tuned - base"] == pytest.approx(ndcg["tuned"] - ndcg["base"])
-        assert ndcg["base"] != ndcg["base 64d"]
+        tuned, base = ndcg["contrastive", 384, "value"], ndcg["base", 384, "value"]
+        assert ndcg["contrastive", 384, "difference"] == pytest.approx(tuned - base)
+        assert base != ndcg["base", 64, "value"]
 
     def test_the_gate_and_its_figure_agree(self, outcome):
         table = pd.read_csv(outcome.folder / "gate.csv", keep_default_na=False)
@@ -48,8 +55,9 @@ class TestSmokeRun:
         assert (outcome.folder / "gate.png").exists()
 
     def test_probes_neighbours_clusters_and_context_are_noted(self, outcome):
-        tasks = {(row.task, row.model) for row in outcome.record.metrics}
-        assert {("pydocs", "tuned - base"), ("neighbours", "base"), ("256 tokens", "tuned")} <= tasks
+        stages = {(row.stage, row.task, row.system) for row in outcome.record.metrics}
+        assert {("probe", "pydocs", "contrastive"), ("neighbours", "neighbours", "base")} <= stages
+        assert ("context", "retrieval", "contrastive") in stages
 
     def test_curves_follow_every_split_from_before_the_first_step(self, outcome):
         curves = pd.read_csv(outcome.folder / "splits_while_training.csv")
@@ -67,13 +75,14 @@ class TestSmokeRun:
     def test_the_candidate_is_kept(self, outcome):
         assert (outcome.folder / "model").is_dir() and (outcome.folder / "train_log.csv").exists()
         prints = outcome.record.model_fingerprints
-        assert prints.keys() == {"tuned", "base"}  # equal where dev found no step better than none
+        assert prints.keys() == {"contrastive", "base"}  # equal where dev found no step better than none
 
 
 def test_parameters_and_sweep_fit_the_notebook():
     known = {parameter.name: parameter.default for parameter in notebooks.parameters(NOTEBOOK)}
     params = EvaluateParams.checked(known)
-    assert params.tunes and params.budgets().slice == known["slice_budget"]
-    assert not EvaluateParams.checked({**known, "model_name": "other"}).tunes
+    assert params.trains_candidate and params.budgets() == Budgets()  # the notebook states the defaults of the gate
+    other = EvaluateParams.checked({**known, "model_name": "other"})
+    assert not other.trains_candidate and other.system == "candidate"
     runs = expand(read_sweep(find_sweep("evaluate")))
     assert len(runs) == 12 and {values["seed"] for values in runs} == {0, 1, 2}

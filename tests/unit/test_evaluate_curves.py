@@ -1,4 +1,4 @@
-"""Curves over the splits, and how worn a test split is."""
+"""Curves over the splits, and how often a test split was scored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from embedlab.data.dataset import Dataset
 from embedlab.errors import ParameterError
 from embedlab.evaluation.curves import SplitCurves
-from embedlab.evaluation.test_set_reuse import looks_at, optimism, warning_for
+from embedlab.evaluation.test_set_reuse import optimism, reuse_warning, runs_that_scored
 
 WORDS = [f"w{i}" for i in range(12)]
 
@@ -65,7 +65,7 @@ def record(run_id, *, dataset="d", fingerprint="f", splits=("test",)):
     return SimpleNamespace(run_id=run_id, parameters={"dataset": dataset}, data_fingerprint=fingerprint, metrics=rows)
 
 
-def test_looks_are_runs_that_scored_this_split_of_this_data():
+def test_runs_that_scored_this_split_of_this_data():
     records = [
         record("yes"),
         record("other spec", dataset="d:full"),
@@ -73,18 +73,18 @@ def test_looks_are_runs_that_scored_this_split_of_this_data():
         record("dev only", splits=("dev",)),
         record("too", splits=("dev", "test")),
     ]
-    assert looks_at(records, "d", "f") == ["yes", "too"]
-    assert looks_at(records, "d", "f", "dev") == ["dev only", "too"]
+    assert runs_that_scored(records, "d", "f") == ["yes", "too"]
+    assert runs_that_scored(records, "d", "f", "dev") == ["dev only", "too"]
 
 
 def test_the_warning_comes_past_the_limit():
-    assert warning_for(20, 20) is None
-    assert "21 runs" in warning_for(21, 20)
+    assert reuse_warning(20, 20) is None
+    assert "21 runs" in reuse_warning(21, 20)
 
 
 def test_optimism_bounds_the_luck_of_the_best():
     rng = np.random.default_rng(0)
-    for looks in (2, 10, 100):
-        luck = rng.normal(0, 0.01, (4000, looks)).max(1).mean()
-        assert 0.7 * luck < optimism(looks, 0.01) and luck <= optimism(looks, 0.01)
+    for runs in (2, 10, 100):
+        luck = rng.normal(0, 0.01, (4000, runs)).max(1).mean()
+        assert 0.7 * luck < optimism(runs, 0.01) and luck <= optimism(runs, 0.01)
     assert optimism(0, 0.01) == optimism(1, 0.01) == 0

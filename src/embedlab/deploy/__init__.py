@@ -3,13 +3,13 @@
 A notebook takes the names it needs from here: `from embedlab import deploy`.
 """
 
-from embedlab.deploy.adapter import AdaptedEncoder, compare_adapters, fit_adapter
+from embedlab.deploy.adapter import AdaptedEncoder, adapter_table, compare_adapters, fit_adapter
 from embedlab.deploy.build import Source, build_version, store_of
 from embedlab.deploy.drift import QueryMonitor, check_drift, false_alarm_rate, make_reference
 from embedlab.deploy.embed import estimate
 from embedlab.deploy.indexes import IndexSpec
 from embedlab.deploy.lance import export_lance, search_lance
-from embedlab.deploy.measure import STANDARD_INDEXES, compare_indexes, tuning_curves
+from embedlab.deploy.measure import STANDARD_INDEXES, compare_indexes, exact_scores, tuning_curves
 from embedlab.deploy.mixing import mixed_rankings
 from embedlab.deploy.params import DeployParams
 from embedlab.deploy.recheck import judge, recheck
@@ -32,11 +32,13 @@ __all__ = [
     "Source",
     "SpaceMismatch",
     "StorageError",
+    "adapter_table",
     "build_version",
     "check_drift",
     "compare_adapters",
     "compare_indexes",
     "estimate",
+    "exact_scores",
     "export_lance",
     "false_alarm_rate",
     "fit_adapter",

@@ -13,15 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from embedlab.data.dataset import Qrels
 from embedlab.deploy.serve import Served
+from embedlab.deploy.shadow import overlap_at_k
 from embedlab.deploy.space import Encoder, Space, require_same
 from embedlab.errors import DataError, EmbedlabError
+from embedlab.evaluation.metrics import evaluate
+from embedlab.evaluation.significance import bootstrap_ci
 from embedlab.progress import track
 from embedlab.search.exact import Ranking
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Kind = Literal["procrustes", "affine", "mlp"]
 KINDS: tuple[Kind, ...] = ("procrustes", "affine", "mlp")
@@ -166,6 +173,32 @@ def compare_adapters(
         adapter = fit_adapter(kind, *samples[name], new.space, served.space, seed=seed)
         rankings[f"{kind}, {name}"] = served.rank(AdaptedEncoder(new, adapter), queries, k)
     return rankings
+
+
+def adapter_table(rankings: Mapping[str, Ranking], qrels: Qrels, *, k: int = 10) -> pd.DataFrame:
+    """Compare adapters with the old model (first ranking) and with the re-embedded corpus (last ranking).
+
+    Args:
+        rankings: name -> ranking of the same queries; the first one is the baseline, the last one the goal.
+        qrels: query id -> {document id: grade}.
+        k: depth of the overlap.
+
+    Returns:
+        Columns name, value (nDCG@10), ci_low, ci_high, gain (over the first), overlap (of the first k answers with the
+        last ranking).
+    """
+    import pandas as pd
+
+    evaluations = {name: evaluate(ranking, qrels, [10]).of("ndcg@10") for name, ranking in rankings.items()}
+    baseline, goal = next(iter(evaluations.values())), list(rankings.values())[-1]
+    rows = []
+    for name, values in evaluations.items():
+        interval = bootstrap_ci(values)
+        answers = zip(rankings[name].doc_ids, goal.doc_ids, strict=True)
+        overlaps = [overlap_at_k(ours, theirs, k) for ours, theirs in answers]
+        row = {"name": name, "value": interval.mean, "ci_low": interval.low, "ci_high": interval.high}
+        rows.append({**row, "gain": float(np.nanmean(values - baseline)), "overlap": float(np.nanmean(overlaps))})
+    return pd.DataFrame(rows)
 
 
 def _rotation(new: np.ndarray, old: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from embedlab import progress
 from embedlab.deploy.indexes import TUNED_BY, IndexSpec, VectorIndex
 from embedlab.errors import ParameterError
+from embedlab.search.exact import search
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +32,17 @@ TUNED_VALUES = {
     "binary, rescored": (20, 50, 100, 200, 400),
 }
 PERCENTILES = (50, 95, 99)
+
+
+def exact_scores(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+    """Search exactly and return the scores float32 (Q, k), best first.
+
+    Args:
+        vectors: (N, d), an array or a memory map.
+        queries: (Q, d).
+        k: documents per query.
+    """
+    return search(queries, vectors, k)[0]
 
 
 def recall_at_k(

@@ -28,6 +28,7 @@ from embedlab.evaluation.segments import derived_fields
 from embedlab.evaluation.significance import Interval, PairedDifference, bootstrap_ci, paired_difference
 from embedlab.evaluation.slices import slice_differences
 from embedlab.models.cache import EmbeddingCache
+from embedlab.models.fingerprint import model_fingerprint
 from embedlab.search.bm25 import bm25_ranking
 from embedlab.search.exact import Ranking
 
@@ -86,6 +87,11 @@ class ModelPair:
         """Return the paired difference candidate - base, of the deciding metric unless another one is named."""
         metric = metric or self.metric
         return paired_difference(self.candidate.of(metric), self.base.of(metric), seed=self.seed)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """System name -> fingerprint of its model."""
+        return {name: model_fingerprint(model) for name, model in zip(self.names, self.models, strict=True)}
 
     def per_query_differences(self) -> np.ndarray:
         """Return candidate - base per query (Q,) without the queries that have no positive."""

@@ -1,7 +1,7 @@
-"""How often were the test queries looked at? Every look that guides a choice wears them out.
+"""Count how often the test split was scored: choosing the best of many runs on it overestimates the winner.
 
-Choosing the best of m runs by its test value favours luck: with equal models and a standard error s the best of m looks
-about s * sqrt(2 ln m) better than it is. Dev is there to choose by.
+Choosing the best of m runs by its test value favours luck: with equal models and a standard error s, the best of m
+scores about s * sqrt(2 ln m) too high (adaptive overfitting). Choose on dev instead.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from embedlab.data.load import source_fingerprint
+
 DEFAULT_LIMIT = 20
 
 
 class RunRecord(Protocol):
-    """What is read of a run's record."""
+    """The parts of a run's record that are read here."""
 
     run_id: str
     parameters: Mapping[str, Any]
@@ -23,15 +25,18 @@ class RunRecord(Protocol):
     metrics: Sequence[Any]
 
 
-def looks_at(records: Iterable[RunRecord], dataset: str, data_fingerprint: str, split: str = "test") -> list[str]:
-    """Ids of the runs that scored something on `split` of this data.
+def runs_that_scored(
+    records: Iterable[RunRecord], dataset: str, data_fingerprint: str = "", split: str = "test"
+) -> list[str]:
+    """Return the ids of the runs that scored something on a split of this data.
 
     Args:
-        records: runs; their metric rows carry `split`.
-        dataset: the spec the runs were made with; one source may hold several datasets.
-        data_fingerprint: of the bytes behind it.
+        records: runs; their metric rows have a `split`.
+        dataset: the dataset spec of the runs; one source may hold several datasets.
+        data_fingerprint: of the source's bytes; computed if empty.
         split: the split that should stay unseen.
     """
+    data_fingerprint = data_fingerprint or source_fingerprint(dataset)
     return [
         record.run_id
         for record in records
@@ -41,19 +46,23 @@ def looks_at(records: Iterable[RunRecord], dataset: str, data_fingerprint: str, 
     ]
 
 
-def optimism(looks: int, standard_error: float) -> float:
-    """How much better the best of `looks` equal runs is expected to look: at most standard_error * sqrt(2 ln looks).
+def optimism(runs: int, standard_error: float) -> float:
+    """Bound how much too high the best of `runs` equal runs scores: standard_error * sqrt(2 ln runs).
 
-    The bound on the expected maximum of `looks` normal variables; 0 for up to one look.
+    This is the bound on the expected maximum of `runs` normal variables; 0 for up to one run.
+
+    Args:
+        runs: number of runs that one may choose from.
+        standard_error: of one run's mean.
     """
-    return standard_error * float(np.sqrt(2 * np.log(max(looks, 1))))
+    return standard_error * float(np.sqrt(2 * np.log(max(runs, 1))))
 
 
-def warning_for(looks: int, limit: int = DEFAULT_LIMIT) -> str | None:
-    """One sentence when the split was looked at more than `limit` times, else None."""
-    if looks <= limit:
+def reuse_warning(runs: int, limit: int = DEFAULT_LIMIT) -> str | None:
+    """Return one sentence if more than `limit` runs scored the split, else None."""
+    if runs <= limit:
         return None
     return (
-        f"These test queries were looked at in {looks} runs, more than {limit}: a best value chosen among them is "
-        "partly luck. Choose on dev, and confirm the choice once on queries nobody has scored yet."
+        f"{runs} runs have scored these test queries, more than {limit}: the best value among them is partly luck. "
+        "Choose on dev, and confirm the choice once on queries that nobody has scored yet."
     )
