@@ -168,9 +168,9 @@ class TestContext:
         assert shares == sorted(shares) and shares[-1] == 1
 
     def test_bad_input(self):
-        with pytest.raises(DataError, match="2 lengths for 3 documents"):
+        with pytest.raises(DataError, match="got 2 for 3 documents"):
             answer_in_context(self.ranking([[0]]), {}, np.array([1, 2]), 5)
-        with pytest.raises(ParameterError, match="budget is 0"):
+        with pytest.raises(ParameterError, match="must be at least 1 token, got 0"):
             answer_in_context(self.ranking([[0]]), {}, self.LENGTHS, 0)
 
     def test_tokens_of_the_whole_text(self, tiny):

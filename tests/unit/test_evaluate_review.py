@@ -184,7 +184,7 @@ class TestAgreement:
     def test_only_shared_pairs_count(self):
         found = agreement({"q": {"a": 1, "b": 0}, "r": {"a": 1}}, {"q": {"a": 1, "b": 1, "c": 0}})
         assert found.n == 2 and found.observed == 0.5
-        with pytest.raises(DataError, match="share no judged pair"):
+        with pytest.raises(DataError, match="judged no pair in common"):
             agreement({"q": {"a": 1}}, {"q": {"b": 1}})
 
     def test_one_grade_for_everything_defines_no_kappa(self):

@@ -195,7 +195,7 @@ def adapter_table(rankings: Mapping[str, Ranking], qrels: Qrels, *, k: int = 10)
     for name, values in evaluations.items():
         interval = bootstrap_ci(values)
         answers = zip(rankings[name].doc_ids, goal.doc_ids, strict=True)
-        overlaps = [overlap_at_k(ours, theirs, k) for ours, theirs in answers]
+        overlaps = [overlap_at_k(first, second, k) for first, second in answers]
         row = {"name": name, "value": interval.mean, "ci_low": interval.low, "ci_high": interval.high}
         rows.append({**row, "gain": float(np.nanmean(values - baseline)), "overlap": float(np.nanmean(overlaps))})
     return pd.DataFrame(rows)

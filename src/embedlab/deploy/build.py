@@ -89,8 +89,8 @@ def build_version(
     """
     space_folder = root / encoder.space.fingerprint
     with locked(space_folder / ".lock", wait=False), storage_errors(space_folder):
-        for left_over in space_folder.glob(f"{DRAFT}*"):
-            shutil.rmtree(left_over)
+        for old_draft in space_folder.glob(f"{DRAFT}*"):
+            shutil.rmtree(old_draft)
         draft = space_folder / f"{DRAFT}{uuid.uuid4().hex[:12]}"
         draft.mkdir()
         report = _list_documents(root, encoder, source, draft)
@@ -107,13 +107,13 @@ def build_version(
 
 
 def _list_documents(root: Path, encoder: Encoder, source: Source, draft: Path) -> EmbedReport:
-    before, store = source.fingerprint(), store_of(root, encoder)
+    fingerprint_before, store = source.fingerprint(), store_of(root, encoder)
     try:
         listing = draft / DOCUMENTS
         report = embed_corpus(encoder, source.documents, store, listing=listing, total=source.total, chunk=CHUNK)
     finally:
         store.close()
-    if source.fingerprint() != before:
+    if source.fingerprint() != fingerprint_before:
         remedy = "Run the same command again; what was encoded is kept"
         raise DataError("the data changed while it was embedded", remedy=remedy, file=source.name or None)
     return report

@@ -77,29 +77,31 @@ def embed_corpus(
     out = open(listing, "w", encoding="utf-8") if listing else nullcontext()  # noqa: SIM115 - closed by the next line
     with locked(store.folder / ".lock", wait=False), storage_errors(store.folder), out as lines:
         parts = -(-total // chunk) if total else None
-        for part in progress.track(_chunks(documents, chunk), "re-embed", total=parts):
-            keys = [text_key(text) for _, text in part]
-            encoded += _encode_missing(encoder, store, dict(zip(keys, (text for _, text in part), strict=True)))
-            seen += len(part)
+        for documents_chunk in progress.track(_chunks(documents, chunk), "re-embed", total=parts):
+            keys = [text_key(text) for _, text in documents_chunk]
+            encoded += _encode_missing(
+                encoder, store, dict(zip(keys, (text for _, text in documents_chunk), strict=True))
+            )
+            seen += len(documents_chunk)
             if lines:
-                lines.writelines(_line(name, key) for (name, _), key in zip(part, keys, strict=True))
+                lines.writelines(_line(name, key) for (name, _), key in zip(documents_chunk, keys, strict=True))
     return EmbedReport(seen, encoded, seen - encoded, time.perf_counter() - began)
 
 
 def estimate(encoder: Encoder, documents: Iterable[Document], store: VectorStore, *, sample: int = 256) -> Estimate:
     """Count what has no vector yet and time the encoding of `sample` such texts; what the sample gave is kept."""
-    missing, chosen = 0, {}
-    for part in _chunks(documents, CHUNK):
-        texts = {text_key(text): text for _, text in part}
-        new = store.missing(list(texts)) - chosen.keys()
+    missing, sample_texts = 0, {}
+    for documents_chunk in _chunks(documents, CHUNK):
+        texts = {text_key(text): text for _, text in documents_chunk}
+        new = store.missing(list(texts)) - sample_texts.keys()
         missing += len(new)
-        chosen |= {key: texts[key] for key in islice(new, sample - len(chosen))}
-    if not chosen:
+        sample_texts |= {key: texts[key] for key in islice(new, sample - len(sample_texts))}
+    if not sample_texts:
         return Estimate(missing, 0.0 if not missing else None)
     began = time.perf_counter()
     with locked(store.folder / ".lock", wait=False):
-        _encode_missing(encoder, store, chosen)
-    return Estimate(missing, (time.perf_counter() - began) / len(chosen) * (missing - len(chosen)))
+        _encode_missing(encoder, store, sample_texts)
+    return Estimate(missing, (time.perf_counter() - began) / len(sample_texts) * (missing - len(sample_texts)))
 
 
 def read_listing(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -124,5 +126,5 @@ def _encode_missing(encoder: Encoder, store: VectorStore, texts: dict[bytes, str
 
 def _chunks(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
     stream = iter(documents)
-    while part := list(islice(stream, size)):
-        yield part
+    while documents_chunk := list(islice(stream, size)):
+        yield documents_chunk

@@ -141,8 +141,8 @@ class VectorIndex:
         """
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         k = min(k, len(self.vectors))
-        found = min(max(k, self.spec.depth), len(self.vectors))
-        scores, rows = self.index.search(_coded(self.spec, queries), found, **_search_options(self.spec))
+        depth = min(max(k, self.spec.depth), len(self.vectors))
+        scores, rows = self.index.search(_coded(self.spec, queries), depth, **_search_options(self.spec))
         if self.spec.depth:
             scores, rows = rescore(queries, self.vectors, rows, k)
         return np.where(rows < 0, -np.inf, scores).astype(np.float32), rows.astype(np.int64)
@@ -154,8 +154,8 @@ def _empty(spec: IndexSpec, count: int, dim: int) -> faiss.Index:
     _check(spec, count, dim)
     if spec.kind == "binary":
         return faiss.index_binary_factory(dim, "BFlat")
-    shown = spec.short_dim if spec.kind == "matryoshka" else dim
-    index = faiss.index_factory(shown, _factory(spec, count), faiss.METRIC_INNER_PRODUCT)
+    indexed_dim = spec.short_dim if spec.kind == "matryoshka" else dim
+    index = faiss.index_factory(indexed_dim, _factory(spec, count), faiss.METRIC_INNER_PRODUCT)
     if spec.kind == "hnsw":
         index.hnsw.efConstruction = spec.ef_construction
     return index

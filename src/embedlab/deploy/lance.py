@@ -48,8 +48,8 @@ def export_lance(
         raise DataError(f"document {missing!r} has no text", remedy="Give the data that the version was built from")
     fields = fields or {}
     columns = sorted({column for name in served.ids for column in fields.get(name, ())})
-    if taken := [column for column in columns if column in RESERVED]:
-        raise DataError(f"metadata may not be called {taken[0]!r}", remedy="Rename it", field=taken[0])
+    if reserved := [column for column in columns if column in RESERVED]:
+        raise DataError(f"metadata may not be called {reserved[0]!r}", remedy="Rename it", field=reserved[0])
     schema = _schema(served.space.dimension, columns)
     database = _lancedb().connect(str(folder))
     rows = _batches(served, texts, fields, columns, schema)
@@ -83,18 +83,18 @@ def search_lance(
 
 def _search_one(table: object, query: np.ndarray, k: int, where: str | None) -> list[tuple[str, float]]:
     search = table.search(query, vector_column_name="vector").distance_type("cosine").limit(k)
-    found = (search.where(where, prefilter=True) if where else search).select(["id", "_distance"]).to_list()
-    return [(row["id"], 1 - row["_distance"]) for row in found]
+    rows = (search.where(where, prefilter=True) if where else search).select(["id", "_distance"]).to_list()
+    return [(row["id"], 1 - row["_distance"]) for row in rows]
 
 
 def _open(folder: Path, space: Space) -> object:
     if not folder.is_dir():
         raise StorageError("there is no database", remedy="Export one: embedlab deploy export", file=folder)
     database = _lancedb().connect(str(folder))
-    held = [path.stem for path in folder.glob("*.lance")]
-    if _table_name(space) not in held:
+    tables = [path.stem for path in folder.glob("*.lance")]
+    if _table_name(space) not in tables:
         problem = (
-            f"the database holds {', '.join(sorted(held)) or 'nothing'}, and no vectors of space {space.fingerprint}"
+            f"the database holds {', '.join(sorted(tables)) or 'nothing'}, and no vectors of space {space.fingerprint}"
         )
         raise SpaceMismatch(problem, remedy="Use the model that it was exported with, or export again", file=folder)
     return database.open_table(_table_name(space))

@@ -86,14 +86,14 @@ def recheck(
     served = open_version(root, version)
     stored = served.manifest.judged
     found = judge(served, encoder, dataset, stored.split if stored else "test")
-    held = set(served.ids)
+    served_ids = set(served.ids)
     check = Check(
         version=served.manifest.version,
         found=found,
         stored=stored,
         data_fingerprint=data_fingerprint,
-        missing_documents=len(dataset.corpus.keys() - held),
-        gone_documents=len(held - dataset.corpus.keys()),
+        missing_documents=len(dataset.corpus.keys() - served_ids),
+        gone_documents=len(served_ids - dataset.corpus.keys()),
         worse=_is_worse(found, stored),
         time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -115,16 +115,16 @@ def read_checks(root: Path, version: str) -> list[Check]:
     Raises:
         StorageError: a line is damaged.
     """
-    path, found = checks_file(root, version), []
+    path, checks = checks_file(root, version), []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else (), start=1):
         try:
-            found.append(Check.model_validate_json(line))
+            checks.append(Check.model_validate_json(line))
         except ValidationError:
             raise StorageError("the line is damaged", remedy="Remove it", file=path, line=number) from None
-    return found
+    return checks
 
 
-def _is_worse(found: Judged, stored: Judged | None) -> bool:
-    if stored is None or stored.value is None or found.ci_high is None:
+def _is_worse(current: Judged, stored: Judged | None) -> bool:
+    if stored is None or stored.value is None or current.ci_high is None:
         return False
-    return found.ci_high < stored.value
+    return current.ci_high < stored.value

@@ -182,8 +182,10 @@ def compare_rankings(
     judged = {query: grades for query, grades in (qrels or {}).items() if query in log.queries}
     for name, ranking in (("current", current), ("candidate", candidate)):
         table[name] = evaluate(ranking, judged, [k]).of(f"ndcg@{k}") if judged else np.nan
-    known = table["current"].notna().any()
-    difference = paired_difference(table["candidate"].to_numpy(), table["current"].to_numpy()) if known else None
+    has_judgements = table["current"].notna().any()
+    difference = (
+        paired_difference(table["candidate"].to_numpy(), table["current"].to_numpy()) if has_judgements else None
+    )
     holds, grounds = _judge(table, difference, latency, limits, k)
     return ShadowReport(table, difference, latency, holds, grounds)
 

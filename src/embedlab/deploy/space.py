@@ -63,8 +63,8 @@ class Space:
 
     def differences(self, other: Space) -> list[str]:
         """What differs, in words; empty for the same space."""
-        mine, theirs = asdict(self), asdict(other)
-        return [f"{MEANING[name]} ({mine[name]!r}, {theirs[name]!r})" for name in mine if mine[name] != theirs[name]]
+        mine, offered = asdict(self), asdict(other)
+        return [f"{MEANING[name]} ({mine[name]!r}, {offered[name]!r})" for name in mine if mine[name] != offered[name]]
 
 
 def require_same(stored: Space, given: Space, *, what: str) -> None:
@@ -118,9 +118,13 @@ class ModelEncoder:
     ) -> None:
         from embedlab.models.fingerprint import model_fingerprint
 
-        own = getattr(model, "prompts", None) or {}
-        documents = own.get("document") or own.get("passage") or "" if document_prompt is None else document_prompt
-        queries = own.get("query") or "" if query_prompt is None else query_prompt
+        model_prompts = getattr(model, "prompts", None) or {}
+        documents = (
+            model_prompts.get("document") or model_prompts.get("passage") or ""
+            if document_prompt is None
+            else document_prompt
+        )
+        queries = model_prompts.get("query") or "" if query_prompt is None else query_prompt
         dimension = model.truncate_dim or model.get_embedding_dimension()
         self.model = model
         self.space = Space(model_fingerprint(model), dimension, documents, queries, quantisation)

@@ -122,14 +122,14 @@ class VectorStore:
         return np.memmap(self._data, dtype=self.space.quantisation, mode="r", shape=shape)
 
     def _entries(self, keys: Sequence[bytes]) -> dict[bytes, Entry]:
-        found: dict[bytes, Entry] = {}
+        entries: dict[bytes, Entry] = {}
         distinct = list(dict.fromkeys(keys))
         for start in range(0, len(distinct), LOOKUP):
-            part = distinct[start : start + LOOKUP]
-            marks = ",".join("?" * len(part))
-            rows = self._database.execute(f"SELECT key, row, crc FROM vectors WHERE key IN ({marks})", part)  # noqa: S608
-            found |= {key: (row, crc) for key, row, crc in rows}
-        return found
+            batch = distinct[start : start + LOOKUP]
+            marks = ",".join("?" * len(batch))
+            rows = self._database.execute(f"SELECT key, row, crc FROM vectors WHERE key IN ({marks})", batch)  # noqa: S608
+            entries |= {key: (row, crc) for key, row, crc in rows}
+        return entries
 
     def _checked(self, vectors: np.ndarray, count: int) -> np.ndarray:
         if vectors.shape != (count, self.space.dimension):

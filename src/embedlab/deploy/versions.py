@@ -113,8 +113,8 @@ def read_manifest(root: Path, version: str) -> Manifest:
         intact = stated == _digest(content)
         manifest = Manifest(**content)
     except FileNotFoundError:
-        known = ", ".join(versions(root)) or "none"
-        raise StorageError(f"there is no version {version!r}", remedy=f"Versions are: {known}", file=root) from None
+        existing = ", ".join(versions(root)) or "none"
+        raise StorageError(f"there is no version {version!r}", remedy=f"Versions are: {existing}", file=root) from None
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise _damaged(path, type(error).__name__) from None
     if not intact or manifest.version != version:
@@ -144,8 +144,8 @@ def verify(root: Path, version: str) -> Manifest:
 
 def versions(root: Path) -> list[str]:
     """Every version that has its name, oldest first."""
-    found = [path.parent for path in root.glob(f"*/*/{MANIFEST}") if not path.parent.name.startswith(".")]
-    return [f"{path.parent.name}/{path.name}" for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+    folders = [path.parent for path in root.glob(f"*/*/{MANIFEST}") if not path.parent.name.startswith(".")]
+    return [f"{path.parent.name}/{path.name}" for path in sorted(folders, key=lambda path: path.stat().st_mtime)]
 
 
 def read_pointer(root: Path) -> Pointer | None:

@@ -1,4 +1,4 @@
-"""Do the vectors fall into the groups that people made? K-means against labels, and a picture in two dimensions."""
+"""Compare k-means clusters of embeddings with labels, and project embeddings to two dimensions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from embedlab.errors import DataError, ParameterError
 
 @dataclass(frozen=True, eq=False)
 class Clustering:
-    """How well clusters agree with labels.
+    """Agreement of clusters with labels.
 
     Attributes:
         v_measures: one value per start of k-means (R,), 0 to 1.
@@ -33,47 +33,56 @@ class Clustering:
 
     @property
     def spread(self) -> float:
-        """Standard deviation over the starts: the chance in k-means, not that in the items."""
+        """Standard deviation over the starts: the randomness of k-means, not of the items."""
         return float(self.v_measures.std(ddof=1)) if len(self.v_measures) > 1 else float("nan")
 
 
 def labelled_rows(
     ids: Sequence[str], labels: Mapping[str, str], *, max_items: int = 4000, seed: int = 0
 ) -> tuple[np.ndarray, list[str]]:
-    """Rows (n,) of `ids` that carry a label, at most `max_items` of them in seeded order, and their labels.
+    """Select labelled items, at most `max_items` in seeded order.
+
+    Args:
+        ids: item ids in the order of their vectors.
+        labels: item id -> label.
+        max_items: most items.
+        seed: of the order.
+
+    Returns:
+        Rows (n,) in `ids`, and the n labels.
 
     Raises:
-        DataError: when fewer than two labels occur, or every label but one stands alone.
+        DataError: there are fewer than two labels, or almost as many labels as items.
     """
     row_of = {item: row for row, item in enumerate(ids) if item in labels}
-    kept = seeded_order(row_of, seed)[:max_items]
-    sizes = Counter(labels[item] for item in kept)
-    if len(sizes) < 2 or len(sizes) >= len(kept):
-        problem = f"{len(kept)} labelled items carry {len(sizes)} different labels"
-        raise DataError(problem, remedy="Use labels that part the items into two or more groups", field="labels")
-    return np.array([row_of[item] for item in kept]), [labels[item] for item in kept]
+    sampled = seeded_order(row_of, seed)[:max_items]
+    sizes = Counter(labels[item] for item in sampled)
+    if len(sizes) < 2 or len(sizes) >= len(sampled):
+        problem = f"{len(sampled)} labelled items have {len(sizes)} different labels, which form no groups"
+        raise DataError(problem, remedy="Use labels with several items each", field="labels")
+    return np.array([row_of[item] for item in sampled]), [labels[item] for item in sampled]
 
 
 def cluster(vectors: np.ndarray, labels: Sequence[str], *, starts: int = 5, seed: int = 0) -> Clustering:
-    """V-measure of k-means with as many clusters as labels, from several starts.
+    """Compute the v-measure of k-means with as many clusters as labels, from several starts.
 
-    The harmonic mean of homogeneity (a cluster holds one label) and completeness (a label lies in one cluster):
+    It is the harmonic mean of homogeneity (one label per cluster) and completeness (one cluster per label):
     Rosenberg & Hirschberg, EMNLP 2007; the same k-means as mteb's clustering tasks (mini-batches, k-means++).
 
     Args:
         vectors: (n, d), unit length.
         labels: the n labels.
-        starts: k-means runs with other seeds.
-        seed: of the first.
+        starts: runs of k-means with different seeds.
+        seed: of the first run.
 
     Raises:
-        ParameterError: when there is no label per vector, or no start.
+        ParameterError: the numbers of vectors and labels differ, or starts is below 1.
     """
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.metrics import v_measure_score
 
     if len(vectors) != len(labels) or starts < 1:
-        problem = f"{len(vectors)} vectors, {len(labels)} labels, {starts} starts"
+        problem = f"Got {len(vectors)} vectors, {len(labels)} labels and {starts} starts"
         raise ParameterError(problem, remedy="Give one label per vector and at least one start", field="labels")
     clusters = len(set(labels))
     values = [
@@ -87,11 +96,14 @@ def cluster(vectors: np.ndarray, labels: Sequence[str], *, starts: int = 5, seed
 
 
 def project(vectors: np.ndarray, *, onto: np.ndarray | None = None) -> np.ndarray:
-    """The first two principal components of vectors (n, d): (n, 2), each axis with its largest loading positive.
+    """Project vectors to their first two principal components; each axis has its largest loading positive.
 
     Args:
-        vectors: what to draw.
-        onto: take the axes from these vectors (m, d) instead, to draw two sets in one frame.
+        vectors: (n, d).
+        onto: (m, d); take the axes from these vectors instead, to draw two sets in one figure.
+
+    Returns:
+        (n, 2).
     """
     from sklearn.decomposition import PCA
 

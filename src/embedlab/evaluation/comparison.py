@@ -1,4 +1,4 @@
-"""Several systems against one baseline on the same queries: every metric, interval and test in one table."""
+"""Compare several systems with one baseline on the same queries: metrics, intervals and tests in one table."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ from embedlab.evaluation.significance import (
 
 
 def require_same_queries(a: Evaluation, b: Evaluation) -> None:
-    """Raise a DataError when two evaluations are not of the same queries in the same order."""
+    """Check that two evaluations are of the same queries in the same order.
+
+    Raises:
+        DataError: they are not.
+    """
     if a.query_ids != b.query_ids:
         raise DataError("The evaluations are not of the same queries", remedy="Evaluate both on the same split")
 
 
 def metric_table(systems: Mapping[str, Evaluation], metrics: Sequence[str] | None = None) -> pd.DataFrame:
-    """Mean of every metric with its bootstrap interval.
+    """Return the mean of every metric with its bootstrap interval.
 
     Args:
         systems: name -> evaluation.
-        metrics: those of interest; all of them when not given.
+        metrics: metrics to show; all by default.
 
     Returns:
         Columns system, metric, value, ci_low, ci_high, n.
@@ -51,10 +55,10 @@ def compare_systems(
     level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Is each system better than `against`, and could this many queries have told?
+    """Compare each system with `against`, and say which difference so many queries could detect.
 
-    The p-values of the randomisation test are corrected by Holm over the systems, separately for every metric: a family
-    is the set of systems somebody may pick the best of.
+    The p-values of the randomisation test are corrected by Holm over the systems, separately for every metric: the
+    family of tests is the set of systems that you may pick the best of.
 
     Args:
         systems: name -> evaluation of the same queries as `against`.
@@ -66,10 +70,10 @@ def compare_systems(
     Returns:
         Columns system, metric, n, baseline, value, difference, ci_low, ci_high, relative, p_value (randomisation),
         p_t (t-test), p_holm, detectable (the smallest true difference that so many queries show with power 0.8), wins,
-        ties, losses. Means are over the queries both systems have a value for.
+        ties, losses. Means are over the queries that have a value from both systems.
 
     Raises:
-        DataError: when the evaluations are not of the same queries.
+        DataError: the evaluations are not of the same queries.
     """
     rows = [
         {"system": name, "metric": metric, **_compare(evaluation, against, metric, level, seed)}
@@ -86,11 +90,11 @@ def compare_systems(
 def _compare(a: Evaluation, b: Evaluation, metric: str, level: float, seed: int) -> dict[str, float]:
     require_same_queries(a, b)
     of_a, of_b = a.of(metric), b.of(metric)
-    outcome, both = paired_difference(of_a, of_b, level=level, seed=seed), ~np.isnan(of_a - of_b)
+    outcome, has_both = paired_difference(of_a, of_b, level=level, seed=seed), ~np.isnan(of_a - of_b)
     return {
         "n": outcome.n,
-        "baseline": _mean(of_b[both]),
-        "value": _mean(of_a[both]),
+        "baseline": _mean(of_b[has_both]),
+        "value": _mean(of_a[has_both]),
         "difference": outcome.mean,
         "ci_low": outcome.low,
         "ci_high": outcome.high,

@@ -1,4 +1,4 @@
-"""What retrieval is worth to a reader with little room: is the answer inside the context it is given?"""
+"""Measure whether the answer fits into a small context, for example that of a language model."""
 
 from __future__ import annotations
 
@@ -16,37 +16,38 @@ if TYPE_CHECKING:
 
 
 def token_counts(model: SentenceTransformer, texts: Sequence[str]) -> np.ndarray:
-    """Tokens of every whole text (N,), without special tokens and without the model's truncation."""
+    """Count the tokens of every text (N,), without special tokens and without truncation."""
     ids = model.tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
     return np.array([len(row) for row in ids], dtype=np.int64)
 
 
 def answer_in_context(ranking: Ranking, qrels: Qrels, lengths: np.ndarray, budget: int) -> np.ndarray:
-    """1 where a document that answers the question is inside its context, 0 where not: (Q,).
+    """Return 1 for questions whose context contains an answer, 0 for others, NaN without positives: (Q,).
 
-    Documents enter the context whole, best first, until the next one no longer fits; what is cut in half answers
-    nothing. NaN for questions without positives.
+    Whole documents enter the context, best first, until the next one no longer fits.
 
     Args:
-        ranking: what was retrieved; search deep enough to fill the budget.
-        qrels: question id -> {document id: grade}; grades from 1 on say that the document holds the answer.
+        ranking: retrieved documents; search deep enough to fill the budget.
+        qrels: question id -> {document id: grade}; a grade of 1 or more means that the document has the answer.
         lengths: tokens of every document (N,), in the order of `ranking.corpus_ids`.
         budget: tokens of context.
 
     Raises:
-        DataError: when there is not one length per document.
-        ParameterError: when the budget is below 1.
+        DataError: there is not one length per document.
+        ParameterError: the budget is below 1.
     """
     if len(lengths) != len(ranking.corpus_ids):
-        problem = f"{len(lengths)} lengths for {len(ranking.corpus_ids)} documents"
+        problem = f"Expected one length per document, got {len(lengths)} for {len(ranking.corpus_ids)} documents"
         raise DataError(problem, remedy="Count the tokens of every document of the corpus, in its order")
     if budget < 1:
-        raise ParameterError(f"The budget is {budget} tokens", remedy="Give at least one", field="budget")
-    found = ranking.indices != ABSENT
-    inside = found & (np.where(found, np.asarray(lengths)[ranking.indices], 0).cumsum(1) <= budget)
+        raise ParameterError(
+            f"The budget must be at least 1 token, got {budget}", remedy="Set it to 256", field="budget"
+        )
+    retrieved = ranking.indices != ABSENT
+    inside = retrieved & (np.where(retrieved, np.asarray(lengths)[ranking.indices], 0).cumsum(1) <= budget)
     values = np.full(len(ranking.query_ids), np.nan)
     for row, query in enumerate(ranking.query_ids):
         if positives := {document for document, grade in qrels.get(query, {}).items() if grade > 0}:
-            context = {ranking.corpus_ids[place] for place in ranking.indices[row, inside[row]]}
+            context = {ranking.corpus_ids[row_of_document] for row_of_document in ranking.indices[row, inside[row]]}
             values[row] = not positives.isdisjoint(context)
     return values

@@ -1,4 +1,4 @@
-"""Train, dev and test in one plot: where a model goes on learning its training queries and nothing else."""
+"""Score train, dev and test during training, to see where a model starts to overfit its training queries."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
 
 class SplitCurves(BaseEvaluator):
-    """nDCG@k on a sample of every split, in one sampled corpus, whenever the Trainer evaluates; dev picks the weights.
+    """Score nDCG@k on a sample of every split, in one sampled corpus, at every evaluation of the Trainer.
 
-    Watching test while training is a look at test: do it to learn about over-fitting, not to tune.
+    Dev chooses the weights. Watch test during training only to learn about overfitting, never to tune.
 
     Args:
         dataset: its splits and corpus.
-        splits: those to watch; `dev` must be among them.
+        splits: splits to score; `dev` must be one of them.
         max_queries: per split, in seeded order.
         max_docs: of the corpus; see `sample_corpus`.
         k: cutoff.
         seed: of the samples.
-        encode: stands in for `embedlab.models.encode.encode`.
+        encode: replaces `embedlab.models.encode.encode`.
 
     Attributes:
         rows: step, split, value, ci_low, ci_high and n of every evaluation so far.
 
     Raises:
-        ParameterError: when a split has no queries, or dev is not watched.
+        ParameterError: a split has no queries, or dev is missing.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class SplitCurves(BaseEvaluator):
         super().__init__()
         if empty := [split for split in {"dev", *splits} if split not in splits or not dataset.qrels.get(split)]:
             problem = f"{dataset.name} has no {empty[0]} queries to watch"
-            raise ParameterError(problem, remedy="Watch dev and other splits that have queries", field="splits")
+            raise ParameterError(problem, remedy="Choose dev and other splits that have queries", field="splits")
         self.splits, self.k, self.encode = tuple(splits), k, encode
         self.dataset = _sample(dataset, self.splits, max_queries, max_docs, seed)
         self.primary_metric, self.rows = f"ndcg@{k}", []
@@ -62,7 +62,7 @@ class SplitCurves(BaseEvaluator):
     def __call__(
         self, model: SentenceTransformer, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
-        """Score every split and note it; the value of dev is returned. `output_path` and `epoch` are not used."""
+        """Score every split, keep the scores in `rows`, and return that of dev; the Trainer's other arguments are unused."""
         corpus, dev = None, float("nan")
         for split in self.splits:
             vectors = encode_split(model, self.dataset, split, corpus_vectors=corpus, encode=self.encode)
@@ -76,11 +76,11 @@ class SplitCurves(BaseEvaluator):
 
 
 def _sample(dataset: Dataset, splits: Sequence[str], max_queries: int, max_docs: int, seed: int) -> Dataset:
-    """The dataset with at most `max_queries` of every split and a corpus that holds the positives of all of them."""
+    """Limit every split to `max_queries`, and the corpus to a sample with all positives of all splits."""
     qrels = {
         split: {query: dataset.qrels[split][query] for query in seeded_order(dataset.qrels[split], seed)[:max_queries]}
         for split in splits
     }
-    together = {query: grades for part in qrels.values() for query, grades in part.items()}
+    together = {query: grades for split_qrels in qrels.values() for query, grades in split_qrels.items()}
     sampled = sample_corpus(replace(dataset, qrels={"all": together}), "all", max_docs, seed=seed)
     return replace(sampled, qrels=qrels)

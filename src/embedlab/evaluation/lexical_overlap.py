@@ -1,4 +1,4 @@
-"""How much a query and its answer have in common word for word: where a model that only looks up words must fail."""
+"""Measure the word overlap of queries and their answers: without overlap, a model that only matches words must fail."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ NONE, SOME, ALL = "none", "some", "all"
 
 
 def shared_words(dataset: Dataset, split: str = "test") -> dict[str, dict[str, str]]:
-    """Query id -> {"shared words": "none", "some" or "all"}, as `evaluation.slices` takes it.
+    """Return query id -> {"shared words": "none", "some" or "all"}, as `evaluation.slices` takes it.
 
-    Counted are the query's words that occur in any of its positives, stop words and case aside.
+    A query word counts as shared if it occurs in any positive. Stop words and case are ignored.
+
+    Args:
+        dataset: queries, corpus and qrels.
+        split: whose queries.
     """
     from bm25s.stopwords import STOPWORDS_EN
 
     ignored = frozenset(STOPWORDS_EN)
     kinds = {}
     for query, positives in dataset.qrels[split].items():
-        wanted = set(words(dataset.queries[query])) - ignored
-        found = {word for document in positives for word in words(dataset.corpus[document])}
-        kinds[query] = {FIELD: ALL if wanted <= found else SOME if wanted & found else NONE}
+        query_words = set(words(dataset.queries[query])) - ignored
+        answer_words = {word for document in positives for word in words(dataset.corpus[document])}
+        kinds[query] = {FIELD: ALL if query_words <= answer_words else SOME if query_words & answer_words else NONE}
     return kinds

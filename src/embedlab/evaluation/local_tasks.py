@@ -72,13 +72,15 @@ def labelled_columns(path: Path) -> dict[str, dict[str, list]]:
     """Split -> columns text and label (a number, by the sorted names of all splits) of a file or folder."""
     rows = _rows_by_split(path)
     named = {
-        split: [(textio.text_of(row, "text", path), textio.id_of(row, "label", path)) for row in part]
-        for split, part in rows.items()
+        split: [(textio.text_of(row, "text", path), textio.id_of(row, "label", path)) for row in records]
+        for split, records in rows.items()
     }
-    number = {name: place for place, name in enumerate(sorted({label for part in named.values() for _, label in part}))}
+    number = {
+        name: index for index, name in enumerate(sorted({label for records in named.values() for _, label in records}))
+    }
     return {
-        split: {"text": [text for text, _ in part], "label": [number[label] for _, label in part]}
-        for split, part in named.items()
+        split: {"text": [text for text, _ in records], "label": [number[label] for _, label in records]}
+        for split, records in named.items()
     }
 
 
@@ -105,9 +107,9 @@ def _classification(path: Path, language: str) -> AbsTask:
         raise DataError(f"no {missing[0]} split", remedy=remedy, file=path, field="split")
     metadata = task_metadata(_name(path), "Classification", "accuracy", "test", language)
     parts = {"train": _drawable(columns["train"]), "test": columns["test"]}
-    data = DatasetDict({split: Dataset.from_dict(part) for split, part in parts.items()})
-    own = {"metadata": metadata, "_calculate_scores": _scores_of_plain_labels}
-    return with_data(type("LocalClassification", (AbsTaskClassification,), own)(), {SUBSET: data})
+    data = DatasetDict({split: Dataset.from_dict(columns) for split, columns in parts.items()})
+    attributes = {"metadata": metadata, "_calculate_scores": _scores_of_plain_labels}
+    return with_data(type("LocalClassification", (AbsTaskClassification,), attributes)(), {SUBSET: data})
 
 
 def _scores_of_plain_labels(task: AbsTask, y_test: Sequence, y_pred: np.ndarray) -> ClassificationMetrics:
@@ -117,13 +119,13 @@ def _scores_of_plain_labels(task: AbsTask, y_test: Sequence, y_pred: np.ndarray)
 
 def _drawable(columns: Mapping[str, list]) -> dict[str, list]:
     """At most `DRAWABLE` texts of every label, a seeded sample in their order: nothing that a draw could tell."""
-    seen, kept = Counter(), []
-    for place in map(int, seeded_order(map(str, range(len(columns["label"]))))):
-        label = columns["label"][place]
+    seen, rows = Counter(), []
+    for row in map(int, seeded_order(map(str, range(len(columns["label"]))))):
+        label = columns["label"][row]
         seen[label] += 1
         if seen[label] <= DRAWABLE:
-            kept.append(place)
-    return {name: [values[place] for place in sorted(kept)] for name, values in columns.items()}
+            rows.append(row)
+    return {name: [values[row] for row in sorted(rows)] for name, values in columns.items()}
 
 
 def _clustering(path: Path, language: str) -> AbsTask:
@@ -153,11 +155,11 @@ def _name(path: Path) -> str:
 def _rows_by_split(path: Path) -> Rows:
     if path.is_dir():
         files = {file.stem.lower(): file for file in sorted(path.iterdir()) if file.suffix in SUFFIXES}
-        found = {SPLITS.get(name, name): _read(file) for name, file in files.items()}
-        found = {split: rows for split, rows in found.items() if split in ("train", "dev", "test")}
-        if not found:
+        splits = {SPLITS.get(name, name): _read(file) for name, file in files.items()}
+        splits = {split: rows for split, rows in splits.items() if split in ("train", "dev", "test")}
+        if not splits:
             raise DataError("holds no train or test file", remedy=f"Name them test{SUFFIXES[0]} and so on", file=path)
-        return {split: [row for part in rows.values() for row in part] for split, rows in found.items()}
+        return {split: [row for split_rows in rows.values() for row in split_rows] for split, rows in splits.items()}
     return _read(path)
 
 
@@ -174,7 +176,11 @@ def _json_rows(path: Path) -> Iterable[Row]:
     """Records of {split: [[text, label], …]}; the line is the place inside its split."""
     try:
         content = json.loads(textio.find_file(path).read_text(encoding="utf-8-sig"))
-        pairs = [(split, n, *pair) for split, part in content.items() for n, pair in enumerate(part, start=1)]
+        pairs = [
+            (split, n, *pair)
+            for split, pairs_of_split in content.items()
+            for n, pair in enumerate(pairs_of_split, start=1)
+        ]
         return [Row(n, {"text": text, "label": label, "split": split}) for split, n, text, label in pairs]
     except (ValueError, TypeError, AttributeError):
         remedy = "Write {split: [[text, label], …]}, or use JSONL"
@@ -192,8 +198,8 @@ def _with_header(rows: list[Row], path: Path) -> list[Row]:
     if len(names) != 3 or not _is_number(names[2]):
         return [_canonical(row) for row in rows]
     columns = ("sentence1", "sentence2", "score")
-    found = [Row(row.line, dict(zip(columns, row.values.values(), strict=True))) for row in rows]
-    return [Row(1, dict(zip(columns, names, strict=True))), *found]
+    other_rows = [Row(row.line, dict(zip(columns, row.values.values(), strict=True))) for row in rows]
+    return [Row(1, dict(zip(columns, names, strict=True))), *other_rows]
 
 
 def _number(row: Row, field: str, path: Path) -> float:

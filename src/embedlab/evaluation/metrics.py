@@ -92,10 +92,10 @@ def evaluate(ranking: Ranking, qrels: Qrels, cutoffs: Sequence[int] = CUTOFFS) -
     judgements = _flatten(ranking, qrels)
     depth, queries = max(cutoffs), len(ranking.query_ids)
     positives = np.bincount(judgements.row[judgements.grade > 0], minlength=queries)
-    found = _grades_by_rank(ranking, judgements, depth)
+    grades_by_rank = _grades_by_rank(ranking, judgements, depth)
     ideal = _ideal_grades(judgements, queries, depth)
     with np.errstate(invalid="ignore", divide="ignore"):
-        values = _all_metrics(found, ideal, positives, cutoffs)
+        values = _all_metrics(grades_by_rank, ideal, positives, cutoffs)
     nothing_to_find = positives == 0
     for metric in values.values():
         metric[nothing_to_find] = np.nan
@@ -103,13 +103,13 @@ def evaluate(ranking: Ranking, qrels: Qrels, cutoffs: Sequence[int] = CUTOFFS) -
 
 
 def _all_metrics(
-    found: np.ndarray, ideal: np.ndarray, positives: np.ndarray, cutoffs: Sequence[int]
+    grades_by_rank: np.ndarray, ideal: np.ndarray, positives: np.ndarray, cutoffs: Sequence[int]
 ) -> dict[str, np.ndarray]:
     """Metric name -> (Q,), from the grades found (Q, K), the best order's grades (Q, K) and positive counts (Q,)."""
-    ranks = np.arange(1, found.shape[1] + 1)
-    relevant = found > 0
+    ranks = np.arange(1, grades_by_rank.shape[1] + 1)
+    relevant = grades_by_rank > 0
     hits = relevant.cumsum(1)
-    gain, best_gain = ((grades / np.log2(ranks + 1)).cumsum(1) for grades in (found, ideal))
+    gain, best_gain = ((grades / np.log2(ranks + 1)).cumsum(1) for grades in (grades_by_rank, ideal))
     precision_at_hits = np.where(relevant, hits / ranks, 0.0).cumsum(1)
     reciprocal = np.where(relevant.any(1), 1 / (relevant.argmax(1) + 1), 0.0)
     values = {}
@@ -128,31 +128,31 @@ def _flatten(ranking: Ranking, qrels: Qrels) -> _Judgements:
     if missing:
         problem = f"{len(missing)} judged queries are not in the ranking, {missing[0]!r} first"
         raise DataError(problem, remedy="Rank every query of the split, or pass the qrels of those ranked")
-    place_of = {document: place for place, document in enumerate(ranking.corpus_ids)}
+    place_of = {document: column for column, document in enumerate(ranking.corpus_ids)}
     flat = [
         (row_of[query], place_of.get(document, ABSENT), grade)
         for query, grades in qrels.items()
         if query in row_of
         for document, grade in grades.items()
     ]
-    row, place, grade = np.array(flat, dtype=np.int64).reshape(-1, 3).T
-    return _Judgements(row, place, np.maximum(grade, 0))
+    row, column, grade = np.array(flat, dtype=np.int64).reshape(-1, 3).T
+    return _Judgements(row, column, np.maximum(grade, 0))
 
 
 def _grades_by_rank(ranking: Ranking, judgements: _Judgements, depth: int) -> np.ndarray:
     """Grades (Q, depth) of the documents found, by rank; 0 where unjudged or nothing was found."""
     indices = np.take_along_axis(ranking.indices, _trec_order(ranking), 1)[:, :depth]
     width = len(ranking.corpus_ids)
-    known = judgements.place != ABSENT
-    keys = judgements.row[known] * width + judgements.place[known]
+    in_corpus = judgements.place != ABSENT
+    keys = judgements.row[in_corpus] * width + judgements.place[in_corpus]
     order = keys.argsort()
     # The sentinel keeps the lookup inside the arrays, and gives unjudged documents their grade of 0.
-    keys, grades = np.append(keys[order], -1), np.append(judgements.grade[known][order], 0)
-    wanted = np.arange(len(indices))[:, None] * width + indices
-    at = np.searchsorted(keys[:-1], wanted)
-    judged = (keys[at] == wanted) & (indices != ABSENT)
-    found = np.where(judged, grades[at], 0)
-    return np.pad(found, ((0, 0), (0, depth - found.shape[1])))
+    keys, grades = np.append(keys[order], -1), np.append(judgements.grade[in_corpus][order], 0)
+    lookup = np.arange(len(indices))[:, None] * width + indices
+    at = np.searchsorted(keys[:-1], lookup)
+    judged = (keys[at] == lookup) & (indices != ABSENT)
+    by_rank = np.where(judged, grades[at], 0)
+    return np.pad(by_rank, ((0, 0), (0, depth - by_rank.shape[1])))
 
 
 def _trec_order(ranking: Ranking) -> np.ndarray:
@@ -176,8 +176,8 @@ def _ideal_grades(judgements: _Judgements, queries: int, depth: int) -> np.ndarr
     row, grade = judgements.row[order], judgements.grade[order]
     rank = np.arange(len(row)) - np.searchsorted(row, row)
     ideal = np.zeros((queries, depth), dtype=np.int64)
-    kept = rank < depth
-    ideal[row[kept], rank[kept]] = grade[kept]
+    in_depth = rank < depth
+    ideal[row[in_depth], rank[in_depth]] = grade[in_depth]
     return ideal
 
 

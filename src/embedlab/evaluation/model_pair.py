@@ -106,8 +106,8 @@ class ModelPair:
     def comparison(self, metrics: Sequence[str] = ("ndcg@10", "mrr@10")) -> pd.DataFrame:
         """Compare every other system with the base model; see `comparison.compare_systems`."""
         base = _label(self.names[1], self.vectors[self.names[1]].dim)
-        others = {label: evaluation for label, evaluation in self._labelled().items() if label != base}
-        return compare_systems(others, self.base, metrics, seed=self.seed)
+        compared = {label: evaluation for label, evaluation in self._labelled().items() if label != base}
+        return compare_systems(compared, self.base, metrics, seed=self.seed)
 
     def _labelled(self) -> dict[str, Evaluation]:
         return {_label(name, dim): evaluation for (name, dim), evaluation in self.evaluations.items()}
@@ -191,9 +191,9 @@ class ModelPair:
     def mteb_values(self) -> dict[str, tuple[float, float]]:
         """Score the candidate with mteb itself: metric -> (mteb's value, ours of the same ranking)."""
         official = run_task(self.models[0], retrieval_task(self.data))
-        ours = evaluate(Ranking.from_scores(official.predictions), self.data.qrels["test"]).means()
+        own_values = evaluate(Ranking.from_scores(official.predictions), self.data.qrels["test"]).means()
         names = ("ndcg", "map", "recall", "precision", "mrr")
-        return {name: (official.scores[f"{name}_at_10"], ours[f"{name}@10"]) for name in names}
+        return {name: (official.scores[f"{name}_at_10"], own_values[f"{name}@10"]) for name in names}
 
     def cases(self, fields: dict[str, dict[str, str]]) -> list[Case]:
         """Return wins, ties and losses with the documents that both models rank highest."""

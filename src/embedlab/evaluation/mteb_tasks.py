@@ -61,10 +61,10 @@ def run_task(model: SentenceTransformer, task: AbsTask) -> TaskResult:
             model, task, cache=None, co2_tracker=False, prediction_folder=folder, show_progress_bar=False
         )
         path = Path(folder) / task.prediction_file_name
-        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        predictions_file = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     split = task.eval_splits[0]
     scores = result.task_results[0].scores[split][0]
-    predictions = kept.get(scores["hf_subset"], {}).get(split)
+    predictions = predictions_file.get(scores["hf_subset"], {}).get(split)
     return TaskResult(scores["main_score"], task.metadata.main_score, scores, predictions)
 
 

@@ -65,18 +65,22 @@ def evaluate_neighbours(
     if len(ids) != len(vectors):
         raise DataError(f"{len(ids)} ids, {len(vectors)} vectors", remedy="Give one vector per item")
     rows = _asked(ids, groups, max_items, seed)
-    _, found = search(vectors[rows], vectors, k + 1, stage="neighbours")
+    _, nearest = search(vectors[rows], vectors, k + 1, stage="neighbours")
     # A stable sort moves the item itself, where it was found, behind its neighbours.
-    order = np.argsort(found == rows[:, None], axis=1, kind="stable")
-    found = np.take_along_axis(found, order, 1)[:, : min(k, len(ids) - 1)]
+    order = np.argsort(nearest == rows[:, None], axis=1, kind="stable")
+    nearest = np.take_along_axis(nearest, order, 1)[:, : min(k, len(ids) - 1)]
     codes = _codes(ids, groups)
-    others = np.bincount(codes[codes >= 0])[codes[rows]] - 1
-    same = (codes[found] == codes[rows][:, None]).sum(1)
+    group_others = np.bincount(codes[codes >= 0])[codes[rows]] - 1
+    in_group = (codes[nearest] == codes[rows][:, None]).sum(1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        values = {f"hit@{k}": (same > 0).astype(float), f"precision@{k}": same / k, f"recall@{k}": same / others}
+        values = {
+            f"hit@{k}": (in_group > 0).astype(float),
+            f"precision@{k}": in_group / k,
+            f"recall@{k}": in_group / group_others,
+        }
     for value in values.values():
-        value[others == 0] = np.nan
-    return Evaluation(tuple(ids[row] for row in rows), values, int((others == 0).sum()))
+        value[group_others == 0] = np.nan
+    return Evaluation(tuple(ids[row] for row in rows), values, int((group_others == 0).sum()))
 
 
 def _asked(ids: Sequence[str], groups: Mapping[str, str], max_items: int | None, seed: int) -> np.ndarray:

@@ -161,8 +161,8 @@ def compare_probes(
 def _shrunk(data: Dataset, max_queries: int | None) -> Dataset:
     if max_queries is None:
         return data
-    kept = seeded_order(data.qrels.get("test", {}))[:max_queries]
-    fewer = replace(data, qrels={"test": {query: data.qrels["test"][query] for query in kept}})
+    sampled = seeded_order(data.qrels.get("test", {}))[:max_queries]
+    fewer = replace(data, qrels={"test": {query: data.qrels["test"][query] for query in sampled}})
     return sample_corpus(fewer, "test", 2 * max_queries)
 
 

@@ -76,20 +76,24 @@ def near_corpus(dataset: Dataset, split: str, max_docs: int, *, seed: int = 0) -
     near: Iterable[str] = ()
     if max_docs < len(dataset.corpus):
         with suppress(DataError):  # no document holds a word
-            found = bm25_ranking(dataset.corpus, dataset.split_queries(split), NEIGHBOURS).doc_ids
-            near = dict.fromkeys(document for document in found.T.ravel() if document is not None)
+            nearest = bm25_ranking(dataset.corpus, dataset.split_queries(split), NEIGHBOURS).doc_ids
+            near = dict.fromkeys(document for document in nearest.T.ravel() if document is not None)
     return _sample(dataset, split, near, max_docs, seed)
 
 
 def _sample(dataset: Dataset, split: str, near: Iterable[str], max_docs: int, seed: int) -> Dataset:
     """Every positive, then as many of `near` as there is room for, then random others."""
-    kept = {document for _, document in dataset.pairs(split)}
-    kept.update(islice((document for document in near if document not in kept), max(0, max_docs - len(kept))))
-    others = [document for document in dataset.corpus if document not in kept]
-    wanted = min(len(others), max(0, max_docs - len(kept)))
-    chosen = np.random.default_rng(seed).choice(len(others), size=wanted, replace=False)
-    kept.update(others[place] for place in chosen)
-    return replace(dataset, corpus={document: text for document, text in dataset.corpus.items() if document in kept})
+    documents = {document for _, document in dataset.pairs(split)}
+    documents.update(
+        islice((document for document in near if document not in documents), max(0, max_docs - len(documents)))
+    )
+    remaining = [document for document in dataset.corpus if document not in documents]
+    count = min(len(remaining), max(0, max_docs - len(documents)))
+    sampled = np.random.default_rng(seed).choice(len(remaining), size=count, replace=False)
+    documents.update(remaining[index] for index in sampled)
+    return replace(
+        dataset, corpus={document: text for document, text in dataset.corpus.items() if document in documents}
+    )
 
 
 class DevEvaluator(BaseEvaluator):

@@ -45,18 +45,18 @@ def derived_fields(
         ParameterError: no query has the field `kind`, or none a value named in `high_risk`.
     """
     queries = dataset.split_queries(split)
-    own = {query: dict(dataset.fields.get(query, {})) for query in queries}
+    fields = {query: dict(dataset.fields.get(query, {})) for query in queries}
     answers = {query: _first_positive(dataset, split, query) for query in queries}
     derived = {
         "length": length_slices(queries),
         "document length": length_slices({query: text for query, text in answers.items() if text is not None}),
         "script": {query: script(text) for query, text in queries.items()},
-        **_by_kind(own, kind, high_risk, rare_share),
+        **_by_kind(fields, kind, high_risk, rare_share),
     }
     for name, values in derived.items():
         for query, value in values.items():
-            own[query].setdefault(name, value)
-    return own
+            fields[query].setdefault(name, value)
+    return fields
 
 
 def length_slices(texts: Mapping[str, str], slices: int = LENGTH_SLICES) -> dict[str, str]:
@@ -72,7 +72,7 @@ def length_slices(texts: Mapping[str, str], slices: int = LENGTH_SLICES) -> dict
     ends = [*(starts[1:] - 1), words.max()]
     names = [f"{a} words" if a == b else f"{a}-{b} words" for a, b in zip(starts, ends, strict=True)]
     places = np.searchsorted(starts, words, side="right") - 1
-    return {key: names[place] for key, place in zip(texts, places, strict=True)}
+    return {key: names[index] for key, index in zip(texts, places, strict=True)}
 
 
 def script(text: str) -> str:
@@ -107,9 +107,9 @@ def _by_kind(
     return derived
 
 
-def _check_kinds(kind: str, counts: Mapping[str, int], high_risk: Collection[str], known: Sequence[str]) -> None:
+def _check_kinds(kind: str, counts: Mapping[str, int], high_risk: Collection[str], field_names: Sequence[str]) -> None:
     if not counts:
-        remedy = f"Fields of these queries: {', '.join(known) or 'none'}"
+        remedy = f"Fields of these queries: {', '.join(field_names) or 'none'}"
         raise ParameterError(f"No query has the field {kind!r}", remedy=remedy, field="kind")
     for name in high_risk:
         if name not in counts:

@@ -64,20 +64,20 @@ def bootstrap_ci(values: np.ndarray, *, level: float = 0.95, samples: int = 2000
     """
     from scipy import stats
 
-    kept = _known(values)
-    if len(kept) < 2:
-        return Interval(float(kept[0]) if len(kept) else NAN, NAN, NAN, len(kept))
+    present = _known(values)
+    if len(present) < 2:
+        return Interval(float(present[0]) if len(present) else NAN, NAN, NAN, len(present))
     result = stats.bootstrap(
-        (kept,),
+        (present,),
         np.mean,
         n_resamples=samples,
-        batch=_batch(len(kept)),
+        batch=_batch(len(present)),
         confidence_level=level,
         method="percentile",
         rng=np.random.default_rng(seed),
     )
     low, high = result.confidence_interval
-    return Interval(float(kept.mean()), float(low), float(high), len(kept))
+    return Interval(float(present.mean()), float(low), float(high), len(present))
 
 
 def randomisation_p(differences: np.ndarray, *, samples: int = 9999, seed: int = 0) -> float:
@@ -87,14 +87,14 @@ def randomisation_p(differences: np.ndarray, *, samples: int = 9999, seed: int =
     `samples`, else `samples` random ones and the observed one. Smucker, Allan & Carterette, CIKM 2007. The sums are
     products with a matrix of signs; SciPy's `permutation_test` shuffles pairs one by one for the same answer.
     """
-    kept = _known(differences)
-    if len(kept) < 2:
+    present = _known(differences)
+    if len(present) < 2:
         return NAN
-    least = abs(kept.sum()) - 1e-12 * np.abs(kept).sum()  # equal sums may differ in the order they were added up
-    if 2 ** len(kept) <= samples:
-        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(kept))))
-        return float((np.abs(signs @ kept) >= least).mean())
-    reached = sum(int((np.abs(sums) >= least).sum()) for sums in _flipped_sums(kept, samples, seed))
+    least = abs(present.sum()) - 1e-12 * np.abs(present).sum()  # equal sums may differ in the order they were added up
+    if 2 ** len(present) <= samples:
+        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(present))))
+        return float((np.abs(signs @ present) >= least).mean())
+    reached = sum(int((np.abs(sums) >= least).sum()) for sums in _flipped_sums(present, samples, seed))
     return (reached + 1) / (samples + 1)
 
 
@@ -148,10 +148,10 @@ def minimum_detectable_effect(differences: np.ndarray, *, power: float = 0.8, al
     """
     from scipy.stats import norm
 
-    kept = _known(differences)
-    if len(kept) < 2:
+    present = _known(differences)
+    if len(present) < 2:
         return NAN
-    return float((norm.ppf(1 - alpha / 2) + norm.ppf(power)) * kept.std(ddof=1) / np.sqrt(len(kept)))
+    return float((norm.ppf(1 - alpha / 2) + norm.ppf(power)) * present.std(ddof=1) / np.sqrt(len(present)))
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -162,8 +162,8 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     """
     p_values = np.asarray(p_values, dtype=float)
     adjusted = np.full(p_values.shape, NAN)
-    known = np.flatnonzero(~np.isnan(p_values))
-    order = known[p_values[known].argsort(kind="stable")]
+    present = np.flatnonzero(~np.isnan(p_values))
+    order = present[p_values[present].argsort(kind="stable")]
     steps = p_values[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return adjusted

@@ -70,11 +70,11 @@ def slice_differences(
 
 
 def _compare(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
-    outcome, both = paired_difference(a, b), ~np.isnan(a - b)
+    outcome, has_both = paired_difference(a, b), ~np.isnan(a - b)
     return {
         "n": outcome.n,
-        "mean_a": a[both].mean() if outcome.n else NAN,
-        "mean_b": b[both].mean() if outcome.n else NAN,
+        "mean_a": a[has_both].mean() if outcome.n else NAN,
+        "mean_b": b[has_both].mean() if outcome.n else NAN,
         "difference": outcome.mean,
         "ci_low": outcome.low,
         "ci_high": outcome.high,
@@ -86,8 +86,8 @@ def _slices(query_ids: tuple[str, ...], fields: Fields, by: str) -> Iterator[tup
     """Every value of the field `by` with the rows (n,) of the queries that have it."""
     values = np.array([fields.get(query, {}).get(by, UNKNOWN) for query in query_ids], dtype=object)
     if all(value == UNKNOWN for value in values):
-        known = sorted({name for query in query_ids for name in fields.get(query, {})})
-        remedy = f"Fields of these queries: {', '.join(known) or 'none'}"
+        existing = sorted({name for query in query_ids for name in fields.get(query, {})})
+        remedy = f"Fields of these queries: {', '.join(existing) or 'none'}"
         raise ParameterError(f"No query has the field {by!r}", remedy=remedy, field="by")
     for name in dict.fromkeys(values):
         yield name, np.flatnonzero(values == name)

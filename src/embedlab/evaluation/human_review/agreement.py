@@ -1,4 +1,4 @@
-"""How far two people agree about what is relevant, and how much of what they were shown nobody has judged."""
+"""Measure how well two people agree on relevance, and how many of the shown documents nobody has judged."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from embedlab.evaluation.human_review.cases import Case
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two people's judgements agree.
+    """Agreement of two people's judgements.
 
     Attributes:
-        kappa: Cohen's, -1 to 1; 0 is what chance gives, NaN where both gave one and the same grade to everything.
+        kappa: Cohen's kappa, -1 to 1; 0 is chance level, NaN if both gave the same single grade to everything.
         observed: share of pairs with the same grade.
         n: (query, document) pairs that both judged.
     """
@@ -25,34 +25,34 @@ class Agreement:
     n: int
 
 
-def agreement(one: Qrels, other: Qrels, *, weights: str | None = None) -> Agreement:
-    """Cohen's kappa over the pairs both judged.
+def agreement(first: Qrels, second: Qrels, *, weights: str | None = None) -> Agreement:
+    """Compute Cohen's kappa over the pairs that both judged.
 
     (observed - expected) / (1 - expected), expected from each person's own share of every grade: Cohen, Educational and
     Psychological Measurement 1960.
 
     Args:
-        one, other: query id -> {document id: grade}.
+        first, second: query id -> {document id: grade}.
         weights: None counts any difference the same; "linear" or "quadratic" count far grades more.
 
     Raises:
-        DataError: when no pair was judged by both.
+        DataError: no pair was judged by both.
     """
     from sklearn.metrics import cohen_kappa_score
 
-    pairs = [(q, d) for q, grades in one.items() for d in grades if d in other.get(q, {})]
+    pairs = [(q, d) for q, grades in first.items() for d in grades if d in second.get(q, {})]
     if not pairs:
-        raise DataError("The two share no judged pair", remedy="Let both judge some of the same rows")
-    a, b = ([judged[q][d] for q, d in pairs] for judged in (one, other))
-    same = sum(x == y for x, y in zip(a, b, strict=True))
+        raise DataError("The two judged no pair in common", remedy="Let both judge some of the same rows")
+    a, b = ([judged[q][d] for q, d in pairs] for judged in (first, second))
+    equal = sum(x == y for x, y in zip(a, b, strict=True))
     constant = len({*a, *b}) == 1  # nothing left to agree on beyond chance
     kappa = float("nan") if constant else float(cohen_kappa_score(a, b, weights=weights))
-    return Agreement(kappa, same / len(pairs), len(pairs))
+    return Agreement(kappa, equal / len(pairs), len(pairs))
 
 
 def unjudged(cases: Sequence[Case], qrels: Qrels) -> float:
-    """Share of documents shown for the cases that nobody judged: how far the metric rests on silence; NaN for none."""
-    shown = {(case.query, found.document) for case in cases for found in (*case.found_a, *case.found_b)}
-    if not shown:
+    """Return the share of the cases' documents that nobody judged, which the metric counts as wrong; NaN without any."""
+    documents = {(case.query, ranked.document) for case in cases for ranked in (*case.found_a, *case.found_b)}
+    if not documents:
         return float("nan")
-    return sum(document not in qrels.get(query, {}) for query, document in shown) / len(shown)
+    return sum(document not in qrels.get(query, {}) for query, document in documents) / len(documents)

@@ -1,4 +1,4 @@
-"""Queries on which two systems differ, with the texts both found: what the browser shows and reviewers judge."""
+"""Queries on which two systems differ, with the documents that both rank highest, for people to read and judge."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WIN, TIE, LOSS = "win", "tie", "loss"
 
 @dataclass(frozen=True)
 class Found:
-    """A document at its rank: `grade` is None where nobody judged it for this query."""
+    """A ranked document; `grade` is None if nobody judged it for this query."""
 
     document: str
     text: str
@@ -27,15 +27,15 @@ class Found:
 
 @dataclass(frozen=True)
 class Case:
-    """One query side by side.
+    """One query with the answers of both systems.
 
     Attributes:
         query: its id.
         text: its text.
         outcome: win, tie or loss of the first system.
         of_a, of_b: the metric of both systems.
-        answers: the judged positives, found or not.
-        found_a, found_b: what both systems rank highest.
+        answers: the documents judged relevant, ranked or not.
+        found_a, found_b: the documents that each system ranks highest.
         fields: metadata of the query.
     """
 
@@ -61,9 +61,9 @@ def side_by_side(
     per_outcome: int | None = 100,
     fields: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[Case]:
-    """The queries of a split as cases, largest differences first; queries without positives are left out.
+    """Return the queries of a split as cases, largest differences first, without queries that have no positive.
 
-    Documents stand in the order of the search; where scores are equal the metric may have counted them in another one.
+    Documents are in the order of the search. If scores are equal, the metric may have counted them in another order.
 
     Args:
         dataset: texts and judgements.
@@ -75,7 +75,7 @@ def side_by_side(
         fields: query id -> metadata; the dataset's own when not given.
 
     Raises:
-        DataError: when rankings and evaluations are not of the same queries.
+        DataError: rankings and evaluations are not of the same queries.
     """
     require_same_queries(*evaluations)
     if any(ranking.query_ids != evaluations[0].query_ids for ranking in rankings):
@@ -87,17 +87,17 @@ def side_by_side(
 
 
 def outcome_of(difference: float) -> str:
-    """Win, tie or loss."""
+    """Return "win", "tie" or "loss" of the first system."""
     return WIN if difference > 0 else LOSS if difference < 0 else TIE
 
 
 def _largest_first(differences: np.ndarray, per_outcome: int | None) -> list[int]:
     order = np.argsort(-np.abs(np.nan_to_num(differences)), kind="stable")
-    kept: dict[str, list[int]] = {WIN: [], TIE: [], LOSS: []}
+    rows_of: dict[str, list[int]] = {WIN: [], TIE: [], LOSS: []}
     for row in order[~np.isnan(differences[order])]:
-        kept[outcome_of(differences[row])].append(int(row))
-    chosen = {row for rows in kept.values() for row in rows[:per_outcome]}
-    return [int(row) for row in order if row in chosen]
+        rows_of[outcome_of(differences[row])].append(int(row))
+    selected = {row for rows in rows_of.values() for row in rows[:per_outcome]}
+    return [int(row) for row in order if row in selected]
 
 
 def _case(
@@ -112,7 +112,12 @@ def _case(
     query = rankings[0].query_ids[row]
     grades = dataset.qrels[split].get(query, {})
     listed = [
-        [ranking.corpus_ids[place] for place in ranking.indices[row, :top] if place != ABSENT] for ranking in rankings
+        [
+            ranking.corpus_ids[row_of_document]
+            for row_of_document in ranking.indices[row, :top]
+            if row_of_document != ABSENT
+        ]
+        for ranking in rankings
     ]
     positives = [document for document, grade in grades.items() if grade > 0]
     answers, found_a, found_b = (
@@ -124,12 +129,12 @@ def _case(
 
 
 def pooled(cases: Sequence[Case]) -> dict[str, list[str]]:
-    """Query id -> documents that either system shows for it, each once: what `data.review.export_sheet` takes."""
+    """Return query id -> documents that either system shows, each once, as `data.review.export_sheet` takes them."""
     return {
-        case.query: list(dict.fromkeys(found.document for found in (*case.found_a, *case.found_b))) for case in cases
+        case.query: list(dict.fromkeys(ranked.document for ranked in (*case.found_a, *case.found_b))) for case in cases
     }
 
 
 def counts(cases: Sequence[Case]) -> dict[str, int]:
-    """Outcome -> number of cases."""
+    """Return outcome -> number of cases."""
     return {outcome: sum(case.outcome == outcome for case in cases) for outcome in (WIN, TIE, LOSS)}
