@@ -62,7 +62,7 @@ class SplitCurves(BaseEvaluator):
     def __call__(
         self, model: SentenceTransformer, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
-        """Score every split, keep the scores in `rows`, and return that of dev; the Trainer's other arguments are unused."""
+        """Score every split, keep the scores in `rows` and return that of dev; the other arguments are unused."""
         corpus, dev = None, float("nan")
         for split in self.splits:
             vectors = encode_split(model, self.dataset, split, corpus_vectors=corpus, encode=self.encode)

@@ -16,9 +16,9 @@ from embedlab.evaluation.clustering import Clustering, cluster, labelled_rows, p
 from embedlab.evaluation.comparison import compare_systems, metric_table
 from embedlab.evaluation.context import answer_in_context, token_counts
 from embedlab.evaluation.gate import Gate, difference_checks, judge, slice_checks
-from embedlab.evaluation.human_review.agreement import Agreement, agreement
+from embedlab.evaluation.human_review.agreement import Agreement, agreement, unjudged
 from embedlab.evaluation.human_review.browser import write_browser
-from embedlab.evaluation.human_review.cases import Case, pooled, side_by_side
+from embedlab.evaluation.human_review.cases import Case, counts, pooled, side_by_side
 from embedlab.evaluation.metrics import Evaluation, evaluate
 from embedlab.evaluation.mteb_tasks import retrieval_task, run_task
 from embedlab.evaluation.neighbours import evaluate_neighbours, item_groups
@@ -201,10 +201,22 @@ class ModelPair:
         evaluations = self.candidate, self.base
         return side_by_side(self.data, "test", rankings, evaluations, metric=self.metric, fields=fields)
 
-    def export_review(self, cases: Sequence[Case], page: Path, sheet: Path, *, max_cases: int = 50) -> None:
-        """Write wins and losses as an HTML page, and a sheet for reviewers that hides which model ranked what."""
+    def export_review(self, cases: Sequence[Case], page: Path, sheet: Path, *, max_cases: int = 50) -> str:
+        """Write wins and losses as an HTML page, and a sheet for reviewers that hides which model ranked what.
+
+        Args:
+            cases: from `cases`.
+            page: the HTML file.
+            sheet: the CSV file.
+            max_cases: most cases in the sheet.
+
+        Returns:
+            One line: wins, ties and losses, and the share of shown documents that nobody judged.
+        """
         write_browser(cases, page, names=self.names, title=self.data.name)
         export_sheet(sheet, self.data, pooled(cases[:max_cases]), seed=self.seed)
+        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in counts(cases).items())
+        return f"{outcomes}; {unjudged(cases, self.data.qrels['test']):.0%} of the shown documents are not judged"
 
     def lenient_review(self, sheet: Path, filled_sheet: Path) -> tuple[Agreement, PairedDifference]:
         """Fill in a review sheet by rule (relatives of the answer are relevant) and compute the gain with it.

@@ -51,7 +51,7 @@ def agreement(first: Qrels, second: Qrels, *, weights: str | None = None) -> Agr
 
 
 def unjudged(cases: Sequence[Case], qrels: Qrels) -> float:
-    """Return the share of the cases' documents that nobody judged, which the metric counts as wrong; NaN without any."""
+    """Return the share of the cases' documents that nobody judged; the metric counts them as wrong. NaN without any."""
     documents = {(case.query, ranked.document) for case in cases for ranked in (*case.found_a, *case.found_b)}
     if not documents:
         return float("nan")
