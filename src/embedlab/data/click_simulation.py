@@ -10,6 +10,8 @@ import pandas as pd
 from embedlab.data.click_log import ClickLog
 from embedlab.data.dataset import Qrels
 
+LEVELS = (0.6, 0.25, 0.05)  # attraction of relevant, related and other documents
+
 Attraction = Mapping[str, Mapping[str, float]]  # query id -> {document id: probability of a click once examined}
 
 
@@ -51,7 +53,6 @@ def attraction_from_qrels(
     qrels: Qrels,
     related: Mapping[str, frozenset[str]],
     *,
-    levels: tuple[float, float, float] = (0.6, 0.25, 0.05),
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
     """Make a plausible ground truth for a simulation: relevant documents attract most, related ones less.
@@ -60,8 +61,7 @@ def attraction_from_qrels(
         candidates: query id -> [(document id, score), …], best first: the result page of the search engine.
         qrels: query id -> {document id: grade}, the relevant documents.
         related: document id -> ids of related documents.
-        levels: attraction of relevant, related and other documents, each multiplied by a random factor of 0.5 to 1.5.
-        seed: for the factors.
+        seed: each document's attraction is a value of `LEVELS` times a random factor of 0.5 to 1.5.
 
     Returns:
         Query id -> {document id: probability of a click once examined}.
@@ -72,7 +72,7 @@ def attraction_from_qrels(
         near = set().union(*(related.get(document, ()) for document in qrels[query]))
         kinds = [0 if document in qrels[query] else 1 if document in near else 2 for document, _ in ranking]
         factors = rng.uniform(0.5, 1.5, len(ranking))
-        truth[query] = {d: levels[kind] * factor for (d, _), kind, factor in zip(ranking, kinds, factors, strict=True)}
+        truth[query] = {d: LEVELS[kind] * factor for (d, _), kind, factor in zip(ranking, kinds, factors, strict=True)}
     return truth
 
 

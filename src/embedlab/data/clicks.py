@@ -14,6 +14,8 @@ from embedlab.data.dataset import Dataset, Qrels, Triplet
 from embedlab.data.splits import complete_splits
 from embedlab.errors import DataError
 
+HARD_NEGATIVES = 3  # triplets per positive
+
 logger = logging.getLogger(__name__)
 
 
@@ -54,17 +56,17 @@ def to_dataset(
     *,
     name: str,
     split_by: str = "document",
-    hard_negatives: int = 3,
     file: Path | None = None,
 ) -> Dataset:
     """Turn verdicts into a dataset, with splits made by groups.
+
+    Each positive of the train split gives up to three triplets, with the hard negatives that have most impressions.
 
     Args:
         log: gives the texts.
         verdicts: from `click_model.judge`.
         name: the dataset's name.
         split_by: see `Dataset`.
-        hard_negatives: maximum number of triplets per positive; documents with most impressions come first.
         file: the file that error messages name.
 
     Raises:
@@ -90,7 +92,7 @@ def to_dataset(
             Triplet(log.queries[query], log.documents[positive], log.documents[negative])
             for query, grades in qrels["train"].items()
             for positive in grades
-            for negative in negatives.get(query, ())[:hard_negatives]
+            for negative in negatives.get(query, ())[:HARD_NEGATIVES]
         ),
         groups=groups,
         split_by=split_by,
