@@ -30,11 +30,11 @@ def compare_answers(
 ) -> pd.DataFrame:
     """Show the first `k` answers of two systems to a few queries of a split.
 
-    The queries are drawn at random from those that got better and from those that got worse by nDCG@10, so the table
-    is an illustration and not a measurement.
+    The queries are drawn at random from those whose first relevant document entered the first `k` answers and from
+    those where it left them, so the table is an illustration and not a measurement.
 
     Args:
-        before: ranking of the system to compare with, of at least 10 documents per query.
+        before: ranking of the system to compare with, of at least `k` documents per query.
         after: ranking of the new system, of the same queries in the same order.
         dataset: texts and relevance judgements.
         split: the split of the queries.
@@ -44,38 +44,35 @@ def compare_answers(
         seed: of the draw.
 
     Returns:
-        Columns query, rank, before, after; one row per query and rank, relevant documents marked with a check mark.
+        Columns before and after, one row per query and rank; relevant documents are marked with a check mark.
 
     Raises:
         DataError: the rankings have different queries.
     """
     if before.query_ids != after.query_ids:
         raise DataError("the two rankings have different queries", remedy="Rank the same split with both systems")
-    qrels, cutoff = dataset.qrels[split], [min(10, before.depth, after.depth)]
-    old, new = (evaluate(ranking, qrels, cutoff).of(f"ndcg@{cutoff[0]}") for ranking in (before, after))
+    old, new = (evaluate(ranking, dataset.qrels[split], [k]).of(f"mrr@{k}") > 0 for ranking in (before, after))
     rng = np.random.default_rng(seed)
-    chosen = [
+    rows = [
         row
-        for rows, count in ((np.flatnonzero(new > old), better), (np.flatnonzero(new < old), worse))
-        for row in rng.choice(rows, size=min(count, len(rows)), replace=False)
+        for candidates, count in ((np.flatnonzero(new & ~old), better), (np.flatnonzero(old & ~new), worse))
+        for row in rng.choice(candidates, size=min(count, len(candidates)), replace=False)
     ]
-    return pd.DataFrame(
-        [
-            {
-                "query": dataset.queries[before.query_ids[row]],
-                "rank": rank + 1,
-                "before": _answer(before, dataset, split, row, rank),
-                "after": _answer(after, dataset, split, row, rank),
-            }
-            for row in chosen
-            for rank in range(k)
-        ],
-        columns=["query", "rank", "before", "after"],
-    )
+    answers = [
+        {
+            "query": dataset.queries[before.query_ids[row]],
+            "rank": rank + 1,
+            "before": _answer(before, dataset, split, row, rank),
+            "after": _answer(after, dataset, split, row, rank),
+        }
+        for row in rows
+        for rank in range(k)
+    ]
+    return pd.DataFrame(answers, columns=["query", "rank", "before", "after"]).set_index(["query", "rank"])
 
 
 def _answer(ranking: Ranking, dataset: Dataset, split: str, row: int, rank: int) -> str:
-    index = ranking.indices[row, rank] if rank < ranking.depth else -1
+    index = ranking.indices[row, rank]
     if index < 0:
         return ""
     document = ranking.corpus_ids[index]

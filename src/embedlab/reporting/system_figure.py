@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from embedlab.evaluation.metrics import Evaluation
 
+TITLE = "Which system finds the right document?"
+
 
 def quality_by_system(
     evaluations: Mapping[str, Evaluation], metric: str = "ndcg@10", *, baseline: str = "base"
@@ -30,16 +32,22 @@ def quality_by_system(
         The figure, and its table with columns system, metric, value, ci_low, ci_high, n.
     """
     table = metric_table(evaluations, [metric])
-    figure, axes = new_axes("Which system finds the right document?", f"{metric} (test)", "")
-    positions = range(len(table))[::-1]
-    for colour, position, row in zip(COLOURS * 2, positions, table.itertuples(), strict=False):
+    return draw_quality_by_system(table, baseline=baseline), table
+
+
+def draw_quality_by_system(table: pd.DataFrame, *, baseline: str = "base") -> Figure:
+    """Draw the table of `quality_by_system`."""
+    figure, axes = new_axes(TITLE, f"{table['metric'].iloc[0]} (test)", "")
+    positions = list(range(len(table)))[::-1]
+    for colour, position, row in zip(COLOURS, positions, table.itertuples(), strict=False):
         axes.hlines(position, row.ci_low, row.ci_high, color=colour, linewidth=3, alpha=0.5)
         axes.plot(row.value, position, "o", color=colour, markersize=8)
-        axes.annotate(f"{row.value:.3f}", (row.value, position), (0, 9), textcoords="offset points", ha="center")
-    if baseline in evaluations:
-        axes.axvline(evaluations[baseline].mean(metric), color=BASELINE, linestyle="--", linewidth=1)
-    axes.set_yticks(list(positions), list(table["system"]))
+        axes.annotate(f"{row.value:.3f}", (row.value, position), (0, 8), textcoords="offset points", ha="center")
+    axes.set_yticks(positions, list(table["system"]))
     axes.set_ylim(-0.6, len(table) - 0.3)
     axes.grid(axis="x", alpha=0.3)
     axes.grid(axis="y", visible=False)
-    return figure, table
+    if baseline in set(table["system"]):
+        level = table.set_index("system")["value"][baseline]
+        axes.axvline(level, color=BASELINE, linestyle="--", linewidth=1, zorder=0)
+    return figure
