@@ -1,9 +1,9 @@
 """Measure how readable the project is and compare each measure with its limit.
 
-    python tools/house.py [--list] [ROOT]
+    python tools/house.py [--list [PREFIX]] [--root FOLDER]
 
 The table shows every measure with its limit. The exit code is 1 when a measure misses its limit. `--list` also prints
-each finding with its file and line.
+each finding with its file and line, of all files or of those whose path starts with PREFIX.
 """
 
 from __future__ import annotations
@@ -373,13 +373,13 @@ def table(results: Iterable[Measure]) -> str:
 def main() -> int:
     """Print the table; the exit code is 1 when a measure misses its limit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("root", nargs="?", type=Path, default=ROOT, help="the project's folder")
-    parser.add_argument("--list", action="store_true", help="print each finding with its file and line")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the project's folder")
+    parser.add_argument("--list", nargs="?", const="", metavar="PREFIX", help="print each finding with file and line")
     options = parser.parse_args()
     results = measures(options.root)
-    if options.list:
-        for result in results:
-            for finding in result.findings:
+    if options.list is not None:
+        for finding in sorted(finding for result in results for finding in result.findings):
+            if finding.where.startswith(options.list):
                 print(f"{finding.where}: {finding.text}")
     print(table(results))
     return 0 if all(result.passes for result in results) else 1
