@@ -41,16 +41,6 @@ def sweeps_dir() -> Path:
     return experiments_dir() / "sweeps"
 
 
-def runs_csv() -> Path:
-    """CSV file with one line per run."""
-    return experiments_dir() / "runs.csv"
-
-
-def metrics_csv() -> Path:
-    """CSV file with one line per metric and run."""
-    return experiments_dir() / "metrics.csv"
-
-
 def results_dir() -> Path:
     """Folder of everything that runs produce."""
     return project_root() / "results"
@@ -61,9 +51,14 @@ def runs_dir(output_dir: str = "") -> Path:
     return Path(output_dir).resolve() if output_dir else results_dir() / "runs"
 
 
-def tables_dir(runs: Path | None = None) -> Path:
-    """Folder of the tables: results/tables, or `runs`/tables for runs that are kept elsewhere."""
-    return results_dir() / "tables" if runs in (None, runs_dir()) else runs / "tables"
+def tables_dir() -> Path:
+    """Where the committed tables are; only `make tables`, `embedlab headline` and `embedlab publish` write there."""
+    return results_dir() / "tables"
+
+
+def my_tables_dir(runs: Path | None = None) -> Path:
+    """Where the tables of your own sweeps are, ignored by git; next to the runs where those are kept elsewhere."""
+    return results_dir() / "mine" / "tables" if runs in (None, runs_dir()) else runs / "tables"
 
 
 def figures_dir() -> Path:

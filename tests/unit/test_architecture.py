@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 import embedlab
 
 PACKAGE = Path(embedlab.__file__).parent
@@ -118,7 +116,6 @@ def is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
 
 
-@pytest.mark.xfail(reason="reporting.views still uses private names of reporting.tables")
 def test_no_private_names_across_modules():
     """Neither `from embedlab.x import _name` nor `x._name` where x is a module of ours."""
     violations = []

@@ -29,10 +29,10 @@ HEAVY = (
 )
 
 
-def row(system="contrastive", value=0.5, low=0.4, high=0.6, against=""):
-    statistic = "difference" if against else "value"
-    labels = {"system": system, "technique": "any", "statistic": statistic, "against": against, "split": "test"}
-    return MetricRow(**labels, metric="ndcg@10", value=value, ci_low=low, ci_high=high, n=9)
+def row(system="contrastive", value=0.5, low=0.4, high=0.6, metric="ndcg@10", against=""):
+    fields = {"ci_low": low, "ci_high": high, "n": 9, "statistic": "difference" if against else "value"}
+    fields |= {"technique": "x", "split": "test", "against": against}
+    return MetricRow(system=system, metric=metric, value=value, **fields)
 
 
 def record(*rows: MetricRow, run_id="01_tiny-00000001-s0", **fields) -> Record:
@@ -121,10 +121,10 @@ def test_a_mistake_is_one_line_and_exit_code_2(call, arguments, message):
 
 def test_an_error_of_ours_inside_a_command_is_one_line_too(call, monkeypatch):
     def refuse(*_, **__):
-        raise ParameterError("bad [value]", remedy="Fix it", field="x")
+        raise ParameterError("bad [value]", remedy="Change it", field="x")
 
     monkeypatch.setattr(execute, "run_notebook", refuse)
-    assert call("run", "01") == (2, "", "[x]: bad [value]. Fix it.\n")
+    assert call("run", "01") == (2, "", "[x]: bad [value]. Change it.\n")
 
 
 def test_values_reach_the_driver_typed(call, outcomes, home):
@@ -152,11 +152,8 @@ def test_values_reach_the_driver_typed(call, outcomes, home):
 
 @pytest.mark.parametrize("skipped, words", [(False, "finished"), (True, "already finished")])
 def test_a_run_ends_with_its_numbers_and_where_things_are(call, outcomes, skipped, words):
-    differences = (
-        row(value=0.25, low=0.1, high=0.4, against="base"),
-        row(value=0.1, low=None, high=None, against="bm25"),
-    )
-    rows = [row("base", 0.25, 0.2, 0.3), row(), *differences]
+    rows = [row("base", 0.25, 0.2, 0.3), row(), row(value=0.25, low=0.1, high=0.4, against="base")]
+    rows.append(row("static", None, None, None, against="base"))
     kept = record(*rows)
     folder = paths.runs_dir() / kept.run_id
     assert records.commit(kept, folder)
@@ -168,15 +165,15 @@ def test_a_run_ends_with_its_numbers_and_where_things_are(call, outcomes, skippe
     assert f"{kept.run_id}: {words}" in " ".join(text.split())
     assert "0.250 [0.200, 0.300]" in text and "0.500 [0.400, 0.600]" in text
     assert "contrastive − base: +0.250 [+0.100, +0.400] ndcg@10, the 95 % interval excludes 0" in text
-    assert "bm25: " not in text  # no interval, no verdict
+    assert "static − base: " not in text  # no interval, no verdict
     for name in ("record.json", "executed.ipynb", "curve.png"):
         assert f"results/runs/{kept.run_id}/{name}" in text
-    assert kept.run_id in paths.runs_csv().read_text()
+    assert list(paths.experiments_dir().iterdir()) == []  # a run changes no tracked file
 
 
 @pytest.mark.parametrize("low, high, verdict", [(-0.2, -0.1, "excludes"), (-0.1, 0.1, "includes")])
 def test_verdict_on_a_difference(call, outcomes, low, high, verdict):
-    kept = record(row(value=(low + high) / 2, low=low, high=high, against="base"))
+    kept = record(row("contrastive", (low + high) / 2, low, high, against="base"))
     folder = paths.runs_dir() / kept.run_id
     records.commit(kept, folder)
     outcomes(Outcome(kept.run_id, folder, kept))
@@ -191,7 +188,6 @@ def test_a_failed_run_says_why_and_never_exits_0(call, outcomes, cause, code):
     assert (found, text) == (code, "")
     assert f"{folder.name} failed: {cause}" in errors and "code cell 3: x[0]\nKeyError: [/red]" in errors
     assert f"results/runs/{folder.name}/attempts" in errors
-    assert not paths.runs_csv().exists()
 
 
 def test_table_formats_filters_and_warns(call):
@@ -199,14 +195,34 @@ def test_table_formats_filters_and_warns(call):
         kept = record(row(value=number / 10), run_id=f"01_tiny-0000000{number}-s0", versions={"torch": version})
         records.commit(kept, paths.runs_dir() / kept.run_id)
     code, text, errors = call("table", "--format", "csv")
-    assert code == 0 and [line[:18] for line in text.splitlines()[1:3]] == ["01_tiny-00000002-s", "01_tiny-00000001-s"]
+    found = [line[:18] for line in text.splitlines()[1:3]]
+    assert code == 0 and found == ["01_tiny-00000002-s", "01_tiny-00000001-s"]
     assert "these runs mix 2 environments" in errors
     code, text, errors = call("table", "--format", "md", "--filter", "run_id=01_tiny-00000001-s0")
     assert code == 0 and "00000002" not in text and "| 01_tiny-00000001-s0 |" in text and errors == ""
     code, text, _ = call("table", "--filter", "lr=1e-4")
-    assert code == 0 and "2 rows retrieval, test, ndcg@10" in text and "0.200 [0.400, 0.600]" in text
+    assert code == 0 and "2 rows retrieval, retrieval, test, ndcg@10" in text and "0.200 [0.400, 0.600]" in text
     assert call("table", "--metric", "mrr@10")[0] == 0
-    assert len(paths.metrics_csv().read_text().splitlines()) == 3
+    assert list(paths.experiments_dir().iterdir()) == []
+
+
+def test_table_shows_own_runs_first_with_dataset_and_varying_parameters(call, home):
+    for number in (1, 2, 3):
+        parameters = {"seed": 0, "dataset": f"d{number}", "lr": number, "same": 1}
+        run_id = f"01_tiny-0000000{number}-s0"
+        difference = row(value=0.9, against="base")
+        kept = Record(
+            run_id=run_id, notebook="01_tiny", parameters=parameters, metrics=[row(value=number / 10), difference]
+        )
+        records.commit(kept, paths.runs_dir() / run_id)
+    for command in (["init", "-q"], ["add", "results/runs/01_tiny-00000003-s0"]):
+        subprocess.run(["git", "-C", str(home), *command], check=True)
+    _, text, _ = call("table")
+    lines = [line for line in text.splitlines() if "01_tiny" in line]
+    assert [(" mine " in line, " study " in line) for line in lines] == [(True, False), (True, False), (False, True)]
+    assert [f"d{number}" in line for number, line in zip((2, 1, 3), lines, strict=True)] == [True] * 3
+    assert " lr " in text and " same " not in text and "0.900" not in text
+    assert "0.900" in call("table", "--differences")[1]
 
 
 def test_table_without_runs(call):
@@ -224,12 +240,12 @@ def test_doctor_fails_when_something_needed_is_missing(call, monkeypatch, ok, co
 
 
 def test_a_full_disk_is_one_line(call, monkeypatch):
-    def full():
-        raise OSError(errno.ENOSPC, "No space left on device", "runs.csv")
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device", "t.csv")
 
-    monkeypatch.setattr("embedlab.reporting.tables.rebuild_tables", full)
+    monkeypatch.setattr("embedlab.reporting.tables.runs_frame", full)
     code, _, said = call("table")
-    assert code == 1 and "cannot write runs.csv (No space left on device)" in said and "Traceback" not in said
+    assert code == 1 and "cannot write t.csv (No space left on device)" in said and "Traceback" not in said
 
 
 def test_a_number_that_fits_two_notebooks_names_both(call, home):

@@ -1,4 +1,4 @@
-"""Numbers that readers see are numbers that records hold: prose, the headline table and its figures."""
+"""Numbers that readers see are numbers that records hold: prose, tables and figures."""
 
 from __future__ import annotations
 
@@ -6,26 +6,39 @@ import pandas as pd
 import pytest
 
 from embedlab import paths
-from embedlab.reporting import headline_views, prose, sweep_table, tables
-from embedlab.reporting.headline import headline
+from embedlab.reporting import headline_views, publish, sweep_table
+from embedlab.reporting.headline import headline, read_headline
 from embedlab.reporting.sweep_data import COSTS, View
 from embedlab.runs import notebooks, records
 from embedlab.runs.record_index import indexed_records
 from embedlab.runs.records import MetricRow, Record
-from embedlab.sweeps import planning
-from embedlab.sweeps.spec import find_sweep, read_sweep
+from tests import prose
 
 RUN = "04_contrastive-01234567-s0"
-ROWS = [("bm25", 0.32949, 0.3121, 0.3462), ("tuned", 0.56451, 0.54551, 0.58349), ("tuned - base", 0.14, 0.127, 0.155)]
+ROWS = [
+    ("bm25", "", 0.32949, 0.3121, 0.3462),
+    ("contrastive", "", 0.56451, 0.54551, 0.58349),
+    ("contrastive", "base", 0.14, 0.127, 0.155),
+]
 
 
 @pytest.fixture
 def folder(tmp_path):
     metrics = [
-        MetricRow(task="retrieval", split="test", model=model, metric="ndcg@10", value=value, ci_low=low, ci_high=high)
-        for model, value, low, high in ROWS
+        MetricRow(
+            system=system,
+            technique="x",
+            split="test",
+            metric="ndcg@10",
+            statistic="difference" if against else "value",
+            against=against,
+            value=value,
+            ci_low=low,
+            ci_high=high,
+        )
+        for system, against, value, low, high in ROWS
     ]
-    record = Record(run_id=RUN, notebook="03_contrastive", parameters={"seed": 0}, metrics=metrics)
+    record = Record(run_id=RUN, notebook="04_contrastive", parameters={"seed": 0}, metrics=metrics)
     assert records.commit(record, tmp_path / RUN)
     return tmp_path
 
@@ -107,31 +120,44 @@ class TestWhatIsCommitted:
             assert not stated or prose.RUN.search(block), f"{stated[0]} comes from no run"
 
     def test_headline_is_what_the_records_give(self):
-        path = paths.tables_dir() / f"{headline_views.NAME}.csv"
-        if not path.exists():
-            pytest.skip("no headline is published yet: `embedlab headline` writes it")
-        rows = headline()
-        again = headline_views.readable(rows)
-        pd.testing.assert_frame_equal(pd.read_csv(path, dtype=str, keep_default_na=False), again.astype(str))
+        groups = read_headline()
+        measured = [headline(group) for group in groups]
+        again = headline_views.all_groups(groups, measured)
+        pd.testing.assert_frame_equal(_table("headline"), again.astype(str))
+        pd.testing.assert_frame_equal(_table("readme-headline"), headline_views.readme_table(measured[0]).astype(str))
         for cost in headline_views.COSTS:
             drawn = pd.read_csv(paths.figures_dir() / f"{headline_views.NAME}_quality_by_{cost}.csv")
-            points = headline_views.quality_figure(rows, cost)[1]
+            points = headline_views.quality_figure(measured[0], cost)[1]
             assert drawn["value"].tolist() == pytest.approx(points["value"].tolist())
-            assert drawn[["system", "runs"]].to_dict() == points[["system", "runs"]].to_dict()
+            assert drawn[["label", "runs"]].to_dict() == points[["label", "runs"]].to_dict()
 
-    @pytest.mark.parametrize("path", sorted(paths.tables_dir().glob("sweep-*.csv")), ids=lambda path: path.stem)
-    def test_sweep_tables_hold_every_run_on_record(self, path):
-        spec_file = find_sweep(path.stem.removeprefix("sweep-"))
-        planned = planning.all_planned(read_sweep(spec_file), spec_file)
-        finished = [item.run_id for item in planned if item.record]
-        again = sweep_table.sweep_table(indexed_records((*View().metrics, *COSTS), finished)).frame
-        written = pd.read_csv(path)
+    @pytest.mark.parametrize(("name", "run_id"), publish.read_published().runs.items())
+    def test_tables_of_runs_are_what_their_records_give(self, name, run_id):
+        again = publish.run_table(records.read(paths.runs_dir() / run_id))
+        pd.testing.assert_frame_equal(_table(name), again.astype(str))
+
+    @pytest.mark.parametrize(("name", "run_ids"), publish.read_published().sweeps.items())
+    def test_sweep_tables_are_what_their_records_give(self, name, run_ids):
+        again = sweep_table.sweep_table(indexed_records((*View().metrics, *COSTS), run_ids)).frame
+        written = pd.read_csv(paths.tables_dir() / f"sweep-{name}.csv")
         assert written["runs"].tolist() == again["runs"].tolist()
         numbers = again.select_dtypes("number").columns
         pd.testing.assert_frame_equal(written[numbers], again[numbers].astype(written[numbers].dtypes), rtol=1e-9)
 
-    def test_the_table_of_runs_is_what_the_records_give(self):
-        runs, metrics = map(pd.read_csv, (paths.runs_csv(), paths.metrics_csv()))
-        kept = list(tables.all_records())
-        assert runs["run_id"].tolist() == [record.run_id for record in kept]
-        assert len(metrics) == sum(len(record.metrics) for record in kept)
+    def test_every_committed_table_is_declared(self):
+        """A table that no declaration names would be written by nobody, and go stale."""
+        published = publish.read_published()
+        declared = {*published.runs, *(f"sweep-{name}" for name in published.sweeps), "headline", "readme-headline"}
+        assert {path.stem for path in paths.tables_dir().glob("*.csv")} == declared
+
+    def test_published_runs_are_part_of_the_committed_study(self):
+        published = publish.read_published()
+        named = {*published.runs.values(), *(run_id for run_ids in published.sweeps.values() for run_id in run_ids)}
+        study = publish.study_runs()
+        if not study:
+            pytest.skip("not a git checkout")
+        assert named <= study
+
+
+def _table(name: str) -> pd.DataFrame:
+    return pd.read_csv(paths.tables_dir() / f"{name}.csv", dtype=str, keep_default_na=False)

@@ -16,8 +16,8 @@ from embedlab.runs.records import MetricRow, Record, commit
 A, B = (0.5, 0.5, 0.5, 0.5), (0.25, 0.25, 0.25, 0.75)
 
 
-def row(model="tuned", value=0.5, metric="ndcg@10", dim=None):
-    return MetricRow(task="retrieval", split="test", model=model, metric=metric, value=value, dim=dim, n=4)
+def row(system="contrastive", value=0.5, metric="ndcg@10", dim=None, **fields):
+    return MetricRow(system=system, technique="x", split="test", metric=metric, value=value, dim=dim, n=4, **fields)
 
 
 def record(name: str, *rows: MetricRow, lr=1e-4, data="d1", notebook="nb", **fields) -> Record:
@@ -26,11 +26,11 @@ def record(name: str, *rows: MetricRow, lr=1e-4, data="d1", notebook="nb", **fie
     return Record(run_id=f"{notebook}-{name * 8}-s0", notebook=notebook, **content)
 
 
-def keep_queries(one: Record, values, ids=("q1", "q2", "q3", "q4"), model="tuned", dim=None, **columns) -> None:
+def keep_queries(one: Record, values, ids=("q1", "q2", "q3", "q4"), system="contrastive", dim=None, **columns) -> None:
     folder = paths.runs_dir() / one.run_id
     folder.mkdir(parents=True, exist_ok=True)
-    frame = pd.DataFrame({"query_id": ids, "ndcg@10": values, "model": model, "dim": dim})
-    place = {"task": "retrieval", "split": "test", **columns}
+    frame = pd.DataFrame({"query_id": ids, "ndcg@10": values, "system": system, "dim": dim})
+    place = {"task": "retrieval", "stage": "retrieval", "split": "test", "condition": "", **columns}
     frame.assign(**place).to_parquet(folder / "per_query.parquet", index=False)
 
 
@@ -41,11 +41,11 @@ def home(tmp_path, monkeypatch):
 
 
 def test_only_what_differs_is_listed():
-    a = record("a", versions={"torch": "1", "numpy": "2"}, commit="aaa", model_fingerprints={"tuned": "x"})
+    a = record("a", versions={"torch": "1", "numpy": "2"}, commit="aaa", model_fingerprints={"contrastive": "x"})
     b = record("b", lr=2e-4, versions={"torch": "1"}, commit="bbb", hardware={"threads": 2})
     assert diff(a, b).facts.astype(object).where(lambda cells: cells.notna(), None).values.tolist() == [
         ["parameter", "lr", 1e-4, 2e-4],
-        ["model", "tuned", "x", None],
+        ["model", "contrastive", "x", None],
         ["code", "commit", "aaa", "bbb"],
         ["version", "numpy", "2", None],
         ["hardware", "threads", None, 2],
@@ -101,11 +101,22 @@ def test_null_metric_gives_no_difference():
 
 
 def test_systems_meet_by_name_and_dimension_or_as_asked():
-    a = record("a", row(dim=64), row(dim=384), row("tuned - base", 0.1, dim=384), row(metric="mrr@10", dim=384))
-    b = record("b", row("student", 0.25, dim=384), row(value=0.75, dim=384), row("tuned - base", 0.3, dim=384))
-    assert diff(a, b).metrics[["model", "dim", "difference"]].values.tolist() == [["tuned", 384, -0.25]]
-    crossed = diff(a, b, models=("tuned", "student")).metrics
-    assert crossed[["model", "difference"]].values.tolist() == [["tuned / student", 0.25]]
+    a = record(
+        "a",
+        row(dim=64),
+        row(dim=384),
+        row(value=0.1, dim=384, statistic="difference", against="base"),
+        row(metric="mrr@10", dim=384),
+    )
+    b = record(
+        "b",
+        row("student", 0.25, dim=384),
+        row(value=0.75, dim=384),
+        row(value=0.3, dim=384, statistic="difference", against="base"),
+    )
+    assert diff(a, b).metrics[["system", "dim", "difference"]].values.tolist() == [["contrastive", 384, -0.25]]
+    crossed = diff(a, b, systems=("contrastive", "student")).metrics
+    assert crossed[["system", "difference"]].values.tolist() == [["contrastive / student", 0.25]]
     nothing = diff(a, b, metrics=("map@10",))
     assert nothing.metrics.empty and nothing.reasons == ["the two have no metric of the same system in common"]
 
@@ -117,7 +128,7 @@ def test_query_values_are_those_of_the_task_and_split_and_the_last_noted():
     assert query_values(a.run_id, "ndcg@10", split="dev", task="transfer") == {}
     assert query_values(a.run_id, "recall@10", split="dev") == {}
     keep_queries(a, (0.1, 0.2, 0.3, 0.4), ids=("q2", "q1", "q2", "q1"), dim=64.0)
-    assert query_values(a.run_id, "ndcg@10")["tuned", 64].to_dict() == {"q1": 0.4, "q2": 0.3}
+    assert query_values(a.run_id, "ndcg@10")["contrastive", "", 64].to_dict() == {"q1": 0.4, "q2": 0.3}
 
 
 def test_mean_over_runs_needs_the_same_queries():
@@ -154,7 +165,7 @@ def test_pair_is_the_best_two_or_the_named():
     assert pair(table) == ["nb-cccccccc-s0", "nb-aaaaaaaa-s0"]
     assert pair(table, "x", "y") == ["x", "y"]
     assert pair(sweep_table.sweep_table(found[:2], paired=False)) == []
-    with pytest.raises(ParameterError, match="one run is named"):
+    with pytest.raises(ParameterError, match="only one of run_a and run_b is set"):
         pair(table, "x")
 
 

@@ -50,16 +50,22 @@ class Page(HTMLParser):
         self.text += data
 
 
-def commit(name, seed: int, value: float | None, *, lr=1e-4, notebook="01_a", dataset="d", dev=True, **more) -> str:
-    def row(model, value, dim):
-        return MetricRow(task="retrieval", split="test", model=model, metric="ndcg@10", value=value, dim=dim, n=4)
+def commit(
+    name, seed: int, value: float | None, *, lr=1e-4, notebook="01_a", dataset="d", dev=True, base=0.2, **more
+) -> str:
+    def row(system, value, dim, metric="ndcg@10", split="test"):
+        return MetricRow(system=system, technique="x", split=split, metric=metric, value=value, dim=dim, n=4)
 
     record = Record(
-        run_id=f"{notebook}-{name * 8}-s{seed}",
+        run_id=f"{notebook}-{(name * 8)[:8]}-s{seed}",
         notebook=notebook,
         parameters={"seed": seed, "dataset": dataset, "lr": lr, **more},
-        metrics=[row("bm25", 0.1, None), row("base", 0.2, 64), row("tuned", value, 64)],
-        timings={"train": 10.0 * lr / 1e-4},
+        metrics=[
+            row("bm25", 0.1, None),
+            row("base", base, 64),
+            row("contrastive", value, 64),
+            row("contrastive", 10.0 * lr / 1e-4, None, "training_seconds", ""),
+        ],
         hardware={"cpu": "X<1>", "threads": 2},
         commit="abc",
         dirty=seed == 1,
@@ -102,7 +108,8 @@ def test_page_names_every_run_and_asks_the_network_for_nothing(ids, tmp_path):
     assert page.text.count("(abc, uncommitted changes)") == 2
     assert "0.450 ± 0.071" in page.text  # (0.4 + 0.5) / 2, sqrt(2 * 0.05^2)
     assert page.tags.count("section") == 2 and page.tags.count("svg") >= 5
-    assert "1 of 4 runs lack a ndcg@10 on test" in page.text
+    assert "01_a on d" in page.text and "02_b on <script>alert(1)</script>" in page.text
+    assert "1 of 4 runs have no ndcg@10 on test" in page.text
 
 
 def test_nothing_to_report_is_said(tmp_path):
@@ -120,7 +127,7 @@ def test_groups_by_notebook_leave_out_what_is_no_run(ids):
 
 
 def test_section_of_runs_that_all_failed_still_tells(tmp_path):
-    section = report.section(report.Group("gone", ["nb-00000000-s0"]))
+    (section,) = report.sections(report.Group("gone", ["nb-00000000-s0"]))
     text = report.page("t", [section])
     assert "nb-00000000-s0" in Page(text).text and section["figures"] == [] and section["runs"] == []
 
@@ -160,7 +167,40 @@ def test_a_parameter_is_judged_with_all_else_equal():
         commit(name, 0, value, lr=lr, epochs=epochs)
     _, points = sweep_figures.quality_by_parameter(table(), "lr")
     found = {line: own.sort_values("lr")["value"].tolist() for line, own in points.groupby("line")}
-    assert found == {"tuned, epochs 1": [0.3, 0.4], "tuned, epochs 2": [0.5, 0.7]}  # 9e-4 has nothing beside it
+    assert found == {
+        "contrastive, epochs 1": [0.3, 0.4],
+        "contrastive, epochs 2": [0.5, 0.7],
+    }  # 9e-4 has nothing beside it
+
+
+def test_a_figure_never_mixes_datasets():
+    """Baselines and fronts of one dataset do not appear in a figure of another one."""
+    for name, lr, value in (("a", 1e-4, 0.4), ("b", 2e-4, 0.5)):
+        for seed in (0, 1):
+            commit(name, seed, value, lr=lr)
+    commit("e", 0, 0.9, lr=1e-4, dataset="e", base=0.8)
+    both = table()
+    assert both.datasets == ["d", "e"] and both.parameters == ["lr"]
+    figure, points = sweep_figures.quality_by_parameter(both, "lr")
+    assert points["value"].max() == 0.5
+    levels = {line.get_ydata()[0] for line in figure.axes[0].lines if list(line.get_xdata()) == [0, 1]}
+    assert {0.1, 0.2} <= levels and 0.8 not in levels
+    assert sweep_figures.quality_by_cost(both, "seconds")[1]["ndcg@10"].max() == 0.5
+    assert sweep_figures.spread_over_seeds(both)[1]["value"].max() == 0.5
+    names = [section["name"] for group in report.groups() for section in report.sections(group)]
+    assert names == ["01_a on d", "01_a on e"]
+
+
+def test_at_most_eight_lines_are_drawn_and_the_rest_is_counted():
+    for epochs in range(1, 11):
+        for number, lr in enumerate((1e-4, 2e-4)):
+            commit("0123456789abcdef"[epochs] + "ab"[number], 0, epochs / 20 + number / 100, lr=lr, epochs=epochs)
+    figure, points = sweep_figures.quality_by_parameter(table(), "lr")
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert points["line"].nunique() == 10
+    assert sum("epochs" in text and "ahead" not in text for text in texts) == 8
+    assert any("2 lower lines are not drawn" in text.replace("\n", " ") for text in texts)
+    assert not figure.legends and figure.axes[0].get_legend() is None
 
 
 def test_no_cap_is_the_largest():

@@ -11,11 +11,11 @@ import pytest
 
 from embedlab import paths
 from embedlab.reporting import sweep_table
-from embedlab.reporting.front import pareto_front
-from embedlab.reporting.sweep_data import SECONDS, View, collect, training_seconds
+from embedlab.reporting.pareto import pareto_front
+from embedlab.reporting.sweep_data import SECONDS, View, collect
 from embedlab.reporting.sweep_table import readable, write_sweep_table
 from embedlab.runs import records
-from embedlab.runs.failures import NO_WORD, NOT_STARTED, failures
+from embedlab.runs.failures import NOT_STARTED, UNKNOWN, failures
 from embedlab.runs.records import MetricRow, Record
 from embedlab.runs.run import FAILED, write_failure
 
@@ -24,18 +24,19 @@ BASE = (0.0, 0.25, 0.25, 0.5)  # mean 0.25
 SAME = {"versions": {"torch": "2"}, "commit": "aaa", "dirty": False, "data_fingerprint": "d1", "source_hash": "c1"}
 
 
-def row(model="tuned", value=0.5, metric="ndcg@10", dim=384, split="test", task="retrieval", **fields):
-    return MetricRow(task=task, split=split, model=model, metric=metric, value=value, dim=dim, n=4, **fields)
+def row(system="contrastive", value=0.5, metric="ndcg@10", dim=384, split="test", **fields):
+    return MetricRow(system=system, technique="x", split=split, metric=metric, value=value, dim=dim, n=4, **fields)
 
 
 def record(combination: str, seed: int, tuned=0.5, *, rows=(), seconds=10.0, threads=2, **fields) -> Record:
     """One run: `combination` is the learning rate; bm25 0.125, base 0.25, tuned as given."""
     content = {**SAME, "timings": {"train": seconds, "data": 99.0}, **fields}
+    training = row(value=seconds, metric="training_seconds", dim=None, split="", stage="training")
     return Record(
         run_id=f"nb-{zlib.crc32(combination.encode()):08x}-s{seed}",
         notebook="nb",
         parameters={"seed": seed, "dataset": "d", "model_name": "m", "lr": float(combination), "epochs": 3},
-        metrics=[row("bm25", 0.125, dim=None), row("base", 0.25), row(value=tuned), *rows],
+        metrics=[row("bm25", 0.125, dim=None), row("base", 0.25), row(value=tuned), training, *rows],
         hardware={"cpu": "X", "threads": threads},
         **content,
     )
@@ -44,12 +45,13 @@ def record(combination: str, seed: int, tuned=0.5, *, rows=(), seconds=10.0, thr
 def keep_queries(one: Record, **systems: tuple[float, ...]) -> None:
     """per_query.parquet of a run, as `Run.finish` writes it."""
     frames = [
-        pd.DataFrame({"query_id": QUERIES[: len(values)], "ndcg@10": values, "model": model, "dim": 384.0})
-        for model, values in systems.items()
+        pd.DataFrame({"query_id": QUERIES[: len(values)], "ndcg@10": values, "system": system, "dim": 384.0})
+        for system, values in systems.items()
     ]
     folder = paths.runs_dir() / one.run_id
     folder.mkdir(parents=True, exist_ok=True)
-    pd.concat(frames).assign(task="retrieval", split="test").to_parquet(folder / "per_query.parquet", index=False)
+    place = {"task": "retrieval", "stage": "retrieval", "split": "test", "condition": ""}
+    pd.concat(frames).assign(**place).to_parquet(folder / "per_query.parquet", index=False)
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +80,7 @@ def table_of(found, **options) -> pd.DataFrame:
 
 def test_means_and_standard_deviations_over_seeds_by_hand(sweep):
     frame = table_of(sweep, paired=False)
-    assert frame["model"].tolist() == ["bm25", "base", "tuned", "tuned"]
+    assert frame["system"].tolist() == ["bm25", "base", "contrastive", "contrastive"]
     assert frame["p.lr"].tolist()[2:] == [1e-4, 2e-4] and frame["p.lr"].isna().tolist()[:2] == [True, True]
     assert frame["seeds"].tolist()[2:] == [3, 3] and frame["seeds"].isna()[:2].all()
     assert frame["ndcg@10"].tolist() == pytest.approx([0.125, 0.25, 0.6, 0.4])
@@ -86,7 +88,7 @@ def test_means_and_standard_deviations_over_seeds_by_hand(sweep):
     assert frame["seconds"].tolist()[2:] == [11.0, 11.0]  # of training alone
     assert frame["bytes"].tolist()[1:] == [1536.0] * 3 and np.isnan(frame["bytes"][0])
     assert [len(run_ids.split()) for run_ids in frame["runs"]] == [1, 1, 3, 3]
-    assert list(frame.columns)[:2] == ["p.lr", "model"]  # what does not vary is no column
+    assert list(frame.columns)[:2] == ["p.lr", "system"]  # what does not vary is no column
 
 
 def test_any_order_of_records_gives_the_same_table(sweep):
@@ -107,7 +109,7 @@ def test_paired_over_queries_after_averaging_seeds_with_holm_over_combinations(s
     for one in sweep:
         gain = np.array(above[f"{one.parameters['lr']:.0e}".replace("e-04", "e-4")])
         luck = {0: 0.25, 1: -0.25, 2: 0.0}[one.parameters["seed"]]  # cancels over the seeds
-        keep_queries(one, base=BASE, tuned=tuple(np.array(BASE) + gain + luck))
+        keep_queries(one, base=BASE, contrastive=tuple(np.array(BASE) + gain + luck))
     frame = table_of(sweep)
     assert frame["difference"].tolist()[2:] == pytest.approx([0.25, 0.125])
     # Of 16 sign patterns 2 are as extreme as four equal signs, and 10 as three against one.
@@ -117,10 +119,12 @@ def test_paired_over_queries_after_averaging_seeds_with_holm_over_combinations(s
     assert frame[["difference", "p", "p_holm"]][:2].isna().all(axis=None)
 
 
-@pytest.mark.parametrize("systems", [{}, {"tuned": BASE}, {"base": BASE}, {"base": BASE, "tuned": BASE[:3]}])
+@pytest.mark.parametrize(
+    "systems", [{}, {"contrastive": BASE}, {"base": BASE}, {"base": BASE, "contrastive": BASE[:3]}]
+)
 def test_without_the_same_queries_of_all_seeds_no_difference_is_shown(sweep, systems):
     for one in sweep:
-        keep_queries(one, base=BASE, tuned=BASE)
+        keep_queries(one, base=BASE, contrastive=BASE)
     (paths.runs_dir() / sweep[0].run_id / "per_query.parquet").unlink()
     if systems:
         keep_queries(sweep[0], **systems)
@@ -132,17 +136,17 @@ def test_without_the_same_queries_of_all_seeds_no_difference_is_shown(sweep, sys
 
 def test_queries_that_the_base_model_was_not_asked_are_no_pairs(sweep):
     for one in sweep:
-        keep_queries(one, base=BASE, tuned=BASE[:3])
+        keep_queries(one, base=BASE, contrastive=BASE[:3])
     assert table_of(sweep)["p"].isna().all()
 
 
 def test_compared_at_the_same_dimension_else_with_the_largest():
     one = record("1e-4", 0, rows=(row(value=0.4, dim=64), row(value=0.4, dim=32)))
-    keep_queries(one, base=BASE, tuned=BASE)
+    keep_queries(one, base=BASE, contrastive=BASE)
     path = paths.runs_dir() / one.run_id / "per_query.parquet"
     full, quarter = pd.read_parquet(path), pd.read_parquet(path)
-    quarter["ndcg@10"] -= 0.25 * (quarter["model"] == "base")
-    small = full[full["model"] == "tuned"].assign(dim=32.0)
+    quarter["ndcg@10"] -= 0.25 * (quarter["system"] == "base")
+    small = full[full["system"] == "contrastive"].assign(dim=32.0)
     pd.concat([full, quarter.assign(dim=64.0), small]).to_parquet(path, index=False)
     frame = sweep_table.sweep_table([one], View(metrics=("ndcg@10",), all_dims=True)).combinations
     assert frame["dim"].tolist() == [384, 64, 32]
@@ -151,7 +155,7 @@ def test_compared_at_the_same_dimension_else_with_the_largest():
 
 def test_torn_per_query_file_is_a_missing_one(sweep):
     for one in sweep:
-        keep_queries(one, base=BASE, tuned=BASE)
+        keep_queries(one, base=BASE, contrastive=BASE)
     file = paths.runs_dir() / sweep[0].run_id / "per_query.parquet"
     file.write_bytes(file.read_bytes()[:-9])
     assert table_of(sweep)["p"].isna().tolist() == [True, True, True, False]
@@ -164,13 +168,13 @@ def test_a_null_metric_stays_missing_and_is_said():
     assert table.frame["ndcg@10"][3] == 0.5  # of the seed that has one
     assert table.frame["recall@10"].isna().all()
     assert table.frame["pareto"].isna()[2]
-    assert any(note.startswith("2 of 3 runs lack a ndcg@10 on test") for note in table.notes)
+    assert any(note.startswith("2 of 3 runs have no ndcg@10 on test") for note in table.notes)
     assert readable(table)["ndcg@10"].tolist() == ["0.125", "0.250", "", "0.500"]
 
 
 def test_runs_without_the_split_or_task_leave_no_row_but_a_note():
     table = sweep_table.sweep_table([record("1e-4", 0)], View(split="dev"), paired=False)
-    assert table.frame.empty and any("1 of 1 runs lack a ndcg@10 on dev" in note for note in table.notes)
+    assert table.frame.empty and any("1 of 1 runs have no ndcg@10 on dev" in note for note in table.notes)
 
 
 def test_other_code_or_data_is_another_row_and_no_seed():
@@ -180,10 +184,10 @@ def test_other_code_or_data_is_another_row_and_no_seed():
         for digits, code, data, one in (("a", "c2", "d1", found[0]), ("b", "c1", "d2", found[0]))
     ]
     frame = table_of(found + changed, paired=False)
-    own = frame[frame["model"] == "tuned"]
+    own = frame[frame["system"] == "contrastive"]
     assert own["seeds"].tolist() == [2, 1, 1]
     assert own[["code", "data"]].values.tolist() == [["c1", "d1"], ["c1", "d2"], ["c2", "d1"]]
-    assert frame["model"].tolist().count("base") == 2  # one per data
+    assert frame["system"].tolist().count("base") == 2  # one per data
 
 
 def test_an_earlier_stages_model_differs_by_seed_and_is_one_combination():
@@ -207,11 +211,13 @@ def test_parameters_of_other_notebooks_do_not_vary():
 
 def test_a_parameter_called_like_a_column_keeps_its_prefix_for_readers():
     found = [
-        one.model_copy(update={"parameters": {**one.parameters, "model": one.run_id[:4]}})
+        one.model_copy(update={"parameters": {**one.parameters, "system": one.run_id[:4]}})
         for one in (record("1e-4", 0), record("2e-4", 0))
     ]
     shown = readable(sweep_table.sweep_table(found, paired=False))
-    assert list(shown.columns)[:4] == ["lr", "p.model", "model", "dim"] and shown["model"].tolist()[-1] == "tuned"
+    assert (
+        list(shown.columns)[:4] == ["lr", "p.system", "system", "dim"] and shown["system"].tolist()[-1] == "contrastive"
+    )
 
 
 def test_mixtures_warn(sweep):
@@ -239,7 +245,7 @@ def test_dimensions_largest_alone_or_all_and_noted_bytes_before_float32():
     rows = (
         row(value=0.45, dim=64),
         row("base", 0.2, dim=64),
-        row("tuned", 100.0, "bytes_per_document", dim=64, task="x"),
+        row("contrastive", 100.0, "bytes_per_document", dim=64, stage="x"),
     )
     found = [record("1e-4", 0, rows=rows)]
     assert table_of(found, paired=False)["dim"].dropna().tolist() == [384, 384]
@@ -247,54 +253,70 @@ def test_dimensions_largest_alone_or_all_and_noted_bytes_before_float32():
     assert frame["dim"].fillna(0).tolist() == [0, 384, 64, 384, 64]
     assert frame["bytes"].tolist()[1:] == [1536.0, 256.0, 1536.0, 100.0]
     assert frame["pareto"].tolist()[3:] == [True, True]  # better against smaller
-    whole = record("1e-4", 0, rows=(row("tuned", 48.0, "bytes_per_document", dim=None),))
+    whole = record("1e-4", 0, rows=(row("contrastive", 48.0, "bytes_per_document", dim=None),))
     assert table_of([whole], paired=False)["bytes"].tolist()[1:] == [1536.0, 48.0]
 
 
-@pytest.mark.parametrize(
-    "model, timings, seconds",
-    [
-        ("tuned", {"train": 5.0, "tuned model": 7.0}, 5.0),
-        ("tuned", {"pretrain": 5.0, "fine-tune": 2.0, "mining": 9.0}, 7.0),
-        ("tuned", {"train tuned": 5.0, "train tuned 2D": 6.0, "encode tuned": 9.0}, 5.0),
-        ("tuned 2D, 3 layers", {"train tuned": 5.0, "train tuned 2D": 6.0}, 6.0),
-        ("static", {"static, distilled": 1.0, "static, contrasted": 2.0, "teacher": 9.0}, 3.0),
-        ("made, any", {"made, any": 5.0, "made, same": 6.0}, 5.0),
-        ("real", {"real": 4.0, "realistic": 9.0}, 4.0),
-        ("real", {"mining": 4.0}, None),
-    ],
-)
-def test_training_seconds_are_those_of_the_model(model, timings, seconds):
-    one = record("1e-4", 0).model_copy(update={"timings": timings})
-    assert training_seconds(one, model) == seconds
-
-
-def test_a_cached_pre_training_counts_what_it_took_and_a_later_fine_tune_not_against_its_model():
-    timings = {"pretrain": 0.25, "fine-tune": 64.0, "data": 9.0}
-    one = record("1e-4", 0).model_copy(update={"timings": timings, "notes": {"pretrain_seconds": 128.0}})
-    assert training_seconds(one, "tuned") == 192.0
-    assert training_seconds(one, "pretrained") == 128.0
-
-
-def test_noted_seconds_win_and_untrained_models_have_none():
-    rows = (row("tuned", 77.0, "training_seconds", dim=None, task="x"), row("base 64d", 0.2, dim=64), row("other", 0.3))
+def test_training_seconds_are_those_recorded_for_the_system_and_untrained_ones_have_none():
+    rows = (
+        row("static", 7.0, "training_seconds", dim=None, stage="training"),
+        row("static", 0.2, dim=64),
+        row("static", 0.3, condition="3 layers"),
+        row("other", 0.3),
+    )
     frame = table_of([record("1e-4", 0, rows=rows, seconds=5.0)], paired=False)
-    seconds = dict(zip(frame["model"], frame["seconds"].fillna(-1), strict=True))
-    assert seconds == {"bm25": -1, "base": -1, "base 64d": -1, "other": 5.0, "tuned": 77.0}
+    names = frame["system"] + frame["condition"].map(lambda text: f", {text}" if text else "")
+    seconds = dict(zip(names, frame["seconds"].fillna(-1), strict=True))
+    assert seconds == {"bm25": -1, "base": -1, "other": -1, "contrastive": 5, "static": 7, "static, 3 layers": 7}
 
 
 def test_other_tasks_are_other_tables():
-    found = [record("1e-4", 0, 0.5, rows=(row(value=0.9, task="transfer"),))]
+    found = [
+        record(
+            "1e-4",
+            0,
+            0.5,
+            rows=(
+                row(value=0.9, task="transfer"),
+                row(value=0.8, stage="search"),
+            ),
+        )
+    ]
     assert table_of(found, paired=False)["ndcg@10"].tolist() == [0.125, 0.25, 0.5]
     transfer = sweep_table.sweep_table(found, View(task="transfer"), paired=False).frame
-    assert transfer[["model", "ndcg@10"]].values.tolist() == [["tuned", 0.9]]
+    assert transfer[["system", "ndcg@10"]].values.tolist() == [["contrastive", 0.9]]
 
 
-def test_differences_between_systems_are_no_systems():
-    assert (
-        "tuned - base"
-        not in table_of([record("1e-4", 0, rows=(row("tuned - base", 0.25),))], paired=False)["model"].tolist()
-    )
+def test_differences_between_systems_are_left_out():
+    difference = row(value=0.25, statistic="difference", against="base")
+    frame = table_of([record("1e-4", 0, 0.5, rows=(difference,))], paired=False)
+    assert frame["ndcg@10"].tolist() == [0.125, 0.25, 0.5]
+
+
+def test_conditions_are_rows_of_their_own():
+    frame = table_of([record("1e-4", 0, 0.5, rows=(row(value=0.3, condition="3 layers"),))], paired=False)
+    assert frame[["system", "condition"]].values.tolist()[2:] == [["contrastive", ""], ["contrastive", "3 layers"]]
+
+
+def on(dataset: str, value: float, base: float, digits: str, seconds: float = 10.0, lr: str = "1e-4") -> Record:
+    one = record(lr, 0, value, seconds=seconds, data_fingerprint=dataset)
+    metrics = [row("base", base) if metric.system == "base" else metric for metric in one.metrics]
+    parameters = {**one.parameters, "dataset": dataset}
+    return one.model_copy(update={"run_id": f"nb-{digits * 8}-s0", "parameters": parameters, "metrics": metrics})
+
+
+def test_datasets_have_their_own_baselines_and_pareto_marks_and_are_not_a_parameter():
+    runs = [on("d", 0.5, 0.2, "a"), on("d", 0.6, 0.2, "b", 9.0, "2e-4"), on("e", 0.3, 0.1, "c", 99.0)]
+    table = sweep_table.sweep_table(runs, View(metrics=("ndcg@10",)), paired=False)
+    assert "dataset" not in table.parameters and table.datasets == ["d", "e"]
+    assert list(table.frame.columns)[0] == "dataset"
+    base = table.frame[table.frame["system"] == "base"]
+    assert base[["dataset", "ndcg@10"]].values.tolist() == [["d", 0.2], ["e", 0.1]]
+    assert table.combinations.set_index("dataset")["pareto"].tolist() == [False, True, True]  # e is alone, so best
+    part = table.for_dataset("e")
+    assert part.frame["ndcg@10"].tolist() == [0.125, 0.1, 0.3] and len(part.source.runs) == 1
+    assert set(table.for_dataset().frame["dataset"]) == {"d"}  # most runs
+    assert readable(table)["dataset"].tolist().count("d") == 4
 
 
 def test_pareto_front_by_hand():
@@ -321,9 +343,10 @@ def test_files_are_written_anew_with_failures_below(sweep):
     first = [path.read_bytes() for path in written]
     assert [path.name for path in written] == ["sweep-demo.md", "sweep-demo.csv", "sweep-demo.parquet"]
     assert [path.read_bytes() for path in write_sweep_table("demo", sweep[::-1], run_ids=ids, paired=False)] == first
-    assert sorted(path.name for path in paths.tables_dir().iterdir()) == sorted(path.name for path in written)
+    assert sorted(path.name for path in paths.my_tables_dir().iterdir()) == sorted(path.name for path in written)
+    assert not paths.tables_dir().exists()  # the committed tables are not touched
     text = written[0].read_text()
-    assert "| 0.0001 | tuned | 384 | 3 | 0.600 ± 0.100 |" in text
+    assert "| 0.0001 | contrastive | 384 | 3 | 0.600 ± 0.100 |" in text
     assert "Runs without a result (2):" in text
     assert "| nb-000000aa-s0 | 2 | timeout | line one line \\| two |" in text and f"| {NOT_STARTED} |" in text
     pd.testing.assert_frame_equal(pd.read_parquet(written[2]), sweep_table.sweep_table(sweep, paired=False).frame)
@@ -335,9 +358,9 @@ def test_failures_name_only_runs_without_a_record(sweep):
     (paths.runs_dir() / sweep[0].run_id / "attempts" / "1-a").mkdir(parents=True)
     (paths.runs_dir() / "nb-000000cc-s0" / "attempts" / "1-a").mkdir(parents=True)
     frame = failures()
-    assert frame.values.tolist() == [["nb-000000cc-s0", 1, NO_WORD, ""]]
+    assert frame.values.tolist() == [["nb-000000cc-s0", 1, UNKNOWN, ""]]
     (paths.runs_dir() / "nb-000000cc-s0" / "attempts" / "1-a" / FAILED).write_text("[]")
-    assert failures()["cause"].tolist() == [NO_WORD]
+    assert failures()["cause"].tolist() == [UNKNOWN]
     assert failures(folder=paths.runs_dir() / "nowhere").empty
 
 

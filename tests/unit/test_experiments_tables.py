@@ -1,21 +1,18 @@
-"""Tables: complete, stable, honest about what they mix, and rebuilt by many at once without a torn file."""
+"""Tables of runs: complete, open about what they mix, your own runs first."""
 
 from __future__ import annotations
-
-import multiprocessing
 
 import pandas as pd
 import pytest
 
 from embedlab import paths
-from embedlab.errors import ParameterError
 from embedlab.reporting import tables
-from embedlab.runs import records
+from embedlab.runs import filters, records
 from embedlab.runs.records import MetricRow, Record
 
 
-def row(model="tuned", metric="ndcg@10", value=0.5, dim=None, split="test", task="retrieval", **fields):
-    return MetricRow(task=task, split=split, model=model, metric=metric, value=value, dim=dim, n=9, **fields)
+def row(system="contrastive", metric="ndcg@10", value=0.5, dim=None, split="test", **fields):
+    return MetricRow(system=system, technique="x", split=split, metric=metric, value=value, dim=dim, n=9, **fields)
 
 
 def commit(run_id: str, *rows: MetricRow, parameters=None, **fields) -> None:
@@ -30,37 +27,21 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
-def rebuilt() -> bytes:
-    """Both tables of all runs, end to end."""
-    return b"".join(path.read_bytes() for path in tables.rebuild_tables())
-
-
-def test_the_tables_hold_every_row_sorted_by_run_and_are_the_same_when_rebuilt():
+def test_the_frame_holds_every_row_sorted_by_run_with_parameters():
     commit("nb-0000000b-s0", row(value=0.25, ci_low=0.2, ci_high=0.3), parameters={"lr": 1e-4, "dims": [384, 64]})
-    commit("nb-0000000a-s1", row("base"), row("tuned", value=None), parameters={"seed": 1})
-    assert rebuilt() == rebuilt()
-    runs, metrics = pd.read_csv(paths.runs_csv()), pd.read_csv(paths.metrics_csv())
-    assert runs["run_id"].tolist() == ["nb-0000000a-s1", "nb-0000000b-s0"] and runs["seed"].tolist() == [1, 0]
-    frame = metrics.merge(runs, on="run_id", validate="many_to_one")
+    commit("nb-0000000a-s1", row("base"), row(value=None), parameters={"seed": 1, "dataset": "d"})
+    frame = tables.runs_frame(tables.all_records())
     assert frame["run_id"].tolist() == ["nb-0000000a-s1", "nb-0000000a-s1", "nb-0000000b-s0"]
-    assert frame["model"].tolist() == ["base", "tuned", "tuned"]
-    assert frame["value"].isna().tolist() == [False, True, False]  # a missing metric is no 0
-    assert frame["seed"].tolist() == [1, 1, 0]
+    assert frame["system"].tolist() == ["base", "contrastive", "contrastive"]
+    assert frame["value"].isna().tolist() == [False, True, False]  # a missing metric is not 0
+    assert frame["seed"].tolist() == [1, 1, 0] and frame["dataset"].tolist()[:2] == ["d", "d"]
     assert frame.loc[2, ["p.lr", "p.dims", "ci_low", "ci_high"]].tolist() == [1e-4, "384 64", 0.2, 0.3]
-    assert {path.name for path in paths.experiments_dir().iterdir()} == {"runs.csv", "metrics.csv"}
+    assert "p.dataset" not in frame  # a dataset is not a parameter
 
 
-def test_numbers_have_seven_digits_large_and_small_ones_too():
-    commit("nb-0000000a-s0", row(value=2 / 3, ci_low=2e-8 / 3, ci_high=90_868_376.0))
-    line = tables.rebuild_tables()[1].read_text().splitlines()[1]
-    assert "0.6666667,6.666667e-09,9.086838e+07" in line
-
-
-def test_no_runs_make_empty_tables():
-    runs, metrics = map(pd.read_csv, tables.rebuild_tables())
-    assert len(runs) == len(metrics) == 0
-    assert list(runs.columns) == list(tables.RUN_COLUMNS)
-    assert list(metrics.columns) == ["run_id", *tables.METRIC_COLUMNS]
+def test_no_runs_make_an_empty_frame():
+    frame = tables.runs_frame(tables.all_records())
+    assert frame.empty and list(frame.columns) == [*tables.RUN_COLUMNS, *tables.METRIC_COLUMNS]
 
 
 def test_damaged_records_are_set_aside_and_replaced_runs_left_alone(caplog):
@@ -76,52 +57,6 @@ def test_damaged_records_are_set_aside_and_replaced_runs_left_alone(caplog):
     assert [path.name for path in old.iterdir()] == [records.FILE]
 
 
-def _rebuild(times: int) -> None:
-    for _ in range(times):
-        tables.rebuild_tables()
-
-
-def test_rebuilding_at_the_same_time_never_leaves_a_torn_file():
-    for number in range(30):
-        commit(f"nb-{number:08x}-s0")
-    expected = rebuilt()
-    context = multiprocessing.get_context("fork")
-    writers = [context.Process(target=_rebuild, args=(15,)) for _ in range(4)]
-    for writer in writers:
-        writer.start()
-    while any(writer.is_alive() for writer in writers):
-        assert paths.runs_csv().read_bytes() + paths.metrics_csv().read_bytes() == expected
-    assert [writer.exitcode for writer in writers] == [0, 0, 0, 0]
-    assert {path.name for path in paths.experiments_dir().iterdir()} == {"runs.csv", "metrics.csv"}
-
-
-def test_headline_by_hand():
-    rows = [
-        row("bm25", value=0.25, ci_low=0.2, ci_high=0.3),
-        row("tuned", value=0.5, dim=384),
-        row("tuned", "recall@10", value=None, dim=384),
-        row("tuned", "mrr@10", value=0.9, dim=384),
-    ]
-    frame = tables.headline(rows, ("ndcg@10", "recall@10", "recall@100"))
-    assert frame.to_dict("list") == {
-        "model": ["bm25", "tuned"],
-        "dim": ["", "384"],
-        "ndcg@10": ["0.250 [0.200, 0.300]", "0.500"],
-        "recall@10": ["", "missing"],
-    }
-    assert tables.headline([], ("ndcg@10",)).empty
-
-
-def test_headline_keeps_splits_and_tasks_apart():
-    rows = [row(value=0.1, split="dev"), row(value=0.2), row(value=0.3, task="transfer")]
-    frame = tables.headline(rows, ("ndcg@10",))
-    assert frame[["task", "split", "ndcg@10"]].values.tolist() == [
-        ["retrieval", "dev", "0.100"],
-        ["retrieval", "test", "0.200"],
-        ["transfer", "test", "0.300"],
-    ]
-
-
 def frame_of_three() -> pd.DataFrame:
     commit("nb-0000000a-s0", row(value=0.1, dim=384), parameters={"lr": 1e-4, "what": "1e-4"})
     commit("nb-0000000b-s0", row(value=None), parameters={"lr": 2e-4, "flag": True})
@@ -129,28 +64,29 @@ def frame_of_three() -> pd.DataFrame:
     return tables.runs_frame(tables.all_records())
 
 
-@pytest.mark.parametrize(
-    "filters, found",
-    [
-        (["lr=1e-4"], "ac"),
-        (["p.lr=0.0001", "dim=64"], "c"),
-        (["what=1e-4"], "a"),
-        (["what=0.0001"], ""),
-        (["flag=True"], "b"),
-        (["dim=text"], ""),
-        (["model=tuned"], "abc"),
-    ],
-)
-def test_filters_mean_what_a_person_types(filters, found):
-    frame = tables.select(frame_of_three(), filters, None)
-    assert [run_id[len("nb-0000000")] for run_id in frame["run_id"]] == list(found)
+def test_your_own_runs_come_first_and_both_are_marked():
+    frame = filters.select(frame_of_three(), [], "value")
+    marked = tables.mine_first(frame, {"nb-0000000c-s0"})
+    assert marked["run_id"].str[-4].tolist() == ["a", "b", "c"]
+    assert marked["from"].tolist() == ["mine", "mine", "study"]
 
 
-def test_sorted_largest_first_with_missing_values_last_and_unknown_columns_refused():
+def test_a_terminal_shows_dataset_and_the_parameters_that_vary():
     frame = frame_of_three()
-    assert tables.select(frame, [], "value")["run_id"].tolist() == [f"nb-0000000{x}-s0" for x in "cab"]
-    with pytest.raises(ParameterError, match="there is no column 'valeu'"):
-        tables.select(frame, [], "valeu")
+    assert tables.varying_parameters(frame) == ["p.lr"]
+    narrow, common = tables.compact(tables.mine_first(frame, set()), ["p.lr"])
+    assert list(narrow.columns) == ["from", "run_id", "dataset", "system", "dim", "lr", "value"]
+    assert common == "retrieval, retrieval, test, ndcg@10"
+    assert narrow["value"].tolist() == ["0.100", "missing", "0.300"]
+
+
+def test_parameters_are_compared_within_a_notebook():
+    for run_id, notebook, name in (("nb-0000000a-s0", "nb", "x"), ("other-0000000a-s0", "other", "y")):
+        parameters = {"seed": 0, "name": name}
+        records.commit(
+            Record(run_id=run_id, notebook=notebook, parameters=parameters, metrics=[row()]), paths.runs_dir() / run_id
+        )
+    assert tables.varying_parameters(tables.runs_frame(tables.all_records())) == []
 
 
 def test_mixed_environments_versions_and_dirty_trees_are_said():

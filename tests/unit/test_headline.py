@@ -1,150 +1,140 @@
-"""The headline: systems told apart by fingerprints, named by their way, averaged over seeds, paired by query."""
+"""The headline: what experiments/headline.yaml declares, averaged over seeds and paired by query."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from embedlab import paths
-from embedlab.errors import RecordError
+from embedlab.errors import ParameterError
 from embedlab.evaluation.significance import bootstrap_ci, paired_difference
 from embedlab.reporting import headline_views
-from embedlab.reporting.headline import headline
+from embedlab.reporting.headline import headline, read_headline
 from embedlab.runs import records
 from embedlab.runs.records import MetricRow, Record
 
 DATA = "icd10cm:full"
 QUERIES = [f"q{number}" for number in range(40)]
+BASE_RUN, TUNED_RUNS = "01_a-00000000-s0", ["03_b-22222222-s0", "03_b-22222222-s1"]
+COMPRESSED_RUN, STATIC_RUN = "05_c-33333333-s1", "06_d-44444444-s1"
 
 
 def scores(level: float, salt: int) -> np.ndarray:
     return np.clip(level + np.random.default_rng(salt).normal(0, 0.1, len(QUERIES)), 0, 1)
 
 
-def commit(
-    notebook, key, seed=0, *, scored, models=(), values=(), dataset=DATA, finished="2026-01-01T00:00:00", **parameters
-) -> str:
-    """A run with per-query values: scored is (model, dim, task) -> (Q,), values are (metric, model, task, value)."""
-    run_id = f"{notebook}-{key * 8}-s{seed}"
+def commit(run_id: str, *, scored, values=(), dataset=DATA) -> None:
+    """A run with per-query values: scored is (system, condition, dim, stage) -> (Q,)."""
     rows = [
-        MetricRow(task=task, split="test", model=model, dim=dim, metric="ndcg@10", value=float(of.mean()), n=len(of))
-        for (model, dim, task), of in scored.items()
+        MetricRow(
+            system=system,
+            technique="x",
+            condition=condition,
+            dim=dim,
+            stage=stage,
+            split="test",
+            metric="ndcg@10",
+            value=float(of.mean()),
+            n=len(of),
+        )
+        for (system, condition, dim, stage), of in scored.items()
     ]
     rows += [
-        MetricRow(task=task, split="", model=model, metric=metric, value=value) for metric, model, task, value in values
+        MetricRow(system=system, technique="x", condition=condition, stage=stage, metric=metric, value=value)
+        for metric, system, condition, stage, value in values
     ]
-    rows.append(MetricRow(task="retrieval", split="test", model="tuned - base", metric="ndcg@10", value=0.1))
+    seed = int(run_id.rpartition("-s")[2])
     record = Record(
-        run_id=run_id,
-        notebook=notebook,
-        parameters={"seed": seed, "dataset": dataset, **parameters},
-        metrics=rows,
-        model_fingerprints=dict(models),
-        finished=finished,
+        run_id=run_id, notebook=run_id.partition("-")[0], parameters={"seed": seed, "dataset": dataset}, metrics=rows
     )
     folder = paths.runs_dir() / run_id
     assert records.commit(record, folder)
-    pd.concat(
-        pd.DataFrame({"query_id": QUERIES, "ndcg@10": of, "task": task, "split": "test", "model": model, "dim": dim})
-        for (model, dim, task), of in scored.items()
-    ).to_parquet(folder / "per_query.parquet")
-    return run_id
+    frames = [
+        pd.DataFrame({"query_id": QUERIES, "ndcg@10": of, "system": system, "condition": condition, "dim": dim}).assign(
+            stage=stage, task="retrieval", split="test"
+        )
+        for (system, condition, dim, stage), of in scored.items()
+    ]
+    pd.concat(frames).to_parquet(folder / "per_query.parquet")
 
 
-BM25, BASE, HYBRID, START = scores(0.3, 1), scores(0.4, 2), scores(0.45, 3), scores(0.35, 4)
+BM25, BASE = scores(0.3, 1), scores(0.4, 2)
 TUNED = {seed: scores(0.55, 10 + seed) for seed in (0, 1)}
 CUT, SIGNS, STATIC, SHALLOW = scores(0.5, 20), scores(0.52, 21), scores(0.6, 22), scores(0.48, 23)
+ROWS = [
+    {"label": "BM25", "system": "bm25", "runs": [BASE_RUN], "readme": True, "figure": True},
+    {"label": "base model", "system": "base", "runs": [BASE_RUN], "readme": True, "figure": True},
+    {
+        "label": "contrastive",
+        "system": "contrastive",
+        "runs": TUNED_RUNS,
+        "speed": [STATIC_RUN],
+        "compressed": [COMPRESSED_RUN],
+        "plain": "fine-tuned",
+        "readme": True,
+        "figure": True,
+    },
+    {"label": "shallow", "system": "contrastive", "condition": "3 layers", "runs": [COMPRESSED_RUN]},
+    {"label": "static", "system": "static", "runs": [STATIC_RUN], "readme": True, "figure": True},
+]
+
+
+def declare(*rows: dict, **group) -> None:
+    content = {"groups": [{"dataset": DATA, "title": "Codes", "rows": list(rows), **group}]}
+    (paths.experiments_dir() / "headline.yaml").write_text(yaml.safe_dump(content))
+
+
+def table() -> pd.DataFrame:
+    return headline(read_headline()[0])
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("EMBEDLAB_HOME", str(tmp_path))
     monkeypatch.setenv("EMBEDLAB_CACHE", str(tmp_path / ".cache"))
-    plain = "retrieval"
+    (tmp_path / "experiments").mkdir()
+    plain = ("", 384, "retrieval")
+    commit(BASE_RUN, scored={("bm25", "", None, "retrieval"): BM25, ("base", *plain): BASE})
+    for run_id, of in zip(TUNED_RUNS, TUNED.values(), strict=True):
+        commit(run_id, scored={("contrastive", *plain): of, ("contrastive", "", 64, "retrieval"): CUT})
+    signs = ("contrastive", "signs 384, rescored", None, "quantised")
     commit(
-        "01_diagnose", "0", scored={("base", None, plain): BASE, ("hybrid", None, plain): HYBRID}, model_name="base-1"
+        COMPRESSED_RUN,
+        scored={signs: SIGNS, ("contrastive", "3 layers", 384, "retrieval"): SHALLOW},
+        values=[("bytes in memory", *signs[:2], "quantised", 48)],
     )
-    for seed, own in TUNED.items():
-        start = commit(
-            "04_domain_pretraining",
-            "1",
-            seed,
-            scored={("base", 384, plain): BASE, ("tuned", 384, plain): START},
-            models={"tuned": f"start{seed}"},
-            model_name="base-1",
-        )
-        tuned = commit(
-            "03_contrastive",
-            "2",
-            seed,
-            scored={
-                ("bm25", None, plain): BM25,
-                ("base", 384, plain): START,  # the pre-trained start, no baseline
-                ("tuned", 384, plain): own,
-                ("tuned", 64, plain): CUT,
-            },
-            models={"tuned": f"tuned{seed}"},
-            model_name=f"results/runs/{start}/model",
-        )
+    speeds = (("base", 400), ("contrastive", 500), ("static", 40000))
     commit(
-        "05_matryoshka",
-        "3",
-        1,
-        scored={
-            ("tuned", 384, plain): np.zeros(len(QUERIES)),  # never to be seen: the run that made it comes first
-            ("tuned, 3 layers", 384, plain): SHALLOW,
-            ("signs 384, rescored", None, "quantised"): SIGNS,
-        },
-        values=[("bytes in memory", "signs 384, rescored", "quantised", 48)],
-        models={"tuned": "tuned1"},
-        tuned_model=f"results/runs/{tuned}/model",
-        model_name="base-1",
+        STATIC_RUN,
+        scored={("static", *plain): STATIC},
+        values=[("texts_per_second", system, "", "footprint", speed) for system, speed in speeds],
     )
-    commit(
-        "06_distillation",
-        "4",
-        1,
-        scored={("teacher", None, plain): own, ("static", 384, plain): STATIC},
-        values=[
-            ("texts_per_second", model, "footprint", speed)
-            for model, speed in (("base", 400), ("teacher", 500), ("static", 40000))
-        ],
-        models={"static": "static1"},
-        teacher=f"results/runs/{tuned}/model",
-        model_name="base-1",
-    )
+    declare(*ROWS)
     return tmp_path
 
 
-def row_of(table, system, form="", dim=384):
-    (found,) = table[(table["system"] == system) & (table["form"] == form) & (table["dim"].fillna(0) == dim)].to_dict(
+def row_of(label, dim=384, stage="retrieval"):
+    rows = table()
+    (found,) = rows[(rows["label"] == label) & (rows["stage"] == stage) & (rows["dim"].fillna(0) == dim)].to_dict(
         "records"
     )
     return found
 
 
-CHAIN = "domain pretraining → contrastive"
-
-
-def test_systems_are_named_by_their_way_and_baselines_come_first(home):
-    table = headline()
-    assert list(table["system"].unique()) == [
-        "bm25",
-        "base",
-        "hybrid",
-        "domain pretraining",
-        CHAIN,
-        f"{CHAIN} → distillation: static",
-    ]
-    assert row_of(table, "base")["value"] == pytest.approx(BASE.mean())
+def test_rows_are_those_of_the_file_in_its_order(home):
+    rows = table()
+    assert list(rows["label"].unique()) == [row["label"] for row in ROWS]
+    assert row_of("base model")["value"] == pytest.approx(BASE.mean())
+    assert row_of("shallow")["value"] == pytest.approx(SHALLOW.mean())
 
 
 def test_seeds_are_averaged_per_query_before_intervals_and_pairing(home):
     in_order = np.argsort(QUERIES)  # as per_query values are
-    row, mean = row_of(headline(), CHAIN), ((TUNED[0] + TUNED[1]) / 2)[in_order]
+    row, mean = row_of("contrastive"), ((TUNED[0] + TUNED[1]) / 2)[in_order]
     interval, gain = bootstrap_ci(mean), paired_difference(mean, BASE[in_order])
-    assert (row["seeds"], row["n"]) == (2, len(QUERIES))
+    assert (row["seeds"], row["n"], row["runs"]) == (2, len(QUERIES), " ".join(TUNED_RUNS))
     assert [row[name] for name in ("value", "ci_low", "ci_high")] == pytest.approx(
         [interval.mean, interval.low, interval.high]
     )
@@ -153,162 +143,113 @@ def test_seeds_are_averaged_per_query_before_intervals_and_pairing(home):
     )
 
 
-def test_a_model_that_other_runs_measured_stays_one_system(home):
-    table = headline()
-    assert row_of(table, CHAIN, "signs 384, rescored", 0)["value"] == pytest.approx(SIGNS.mean())
-    assert row_of(table, CHAIN, "3 layers")["value"] == pytest.approx(SHALLOW.mean())
-    assert not (table["value"] == 0).any()
-
-
 def test_costs(home):
-    table = headline()
-    assert row_of(table, CHAIN, dim=64)["bytes"] == 256
-    assert row_of(table, CHAIN, "signs 384, rescored", 0)["bytes"] == 48
-    assert np.isnan(row_of(table, "bm25", dim=0)["bytes"])
-    speeds = table.dropna(subset="texts_per_second").set_index("system")["texts_per_second"].to_dict()
-    assert speeds == {"base": 400, CHAIN: 500, f"{CHAIN} → distillation: static": 40000}
-
-
-def commit_another(key, of, **parameters):
-    commit(
-        "03_contrastive",
-        key,
-        scored={("tuned", 384, "retrieval"): of},
-        models={"tuned": f"other{key}"},
-        model_name="results/runs/03_domain_pretraining-11111111-s0/model",
-        **parameters,
-    )
-
-
-def test_settings_tell_runs_of_the_same_way_apart(home):
-    commit_another("5", CUT, epochs=9)
-    commit_another("6", CUT, epochs=3)
-    names = set(headline()["system"])
-    assert {CHAIN, f"{CHAIN} (epochs 3)", f"{CHAIN} (epochs 9)"} <= names
-
-
-def test_what_most_runs_have_goes_without_saying_and_students_tell_their_teacher(home):
-    for key, dims, seeds in (("5", [384], (0,)), ("6", [384, 64], (0, 1))):
-        for seed in seeds:
-            models, scored = {"tuned": f"m{key}{seed}"}, {("tuned", 384, "retrieval"): CUT}
-            commit("03_contrastive", key, seed, scored=scored, models=models, matryoshka_dims=dims)
-    commit(
-        "06_distillation",
-        "8",
-        scored={("both", 384, "retrieval"): CUT},
-        models={"both": "both8"},
-        teacher="results/runs/04_contrastive-55555555-s0/model",
-    )
-    names = set(headline()["system"])
-    assert {"contrastive", "contrastive (matryoshka_dims 384)"} <= names
-    assert "contrastive (matryoshka_dims 384) → distillation: both" in names
-
-
-def test_a_parameter_that_an_older_notebook_did_not_have_makes_no_other_system(home):
-    """And of one seed the newest run counts."""
-    commit_another("5", np.full(len(QUERIES), 0.9), epochs=9, finished="2026-11-21T12:00:00")
-    row = headline().query("system == @CHAIN and dim == 384").iloc[0]
-    assert row["seeds"] == 2 and row["runs"].split() == [
-        "04_contrastive-55555555-s0",
-        "04_contrastive-22222222-s1",
-    ]
-    assert row["value"] == pytest.approx((0.9 + TUNED[1].mean()) / 2)
-
-
-def test_speeds_are_of_the_runs_that_count(home):
-    commit(
-        "06_distillation",
-        "7",
-        1,
-        scored={("static", 384, "retrieval"): STATIC},
-        values=[("texts_per_second", "static", "footprint", 90000)],
-        models={"static": "static7"},
-        teacher="results/runs/04_contrastive-22222222-s1/model",
-        finished="2026-11-21T12:00:00",
-    )
-    row = headline().query("system == @CHAIN + ' → distillation: static'").iloc[0]
-    assert (row["seeds"], row["texts_per_second"]) == (1, 90000)
+    assert row_of("contrastive", 64)["bytes"] == 256
+    compressed = row_of("contrastive", 0, "quantised")
+    assert (compressed["bytes"], compressed["value"]) == (48, pytest.approx(SIGNS.mean()))
+    assert np.isnan(row_of("BM25", 0)["bytes"])
+    speeds = table().dropna(subset="texts_per_second").set_index("label")["texts_per_second"].to_dict()
+    assert speeds == {"base model": 400, "contrastive": 500, "static": 40000}
 
 
 def test_a_slower_machine_makes_no_system_slower(home):
-    speeds = (("base", 100), ("both", 150))
+    slow = "06_d-55555555-s0"
     commit(
-        "06_distillation",
-        "8",
-        1,
-        scored={("both", 384, "retrieval"): STATIC},
-        values=[("texts_per_second", model, "footprint", speed) for model, speed in speeds],
-        models={"both": "both8"},
-        teacher="all-MiniLM-L6-v2",
+        slow,
+        scored={("both", "", 384, "retrieval"): STATIC},
+        values=[
+            ("texts_per_second", system, "", "footprint", speed) for system, speed in (("base", 100), ("both", 150))
+        ],
     )
-    speeds = headline().dropna(subset="texts_per_second").set_index("system")["texts_per_second"].to_dict()
-    assert speeds["base"] == 250  # between 400 and 100
-    assert speeds["distillation: both"] == 1.5 * 250
-    assert speeds[f"{CHAIN} → distillation: static"] == 100 * 250
-
-
-def test_what_a_run_was_asked_to_make_does_not_name_its_systems(home):
-    names = set(headline()["system"])
-    commit(
-        "06_distillation",
-        "7",
-        scored={("layers", 384, "retrieval"): CUT},
-        models={"layers": "layers7"},
-        students=["layers"],
-        teacher="results/runs/04_contrastive-22222222-s0/model",
-    )
-    assert set(headline()["system"]) - names == {f"{CHAIN} → distillation: layers"}
-
-
-@pytest.mark.parametrize("cut", [{"max_examples": 50}, {"max_steps": 3}])
-def test_a_run_that_was_cut_short_is_no_system(home, cut):
-    before = set(headline()["system"])
-    scored = {("tuned", 384, "retrieval"): CUT}
-    commit("03_contrastive", "6", scored=scored, models={"tuned": "another"}, **cut)
-    assert set(headline()["system"]) == before
-    commit("03_contrastive", "7", scored=scored, models={"tuned": "whole"}, **dict.fromkeys(cut, 0))
-    assert set(headline()["system"]) > before
-
-
-def test_other_data_and_queries_do_not_mix(home):
-    assert headline("icd10cm:small").empty
-    values = pd.read_parquet(path := paths.runs_dir() / "06_distillation-44444444-s1" / "per_query.parquet")
-    values[values["query_id"] != "q0"].to_parquet(path)
-    row = row_of(headline(), f"{CHAIN} → distillation: static")
-    assert np.isnan(row["difference"]) and row["n"] == len(QUERIES) - 1
+    declare(*ROWS, {"label": "both", "system": "both", "runs": [slow]})
+    speeds = table().dropna(subset="texts_per_second").set_index("label")["texts_per_second"].to_dict()
+    assert speeds["base model"] == 250  # between 400 and 100
+    assert (speeds["both"], speeds["static"]) == (1.5 * 250, 100 * 250)
 
 
 def test_without_per_query_values_there_is_a_mean_and_no_interval(home):
-    for run_id in ("04_contrastive-22222222-s0", "04_contrastive-22222222-s1"):
+    for run_id in TUNED_RUNS:
         (paths.runs_dir() / run_id / "per_query.parquet").unlink()
-    row = row_of(headline(), CHAIN)
+    row = row_of("contrastive")
     assert row["value"] == pytest.approx((TUNED[0].mean() + TUNED[1].mean()) / 2) and np.isnan(row["ci_low"])
-    shown = headline_views.readable(headline()).set_index("system")
-    assert shown.loc[CHAIN, "nDCG@10"] == f"{row['value']:.3f}" and shown.loc[CHAIN, "minus base"] == ""
+    full = headline_views.full_table(table()).set_index("system")
+    assert (
+        full.loc["contrastive", "nDCG@10"] == f"{row['value']:.3f}" and full.loc["contrastive", "gain over base"] == ""
+    )
 
 
-def test_published_table_has_one_row_per_system(home):
-    table = headline_views.readable(headline()).set_index("system")
-    assert table.index.is_unique and table.loc[CHAIN, "dim"] == "384" and table.loc["bm25", "dim"] == ""
-    assert table.loc["base", "seeds"] == "" and table.loc[CHAIN, "seeds"] == "2"
-    assert table.loc[CHAIN, "bytes per document"] == "1,536"
-    assert table.loc[f"{CHAIN} → distillation: static", "texts per second"] == "40,000"
+def test_other_queries_are_not_paired(home):
+    path = paths.runs_dir() / STATIC_RUN / "per_query.parquet"
+    values = pd.read_parquet(path)
+    values[values["query_id"] != "q0"].to_parquet(path)
+    row = row_of("static")
+    assert np.isnan(row["difference"]) and row["n"] == len(QUERIES) - 1
 
 
-def level_lines(figure) -> set[str]:
-    """Baselines that are drawn at one level over the whole axis."""
-    return {line.get_label() for line in figure.axes[0].lines} & {"bm25", "base", "hybrid"}
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        ({"runs": ["03_b-99999999-s0"]}, "the run 03_b-99999999-s0 has no record"),
+        ({"system": "stattic"}, "did not measure 'stattic' on the test queries. Their systems are static"),
+        ({"condition": "4 bits"}, r"did not measure 'static' \(4 bits\)"),
+        ({"label": "BM25"}, "two rows are called 'BM25'"),
+        ({"runs": []}, "at least 1 item"),
+        ({"runs": [STATIC_RUN], "sped": []}, "sped"),
+        (
+            {"system": "contrastive", "runs": [TUNED_RUNS[0], COMPRESSED_RUN]},
+            "not measured with 384 dim",
+        ),
+        ({"system": "contrastive", "runs": [TUNED_RUNS[1], COMPRESSED_RUN]}, "the same seed"),
+        ({"system": "base", "runs": [BASE_RUN]}, "expected one row with the system 'base'"),
+    ],
+)
+def test_a_declaration_that_does_not_fit_is_one_clear_error(home, row, message):
+    declare(*ROWS[:4], {**ROWS[4], **row})
+    with pytest.raises(ParameterError, match=message):
+        table()
+
+
+def test_too_many_marked_rows_missing_file_and_other_datasets(home):
+    declare(*ROWS, *({**ROWS[0], "label": f"row {number}"} for number in range(4)))
+    with pytest.raises(ParameterError, match="8 rows have readme: true, at most 6 fit"):
+        table()
+    declare(*ROWS, dataset="icd10cm:small")
+    with pytest.raises(ParameterError, match="used icd10cm:full, expected icd10cm:small"):
+        table()
+    (paths.experiments_dir() / "headline.yaml").write_text("rows: []")
+    with pytest.raises(ParameterError, match="cannot read the groups"):
+        table()
+    (paths.experiments_dir() / "headline.yaml").unlink()
+    with pytest.raises(ParameterError, match="the file does not exist"):
+        table()
+
+
+def test_published_tables(home):
+    rows = table()
+    full = headline_views.full_table(rows).set_index("system")
+    assert full.index.is_unique and full.loc["contrastive", "dim"] == "384" and full.loc["BM25", "dim"] == ""
+    assert full.loc["base model", "seeds"] == "" and full.loc["contrastive", "seeds"] == "2"
+    assert full.loc["contrastive", "bytes per document"] == "1,536"
+    assert full.loc["static", "texts per second"] == "40,000"
+    short = headline_views.readme_table(rows)
+    assert short["system"].tolist() == ["BM25", "base model", "fine-tuned", "static"]
+    assert short["encoding speed"].tolist() == ["", "1.0 ×", "1.2 ×", "100 ×"]
+
+
+def texts(figure) -> set[str]:
+    return {text.get_text() for text in figure.axes[0].texts}
 
 
 def test_fronts_and_figures(home):
-    rows = headline()
+    rows = table()
     figure, points = headline_views.quality_figure(rows, "bytes")
     best = points[points["front"]].sort_values("bytes")
     assert best["bytes"].tolist() == [48, 1536] and best["value"].is_monotonic_increasing
-    assert level_lines(figure) == {"bm25", "hybrid"}
+    assert {"BM25", "base model", "contrastive", "static"} <= texts(figure) and "shallow" not in texts(figure)
+    assert not figure.legends  # labels stand beside the lines
     figure, fast = headline_views.quality_figure(rows, "texts_per_second")
-    assert set(fast[fast["front"]]["system"]) == {f"{CHAIN} → distillation: static"}  # best and fastest
-    assert len(fast) == 3 and level_lines(figure) == {"bm25", "hybrid"}  # base has a place of its own
+    assert set(fast[fast["front"]]["label"]) == {"static"} and len(fast) == 3
+    assert "static is both the best and the fastest." in texts(figure)
 
 
 def test_writing_fills_readme_and_is_repeatable(home):
@@ -316,17 +257,13 @@ def test_writing_fills_readme_and_is_repeatable(home):
     written = headline_views.write_headline()
     assert {path.name for path in written} >= {
         "headline.csv",
+        "headline.md",
         "headline_quality_by_bytes.png",
         "headline_quality_by_texts_per_second.csv",
     }
     first = {path: path.read_bytes() for path in written}
-    assert "domain pretraining → contrastive → distillation: static" in (home / "README.md").read_text()
+    readme = (home / "README.md").read_text()
+    assert "| fine-tuned |" in readme and "shallow" not in readme
+    assert "shallow" in (paths.tables_dir() / "headline.md").read_text()
     headline_views.write_headline()
     assert {path: path.read_bytes() for path in written} == first
-
-
-def test_no_record_is_one_clear_line(tmp_path, monkeypatch):
-    monkeypatch.setenv("EMBEDLAB_HOME", str(tmp_path))
-    monkeypatch.setenv("EMBEDLAB_CACHE", str(tmp_path / ".cache"))
-    with pytest.raises(RecordError, match="no record measured anything"):
-        headline_views.write_headline()

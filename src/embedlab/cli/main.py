@@ -10,7 +10,7 @@ import errno
 import typer
 from rich.markup import escape
 
-from embedlab.cli import deploy, diagnose, evaluate, init, migrate, run, sweep, tables
+from embedlab.cli import deploy, diagnose, evaluate, init, migrate, results, run, sweep
 from embedlab.cli.console import BAD_INPUT, FAILED, err
 from embedlab.errors import EmbedlabError
 
@@ -20,7 +20,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 COMMANDS = {
     "Runs": (run.run, run.params, sweep.sweep, sweep.watch, sweep.logs, sweep.cancel),
-    "Results": (tables.table, tables.diff, tables.report, tables.publish, tables.headline, tables.site),
+    "Results": (results.table, results.diff, results.report, results.publish, results.headline, results.site),
     "Models": (diagnose.diagnose, evaluate.evaluate),
     "Installation": (init.init, run.doctor, run.version, migrate.migrate),
 }

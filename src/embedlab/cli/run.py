@@ -29,7 +29,6 @@ def run(
     cpus: Annotated[int, typer.Option(min=0, help="number of threads; 0: all cores")] = 0,
 ) -> None:
     """Run a notebook and record its results. A finished run is not repeated."""
-    from embedlab.reporting import tables
     from embedlab.runs import execute, notebooks
     from embedlab.runs.limits import Limits
 
@@ -44,8 +43,6 @@ def run(
         err.print(f"Its log and notebook are in {paths.shown(outcome.folder / 'attempts')}", highlight=False)
         raise typer.Exit(CANCELLED if outcome.cause == "cancelled" else FAILED)
     _show_outcome(outcome)
-    if outcome.folder.parent == paths.runs_dir():
-        tables.rebuild_tables()
 
 
 def _from_current_folder(value: Any) -> Any:

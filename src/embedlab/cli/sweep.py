@@ -132,19 +132,16 @@ def _finish(spec: Any, path: Any, result: Any, output_dir: str) -> None:
 
 
 def _write_tables(name: str, result: Any, finished: list[str], output_dir: str) -> bool:
-    """Whether the sweep's table, and that of all runs, could be written; if not, the old ones stand."""
-    from embedlab.reporting import sweep_data as collected
-    from embedlab.reporting import sweep_table, tables
+    """Write the sweep's table; returns False where it could not be written, then the old one stays."""
+    from embedlab.reporting import sweep_data, sweep_table
     from embedlab.runs import record_index
 
     try:
         if finished:
-            kept, wanted = paths.runs_dir(output_dir), (*collected.View().metrics, *collected.COSTS)
-            records = record_index.indexed_records(wanted, finished, kept)
-            for path in sweep_table.write_sweep_table(name, records, run_ids=result.outcomes, folder=kept):
+            runs, metrics = paths.runs_dir(output_dir), (*sweep_data.View().metrics, *sweep_data.COSTS)
+            records = record_index.indexed_records(metrics, finished, runs)
+            for path in sweep_table.write_sweep_table(name, records, run_ids=result.outcomes, folder=runs):
                 out.print(f"  {paths.shown(path)}", highlight=False)
-        if not output_dir:
-            tables.rebuild_tables()
     except OSError as error:
         problem = (
             f"the tables cannot be written ({error.strerror or error}); make room, then run the same command again"

@@ -1,4 +1,4 @@
-"""Which records a comparison is about: parameters of the notebook 11_compare."""
+"""Choose the records to compare: parameters of the notebook 11_compare."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from embedlab.reporting.sweep_data import COSTS, View
 from embedlab.reporting.sweep_table import SweepTable
 from embedlab.runs.record_index import indexed_records
 from embedlab.runs.records import Record
+from embedlab.runs.run_id import topic_of
 
-NOTEBOOK = "11_compare"  # its own records compare nothing
+TOPIC = "compare"  # records of the comparing notebook itself are left out
 
 
 class CompareParams(Params):
-    """Which records to compare, and by what."""
+    """Which records to compare, and by which metric."""
 
     dataset: str = ""
     model_name: str = ""
@@ -34,22 +35,21 @@ class CompareParams(Params):
     records_dir: str = ""
 
     def view(self) -> View:
-        """What the tables show."""
+        """Return what the tables show."""
         second = tuple(metric for metric in View().metrics if metric != self.metric)[-1:]
         return View(metrics=(self.metric, *second), split=self.split, all_dims=self.all_dims)
 
     def folder(self) -> Path:
-        """Where the records are read."""
+        """Return the folder that the records are read from."""
         return paths.runs_dir(self.records_dir)
 
     def records(self) -> Iterator[Record]:
-        """The records that match, one at a time.
+        """Read the records that match, one at a time.
 
         Raises:
             ParameterError: there is no such sweep.
         """
-        found = filter(self._matches, self._all())
-        for count, record in enumerate(found, start=1):
+        for count, record in enumerate(filter(self._matches, self._all()), start=1):
             yield record
             if count == self.max_examples:
                 return
@@ -63,23 +63,26 @@ class CompareParams(Params):
         return indexed_records((*self.view().metrics, *COSTS), run_ids, self.folder())
 
     def _matches(self, record: Record) -> bool:
-        parts = {"dataset": self.dataset, "model_name": self.model_name}
-        same = all(record.parameters.get(name) == value for name, value in parts.items() if value)
-        return same and self.notebook_filter in record.notebook and record.notebook != NOTEBOOK
+        required = {"dataset": self.dataset, "model_name": self.model_name}
+        same = all(record.parameters.get(name) == value for name, value in required.items() if value)
+        return same and self.notebook_filter in record.notebook and topic_of(record.notebook) != TOPIC
 
 
 def pair(table: SweepTable, run_a: str = "", run_b: str = "") -> list[str]:
-    """The two runs to compare: those named, else the first seeds of the best two combinations; [] if there are no two.
+    """Choose the two runs to compare: those named, else the first seeds of the best two combinations of one dataset.
+
+    Returns:
+        Two run ids; [] when there are no two combinations.
 
     Raises:
         ParameterError: only one is named.
     """
     if bool(run_a) != bool(run_b):
-        raise ParameterError("one run is named", remedy="Name both run_a and run_b, or none", field="run_a")
+        raise ParameterError("only one of run_a and run_b is set", remedy="Set both, or neither", field="run_a")
     if run_a:
         return [run_a, run_b]
-    ranked = table.combinations.sort_values(table.view.metrics[0], ascending=False, kind="stable").dropna(
-        subset=table.view.metrics[0]
-    )
+    metric = table.view.metrics[0]
+    rows = table.for_dataset().combinations.dropna(subset=metric)
+    ranked = rows.sort_values(metric, ascending=False, kind="stable")
     best = list(dict.fromkeys(run_ids.split()[0] for run_ids in ranked["runs"]))[:2]
     return best if len(best) == 2 else []

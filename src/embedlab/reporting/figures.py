@@ -1,13 +1,17 @@
-"""Figures that answer one question each: labelled axes, the baseline drawn, intervals shown, the numbers beside them.
+"""Figures that answer one question each: the question as title, the finding as subtitle, labels beside the lines.
 
-Every function returns the figure and the table it was drawn from; `Run.figure` saves both.
+Every function returns the figure and the table behind it; `Run.figure` saves both. Figures are made for a width of
+about 800 pixels, with at most eight series.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from embedlab.evaluation.significance import bootstrap_ci
@@ -18,73 +22,255 @@ if TYPE_CHECKING:
 
     from embedlab.evaluation.metrics import Evaluation
 
-# Okabe and Ito's palette: told apart in print and by colour-blind readers.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+# Okabe and Ito's palette, readable in print and for colour-blind readers.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C6D31", "#000000")
 BASELINE = "#666666"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MAX_SERIES = len(COLOURS)
+
+SIZE = (6.6, 4.2)  # inches
+DPI = 120
+LABEL_SIZE = 8.5  # points
+LABEL_GAP = 0.058  # of the height of the axes; two labels closer than this overlap
+LABEL_WIDTH = 26  # letters of a label at the right edge, before it is broken
+LETTER = 0.0115  # width of a label's letter, of the width of the axes
+SUBTITLE_COLOUR = "#444444"
 
 
-def new_axes(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
-    """One set of axes in the house style; the title is the question the figure answers."""
+def new_axes(
+    title: str, xlabel: str, ylabel: str, *, subtitle: str = "", size: tuple[float, float] = SIZE
+) -> tuple[Figure, Axes]:
+    """Create one set of axes in the house style.
+
+    Args:
+        title: the question that the figure answers.
+        xlabel, ylabel: what the axes show, with units.
+        subtitle: the finding in one sentence; see `set_finding`.
+        size: width and height in inches.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.0), dpi=120, layout="constrained")
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     axes = figure.subplots()
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.set_title(title, loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.3)
+    style_axes(axes, title, xlabel, ylabel)
+    if subtitle:
+        set_finding(axes, subtitle)
     return figure, axes
 
 
+def style_axes(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
+    """Give axes the house style: no frame at the top and right, a light grid, the title at the left."""
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)
+
+
+def set_finding(axes: Axes, finding: str) -> None:
+    """Write the finding as subtitle, in small letters between the title and the axes.
+
+    Args:
+        axes: made by `new_axes`.
+        finding: one short sentence, computed from the numbers that are drawn.
+    """
+    width = int(axes.figure.get_size_inches()[0] * 14)  # letters of a line
+    lines = textwrap.wrap(finding, width)
+    if not lines:
+        return
+    axes.set_title(axes.get_title(loc="left"), loc="left", fontsize=11.5, fontweight="bold", pad=6 + 12.5 * len(lines))
+    axes.annotate(
+        "\n".join(lines),
+        xy=(0, 1),
+        xycoords="axes fraction",
+        xytext=(0, 5),
+        textcoords="offset points",
+        va="bottom",
+        fontsize=9,
+        color=SUBTITLE_COLOUR,
+    )
+
+
+@dataclass(frozen=True)
+class Label:
+    """A name that stands beside a line or a mark.
+
+    Attributes:
+        text: the name.
+        x, y: the point it belongs to, in data coordinates.
+        colour: that of the line or mark.
+    """
+
+    text: str
+    x: float
+    y: float
+    colour: str
+
+
+def label_lines(axes: Axes, labels: Iterable[Label]) -> None:
+    """Name lines at the right edge of the axes, at the height of their last point, moved apart where they overlap.
+
+    Call it after everything is drawn: it freezes the limits of the axes.
+    """
+    ordered = sorted(labels, key=lambda label: label.y)
+    texts = ["\n".join(textwrap.wrap(label.text, LABEL_WIDTH)) for label in ordered]
+    lines = max((text.count("\n") + 1 for text in texts), default=1)
+    heights = spread([_fraction(axes, label)[1] for label in ordered], LABEL_GAP * (0.85 * lines + 0.15))
+    for label, text, height in zip(ordered, texts, heights, strict=True):
+        style = {"color": label.colour, "fontsize": LABEL_SIZE, "va": "center", "transform": axes.transAxes}
+        axes.text(1.015, height, text, **style)
+
+
+def label_points(axes: Axes, labels: Iterable[Label]) -> None:
+    """Name marks beside them, to the left in the right part of the axes, moved apart where names would overlap.
+
+    A thin line leads from a name that was moved to its mark. Call it after everything is drawn.
+    """
+    placed: list[tuple[float, float, float]] = []  # left end, right end and height of the names so far
+    for label in sorted(labels, key=lambda label: -label.y):
+        x, y = _fraction(axes, label)
+        width = LETTER * len(label.text)
+        on_left = x + width > 0.98
+        start = x - 0.018 - width if on_left else x + 0.018
+        height = y
+        for left, right, other in sorted(placed, key=lambda name: -name[2]):
+            if left < start + width and start < right and abs(other - height) < LABEL_GAP:
+                height = other - LABEL_GAP
+        placed.append((start, start + width, height))
+        arrow = (
+            {"arrowstyle": "-", "color": label.colour, "linewidth": 0.6} if abs(height - y) > LABEL_GAP / 2 else None
+        )
+        axes.annotate(
+            label.text,
+            xy=(x, y),
+            xycoords="axes fraction",
+            xytext=(start + width if on_left else start, height),
+            textcoords="axes fraction",
+            ha="right" if on_left else "left",
+            va="center",
+            color=label.colour,
+            fontsize=LABEL_SIZE,
+            arrowprops=arrow,
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
+        )
+
+
+def _fraction(axes: Axes, label: Label) -> tuple[float, float]:
+    """A point in fractions of the axes; the limits do not change afterwards."""
+    axes.set_xlim(axes.get_xlim())
+    axes.set_ylim(axes.get_ylim())
+    x, y = axes.transAxes.inverted().transform(axes.transData.transform((label.x, label.y)))
+    return float(x), float(y)
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Move ascending numbers apart until neighbours are `gap` apart, each as little as possible.
+
+    Overlapping numbers form a block around their mean; blocks that touch are merged.
+    """
+    blocks: list[list[float]] = []  # each block: the numbers it holds
+    for height in heights:
+        blocks.append([height])
+        while len(blocks) > 1 and _low(blocks[-1], gap) - _high(blocks[-2], gap) < gap:
+            last = blocks.pop()
+            blocks[-1] = [*blocks[-1], *last]
+    return [_low(block, gap) + gap * number for block in blocks for number in range(len(block))]
+
+
+def _low(block: list[float], gap: float) -> float:
+    return float(np.mean(block)) - gap * (len(block) - 1) / 2
+
+
+def _high(block: list[float], gap: float) -> float:
+    return float(np.mean(block)) + gap * (len(block) - 1) / 2
+
+
+def draw_level(axes: Axes, level: float, text: str, style: str = "--") -> Label:
+    """Draw a baseline as a horizontal line over the whole axes; returns its label for `label_lines`."""
+    axes.axhline(level, color=BASELINE, linestyle=style, linewidth=1.2, zorder=1)
+    return Label(text, axes.get_xlim()[1], level, BASELINE)
+
+
 def interval_table(evaluations: Mapping[str, Mapping[int, Evaluation]], metric: str) -> pd.DataFrame:
-    """Rows model, dim, value, ci_low, ci_high, n, largest dimension first."""
+    """Tabulate systems and dimensions with their 95 % intervals.
+
+    Args:
+        evaluations: system -> dimension -> evaluation.
+        metric: e.g. "ndcg@10".
+
+    Returns:
+        Columns system, dim, value, ci_low, ci_high, n; largest dimension first.
+    """
     rows = []
-    for model, by_dim in evaluations.items():
+    for system, by_dim in evaluations.items():
         for dim, evaluation in sorted(by_dim.items(), reverse=True):
             interval = bootstrap_ci(evaluation.values[metric])
-            row = {"model": model, "dim": dim, "value": interval.mean, "ci_low": interval.low, "ci_high": interval.high}
-            rows.append({**row, "n": interval.n})
+            numbers = {"value": interval.mean, "ci_low": interval.low, "ci_high": interval.high, "n": interval.n}
+            rows.append({"system": system, "dim": dim, **numbers})
     return pd.DataFrame(rows)
 
 
 def quality_by_dimension(
     evaluations: Mapping[str, Mapping[int, Evaluation]], *, bm25: Evaluation, metric: str = "ndcg@10"
 ) -> tuple[Figure, pd.DataFrame]:
-    """What does a smaller embedding cost? One line per model with its 95 % band, BM25 as the dashed baseline."""
-    table = interval_table(evaluations, metric)
+    """Draw what truncated embeddings cost: a line per system with its 95 % band, BM25 as a dashed line.
+
+    Args:
+        evaluations: system -> dimension -> evaluation.
+        bm25: the evaluation of BM25.
+        metric: e.g. "ndcg@10".
+    """
+    level = pd.DataFrame([{"system": "bm25", "value": bm25.mean(metric)}])
+    table = pd.concat([interval_table(evaluations, metric), level], ignore_index=True)
+    return draw_quality_by_dimension(table, metric), table
+
+
+def draw_quality_by_dimension(table: pd.DataFrame, metric: str = "ndcg@10") -> Figure:
+    """Draw the table of `quality_by_dimension`."""
     figure, axes = new_axes("What does a smaller embedding cost?", "dimensions kept", f"{metric} (test)")
-    for colour, (model, rows) in zip(COLOURS, table.groupby("model", sort=False), strict=False):
-        axes.plot(rows["dim"], rows["value"], "o-", color=colour, label=model)
-        axes.fill_between(rows["dim"], rows["ci_low"], rows["ci_high"], color=colour, alpha=0.15, linewidth=0)
-    level = bm25.mean(metric)
-    axes.axhline(level, color=BASELINE, linestyle="--", label="BM25")
-    _dimension_axis(axes, sorted(table["dim"].unique()))
-    axes.legend(frameon=False)
-    return figure, pd.concat([table, pd.DataFrame([{"model": "bm25", "value": level}])], ignore_index=True)
-
-
-def _dimension_axis(axes: Axes, dims: Sequence[int]) -> None:
+    lines = table.dropna(subset="dim")
     axes.set_xscale("log", base=2)
-    axes.set_xticks(dims, [str(dim) for dim in dims])
+    dims = sorted(lines["dim"].unique())
+    axes.set_xticks(dims, [f"{dim:.0f}" for dim in dims])
     axes.minorticks_off()
+    labels, kept = [], []
+    for colour, (system, rows) in zip(COLOURS, lines.groupby("system", sort=False), strict=False):
+        axes.plot(rows["dim"], rows["value"], "o-", color=colour)
+        axes.fill_between(rows["dim"], rows["ci_low"], rows["ci_high"], color=colour, alpha=0.15, linewidth=0)
+        full = rows.loc[rows["dim"].idxmax()]
+        labels.append(Label(str(system), full["dim"], full["value"], colour))
+        kept += [f"{system} {share:.0%}" for share in rows.loc[rows["dim"] == 64, "value"] / full["value"]]
     axes.set_ylim(bottom=0)
+    labels += [draw_level(axes, level, "BM25") for level in table.loc[table["dim"].isna(), "value"]]
+    label_lines(axes, labels)
+    if kept:
+        set_finding(axes, f"With 64 dimensions, {' and '.join(kept[:2])} of the full {metric} remain.")
+    return figure
 
 
 def learning_curve(history: Sequence[Mapping[str, float]]) -> tuple[Figure, pd.DataFrame]:
-    """Is it learning, and when was it best on dev? Training loss on the left axis, dev nDCG@10 on the right."""
+    """Draw training loss (left axis) and dev nDCG@10 (right axis) by training step."""
     table = pd.DataFrame(history)
-    figure, axes = new_axes("When was it best?", "training step", "training loss")
-    _line(axes, table, "loss", COLOURS[0], "training loss")
+    return draw_learning_curve(table), table
+
+
+def draw_learning_curve(table: pd.DataFrame) -> Figure:
+    """Draw the table of `learning_curve`: columns step, loss, dev."""
+    figure, axes = new_axes("Is it learning, and when was it best?", "training step", "training loss")
+    _line(axes, table, "loss", COLOURS[0])
+    axes.yaxis.label.set_color(COLOURS[0])
     right = axes.twinx()
-    right.set_ylabel("nDCG@10 (dev)")
+    right.set_ylabel("nDCG@10 (dev)", color=COLOURS[4])
     right.spines["top"].set_visible(False)
-    _line(right, table, "dev", COLOURS[1], "dev nDCG@10", marker="o")
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    return figure, table
+    _line(right, table, "dev", COLOURS[4], marker="o")
+    if "dev" in table and table["dev"].notna().any():
+        best = table.loc[table["dev"].idxmax()]
+        last = table["step"].max()
+        place = "at the last step" if best["step"] == last else f"at step {best['step']:.0f} of {last:.0f}"
+        set_finding(axes, f"Dev nDCG@10 was best {place}: {best['dev']:.3f}.")
+    return figure
 
 
-def _line(axes: Axes, table: pd.DataFrame, column: str, colour: str, label: str, **style: str) -> None:
+def _line(axes: Axes, table: pd.DataFrame, column: str, colour: str, **style: str) -> None:
     if column in table:
-        known = table.dropna(subset=[column])
-        axes.plot(known["step"], known[column], color=colour, label=label, **style)
+        measured = table.dropna(subset=[column])
+        axes.plot(measured["step"], measured[column], color=colour, **style)

@@ -1,243 +1,335 @@
-"""Every system that was measured on one dataset, beside BM25, the base model and their hybrid: from records alone.
+"""The headline: the systems that experiments/headline.yaml lists, measured on one dataset, from records alone.
 
-A system is a model that a record names by its fingerprint. The same model in several records (trained in one run,
-searched with few bits in another, evaluated in a third) is one system, called by the notebooks it went through, as the
-parameters of its run and of the runs before tell them: "domain pretraining → contrastive → distillation: static".
+Each row of the file names a system and the runs that measured it, one run per seed. Nothing is guessed: a run that is
+missing or did not measure the system is an error.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from embedlab import paths
+from embedlab.errors import ParameterError
 from embedlab.evaluation.significance import bootstrap_ci, paired_difference
 from embedlab.reporting.sweep_table import FLOAT32
-from embedlab.runs.per_query import Measured as System
-from embedlab.runs.per_query import mean_over_runs, query_values
+from embedlab.runs.per_query import Measured, mean_over_runs, query_values
 from embedlab.runs.record_index import indexed_records
 from embedlab.runs.records import MetricRow, Record
-from embedlab.sweeps.spec import varying_where_known
 
 METRIC, SPLIT = "ndcg@10", "test"
-BASELINES = ("bm25", "base", "hybrid")
 MEMORY, SPEED = "bytes in memory", "texts_per_second"
-RETRIEVAL, QUANTISED = "retrieval", "quantised"
-TUNED, TEACHER = "tuned", "teacher"
-WHAT_TO_MAKE = "students"  # which of a run's systems were wanted; it says nothing about any of them
-RUN = re.compile(r"\w+-[0-9a-f]{8}-s-?\d+")
+RETRIEVAL, COMPRESSED = "retrieval", "quantised"
+BASE = "base"
+MAX_README_ROWS = 6
+MAX_FIGURE_ROWS = 8
 
-KEY = ["system", "form", "dim"]
-COLUMNS = [
-    *KEY,
-    "seeds",
-    "value",
-    "ci_low",
-    "ci_high",
-    "n",
-    "difference",
-    "difference_low",
-    "difference_high",
-    "p",
-    "bytes",
-    "texts_per_second",
-    "runs",
-]
+KEY = ["label", "system", "condition", "dim"]
+INTERVALS = ["value", "ci_low", "ci_high", "n", "difference", "difference_low", "difference_high", "p"]
+COLUMNS = [*KEY, "stage", "seeds", *INTERVALS, "bytes", "texts_per_second", "plain", "readme", "figure", "runs"]
 
 
-def headline(dataset: str = "icd10cm:full", folder: Path | None = None) -> pd.DataFrame:
-    """nDCG@10 on the test queries of `dataset`, of everything that records of uncut runs measured there.
+class HeadlineRow(BaseModel):
+    """One row of experiments/headline.yaml.
+
+    Attributes:
+        label: the name that readers see.
+        system, condition: what the runs recorded.
+        runs: ids of runs that measured it, one per seed.
+        dim: the dimensions of the vectors; the largest measured ones when not given.
+        speed: ids of runs that timed its encoding; `runs` when not given.
+        compressed: ids of runs that searched its vectors in fewer bits, for the figure.
+        plain: the name in README, in everyday words; `label` when not given.
+        readme: whether README shows the row.
+        figure: whether the figures show the row.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label: str = Field(min_length=1)
+    system: str = Field(min_length=1)
+    condition: str = ""
+    runs: tuple[str, ...] = Field(min_length=1)
+    dim: int | None = Field(default=None, gt=0)
+    speed: tuple[str, ...] = ()
+    compressed: tuple[str, ...] = ()
+    plain: str = ""
+    readme: bool = False
+    figure: bool = False
+
+    def all_runs(self) -> tuple[str, ...]:
+        """Return every run that the row names."""
+        return tuple(dict.fromkeys([*self.runs, *self.speed, *self.compressed]))
+
+
+class HeadlineGroup(BaseModel):
+    """The rows of one dataset.
+
+    Attributes:
+        dataset: the dataset's spec, as the runs recorded it.
+        title: what the dataset is, for readers.
+        rows: at least the base model's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str = Field(min_length=1)
+    title: str = Field(min_length=1)
+    rows: tuple[HeadlineRow, ...] = Field(min_length=1)
+
+
+def read_headline(path: Path | None = None) -> list[HeadlineGroup]:
+    """Read and check experiments/headline.yaml; the first group is the one of README and the figures.
 
     Args:
-        dataset: the spec that the runs were given.
+        path: another file.
+
+    Raises:
+        ParameterError: the file is missing, has a field that does not fit, a label twice or too many marked rows.
+    """
+    path = path or paths.experiments_dir() / "headline.yaml"
+    if not path.is_file():
+        raise ParameterError("the file does not exist", remedy="Restore it with git checkout", file=path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        groups = [HeadlineGroup(**group) for group in content["groups"]]
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise ParameterError(f"cannot read the groups ({error})", remedy="Write groups: [...]", file=path) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        problem = f"{first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"
+        raise ParameterError(problem, remedy="Correct that field", file=path, field=field) from None
+    for group in groups:
+        _check_group(group, path)
+    return groups
+
+
+def _check_group(group: HeadlineGroup, path: Path) -> None:
+    labels = [row.label for row in group.rows]
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        remedy = "Give each row its own label"
+        raise ParameterError(f"two rows are called {twice[0]!r}", remedy=remedy, file=path, field=group.dataset)
+    if sum(row.system == BASE for row in group.rows) != 1:
+        problem = f"expected one row with the system {BASE!r}, to compare the others with"
+        raise ParameterError(problem, remedy="Add or remove one", file=path, field=group.dataset)
+    for flag, limit in (("readme", MAX_README_ROWS), ("figure", MAX_FIGURE_ROWS)):
+        if (count := sum(getattr(row, flag) for row in group.rows)) > limit:
+            problem = f"{count} rows have {flag}: true, at most {limit} fit"
+            raise ParameterError(problem, remedy=f"Set {flag}: false in some", file=path, field=group.dataset)
+
+
+def headline(group: HeadlineGroup, folder: Path | None = None) -> pd.DataFrame:
+    """Measure every row of a group: nDCG@10 on its test queries, costs, and the difference from the base model.
+
+    Args:
+        group: from `read_headline`.
         folder: where runs are kept; results/runs when not given.
 
     Returns:
-        One row per system, form ("" for plain vectors; "signs 384, rescored" and the like) and dimension, baselines
-        first: seeds (runs behind the row); value, the mean over seeds and queries, with its 95 % interval over
-        queries; n queries; difference from the base model, both at full width, paired by query, with interval and p;
-        bytes that a document takes in memory; texts_per_second of encoding; runs (ids). What is not known is missing.
+        One row per label, condition and dimension, in the order of the file and with the declared dimension first:
+        seeds (runs behind the row); value, the mean over seeds and queries, with its 95 % interval over queries; n
+        queries; difference from the base model, paired by query, with interval and p (declared dimension only); bytes
+        that a document takes in memory; texts_per_second of encoding; readme, figure (as declared); runs (ids).
+        Missing means not measured.
+
+    Raises:
+        ParameterError: a run has no record, another dataset, or did not measure the row's system.
     """
-    known = {record.run_id: record for record in indexed_records((METRIC, MEMORY, SPEED), folder=folder)}
-    chains = {run_id: _chain(record, known) for run_id, record in known.items()}
-    chosen = [record for record in known.values() if record.parameters.get("dataset") == dataset and _is_whole(record)]
-    chosen.sort(key=lambda record: (record.finished, record.run_id), reverse=True)  # the newest of the same setting
-    chosen.sort(key=lambda record: len(chains[record.run_id]))  # a model's own run comes first
-    names = _names(chosen, chains)
-    rows = pd.DataFrame(_measured(chosen, names), columns=[*KEY, "seed", "run_id", "task", "model", "noted", "bytes"])
-    rows = _with_dims(rows).drop_duplicates([*KEY, "seed"])
-    counted = [record for record in chosen if record.run_id in set(rows["run_id"])]
-    return _aggregated(rows, _speeds(counted, names, chains), folder)
-
-
-def _is_whole(record: Record) -> bool:
-    """Whether the run saw all there is: one that was cut short belongs into the table of its sweep."""
-    return not any(record.parameters.get(name) for name in ("max_examples", "max_steps"))
-
-
-def _chain(record: Record, known: Mapping[str, Record]) -> list[Record]:
-    """The run and those that its parameters name, earliest first."""
-    texts = (value for value in record.parameters.values() if isinstance(value, str))
-    named = [known[run_id] for text in texts for run_id in RUN.findall(text) if run_id in known]
-    return [*(_chain(named[0], known) if named else ()), record]
-
-
-def _setting(record: Record) -> dict[str, object]:
-    """What was chosen for a run, but for earlier runs, which the chain tells."""
-    named = {name for name, value in record.parameters.items() if isinstance(value, str) and RUN.search(value)}
-    return {name: value for name, value in record.parameters.items() if name not in {*named, WHAT_TO_MAKE}}
-
-
-def _names(chosen: Sequence[Record], chains: Mapping[str, Sequence[Record]]) -> dict[str, str]:
-    """Run id -> the notebooks it went through, with the settings that tell it from others of the same way."""
-    names: dict[str, str] = {}
-    for depth in sorted({len(chains[record.run_id]) for record in chosen}):
-        ways: dict[str, list[Record]] = {}
-        for record in chosen:
-            if len(chains[record.run_id]) == depth:
-                ways.setdefault(_way(chains[record.run_id], names), []).append(record)
-        for way, records in ways.items():
-            names |= _told_apart(way, records)
-    return names
-
-
-def _way(chain: Sequence[Record], names: Mapping[str, str]) -> str:
-    """What the run before is called, and this run's topic."""
-    *before, own = chain
-    known = [names.get(before[-1].run_id) or " → ".join(map(_topic, before))] if before else []
-    return " → ".join([*known, _topic(own)])
-
-
-def _told_apart(way: str, records: Sequence[Record]) -> dict[str, str]:
-    """Run id -> name: the setting with most runs bears the plain one, the others say what differs."""
-    settings = [_setting(record) for record in records]
-    differing = varying_where_known(settings)
-    details = [
-        ", ".join(f"{name} {_shown(setting[name])}" for name in differing if name in setting) for setting in settings
+    records = _read(group, folder)
+    measured = [found for row in group.rows for found in _points(row, records, group)]
+    speeds = _speeds(group, records)
+    values_of = lru_cache(maxsize=64)(
+        lambda run_id, stage: query_values(run_id, METRIC, split=SPLIT, stage=stage, folder=folder)
+    )
+    per_query = [_mean_per_query(point, values_of) for point in measured]
+    base = next(
+        values for point, values in zip(measured, per_query, strict=True) if point.row.system == BASE and point.declared
+    )
+    rows = [
+        _row(point, values, base if point.declared and point.row.system != BASE else None, records, speeds)
+        for point, values in zip(measured, per_query, strict=True)
     ]
-    (usual, runs), *others = Counter(details).most_common(2)
-    plain = usual if not others or runs > others[0][1] else ""
-    named = [way if detail in ("", plain) else f"{way} ({detail})" for detail in details]
-    return {record.run_id: name for record, name in zip(records, named, strict=True)}
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"dim": "Int64", "n": "Int64"})
 
 
-def _shown(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+@dataclass(frozen=True)
+class _Point:
+    """One system at one dimension and condition, as several runs measured it.
 
-
-def _topic(record: Record) -> str:
-    """A run's notebook in words; a fine-tune behind a pre-training is part of what was measured, and is said."""
-    topic, pairs = record.notebook.partition("_")[2].replace("_", " "), record.parameters.get("fine_tune_pairs")
-    return topic if pairs is None else f"{topic}, then {f'{pairs:,}' if pairs else 'all'} pairs"
-
-
-def _measured(chosen: Sequence[Record], names: Mapping[str, str]) -> Iterator[tuple]:
-    """Rows of `headline` for single runs; a model that was seen before keeps the name it had then."""
-    by_fingerprint: dict[str, str] = {}
-    for record in chosen:
-        memory = {row.model: row.value for row in record.metrics if row.metric == MEMORY}
-        for row in record.metrics:
-            if found := _system(row, record, names[record.run_id], by_fingerprint):
-                bytes_ = memory.get(row.model) if row.task == QUANTISED else None
-                seed = record.parameters.get("seed")
-                yield *found, row.dim, seed, record.run_id, row.task, row.model, row.value, bytes_
-
-
-def _system(row: MetricRow, record: Record, name: str, by_fingerprint: dict[str, str]) -> tuple[str, str] | None:
-    """(system, form) of a metric row; None when it is no system's score."""
-    if (row.metric, row.split) != (METRIC, SPLIT) or row.task not in (RETRIEVAL, QUANTISED) or " - " in row.model:
-        return None
-    if row.model in BASELINES:
-        touched = row.model != BASELINES[0] and RUN.search(str(record.parameters.get("model_name")))
-        return None if touched or row.task != RETRIEVAL else (row.model, "")
-    model, form = _model_and_form(row, record.model_fingerprints)
-    if not model:
-        return None
-    own = name if model == TUNED else f"{name}: {model}"
-    return by_fingerprint.setdefault(record.model_fingerprints[model], own), form
-
-
-def _model_and_form(row: MetricRow, fingerprints: Mapping[str, str]) -> tuple[str, str]:
-    """Which of a record's models was measured, and how it was cut; ("", "") when it names none by fingerprint."""
-    if row.task == QUANTISED:
-        return (TUNED, row.model) if TUNED in fingerprints else ("", "")
-    head, _, tail = row.model.partition(", ")
-    return next(((name, form) for name, form in ((row.model, ""), (head, tail)) if name in fingerprints), ("", ""))
-
-
-def _with_dims(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row without dimension is its system's widest, where another record tells that."""
-    plain = rows["task"].eq(RETRIEVAL) & rows["form"].eq("")
-    widest = rows["dim"].where(plain).astype(float).groupby(rows["system"]).transform("max")
-    return rows.assign(dim=rows["dim"].astype(float).where(~plain | rows["dim"].notna(), widest))
-
-
-def _speeds(chosen: Sequence[Record], names: Mapping[str, str], chains: Mapping[str, Sequence[Record]]) -> pd.Series:
-    """System -> texts encoded per second, the median over runs.
-
-    Other machines, and other work on the same one, slow all models of a run alike: so a run says how many times as fast
-    as the base model a system is, and that is given at the base model's own median. A given teacher is the model of
-    the run before.
+    Attributes:
+        row: the declaration.
+        rows: run id -> what that run recorded.
+        declared: whether it is the row itself, and not another dimension or a compressed index of it.
     """
-    rows = []
-    for record in chosen:
-        name, before = names[record.run_id], [names.get(one.run_id) for one in chains[record.run_id][:-1]]
-        own = {"base": "base", TUNED: name} | ({TEACHER: before[-1]} if before else {})
-        found = {row.model: row.value for row in record.metrics if row.metric == SPEED}
-        rows += [(own.get(model, f"{name}: {model}"), value, found.get("base")) for model, value in found.items()]
-    table = pd.DataFrame(rows, columns=["system", "value", "base"]).astype({"value": float, "base": float})
-    usual = table.loc[table["system"] == "base", "value"].median()
-    return (table["value"] * (usual / table["base"]).fillna(1)).groupby(table["system"]).median()
+
+    row: HeadlineRow
+    rows: Mapping[str, MetricRow]
+    declared: bool
+
+    @property
+    def first(self) -> MetricRow:
+        return next(iter(self.rows.values()))
+
+    @property
+    def dim(self) -> int | None:
+        return self.row.dim if self.declared and self.row.dim else self.first.dim
 
 
-def _aggregated(rows: pd.DataFrame, speeds: pd.Series, folder: Path | None) -> pd.DataFrame:
-    @lru_cache(maxsize=64)
-    def values_of(run_id: str, task: str) -> dict[System, pd.Series]:
-        return query_values(run_id, METRIC, split=SPLIT, task=task, folder=folder)
-
-    def per_query(group: pd.DataFrame) -> pd.Series | None:
-        """Mean over seeds of each query's value; None where a run did not keep them."""
-        found = [_pick(values_of(row.run_id, row.task), row.model, row.dim) for row in group.itertuples()]
-        return None if any(one is None for one in found) else mean_over_runs(found)
-
-    groups = dict(iter(rows.groupby(KEY, sort=False, dropna=False)))
-    widths = {dim: group for (system, _, dim), group in groups.items() if system == "base"}
-    base = per_query(widths[max(widths, key=lambda dim: 0 if pd.isna(dim) else dim)]) if widths else None
-    full = rows[rows["form"] == ""].groupby("system")["dim"].max().fillna(0)
-    compared = {key: base for key in groups if key[1] == "" and full[key[0]] in (key[2], 0)}
-    found = [_row(key, group, per_query(group), compared.get(key)) for key, group in groups.items()]
-    table = pd.DataFrame(found, columns=COLUMNS)
-    order = table["system"].map({name: place for place, name in enumerate(BASELINES)}).fillna(len(BASELINES))
-    table = table.assign(order=order, depth=-table["dim"].fillna(0))
-    table = table.sort_values(["order", "system", "form", "depth"], ignore_index=True)
-    widest = (table["form"] == "") & ~table.duplicated(["system", "form"])
-    table["texts_per_second"] = table["system"].map(speeds).where(widest)
-    return table[COLUMNS].astype({"dim": "Int64", "n": "Int64"})
+def _read(group: HeadlineGroup, folder: Path | None) -> dict[str, Record]:
+    """The records of all runs that a group names."""
+    run_ids = dict.fromkeys(run_id for row in group.rows for run_id in row.all_runs())
+    found = {record.run_id: record for record in indexed_records((METRIC, MEMORY, SPEED), list(run_ids), folder)}
+    for row in group.rows:
+        for run_id in row.all_runs():
+            if run_id not in found:
+                raise _problem(row, f"the run {run_id} has no record", "Check the id, or fetch the run")
+            if (dataset := found[run_id].parameters.get("dataset")) != group.dataset:
+                raise _problem(row, f"the run {run_id} used {dataset}, expected {group.dataset}", "Move the row")
+    return found
 
 
-def _pick(values: Mapping[System, pd.Series], model: str, dim: float) -> pd.Series | None:
-    """A model's values at a dimension; where it was noted without one, those."""
-    return values.get((model, None if pd.isna(dim) else int(dim)), values.get((model, None)))
+def _problem(row: HeadlineRow, problem: str, remedy: str) -> ParameterError:
+    return ParameterError(f"{row.label}: {problem}", remedy=remedy, file="experiments/headline.yaml")
 
 
-def _row(key: tuple, group: pd.DataFrame, values: pd.Series | None, base: pd.Series | None) -> dict[str, object]:
-    system, _, dim = key
+def _points(row: HeadlineRow, records: Mapping[str, Record], group: HeadlineGroup) -> Iterator[_Point]:
+    """The row at its declared dimension, at the others, and in compressed indexes."""
+    seeds = [records[run_id].parameters.get("seed") for run_id in row.runs]
+    if len(set(seeds)) < len(seeds):
+        raise _problem(row, f"two of its runs have the same seed ({seeds})", "List one run per seed")
+    plain = _by_form(row.runs, records, lambda metric: _is_plain(metric, row))
+    if not plain:
+        what = f"{row.system!r}" + (f" ({row.condition})" if row.condition else "")
+        problem = f"its runs did not measure {what} on the {SPLIT} queries"
+        raise _problem(row, problem, f"Their systems are {', '.join(sorted(_systems(row, records)))}")
+    declared = (
+        row.dim if (row.condition, row.dim) in plain else max((dim for _, dim in plain), key=lambda dim: dim or 0)
+    )
+    for (_, dim), rows in sorted(plain.items(), key=lambda item: (item[0][1] != declared, -(item[0][1] or 0))):
+        if dim == declared and len(rows) < len(row.runs):
+            missing = ", ".join(run_id for run_id in row.runs if run_id not in rows)
+            raise _problem(row, f"not measured with {dim} dimensions by {missing}", "Correct the runs or the dim")
+        yield _Point(row, rows, declared=dim == declared)
+    compressed = _by_form(row.compressed, records, lambda metric: _is_compressed(metric, row))
+    yield from (_Point(row, rows, declared=False) for rows in compressed.values())
+
+
+def _by_form(
+    run_ids: Sequence[str], records: Mapping[str, Record], belongs: Any
+) -> dict[tuple[str, int | None], dict[str, MetricRow]]:
+    """(condition, dim) -> run id -> the metric row that belongs to it; of equal rows the last counts."""
+    forms: dict[tuple[str, int | None], dict[str, MetricRow]] = {}
+    for run_id in run_ids:
+        for metric in filter(belongs, records[run_id].metrics):
+            forms.setdefault((metric.condition, metric.dim), {})[run_id] = metric
+    return forms
+
+
+def _is_score(metric: MetricRow) -> bool:
+    return (metric.metric, metric.split, metric.task, metric.statistic) == (METRIC, SPLIT, RETRIEVAL, "value")
+
+
+def _is_plain(metric: MetricRow, row: HeadlineRow) -> bool:
+    same = (metric.system, metric.condition) == (row.system, row.condition)
+    return same and _is_score(metric) and metric.stage == RETRIEVAL
+
+
+def _is_compressed(metric: MetricRow, row: HeadlineRow) -> bool:
+    return metric.system == row.system and _is_score(metric) and metric.stage == COMPRESSED
+
+
+def _systems(row: HeadlineRow, records: Mapping[str, Record]) -> set[str]:
+    metrics = [metric for run_id in row.runs for metric in records[run_id].metrics if _is_score(metric)]
+    return {metric.system + (f" ({metric.condition})" if metric.condition else "") for metric in metrics}
+
+
+def _mean_per_query(point: _Point, values_of: Any) -> pd.Series | None:
+    """Mean over seeds of each query's value; None where a run did not keep them."""
+    series = []
+    for run_id, metric in point.rows.items():
+        values = values_of(run_id, metric.stage)
+        series.append(values.get(Measured(metric.system, metric.condition, metric.dim)))
+    return None if any(values is None for values in series) else mean_over_runs(series)
+
+
+def _speeds(group: HeadlineGroup, records: Mapping[str, Record]) -> dict[str, float]:
+    """Label -> texts encoded per second, the median over runs.
+
+    Other machines, and other work on the same one, slow all models of a run equally. So a run tells how many times as
+    fast as the base model a system is, and that is multiplied by the base model's median speed over all runs.
+    """
+    timed = {run_id: _times(record) for run_id, record in records.items()}
+    base = pd.Series([times[BASE, ""] for times in timed.values() if (BASE, "") in times], dtype=float).median()
+    speeds = {}
+    for row in group.rows:
+        run_ids = timed if row.system == BASE else (row.speed or row.runs)
+        ratios = [_ratio(timed[run_id], row, base) for run_id in run_ids]
+        speeds[row.label] = pd.Series(ratios, dtype=float).median()
+    return speeds
+
+
+def _times(record: Record) -> dict[tuple[str, str], float]:
+    rows = [row for row in record.metrics if row.metric == SPEED and row.value is not None]
+    return {(row.system, row.condition): float(row.value) for row in rows if row.value is not None}
+
+
+def _ratio(times: Mapping[tuple[str, str], float], row: HeadlineRow, base: float) -> float | None:
+    """The system's speed where the base model runs at its median speed; None where it was not timed."""
+    if (speed := times.get((row.system, row.condition))) is None:
+        return None
+    return speed * (base / times[BASE, ""] if (BASE, "") in times else 1)
+
+
+def _row(
+    point: _Point,
+    values: pd.Series | None,
+    base: pd.Series | None,
+    records: Mapping[str, Record],
+    speeds: Mapping[str, float],
+) -> dict[str, object]:
     interval = bootstrap_ci(values.to_numpy()) if values is not None else None
-    row = {
-        **dict(zip(KEY, key, strict=True)),
-        "seeds": group["seed"].nunique(),
-        "value": interval.mean if interval else group["noted"].astype(float).mean(),
+    recorded = pd.Series([metric.value for metric in point.rows.values()], dtype=float)
+    line: dict[str, object] = {
+        "label": point.row.label,
+        "system": point.row.system,
+        "condition": point.first.condition,
+        "dim": point.dim,
+        "stage": point.first.stage,
+        "seeds": len(point.rows),
+        "value": interval.mean if interval else recorded.mean(),
         "ci_low": interval.low if interval else None,
         "ci_high": interval.high if interval else None,
         "n": interval.n if interval else None,
-        "bytes": dim * FLOAT32 if group["bytes"].isna().all() else group["bytes"].astype(float).mean(),
-        "runs": " ".join(group["run_id"]),
+        "bytes": _bytes(point, records),
+        "texts_per_second": speeds[point.row.label] if point.declared else None,
+        "plain": point.row.plain or point.row.label,
+        "readme": point.row.readme and point.declared,
+        "figure": point.row.figure,
+        "runs": " ".join(point.rows),
     }
-    if system == "base" or values is None or base is None or not values.index.equals(base.index):
-        return row
+    if values is None or base is None or not values.index.equals(base.index):
+        return line
     gain = paired_difference(values.to_numpy(), base.to_numpy())
-    return row | {"difference": gain.mean, "difference_low": gain.low, "difference_high": gain.high, "p": gain.p_value}
+    return line | {"difference": gain.mean, "difference_low": gain.low, "difference_high": gain.high, "p": gain.p_value}
+
+
+def _bytes(point: _Point, records: Mapping[str, Record]) -> float | None:
+    """Bytes that a document takes in memory: as the runs recorded for a compressed index, else float32."""
+    if point.first.stage != COMPRESSED:
+        return None if point.dim is None else point.dim * FLOAT32
+    key = (point.first.system, point.first.condition, COMPRESSED)
+    recorded = [
+        row.value
+        for run_id in point.rows
+        for row in records[run_id].metrics
+        if row.metric == MEMORY and (row.system, row.condition, row.stage) == key
+    ]
+    return pd.Series(recorded, dtype=float).mean()

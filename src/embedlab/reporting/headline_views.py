@@ -1,4 +1,4 @@
-"""The headline as readers see it: a table in README and two figures, all written anew from the records."""
+"""The headline as readers see it: README's short table, the full table and two figures, all written from records."""
 
 from __future__ import annotations
 
@@ -8,78 +8,105 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from embedlab import paths
-from embedlab.errors import RecordError
 from embedlab.reporting import publish, tables
-from embedlab.reporting.figures import BASELINE, COLOURS, MARKERS, new_axes
-from embedlab.reporting.front import pareto_front
-from embedlab.reporting.headline import BASELINES, headline
+from embedlab.reporting.figures import (
+    BASELINE,
+    COLOURS,
+    Label,
+    draw_level,
+    label_lines,
+    label_points,
+    new_axes,
+    set_finding,
+)
+from embedlab.reporting.headline import BASE, COMPRESSED, HeadlineGroup, headline, read_headline
+from embedlab.reporting.pareto import pareto_front
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NAME = "headline"
-LEGEND_LINE = 0.16  # inches
 # Cost -> whether more of it is better, the question, the axis.
 COSTS = {
     "bytes": (False, "What does a smaller index cost?", "bytes per document in memory (log scale)"),
     "texts_per_second": (True, "What does encoding speed cost?", "texts encoded per second (log scale)"),
 }
-PUBLISHED = {
-    "system": "system",
+VALUE, GAIN = "nDCG@10", "gain over base"
+FULL = {
+    "label": "system",
     "dim": "dim",
     "seeds": "seeds",
-    "nDCG@10": "nDCG@10",
-    "minus base": "minus base",
+    VALUE: VALUE,
+    GAIN: GAIN,
     "bytes": "bytes per document",
     "texts_per_second": "texts per second",
     "runs": "runs",
 }
+SHORT = {"plain": "system", VALUE: VALUE, GAIN: GAIN, "bytes": "bytes per document", "speed": "encoding speed"}
+UNTRAINED = ("bm25", "base", "hybrid")  # systems for which a number of seeds means nothing
 
 
-def readable(rows: pd.DataFrame) -> pd.DataFrame:
-    """The table of README: every system at its full width, `value [low, high]`, empty where nothing is known."""
-    plain = rows[rows["form"] == ""].sort_values("dim", ascending=False, kind="stable", na_position="last")
-    shown = plain.drop_duplicates("system").sort_index().reset_index(drop=True)
+def full_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Format every declared row: `value [low, high]`, empty where nothing was measured."""
+    return _formatted(rows)[list(FULL)].rename(columns=FULL)
+
+
+def readme_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Format the rows that README shows; speed is a multiple of the base model's."""
+    return _formatted(rows[rows["readme"]])[list(SHORT)].rename(columns=SHORT)
+
+
+def _formatted(rows: pd.DataFrame) -> pd.DataFrame:
+    declared = rows.drop_duplicates("label").reset_index(drop=True)
+    base = rows.loc[rows["system"] == BASE, "texts_per_second"].max()
     cells = {
-        "nDCG@10": _cells("{:.3f} [{:.3f}, {:.3f}]", shown[["value", "ci_low", "ci_high"]]),
-        "minus base": _cells("{:+.3f} [{:+.3f}, {:+.3f}]", shown[["difference", "difference_low", "difference_high"]]),
-        "bytes": _cells("{:,.0f}", shown[["bytes"]]),
-        "texts_per_second": _cells("{:,.0f}", shown[["texts_per_second"]]),
+        VALUE: _cells("{:.3f} [{:.3f}, {:.3f}]", declared[["value", "ci_low", "ci_high"]]),
+        GAIN: _cells("{:+.3f} [{:+.3f}, {:+.3f}]", declared[["difference", "difference_low", "difference_high"]]),
+        "bytes": _cells("{:,.0f}", declared[["bytes"]]),
+        "texts_per_second": _cells("{:,.0f}", declared[["texts_per_second"]]),
+        "speed": [_times(speed / base) for speed in declared["texts_per_second"].astype(float)],
     }
-    seeds = shown["seeds"].astype("Int64").astype(str).where(~shown["system"].isin(BASELINES), "")
-    dims = shown["dim"].astype(str).where(shown["dim"].notna(), "")
-    table = shown.assign(**cells, seeds=seeds, dim=dims)
-    return table[list(PUBLISHED)].rename(columns=PUBLISHED)
+    seeds = declared["seeds"].astype(str).where(~declared["system"].isin(UNTRAINED), "")
+    dims = declared["dim"].astype(str).where(declared["dim"].notna(), "")
+    return declared.assign(**cells, seeds=seeds, dim=dims)
+
+
+def _times(ratio: float) -> str:
+    """A speed-up for people: 1.0 ×, 1.9 ×, 375 ×; empty when it was not measured."""
+    if pd.isna(ratio):
+        return ""
+    return f"{ratio:,.0f} ×" if ratio >= 10 else f"{ratio:.1f} ×"
 
 
 def _cells(pattern: str, numbers: pd.DataFrame) -> list[str]:
     """One text per row; only the first number where others are missing, nothing where that is missing."""
     short = pattern.partition(" [")[0]
-    rows = numbers.astype(float).itertuples(index=False)
-    return ["" if pd.isna(row[0]) else (short if any(map(pd.isna, row)) else pattern).format(*row) for row in rows]
+    lines = numbers.astype(float).itertuples(index=False)
+    return ["" if pd.isna(line[0]) else (short if any(map(pd.isna, line)) else pattern).format(*line) for line in lines]
 
 
-def caption(rows: pd.DataFrame, dataset: str) -> str:
-    """How the table's numbers were made."""
+def caption(rows: pd.DataFrame, group: HeadlineGroup) -> str:
+    """Say how the table's numbers were computed."""
     counts = rows["n"].dropna().unique()
     queries = f"{counts[0]:,} test queries" if len(counts) == 1 else "the test queries"
     return (
-        f"`{dataset}`, {queries}. Brackets: 95 % bootstrap intervals over queries, after each query's mean over seeds; "
-        "*minus base* is paired by query. Speeds are multiples of the base model's in the same run, at its median."
+        f"{group.title} (`{group.dataset}`), {queries}. Brackets: 95 % bootstrap intervals over queries, after"
+        " averaging each query over seeds. The gain is paired by query. Encoding speed is measured against the base"
+        " model in the same run."
     )
 
 
 def quality_figure(rows: pd.DataFrame, cost: str) -> tuple[Figure, pd.DataFrame]:
-    """What does quality cost? Of every system the best at each cost, and the front of those that none beats as a line.
+    """Draw what quality costs: the declared systems, and the Pareto front of all points as a grey line.
 
     Args:
         rows: from `headline`.
         cost: "bytes" or "texts_per_second".
 
     Returns:
-        The figure, and all points, drawn or not: columns of `headline` and front, whether any other point is better
-        in both. BM25 and the hybrid, which have neither cost, are dashed lines.
+        The figure, and all points, drawn or not: columns of `headline` and front (no other point is better in both).
+        Systems without this cost are dashed lines.
     """
     more_is_better, question, xlabel = COSTS[cost]
     points = rows.dropna(subset=["value", cost]).reset_index(drop=True)
@@ -89,48 +116,98 @@ def quality_figure(rows: pd.DataFrame, cost: str) -> tuple[Figure, pd.DataFrame]
     axes.set_xscale("log", base=2 if cost == "bytes" else 10)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.minorticks_off()
-    best = points.sort_values("value").drop_duplicates(["system", cost], keep="last").sort_values(cost)
-    for number, system in enumerate(points["system"].unique()):
-        style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
-        _draw(axes, best[best["system"] == system], cost, style | ({"color": BASELINE} if system == "base" else {}))
+    best = points[points["figure"]].sort_values("value").drop_duplicates(["label", cost], keep="last").sort_values(cost)
+    labels = []
+    colours = iter(COLOURS)
+    for label, of_label in best.groupby("label", sort=False):
+        colour = BASELINE if (of_label["system"] == BASE).any() else next(colours)
+        labels.append(_draw(axes, of_label, cost, colour, str(label)))
     front = points[points["front"]].sort_values(cost)
-    axes.plot(front[cost], front["value"], color=BASELINE, linewidth=3, alpha=0.3, zorder=0, label="not beaten")
-    placeless = rows[rows["system"].isin(BASELINES) & ~rows["system"].isin(points["system"])]
-    for line, row in zip(("--", ":", "-."), placeless.drop_duplicates("system").itertuples(), strict=False):
-        axes.axhline(row.value, color=BASELINE, linestyle=line, label=row.system)
+    axes.plot(front[cost], front["value"], color=BASELINE, linewidth=4, alpha=0.25, zorder=0)
+    axes.margins(x=0.06)
+    levels = rows[rows["figure"] & ~rows["label"].isin(points["label"])].drop_duplicates("label")
+    lines = [
+        draw_level(axes, row.value, row.label, style)
+        for style, row in zip(("--", ":", "-."), levels.itertuples(), strict=False)
+    ]
     if points.empty:
-        axes.text(0.5, 0.5, "no record tells this cost yet", transform=axes.transAxes, ha="center")
-    entries = len(axes.get_legend_handles_labels()[0])
-    figure.set_size_inches(8, 4.2 + LEGEND_LINE * entries / 2)  # the legend takes its room from no point
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=7)
+        axes.text(0.5, 0.5, "no record has this cost yet", transform=axes.transAxes, ha="center")
+    label_lines(axes, [*lines, *(labels if cost == "bytes" else ())])
+    if cost != "bytes":
+        label_points(axes, labels)
+    set_finding(axes, _finding(points, cost))
     return figure, points
 
 
-def _draw(axes: Axes, best: pd.DataFrame, cost: str, style: dict[str, str]) -> None:
-    """A system's points with their intervals, joined; what is more than a cut of its plain vectors is hollow."""
+def _draw(axes: Axes, best: pd.DataFrame, cost: str, colour: str, label: str) -> Label:
+    """A system's points with their intervals, its dimensions joined by a line; compressed indexes are hollow marks."""
     errors = [(best["value"] - best["ci_low"]).fillna(0), (best["ci_high"] - best["value"]).fillna(0)]
-    system = best["system"].iloc[0]
-    axes.errorbar(best[cost], best["value"], yerr=errors, capsize=2, alpha=0.8, linewidth=1, label=system, **style)
-    fewer = best[best["form"] != ""]
-    axes.plot(fewer[cost], fewer["value"], linestyle="", markerfacecolor="white", zorder=3, **style)
+    axes.errorbar(best[cost], best["value"], yerr=errors, capsize=2, alpha=0.8, linewidth=1.2, fmt="o", color=colour)
+    compressed = best["stage"] == COMPRESSED
+    axes.plot(best.loc[~compressed, cost], best.loc[~compressed, "value"], color=colour, linewidth=1.2)
+    axes.plot(best.loc[compressed, cost], best.loc[compressed, "value"], "o", color=colour, markerfacecolor="white")
+    last = best.iloc[-1]
+    return Label(label, float(last[cost]), float(last["value"]), colour)
 
 
-def write_headline(dataset: str = "icd10cm:full", folder: Path | None = None) -> list[Path]:
-    """Write the table, both figures with their points, and README's block; returns what was written.
+def _finding(points: pd.DataFrame, cost: str) -> str:
+    """How far the cheapest point of the front is from the best system."""
+    if points.empty:
+        return ""
+    best = points.loc[points["value"].idxmax()]
+    front = points[points["front"]]
+    if cost == "bytes":
+        near = front[front["value"] >= best["value"] - 0.01]
+        small = near.loc[near["bytes"].idxmin()]
+        how = "search with few bits, then rescoring (hollow marks), " if small["stage"] == COMPRESSED else ""
+        return f"With {how}{small['bytes']:,.0f} bytes per document lose less than 0.01 nDCG@10."
+    fast = front.loc[front[cost].idxmax()]
+    if fast["label"] == best["label"]:
+        return f"{best['label']} is both the best and the fastest."
+    times, loss = fast[cost] / best[cost], best["value"] - fast["value"]
+    return f"{fast['label']} encodes {times:,.0f} times as fast as {best['label']}, and loses {loss:.3f} nDCG@10."
+
+
+def write_headline(folder: Path | None = None) -> list[Path]:
+    """Write the tables, both figures with their points, and README's block; returns what was written.
+
+    Args:
+        folder: where runs are kept; results/runs when not given.
 
     Raises:
-        RecordError: no record of `dataset`.
+        ParameterError: experiments/headline.yaml does not fit the records.
     """
-    rows = headline(dataset, folder)
-    if rows.empty:
-        remedy = "Run one: make study, or embedlab run 03_contrastive -p dataset=icd10cm:full"
-        raise RecordError(f"no record measured anything on {dataset}", remedy=remedy)
-    written = [tables.write_table(readable(rows), NAME, hide=("runs",), caption=caption(rows, dataset))]
+    groups = read_headline()
+    measured = [headline(group, folder) for group in groups]
+    written = [
+        *_write_full(groups, measured),
+        tables.write_table(readme_table(measured[0]), f"readme-{NAME}", caption=caption(measured[0], groups[0])),
+    ]
     paths.figures_dir().mkdir(parents=True, exist_ok=True)
     for cost in COSTS:
-        figure, points = quality_figure(rows, cost)
+        figure, points = quality_figure(measured[0], cost)
         path = paths.figures_dir() / f"{NAME}_quality_by_{cost}.png"
         figure.savefig(path, metadata={"Software": None})
         points.to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
         written += [path, path.with_suffix(".csv")]
     return [*written, *publish.refresh()]
+
+
+def _write_full(groups: list[HeadlineGroup], measured: list[pd.DataFrame]) -> list[Path]:
+    """headline.csv with a dataset column, headline.md with a part per dataset."""
+    path = paths.tables_dir() / f"{NAME}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    all_groups(groups, measured).to_csv(path, index=False, lineterminator="\n")
+    parts = [
+        f"### {group.title}\n\n{tables.markdown(full_table(rows).drop(columns='runs'))}\n\n{caption(rows, group)}"
+        for group, rows in zip(groups, measured, strict=True)
+    ]
+    path.with_suffix(".md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return [path, path.with_suffix(".md")]
+
+
+def all_groups(groups: list[HeadlineGroup], measured: list[pd.DataFrame]) -> pd.DataFrame:
+    """Stack the full tables of all groups, the dataset first."""
+    stacked = [full_table(rows).assign(dataset=group.dataset) for group, rows in zip(groups, measured, strict=True)]
+    table = pd.concat(stacked, ignore_index=True)
+    return table[["dataset", *FULL.values()]]

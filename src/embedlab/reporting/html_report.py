@@ -1,6 +1,7 @@
-"""One HTML page about many runs: tables, figures, failures and where every number comes from.
+"""One HTML page about many runs: tables, figures, failures and the origin of every number.
 
-The page holds everything in itself (styles, figures as inline SVG) and asks the network for nothing.
+The page is self-contained (styles, figures as inline SVG) and loads nothing from the network. Each section is about one
+dataset, so baselines and Pareto marks never mix datasets.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -24,6 +26,7 @@ from embedlab.runs import provenance, records
 from embedlab.runs.failures import failures
 from embedlab.runs.record_index import indexed_records
 from embedlab.runs.records import Record
+from embedlab.runs.run_id import RunId
 from embedlab.sweeps import planning
 from embedlab.sweeps.spec import find_sweep, read_sweep
 
@@ -31,8 +34,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEMPLATE = "report_page.html"
-RUN_FOLDER = re.compile(r"^(?P<notebook>.+)-[0-9a-f]{8}-s-?\d+$")
-SIZE = (5.2, 3.4)  # inches; small enough that text stays readable on a phone
 
 
 @dataclass(frozen=True)
@@ -49,38 +50,40 @@ class Group:
 
 
 def groups(names: Sequence[str] = (), folder: Path | None = None) -> list[Group]:
-    """The runs of each named sweep; without names, all runs there are, by notebook.
+    """Collect the runs of each named sweep; without names, all runs by notebook.
 
     Raises:
         ParameterError: there is no such sweep.
     """
     if names:
-        return [Group(name, _sweep_runs(name, folder)) for name in names]
-    folder, by_notebook = folder or paths.runs_dir(), {}
+        return [Group(name, sweep_runs(name, folder)) for name in names]
+    folder = folder or paths.runs_dir()
+    by_notebook: dict[str, list[str]] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if match := RUN_FOLDER.match(path.name):
-            by_notebook.setdefault(match["notebook"], []).append(path.name)
+        with suppress(ParameterError):  # not a run
+            by_notebook.setdefault(RunId.parse(path.name).notebook, []).append(path.name)
     return [Group(notebook, run_ids) for notebook, run_ids in by_notebook.items()]
 
 
-def _sweep_runs(name: str, folder: Path | None) -> list[str]:
-    """What the sweep's file asks for, as far as its runs can be named, and what its table has."""
+def sweep_runs(name: str, folder: Path | None) -> list[str]:
+    """List the runs that a sweep plans, as far as their ids are known, and those in its table."""
     path = find_sweep(name)
     planned = planning.all_planned(read_sweep(path), path, str(folder or ""))
     return list(dict.fromkeys([*_tabled(path.stem, folder), *(item.plan.run_id for item in planned)]))
 
 
 def _tabled(name: str, folder: Path | None) -> list[str]:
-    """Runs in the sweep's table: the values of a search are known only there."""
-    path = paths.tables_dir(folder) / f"sweep-{name}.parquet"
-    found = pd.read_parquet(path, columns=["runs"])["runs"] if path.is_file() else ()
-    return [run_id for run_ids in found for run_id in run_ids.split()]
+    """Runs in the sweep's table, your own or the committed one: only there are the values of a search known."""
+    places = (paths.my_tables_dir(folder), *(() if folder else (paths.tables_dir(),)))
+    files = [place / f"sweep-{name}.parquet" for place in places]
+    runs = [text for file in files if file.is_file() for text in pd.read_parquet(file, columns=["runs"])["runs"]]
+    return [run_id for run_ids in runs for run_id in run_ids.split()]
 
 
 def read_runs(run_ids: Iterable[str], folder: Path | None = None) -> Iterator[Record]:
-    """Their records, one at a time; runs without one are left out."""
-    for identifier in run_ids:
-        if record := records.read_or_quarantine((folder or paths.runs_dir()) / identifier):
+    """Read their records, one at a time; runs without a record are left out."""
+    for run_id in run_ids:
+        if record := records.read_or_quarantine((folder or paths.runs_dir()) / run_id):
             yield record
 
 
@@ -96,7 +99,7 @@ def write_report(
 
     Args:
         path: the HTML file.
-        names: sweeps; a section each.
+        names: sweeps; a section for each of their datasets.
         view: metrics and split to show.
         folder: where runs are kept; results/runs when not given.
         paired: compare with the base model query by query, which reads a file per run.
@@ -108,49 +111,60 @@ def write_report(
     if not chosen:
         remedy = "Run a notebook first: embedlab run 00_quickstart"
         raise ParameterError("there are no runs to report", remedy=remedy, file=folder or paths.runs_dir())
-    sections = [section(group, view, folder=folder, paired=paired) for group in chosen]
+    content = [part for group in chosen for part in sections(group, view, folder=folder, paired=paired)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(", ".join(names) or "All runs", sections), encoding="utf-8")
+    path.write_text(page(", ".join(names) or "All runs", content), encoding="utf-8")
     return path
 
 
-def page(title: str, sections: Sequence[dict[str, object]]) -> str:
-    """The whole page; everything but our own figures is escaped."""
+def page(title: str, content: Sequence[dict[str, object]]) -> str:
+    """Render the page; everything but our own figures is escaped."""
     from jinja2 import Environment, StrictUndefined
 
     source = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    count = sum(len(one["runs"]) for one in sections)
-    summary = f"{count:,} runs, tabled {provenance.now()} from their records."
-    return environment.from_string(source).render(title=title, summary=summary, sections=sections)
+    count = sum(len(part["runs"]) for part in content)
+    summary = f"{count:,} runs, tabulated {provenance.now()} from their records."
+    return environment.from_string(source).render(title=title, summary=summary, sections=content)
 
 
-def section(
+def sections(
     group: Group, view: View | None = None, *, folder: Path | None = None, paired: bool = True
-) -> dict[str, object]:
-    """What the page's template shows of one group."""
+) -> Iterator[dict[str, object]]:
+    """Prepare what the page's template shows of one group: a section per dataset.
+
+    Failed runs have no record and so no dataset; they are listed in the group's first section.
+    """
     view = view or View()
-    table = sweep_table(
-        indexed_records((*view.metrics, *COSTS), group.run_ids, folder), view, folder=folder, paired=paired
-    )
-    lost = failures(group.run_ids, folder)
-    baselines = table.frame.index.difference(table.combinations.index)
+    by_dataset: dict[str, list[str]] = {}
+    for record in indexed_records((), group.run_ids, folder):
+        by_dataset.setdefault(str(record.parameters.get("dataset") or ""), []).append(record.run_id)
+    failed = failures(group.run_ids, folder)
+    for dataset, run_ids in (by_dataset or {"": []}).items():
+        measured = indexed_records((*view.metrics, *COSTS), run_ids, folder)
+        table = sweep_table(measured, view, folder=folder, paired=paired)
+        yield _section(f"{group.name} on {dataset}" if dataset else group.name, table, failed, folder)
+        failed = failed.iloc[:0]
+
+
+def _section(name: str, table: SweepTable, failed: pd.DataFrame, folder: Path | None) -> dict[str, object]:
     return {
-        "name": group.name,
+        "name": name,
         "notes": table.notes,
         "table": readable(table).astype(object).fillna(""),
-        "baselines": set(baselines),
+        "baselines": set(table.frame.index.difference(table.combinations.index)),
         "caption": caption(table),
         "figures": list(_figures(table, folder)) if len(table.frame) else [],
-        "failures": lost.astype(object).fillna("") if len(lost) else None,
+        "failures": failed.astype(object).fillna("") if len(failed) else None,
         "runs": [*_provenance(table.source.runs)],
     }
 
 
 def _figures(table: SweepTable, folder: Path | None) -> Iterator[dict[str, str]]:
     for parameter in table.parameters:
-        figure, _ = sweep_figures.quality_by_parameter(table, parameter)
-        yield {"svg": svg(figure), "caption": f"Every combination by {parameter}; bars: one sd over seeds."}
+        figure, points = sweep_figures.quality_by_parameter(table, parameter)
+        if len(points):
+            yield {"svg": svg(figure), "caption": f"Combinations that differ in {parameter} alone; bars: one sd."}
     for cost in sweep_figures.varying_costs(table):
         figure, _ = sweep_figures.quality_by_cost(table, cost)
         yield {"svg": svg(figure), "caption": f"Quality against {cost}; dashed: baselines, which do not compete."}
@@ -159,24 +173,24 @@ def _figures(table: SweepTable, folder: Path | None) -> Iterator[dict[str, str]]
         yield {"svg": svg(figure), "caption": "A dot per run, a bar per mean over seeds."}
     if histories := _histories(table, folder):
         figure, _ = sweep_figures.learning_curves(histories)
-        shown = min(len(histories), sweep_figures.MAX_LINES)
-        yield {"svg": svg(figure), "caption": f"{shown} of {len(histories)} combinations, one seed each."}
+        count = min(len(histories), sweep_figures.MAX_SERIES)
+        yield {"svg": svg(figure), "caption": f"{count} of {len(histories)} combinations, one seed each."}
 
 
 def _histories(table: SweepTable, folder: Path | None) -> dict[str, pd.DataFrame]:
     """Label -> train_log.csv of the first seed of every combination that kept one."""
-    found = {}
+    histories = {}
     for row in table.combinations.drop_duplicates("runs").to_dict("records"):
-        identifier = row["runs"].split()[0]
-        log = (folder or paths.runs_dir()) / identifier / "train_log.csv"
+        run_id = row["runs"].split()[0]
+        log = (folder or paths.runs_dir()) / run_id / "train_log.csv"
         if log.is_file():
             values = [f"{name}={row[f'p.{name}']}" for name in table.parameters]
-            found[", ".join(values) or identifier] = pd.read_csv(log)
-    return found
+            histories[", ".join(values) or run_id] = pd.read_csv(log)
+    return histories
 
 
 def _provenance(runs: pd.DataFrame) -> Iterator[str]:
-    """A line per run: what made it, without a link anywhere."""
+    """A line per run: code, data, environment and machine."""
     for row in runs.to_dict("records"):
         state = f"{row['commit'] or 'no commit'}{', uncommitted changes' if row['dirty'] is True else ''}"
         threads = f"{row['threads']:.0f} threads" if pd.notna(row["threads"]) else "threads unknown"
@@ -185,17 +199,17 @@ def _provenance(runs: pd.DataFrame) -> Iterator[str]:
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an SVG element that stands inside a page, black following the page's text colour."""
+    """Return the figure as an SVG element for a page; black becomes the page's text colour."""
     import matplotlib
 
-    figure.set_size_inches(*SIZE)
-    written = io.StringIO()
+    buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "embedlab"}):
-        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
-    text = written.getvalue()[written.getvalue().index("<svg") :]
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()[buffer.getvalue().index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # HTML knows both namespaces; their addresses would only look like requests.
+    # HTML knows both namespaces. Their addresses would look like network requests.
     text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"|(<svg[^>]*?) height="[^"]*"', r"\1\2", text, count=1)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = text.replace("fill: #ffffff", "fill: none")  # the page may be dark
     return re.sub(r"#000000|\bblack\b", "currentColor", text)

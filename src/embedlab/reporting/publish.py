@@ -1,53 +1,166 @@
-"""From a run to what readers see: its table, figures and executed notebook, and the tables inside README.
+"""From runs to what readers see: tables, figures and executed notebooks in results/, and the tables in README.
 
-Every published number is written by this module from a record; a test writes it again and compares.
+Every published number is written by this module from a record; a test writes it again and compares. The file
+experiments/published.yaml lists what is published: runs by name, and sweeps with their runs.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from embedlab import paths
-from embedlab.reporting import notebook_outputs, tables
+from embedlab.errors import ParameterError
+from embedlab.reporting import notebook_outputs, redraw, tables
+from embedlab.reporting.sweep_data import COSTS, View
+from embedlab.reporting.sweep_table import write_sweep_table
 from embedlab.runs import records
-from embedlab.runs.records import Record
+from embedlab.runs.record_index import indexed_records
+from embedlab.runs.records import MetricRow, Record
+from embedlab.runs.summary import summarise
 
 BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 METRICS = ("ndcg@10", "recall@10", "recall@100")
+RELATIVE = "relative ndcg@10"
+HEAD = """# What `embedlab publish` writes to results/tables and results/figures.
+# runs: a name's table and figures come from its run. sweeps: the runs behind a sweep's table.
+"""
+
+
+class Published(BaseModel):
+    """The content of experiments/published.yaml.
+
+    Attributes:
+        runs: name of the tables and figures -> run id.
+        sweeps: sweep -> the runs behind its committed table.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    runs: dict[str, str] = {}
+    sweeps: dict[str, tuple[str, ...]] = {}
+
+
+def _file() -> Path:
+    return paths.experiments_dir() / "published.yaml"
+
+
+def read_published() -> Published:
+    """Read experiments/published.yaml; nothing is published where it does not exist.
+
+    Raises:
+        ParameterError: the file cannot be read.
+    """
+    if not _file().is_file():
+        return Published()
+    try:
+        return Published(**(yaml.safe_load(_file().read_text(encoding="utf-8")) or {}))
+    except (yaml.YAMLError, TypeError, ValidationError) as error:
+        remedy = "Write runs: {name: run id} and sweeps: {name: [run id]}"
+        raise ParameterError(f"cannot read the file ({error})", remedy=remedy, file=_file()) from None
+
+
+def _remember(name: str, run_id: str) -> Path:
+    """Note in experiments/published.yaml that a run is published under a name."""
+    published = read_published()
+    runs = dict(sorted({**published.runs, name: run_id}.items()))
+    content = {"runs": runs, "sweeps": {sweep: list(run_ids) for sweep, run_ids in published.sweeps.items()}}
+    _file().parent.mkdir(parents=True, exist_ok=True)
+    _file().write_text(HEAD + yaml.safe_dump(content, sort_keys=False, width=120), encoding="utf-8")
+    return _file()
+
+
+def study_runs(folder: Path | None = None) -> frozenset[str]:
+    """Return the ids of the runs that are committed to git: the study. All other runs are your own.
+
+    Args:
+        folder: where runs are kept; results/runs when not given.
+    """
+    folder = folder or paths.runs_dir()
+    command = ["git", "-C", str(folder), "ls-files", f"*/{records.FILE}"]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return frozenset()
+    return frozenset(Path(line).parent.name for line in listed.splitlines())
 
 
 def run_table(record: Record) -> pd.DataFrame:
-    """One row per model and dimension: metrics with their 95 % intervals, and the run they come from.
+    """Tabulate a run: one row per system, condition and dimension, with metrics and their 95 % intervals.
 
-    Rows of paired differences, whose metrics are not all there, carry the relative gain too.
+    Rows of paired differences carry the relative gain too.
     """
-    wide = tables.headline(record.metrics, METRICS)
-    relative = {(row.model, f"{row.dim}"): row.value for row in record.metrics if row.metric == "ndcg@10 relative"}
-    gains = [relative.get((model, dim)) for model, dim in zip(wide["model"], wide["dim"], strict=True)]
-    wide["relative ndcg@10"] = [f"{gain:+.1%}" if gain is not None else "" for gain in gains]
+    wide = summarise(record.metrics, METRICS)
+    keys = [name for name in ("stage", "task", "split", "system", "condition", "dim") if name in wide]
+    gains = {tuple(_texts(row)[key] for key in keys): row.value for row in record.metrics if _is_relative(row)}
+    values = [gains.get(key) for key in wide[keys].itertuples(index=False, name=None)]
+    wide[RELATIVE] = ["" if value is None else f"{value:+.1%}" for value in values]
     return wide.assign(run=record.run_id)
 
 
+def _is_relative(row: MetricRow) -> bool:
+    return row.statistic == "relative_difference" and row.metric == METRICS[0]
+
+
+def _texts(row: MetricRow) -> dict[str, str]:
+    """A difference's columns as `summarise` shows them."""
+    dim = "" if row.dim is None else str(row.dim)
+    texts = {name: str(getattr(row, name)) for name in ("stage", "task", "split", "condition")}
+    return {**texts, "system": f"{row.system} − {row.against}", "dim": dim}
+
+
 def publish_run(run_id: str, name: str) -> list[Path]:
-    """Publish a committed run under a short name; returns what was written.
+    """Publish a run under a short name: table, figures, executed notebook, README; returns what was written.
 
     Raises:
         RecordError: there is no such run, or its record is damaged.
     """
     folder = paths.runs_dir() / run_id
     record = records.read(folder)
-    written = [tables.write_table(run_table(record), name, hide=("run",), caption=f"Run `{run_id}`.")]
+    written = [*_write_run(record, name), _remember(name, run_id)]
+    if (executed := folder / "executed.ipynb").exists():
+        written.append(notebook_outputs.write_copy(executed, record.notebook))
+    return [*written, *refresh()]
+
+
+def publish_all() -> list[Path]:
+    """Write everything that experiments/published.yaml lists anew from the records; returns what was written.
+
+    Raises:
+        RecordError: a run is missing, or its record is damaged.
+    """
+    published = read_published()
+    written = [
+        path
+        for name, run_id in published.runs.items()
+        for path in _write_run(records.read(paths.runs_dir() / run_id), name)
+    ]
+    for name, run_ids in published.sweeps.items():
+        measured = indexed_records((*View().metrics, *COSTS), run_ids)
+        written += write_sweep_table(name, measured, tables_folder=paths.tables_dir())
+    return [*written, *refresh()]
+
+
+def _write_run(record: Record, name: str) -> list[Path]:
+    """A run's table, and its figures with their tables."""
+    folder = paths.runs_dir() / record.run_id
+    written = [tables.write_table(run_table(record), name, hide=("run",), caption=f"Run `{record.run_id}`.")]
     paths.figures_dir().mkdir(parents=True, exist_ok=True)
-    for figure in sorted(folder.glob("*.png")):
-        for file in (figure, figure.with_suffix(".csv")):
-            written.append(Path(shutil.copy(file, paths.figures_dir() / f"{name}_{file.name}")))
-    if (ran := folder / "executed.ipynb").exists():
-        written.append(notebook_outputs.write_copy(ran, record.notebook))
-    return [*written, *refresh(), *tables.rebuild_tables()]
+    for table in sorted(folder.glob("*.csv")):
+        copies = [paths.figures_dir() / f"{name}_{table.stem}{ending}" for ending in (".png", ".csv")]
+        if not redraw.redraw(table, copies[0], record):
+            if not table.with_suffix(".png").is_file():
+                continue  # not a figure, or one that only its notebook can draw
+            shutil.copy(table.with_suffix(".png"), copies[0])
+            shutil.copy(table, copies[1])
+        written += copies
+    return written
 
 
 def refresh() -> list[Path]:
@@ -63,10 +176,14 @@ def refresh_readme() -> Path:
 
 
 def with_tables(text: str) -> str:
-    """`text` with results/tables/NAME.md between every `<!-- table NAME -->` and the next `<!-- end -->`."""
+    """Fill every block of a Markdown text between `<!-- table NAME -->` and the next `<!-- end -->`.
+
+    A block takes results/tables/readme-NAME.md where that exists (a short form), else NAME.md.
+    """
 
     def fill(match: re.Match[str]) -> str:
-        table = (paths.tables_dir() / f"{match['name']}.md").read_text(encoding="utf-8").strip()
+        short, full = (paths.tables_dir() / f"{prefix}{match['name']}.md" for prefix in ("readme-", ""))
+        table = (short if short.is_file() else full).read_text(encoding="utf-8").strip()
         return f"{match[1]}{table}\n{match[3]}"
 
     return BLOCK.sub(fill, text)

@@ -1,48 +1,51 @@
-"""A sweep as one table: a row per combination of parameters, its seeds averaged, beside the baselines.
+"""A sweep as one table: a row per combination of parameters, averaged over seeds, next to the baselines.
 
-Read from records alone, so it is the same whoever ran the sweep and in whatever order the runs came in. Tables are
-written anew every time, never appended to.
+The table is read from records alone, so it is the same on every machine and in whatever order the runs finished.
+Files are written anew every time and never appended to. Baselines, differences and Pareto marks are computed within one
+dataset; a sweep over several datasets has a column for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from embedlab import paths
 from embedlab.evaluation.significance import holm, paired_difference
-from embedlab.reporting import caveats, tables
-from embedlab.reporting.front import pareto_front
-from embedlab.reporting.sweep_data import BYTES, SECONDS, Collected, View, collect
+from embedlab.io import write_atomic
+from embedlab.reporting import notes as table_notes
+from embedlab.reporting import tables
+from embedlab.reporting.pareto import pareto_front
+from embedlab.reporting.sweep_data import BYTES, SECONDS, SYSTEM_COLUMNS, Collected, View, collect
 from embedlab.runs.failures import failures
-from embedlab.runs.per_query import Measured as System
-from embedlab.runs.per_query import mean_over_runs, query_values
+from embedlab.runs.per_query import Measured, mean_over_runs, query_values
 from embedlab.runs.records import Record
 
 DETAIL = 200  # characters of a failure's detail in a table
-CAPS = ("max_steps", "max_examples", "fine_tune_pairs")  # 0 says that there is none
-FLOAT32 = 4  # bytes of a number in a plain index
+CAPS = ("max_steps", "max_examples", "fine_tune_pairs")  # parameters of which 0 means "no limit"
+FLOAT32 = 4  # bytes of a dimension in an index without compression
 PAIRED = ("difference", "ci_low", "ci_high", "p", "p_holm")
 
-# What a baseline depends on; whatever else a sweep varies, it stays the same measurement.
-BASELINE_DEPENDS = {"bm25": ("dataset",)}
-OTHERS_DEPEND = ("dataset", "model_name")
+# The parameters that a baseline depends on, besides the data.
+BASELINE_DEPENDS: dict[str, tuple[str, ...]] = {"bm25": ()}
+OTHERS_DEPEND = ("p.model_name",)
 
 
 @dataclass(frozen=True)
 class SweepTable:
-    """A sweep's table and what must be said about it.
+    """A sweep's table and what a reader must know about it.
 
     Attributes:
-        frame: baselines first, then a row per combination and model. Columns: the varying parameters as `p.NAME`,
-            model, dim, seeds (runs behind the row), per metric its mean over seeds and `METRIC sd`, `difference` of
-            the first metric from the base model's with ci_low, ci_high, p and p_holm, seconds (training, mean over
-            seeds), bytes (per document), pareto (quality, seconds, bytes; baselines do not compete), runs (ids).
+        frame: baselines first, then a row per combination and system. Columns: dataset where it varies, the varying
+            parameters as `p.NAME`, system, condition, dim, seeds (runs behind the row), per metric its mean over seeds
+            and `METRIC sd`, `difference` of the first metric from the base model's with ci_low, ci_high, p and p_holm,
+            seconds (training, mean over seeds), bytes (per document), pareto (quality, seconds, bytes; within a
+            dataset; baselines do not compete), runs (ids).
         source: the runs and single values that were aggregated.
-        notes: caveats, one sentence each.
+        notes: what makes the rows hard to compare, a sentence each.
     """
 
     frame: pd.DataFrame
@@ -56,13 +59,32 @@ class SweepTable:
 
     @property
     def parameters(self) -> list[str]:
-        """The varying parameters."""
+        """The varying parameters; the dataset is never one of them."""
         return self.source.parameters
 
     @property
+    def datasets(self) -> list[str]:
+        """The datasets of the runs, that with most runs first."""
+        return list(self.source.runs["dataset"].value_counts(sort=True).index)
+
+    @property
     def combinations(self) -> pd.DataFrame:
-        """The rows that are no baselines."""
-        return self.frame[~self.frame["model"].isin(self.view.baselines)]
+        """The rows that are not baselines."""
+        return self.frame[~self.view.is_baseline(self.frame)]
+
+    def for_dataset(self, dataset: str | None = None) -> SweepTable:
+        """Return the rows and runs of one dataset: what a figure may draw in one pair of axes.
+
+        Args:
+            dataset: the one with most runs when not given.
+        """
+        if len(self.datasets) <= 1:
+            return self
+        chosen = self.datasets[0] if dataset is None else dataset
+        runs = self.source.runs[self.source.runs["dataset"] == chosen]
+        measured = self.source.measured[self.source.measured["run_id"].isin(runs["run_id"])]
+        source = replace(self.source, runs=runs, measured=measured)
+        return replace(self, frame=self.frame[self.frame["dataset"] == chosen], source=source)
 
 
 def sweep_table(
@@ -76,17 +98,25 @@ def sweep_table(
         folder: where the runs are kept, for their per-query values; results/runs when not given.
         paired: compare with the base model query by query, which reads a file per run.
     """
-    found = collect(records, view)
-    view, scores = found.view, _scores(found)
-    is_baseline = scores["model"].isin(view.baselines)
-    rows = _combination_rows(scores[~is_baseline], found)
-    rows[list(PAIRED[:4])] = _paired(rows, found, folder) if paired else float("nan")
+    collected = collect(records, view)
+    view, scores = collected.view, _scores(collected)
+    is_baseline = view.is_baseline(scores)
+    rows = _combination_rows(scores[~is_baseline], collected)
+    rows[list(PAIRED[:4])] = _paired(rows, collected, folder) if paired else float("nan")
     rows["p_holm"] = holm(rows["p"])
-    rows["pareto"] = pareto_front(rows, larger=view.metrics[:1], smaller=("seconds", "bytes"))
-    frame = _together([_baseline_rows(scores[is_baseline], found), rows], found)
+    rows["pareto"] = _pareto(rows, view)
+    frame = _joined([_baseline_rows(scores[is_baseline], collected), rows], collected)
     unpaired = int(rows["p"].isna().sum()) if paired else 0
-    notes = [*caveats.notes(found), *_unpaired_note(unpaired, view)]
-    return SweepTable(frame, found, notes)
+    return SweepTable(frame, collected, [*table_notes.notes(collected), *_unpaired_note(unpaired, view)])
+
+
+def _pareto(rows: pd.DataFrame, view: View) -> pd.Series:
+    """Pareto marks within each dataset: a score on one says nothing about another."""
+    marks = [
+        pareto_front(of_dataset, larger=view.metrics[:1], smaller=("seconds", "bytes"))
+        for _, of_dataset in rows.groupby("dataset", dropna=False)
+    ]
+    return pd.concat(marks).reindex(rows.index) if marks else pd.Series(index=rows.index, dtype="boolean")
 
 
 def _unpaired_note(count: int, view: View) -> list[str]:
@@ -94,17 +124,18 @@ def _unpaired_note(count: int, view: View) -> list[str]:
     return [f"not compared with {view.against}: {count} rows ({reason})"] if count else []
 
 
-def _scores(found: Collected) -> pd.DataFrame:
-    """Measured metric values with what tells their run apart; dim 0 stands for none, which cannot be grouped by."""
-    rows = found.measured[found.measured["metric"].isin(found.view.metrics)]
-    names = [name for name in ("combination", "data", "p.dataset", "p.model_name") if name in found.runs]
-    return rows.assign(dim=rows["dim"].fillna(0)).merge(found.runs[["run_id", *names]], on="run_id")
+def _scores(collected: Collected) -> pd.DataFrame:
+    """Metric values with what tells their runs apart; dim 0 stands for none, because NaN cannot be grouped by."""
+    rows = collected.measured[collected.measured["metric"].isin(collected.view.metrics)]
+    names = [name for name in ("combination", "dataset", "data", "p.model_name") if name in collected.runs]
+    return rows.assign(dim=rows["dim"].fillna(0)).merge(collected.runs[["run_id", *names]], on="run_id")
 
 
-def _labels(found: Collected) -> list[str]:
-    """Columns of the runs that tell the combinations apart: what varies, and only if need be code and data."""
-    runs = found.runs.drop_duplicates("combination")
-    labels = ["notebook"] * (runs["notebook"].nunique() > 1) + [f"p.{name}" for name in found.parameters]
+def _labels(collected: Collected) -> list[str]:
+    """Columns that tell the combinations apart: dataset, notebook, what varies; code and data only where needed."""
+    runs = collected.runs.drop_duplicates("combination")
+    labels = [name for name in ("dataset", "notebook") if runs[name].nunique() > 1]
+    labels += [f"p.{name}" for name in collected.parameters]
     for column in ("code", "data"):
         if len(runs) > 1 and (not labels or runs.duplicated(labels).any()) and runs[column].nunique() > 1:
             labels.append(column)
@@ -115,41 +146,45 @@ def _aggregated(scores: pd.DataFrame, by: list[str], metrics: Sequence[str]) -> 
     """One row per value of the columns `by`: mean and standard deviation (n - 1) of every metric over runs."""
     columns = [*by, *(name for metric in metrics for name in (metric, f"{metric} sd")), "seeds", "runs"]
     if scores.empty:
-        return pd.DataFrame({name: pd.Series(dtype=object if name in ("model", "runs") else float) for name in columns})
-    spread = scores.groupby([*by, "metric"], dropna=False)["value"].agg(["mean", "std"])
-    spread = spread.unstack("metric").reindex(columns=pd.MultiIndex.from_product([["mean", "std"], metrics]))
-    spread.columns = [metric if what == "mean" else f"{metric} sd" for what, metric in spread.columns]
+        texts = ("system", "condition", "dataset", "data", "runs")
+        return pd.DataFrame({name: pd.Series(dtype=object if name in texts else float) for name in columns})
+    moments = scores.groupby([*by, "metric"], dropna=False)["value"].agg(["mean", "std"])
+    moments = moments.unstack("metric").reindex(columns=pd.MultiIndex.from_product([["mean", "std"], metrics]))
+    moments.columns = [metric if moment == "mean" else f"{metric} sd" for moment, metric in moments.columns]
     runs = scores.drop_duplicates([*by, "run_id"]).sort_values("run_id").groupby(by, dropna=False)["run_id"]
-    return spread.assign(seeds=runs.size(), runs=runs.agg(" ".join)).reset_index()[columns]
+    return moments.assign(seeds=runs.size(), runs=runs.agg(" ".join)).reset_index()[columns]
 
 
-def _baseline_rows(scores: pd.DataFrame, found: Collected) -> pd.DataFrame:
-    """Every baseline once per data (and base model), in the view's order, largest dimension first.
+def _baseline_rows(scores: pd.DataFrame, collected: Collected) -> pd.DataFrame:
+    """Every baseline once per dataset (and base model), in the view's order, largest dimension first.
 
-    Runs that look at a tuned model name it where others name the base model; what they measured of the base model is
-    the same to the last digit and stands there once.
+    Runs that start from a trained model name it in `model_name`. What they measured of the base model is the same to
+    the last digit, and stands there once.
     """
     parts = []
-    for model in found.view.baselines:
-        depends = [f"p.{name}" for name in BASELINE_DEPENDS.get(model, OTHERS_DEPEND)]
-        by = ["model", "dim", "data", *(name for name in depends if name in scores)]
-        rows = _aggregated(scores[scores["model"] == model], by, found.view.metrics)
-        rows["runs"] = rows["runs"].str.split().str[0]  # one proves it; `caveats` tells if they disagree
-        rows["bytes"] = _bytes(rows, found, ["model", "dim"])
-        parts.append(rows.sort_values([*by[2:], "dim"], ascending=[True] * len(by[2:]) + [False]))
-    spreads = [f"{metric} sd" for metric in found.view.metrics]
-    together = pd.concat(parts) if parts else pd.DataFrame(columns=["model", "dim"])
-    measured = [name for name in ("model", "dim", "data", *found.view.metrics) if name in together]
-    return together.drop(columns=["seeds", *spreads], errors="ignore").drop_duplicates(measured)
+    for system in collected.view.baselines:
+        depends = [name for name in BASELINE_DEPENDS.get(system, OTHERS_DEPEND) if name in scores]
+        by = [*SYSTEM_COLUMNS, "dataset", "data", *depends]
+        rows = _aggregated(scores[scores["system"] == system], by, collected.view.metrics)
+        rows["runs"] = rows["runs"].str.split().str[0]  # one is enough; `notes` says where they disagree
+        rows["bytes"] = _bytes(rows, collected, SYSTEM_COLUMNS)
+        order = ["data", "dataset", *depends, "condition"]
+        parts.append(rows.sort_values([*order, "dim"], ascending=[True] * len(order) + [False]))
+    spreads = [f"{metric} sd" for metric in collected.view.metrics]
+    joined = pd.concat(parts) if parts else pd.DataFrame(columns=SYSTEM_COLUMNS)
+    measured = [name for name in (*SYSTEM_COLUMNS, "dataset", "data", *collected.view.metrics) if name in joined]
+    return joined.drop(columns=["seeds", *spreads], errors="ignore").drop_duplicates(measured)
 
 
-def _combination_rows(scores: pd.DataFrame, found: Collected) -> pd.DataFrame:
-    """A row per combination, model and dimension, in order of the parameters, largest dimension first."""
-    labels, by = _labels(found), ["combination", "model", "dim"]
-    named = found.runs.drop_duplicates("combination").set_index("combination")[labels]
-    rows = _aggregated(scores, by, found.view.metrics).join(named, on="combination")
-    rows = rows.assign(bytes=_bytes(rows, found, by), seconds=_noted(SECONDS, rows, found, by[:2]), depth=-rows["dim"])
-    return rows.sort_values([*labels, *by[:2], "depth"], key=_sortable, ignore_index=True).drop(columns="depth")
+def _combination_rows(scores: pd.DataFrame, collected: Collected) -> pd.DataFrame:
+    """A row per combination, system and dimension, in order of the parameters, largest dimension first."""
+    labels, by = _labels(collected), ["combination", *SYSTEM_COLUMNS]
+    columns = list(dict.fromkeys(["dataset", *labels]))
+    named = collected.runs.drop_duplicates("combination").set_index("combination")[columns]
+    rows = _aggregated(scores, by, collected.view.metrics).join(named, on="combination")
+    rows = rows.assign(bytes=_bytes(rows, collected, by), seconds=_seconds(rows, collected), depth=-rows["dim"])
+    order = [*labels, *by[:-1], "depth"]
+    return rows.sort_values(order, key=_sortable, ignore_index=True).drop(columns="depth")
 
 
 def _sortable(column: pd.Series) -> pd.Series:
@@ -158,83 +193,90 @@ def _sortable(column: pd.Series) -> pd.Series:
     return column if pd.api.types.is_numeric_dtype(column) else column.astype(str)
 
 
-def _bytes(rows: pd.DataFrame, found: Collected, by: list[str]) -> pd.Series:
-    """Bytes that a document takes: as the runs noted them for the dimension or for the model, else float32."""
-    exact, of_model = _noted(BYTES, rows, found, by), _noted(BYTES, rows.assign(dim=0), found, by)
-    return exact.fillna(of_model).fillna((rows["dim"] * FLOAT32).where(rows["dim"] > 0)).astype(float)
+def _bytes(rows: pd.DataFrame, collected: Collected, by: list[str]) -> pd.Series:
+    """Bytes of a document in the index: as recorded for the dimension or for the system, else float32."""
+    exact, of_system = _recorded(BYTES, rows, collected, by), _recorded(BYTES, rows.assign(dim=0), collected, by)
+    return exact.fillna(of_system).fillna((rows["dim"] * FLOAT32).where(rows["dim"] > 0)).astype(float)
 
 
-def _noted(cost: str, rows: pd.DataFrame, found: Collected, by: list[str]) -> pd.Series:
-    """Mean of a cost over the runs behind each row; missing where none noted it."""
-    known = found.measured[found.measured["metric"] == cost].merge(found.runs[["run_id", "combination"]], on="run_id")
-    means = known.assign(dim=known["dim"].fillna(0)).groupby(by)["value"].mean()
+def _seconds(rows: pd.DataFrame, collected: Collected) -> pd.Series:
+    """Training seconds of the row's condition; those of the system where the condition has none of its own."""
+    exact = _recorded(SECONDS, rows, collected, ["combination", "system", "condition"])
+    plain = rows.assign(condition="")
+    return exact.fillna(_recorded(SECONDS, plain, collected, ["combination", "system", "condition"]))
+
+
+def _recorded(cost: str, rows: pd.DataFrame, collected: Collected, by: list[str]) -> pd.Series:
+    """Mean of a cost over the runs behind each row; missing where none recorded it."""
+    costs = collected.measured[collected.measured["metric"] == cost]
+    costs = costs.merge(collected.runs[["run_id", "combination"]], on="run_id")
+    means = costs.assign(dim=costs["dim"].fillna(0)).groupby(by)["value"].mean()
     return means.reindex(pd.MultiIndex.from_frame(rows[by])).set_axis(rows.index)
 
 
-def _paired(rows: pd.DataFrame, found: Collected, folder: Path | None) -> pd.DataFrame:
-    """Difference from the base model of every row; empty where the queries do not allow it."""
-    view, compared = found.view, {}
+def _paired(rows: pd.DataFrame, collected: Collected, folder: Path | None) -> pd.DataFrame:
+    """Difference of every row from the base model; empty where the queries do not allow it."""
+    view, compared = collected.view, {}
+    place = {"split": view.split, "task": view.task, "stage": view.stage}
     for _, of_combination in rows.groupby("combination"):
         run_ids = of_combination["runs"].iloc[0].split()
-        values = [
-            query_values(run_id, view.metrics[0], split=view.split, task=view.task, folder=folder) for run_id in run_ids
-        ]
-        for index, model, dim in of_combination[["model", "dim"]].itertuples(name=None):
-            compared[index] = _difference(values, (model, int(dim) or None), view.against)
+        values = [query_values(run_id, view.metrics[0], folder=folder, **place) for run_id in run_ids]
+        for index, system, condition, dim in of_combination[SYSTEM_COLUMNS].itertuples(name=None):
+            compared[index] = _difference(values, Measured(system, condition, int(dim) or None), view.against)
     return pd.DataFrame.from_dict(compared, orient="index", columns=list(PAIRED[:4])).astype(float)
 
 
-def _difference(runs: Sequence[Mapping[System, pd.Series]], system: System, against: str) -> tuple[float, ...]:
+def _difference(runs: Sequence[Mapping[Measured, pd.Series]], key: Measured, against: str) -> tuple[float, ...]:
     """Mean over seeds per query, minus the base model's at the same dimension, else at its largest."""
-    dims = [dim for model, dim in runs[0] if model == against]
-    base = (against, system[1] if system[1] in dims else max(dims, key=lambda dim: dim or 0, default=None))
-    if not all(system in run and base in run for run in runs):
+    dims = [dim for system, condition, dim in runs[0] if system == against and not condition]
+    base = Measured(against, "", key.dim if key.dim in dims else max(dims, key=lambda dim: dim or 0, default=None))
+    if not all(key in run and base in run for run in runs):
         return (float("nan"),) * 4
-    own, other = (mean_over_runs([run[name] for run in runs]) for name in (system, base))
-    if own is None or other is None or not own.index.equals(other.index):
+    values, base_values = (mean_over_runs([run[name] for run in runs]) for name in (key, base))
+    if values is None or base_values is None or not values.index.equals(base_values.index):
         return (float("nan"),) * 4
-    outcome = paired_difference(own.to_numpy(), other.to_numpy())
+    outcome = paired_difference(values.to_numpy(), base_values.to_numpy())
     return outcome.mean, outcome.low, outcome.high, outcome.p_value
 
 
-def _column_names(found: Collected) -> list[str]:
-    scores = [name for metric in found.view.metrics for name in (metric, f"{metric} sd")]
-    return [*_labels(found), "model", "dim", "seeds", *scores, *PAIRED, "seconds", "bytes", "pareto", "runs"]
+def _column_names(collected: Collected) -> list[str]:
+    scores = [name for metric in collected.view.metrics for name in (metric, f"{metric} sd")]
+    return [*_labels(collected), *SYSTEM_COLUMNS, "seeds", *scores, *PAIRED, "seconds", "bytes", "pareto", "runs"]
 
 
-def _together(parts: Sequence[pd.DataFrame], found: Collected) -> pd.DataFrame:
-    """The rows of all parts under the same columns; whole numbers stay whole beside missing ones."""
-    columns = _column_names(found)
+def _joined(parts: Sequence[pd.DataFrame], collected: Collected) -> pd.DataFrame:
+    """The rows of all parts under the same columns; whole numbers stay whole next to missing ones."""
+    columns = _column_names(collected)
     rows = [row for part in parts for row in part.reindex(columns=columns).to_dict("records")]
     frame = pd.DataFrame(rows, columns=columns)
     frame["dim"] = frame["dim"].where(frame["dim"] > 0)
-    whole = {"i": "Int64", "b": "boolean"}
-    kinds = {label: whole.get(found.runs[label].dtype.kind) for label in _labels(found)}
-    known = {label: kind for label, kind in kinds.items() if kind}
-    return frame.astype({**known, "dim": "Int64", "seeds": "Int64", "pareto": "boolean"})
+    nullable = {"i": "Int64", "b": "boolean"}
+    kinds = {label: nullable.get(collected.runs[label].dtype.kind) for label in _labels(collected)}
+    typed = {label: kind for label, kind in kinds.items() if kind}
+    return frame.astype({**typed, "dim": "Int64", "seeds": "Int64", "pareto": "boolean"})
 
 
 def readable(table: SweepTable) -> pd.DataFrame:
-    """The table as people read it: `mean ± sd` in one cell, the difference with its interval, nothing for missing."""
+    """Format the table for people: `mean ± sd` in one cell, the difference with its interval, nothing for missing."""
     frame, first = table.frame, table.view.metrics[0]
-    labels = frame.loc[:, :"model"].iloc[:, :-1]
+    labels = frame.loc[:, :"system"].iloc[:, :-1]
     plain = {name: name.removeprefix("p.") for name in labels}
-    shown = labels.rename(columns={name: short for name, short in plain.items() if short not in frame}).assign(
-        model=frame["model"], dim=frame["dim"], seeds=frame["seeds"]
-    )
-    for cap in shown.columns.intersection(CAPS):
-        shown[cap] = shown[cap].astype(object).mask(shown[cap].eq(0).fillna(False).astype(bool), "all")
+    cells = labels.rename(columns={name: short for name, short in plain.items() if short not in frame})
+    condition = {"condition": frame["condition"]} if frame["condition"].fillna("").ne("").any() else {}
+    cells = cells.assign(system=frame["system"], **condition, dim=frame["dim"], seeds=frame["seeds"])
+    for cap in cells.columns.intersection(CAPS):
+        cells[cap] = cells[cap].astype(object).mask(cells[cap].eq(0).fillna(False).astype(bool), "all")
     for metric in table.view.metrics:
-        shown[metric] = _cells("{:.3f} ± {:.3f}", frame[metric], frame[f"{metric} sd"], short="{:.3f}")
+        cells[metric] = _cells("{:.3f} ± {:.3f}", frame[metric], frame[f"{metric} sd"], short="{:.3f}")
     gains = frame[["difference", "ci_low", "ci_high"]]
-    shown[f"{first} - {table.view.against}"] = _cells("{:+.3f} [{:+.3f}, {:+.3f}]", *gains.to_numpy(dtype=float).T)
-    shown["p (Holm)"] = _cells("{:.2g}", frame["p_holm"])
-    shown["training s"], shown["bytes"] = _cells("{:,.0f}", frame["seconds"]), _cells("{:,.0f}", frame["bytes"])
-    return shown.assign(Pareto=frame["pareto"].map({True: "yes", False: ""}).fillna(""))
+    cells[f"{first} - {table.view.against}"] = _cells("{:+.3f} [{:+.3f}, {:+.3f}]", *gains.to_numpy(dtype=float).T)
+    cells["p (Holm)"] = _cells("{:.2g}", frame["p_holm"])
+    cells["training s"], cells["bytes"] = _cells("{:,.0f}", frame["seconds"]), _cells("{:,.0f}", frame["bytes"])
+    return cells.assign(Pareto=frame["pareto"].map({True: "yes", False: ""}).fillna(""))
 
 
 def _cells(pattern: str, *columns: Iterable[float], short: str = "") -> list[str]:
-    """One text per row; with only the first number known `short`, and nothing where that is missing too."""
+    """One text per row: `short` where only the first number is there, nothing where that is missing too."""
 
     def cell(numbers: tuple[float, ...]) -> str:
         if all(pd.notna(number) for number in numbers):
@@ -245,15 +287,20 @@ def _cells(pattern: str, *columns: Iterable[float], short: str = "") -> list[str
 
 
 def caption(table: SweepTable) -> str:
-    """How the numbers were made."""
+    """Say how the numbers were computed."""
     view, compared = table.view, int(table.frame["p"].notna().sum())
     text = f"Mean ± standard deviation over seeds; {view.task}, {view.split} queries."
+    if len(table.datasets) == 1 and table.datasets[0]:
+        text = f"Dataset {table.datasets[0]}. {text}"
     if compared:
         text += (
             f" {view.metrics[0]} - {view.against}: values averaged over seeds, then paired by query, with the 95 %"
             f" interval over queries; p of the randomisation test, Holm over {compared} rows."
         )
-    return text + f" Pareto: no other combination is better in {view.metrics[0]}, training seconds and bytes at once."
+    return text + (
+        f" Pareto: no other combination on the same dataset is better in {view.metrics[0]}, training seconds and"
+        " bytes at once."
+    )
 
 
 def write_sweep_table(
@@ -263,29 +310,34 @@ def write_sweep_table(
     *,
     run_ids: Iterable[str] | None = None,
     folder: Path | None = None,
+    tables_folder: Path | None = None,
     paired: bool = True,
 ) -> list[Path]:
-    """Write sweep-NAME.md, .csv and .parquet anew (see `paths.tables_dir`); returns the three.
+    """Write sweep-NAME.md, .csv and .parquet anew; returns the three paths.
 
     Args:
         name: the sweep.
         records, view, folder, paired: see `sweep_table`.
         run_ids: every run of the sweep; those without a record are listed below the table with their cause.
+        tables_folder: where to write; see `paths.my_tables_dir` when not given.
     """
     table = sweep_table(records, view, folder=folder, paired=paired)
-    lost = failures(run_ids if run_ids is not None else (), folder)
-    caveat_list = "".join(f"- {note}\n" for note in table.notes)
-    text = f"{tables.markdown(readable(table))}\n\n{caption(table)}\n\n{caveat_list}"
-    if len(lost):
-        text += f"\nRuns without a result ({len(lost)}):\n\n{tables.markdown(lost.map(_one_line))}\n"
-    base = paths.tables_dir(folder) / f"sweep-{name}"
-    return [
-        tables.replace_file(Path(f"{base}.md"), lambda path: path.write_text(text, encoding="utf-8")),
-        tables.replace_file(
-            Path(f"{base}.csv"), lambda path: table.frame.to_csv(path, index=False, lineterminator="\n")
-        ),
-        tables.replace_file(Path(f"{base}.parquet"), lambda path: table.frame.to_parquet(path, index=False)),
-    ]
+    failed = failures(run_ids if run_ids is not None else (), folder)
+    bullets = "".join(f"- {note}\n" for note in table.notes)
+    text = f"{tables.markdown(readable(table))}\n\n{caption(table)}\n\n{bullets}"
+    if len(failed):
+        text += f"\nRuns without a result ({len(failed)}):\n\n{tables.markdown(failed.map(_one_line))}\n"
+    base = tables_folder or paths.my_tables_dir(folder)
+    contents = {
+        "md": text.encode(),
+        "csv": table.frame.to_csv(index=False, lineterminator="\n").encode(),
+        "parquet": table.frame.to_parquet(index=False),
+    }
+    base.mkdir(parents=True, exist_ok=True)
+    written = [base / f"sweep-{name}.{ending}" for ending in contents]
+    for path, content in zip(written, contents.values(), strict=True):
+        write_atomic(path, content)
+    return written
 
 
 def _one_line(cell: object) -> object:

@@ -1,27 +1,31 @@
-"""Tables, always rebuilt from records and never appended to, so that parallel writers cannot race."""
+"""Tables of runs: rebuilt from records every time and never appended to, so parallel writers cannot race."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from numbers import Real
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from embedlab import paths
 from embedlab.errors import ParameterError
-from embedlab.io import atomic_path
-from embedlab.runs import records
-from embedlab.runs.records import MetricRow, Record
+from embedlab.io import write_atomic
+from embedlab.runs import filters, records
+from embedlab.runs.records import Record
+from embedlab.runs.summary import format_value
 
-# What else a difference between two rows may be due to.
+# What a difference between two rows may be due to, besides the parameters.
 ENVIRONMENT = ("python", "torch", "transformers", "sentence-transformers")
-RUN_COLUMNS = ("run_id", "notebook", "seed", "commit", "dirty", "environment", "cpu")
-METRIC_COLUMNS = ("task", "split", "model", "dim", "metric", "value", "ci_low", "ci_high", "n")
+RUN_COLUMNS = ("run_id", "notebook", "dataset", "seed", "commit", "dirty", "environment", "cpu")
+SYSTEM_COLUMNS = ("system", "condition", "technique", "stage", "task", "split", "dim")
+METRIC_COLUMNS = (*SYSTEM_COLUMNS, "metric", "statistic", "against", "value", "ci_low", "ci_high", "n")
+COMPACT_COLUMNS = ("stage", "task", "split", "metric")  # named once above a table when they are the same in all rows
+SEPARATE = ("task", "stage", "split", "statistic", "against", "system", "condition", "dim")  # no mean mixes these
+FORMATS = ("csv", "md", "parquet", "tex")
 
 
 def all_records(folder: Path | None = None) -> Iterator[Record]:
-    """Every committed record in order of its id; damaged ones are set aside with a message.
+    """Read every committed record in order of its id; damaged ones are set aside with a message.
 
     Runs that a forced rerun has replaced do not count.
     """
@@ -32,21 +36,23 @@ def all_records(folder: Path | None = None) -> Iterator[Record]:
 
 
 def run_of(record: Record) -> dict[str, object]:
-    """The run, its environment, and its parameters as `p.name`: what all metric rows of a record share."""
+    """Return what all metric rows of a record share: run, dataset, environment, and parameters as `p.name`."""
     run = {
         "run_id": record.run_id,
         "notebook": record.notebook,
+        "dataset": record.parameters.get("dataset"),
         "seed": record.parameters.get("seed"),
         "commit": record.commit,
         "dirty": record.dirty,
         "environment": " ".join(f"{name} {record.versions.get(name, '?')}" for name in ENVIRONMENT),
         "cpu": record.hardware.get("cpu"),
     }
-    return run | {f"p.{name}": _flat(value) for name, value in record.parameters.items() if name != "seed"}
+    parameters = {name: value for name, value in record.parameters.items() if name not in ("seed", "dataset")}
+    return run | {f"p.{name}": _flat(value) for name, value in parameters.items()}
 
 
 def rows_of(record: Record) -> list[dict[str, object]]:
-    """One row per metric of a record: the run, its parameters as `p.name`, the metric."""
+    """Return one row per metric of a record: the run, its parameters as `p.name`, the metric."""
     run = run_of(record)
     return [{**run, **row.model_dump()} for row in record.metrics]
 
@@ -56,115 +62,116 @@ def _flat(value: object) -> object:
 
 
 def runs_frame(run_records: Iterable[Record]) -> pd.DataFrame:
-    """All metric rows of the records, the fixed columns first."""
+    """Return all metric rows of the records: columns RUN_COLUMNS, METRIC_COLUMNS, then the parameters."""
     frame = pd.DataFrame([row for record in run_records for row in rows_of(record)])
     first = [*RUN_COLUMNS, *METRIC_COLUMNS]
     frame = frame.reindex(columns=[*first, *sorted(set(frame.columns) - set(first))])
     return frame.astype({"dim": "Int64", "n": "Int64"})
 
 
-def rebuild_tables() -> list[Path]:
-    """Write experiments/runs.csv and metrics.csv anew from all records: a row per run, a row per number.
-
-    They join on `run_id`; apart, because the parameters repeated on every number made most of the file. Numbers have
-    seven digits, what a float32 holds; the records keep all. Each file is replaced in one step.
-    """
-    kept = list(all_records())
-    runs, metrics = pd.DataFrame(map(run_of, kept)), runs_frame(kept)[["run_id", *METRIC_COLUMNS]]
-    first = [*RUN_COLUMNS, *sorted(set(runs.columns) - set(RUN_COLUMNS))]
-    return [_replace_csv(paths.runs_csv(), runs.reindex(columns=first)), _replace_csv(paths.metrics_csv(), metrics)]
-
-
-def _replace_csv(path: Path, frame: pd.DataFrame) -> Path:
-    write = {"index": False, "lineterminator": "\n", "float_format": "%.7g"}
-    return replace_file(path, lambda scratch: frame.to_csv(scratch, **write))
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> Path:
-    """Write beside `path` and put it in place in one step, for others may be reading or rebuilding it."""
-    with atomic_path(path) as scratch:
-        write(scratch)
-    return path
-
-
 def mixtures(frame: pd.DataFrame) -> list[str]:
-    """What makes the rows hard to compare: other environments, code versions or machines among them."""
-    found = []
-    for column, what in (("environment", "environments"), ("commit", "code versions"), ("cpu", "processors")):
+    """List what makes the rows hard to compare: several environments, code versions or machines among them."""
+    notes = []
+    for column, plural in (("environment", "environments"), ("commit", "code versions"), ("cpu", "processors")):
         values = frame.drop_duplicates("run_id")[column].fillna("unknown").unique()
         if len(values) > 1:
-            found.append(f"these runs mix {len(values)} {what}: {'; '.join(map(str, values))}")
+            notes.append(f"these runs mix {len(values)} {plural}: {'; '.join(map(str, values))}")
     if frame["dirty"].fillna(False).any():
-        found.append("some of these runs were made from a working tree with uncommitted changes")
-    return found
+        notes.append("some of these runs were made from a working tree with uncommitted changes")
+    return notes
 
 
-def headline(rows: Sequence[MetricRow], metrics: Sequence[str]) -> pd.DataFrame:
-    """Model (and dimension) x metric, each cell `value [low, high]`, in the order the rows were noted.
+def varying_parameters(frame: pd.DataFrame) -> list[str]:
+    """List the parameters (`p.name`) with several values among the runs of one notebook."""
+    runs = frame.drop_duplicates("run_id")
+    parameters = [name for name in runs if str(name).startswith("p.")]
+    return [name for name in parameters if (runs.groupby("notebook")[name].nunique() > 1).any()]
 
-    Task and split stand before the model where the rows have several of them.
+
+def mine_first(frame: pd.DataFrame, study: frozenset[str] | set[str]) -> pd.DataFrame:
+    """Put your own runs before those of the committed study, and mark both in a column `from`.
+
+    Args:
+        frame: metric rows, sorted as you like.
+        study: ids of the runs that belong to the committed study; see `published.study_runs`.
     """
-    frame = pd.DataFrame([row.model_dump() for row in rows if row.metric in metrics])
-    if frame.empty:
-        return pd.DataFrame(columns=list(metrics))
-    frame["cell"] = [_cell(*numbers) for numbers in zip(frame["value"], frame["ci_low"], frame["ci_high"], strict=True)]
-    frame["dim"] = [f"{dim:.0f}" if pd.notna(dim) else "" for dim in frame["dim"]]
-    several = [name for name in ("task", "split") if frame[name].nunique() > 1]
-    wide = frame.pivot_table(
-        index=[*several, "model", "dim"], columns="metric", values="cell", aggfunc="first", sort=False
-    )
-    wide = wide.reindex(columns=[metric for metric in metrics if metric in wide])
-    return wide.fillna("").reset_index().rename_axis(columns=None)
+    origin = frame["run_id"].map(lambda run_id: "study" if run_id in study else "mine")
+    marked = frame.assign(**{"from": origin})
+    return pd.concat([marked[origin == "mine"], marked[origin == "study"]])
 
 
-def compact(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Metric rows narrow enough for a terminal, and what all of them have in common."""
-    constant = [name for name in ("task", "split", "metric") if frame[name].nunique() == 1]
-    cells = [_cell(*numbers) for numbers in zip(frame["value"], frame["ci_low"], frame["ci_high"], strict=True)]
-    shown = [name for name in ("run_id", "task", "split", "model", "dim", "metric") if name not in constant]
-    return frame[shown].assign(value=cells), ", ".join(str(frame[name].iloc[0]) for name in constant)
+def compact(frame: pd.DataFrame, parameters: Sequence[str] = ()) -> tuple[pd.DataFrame, str]:
+    """Make metric rows narrow enough for a terminal.
+
+    Args:
+        frame: metric rows, as `runs_frame` gives them.
+        parameters: columns of parameters to show.
+
+    Returns:
+        The rows with one value cell, and the text of what all of them have in common.
+    """
+    constant = [name for name in COMPACT_COLUMNS if frame[name].nunique() == 1]
+    optional = [name for name in ("condition", "against") if frame[name].fillna("").ne("").any()]
+    optional += ["statistic"] * (frame["statistic"].nunique() > 1)
+    cells = [
+        format_value(value, low, high)
+        for value, low, high in frame[["value", "ci_low", "ci_high"]].astype(float).itertuples(index=False)
+    ]
+    names = ["from", "run_id", "dataset", *COMPACT_COLUMNS, "system", *optional, "dim"]
+    shown = [name for name in names if name in frame and name not in constant]
+    narrow = frame[[*shown, *parameters]].assign(value=cells)
+    short = {name: str(name).removeprefix("p.") for name in parameters}
+    return narrow.rename(columns=short), ", ".join(str(frame[name].iloc[0]) for name in constant)
 
 
-def _cell(value: float | None, low: float | None, high: float | None) -> str:
-    if value is None or pd.isna(value):
-        return "missing"
-    return f"{value:.3f}" if low is None or pd.isna(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+def pivot(frame: pd.DataFrame, rows: Sequence[str], columns: str, metric: str = "ndcg@10") -> pd.DataFrame:
+    """Show one metric as rows x columns, the mean where several runs share a cell, empty where none has a value.
 
+    No mean mixes tasks, splits, systems or dimensions: those that vary and are not named become rows.
 
-def select(frame: pd.DataFrame, filters: Sequence[str], sort: str | None) -> pd.DataFrame:
-    """Rows where every `column=value` holds, sorted by a column, largest first.
+    Args:
+        frame: metric rows, as `runs_frame` gives them.
+        rows: columns that name a row, e.g. ["learning_rate", "system"].
+        columns: the column whose values become columns, e.g. "dim".
+        metric: e.g. `ndcg@10`.
 
     Raises:
-        ParameterError: a column that is not there.
+        ParameterError: an unknown column or metric.
     """
-    for item in filters:
-        column, _, value = item.partition("=")
-        frame = frame[_column(frame, column).map(lambda cell, value=value: _is(cell, value)).astype(bool)]
-    if sort:
-        frame = frame.loc[_column(frame, sort).sort_values(ascending=False).index]
-    return frame
+    chosen = frame[frame["metric"] == metric]
+    if chosen.empty:
+        metrics = ", ".join(map(str, frame["metric"].dropna().unique())) or "none"
+        raise ParameterError(f"no run has the metric {metric!r}", remedy=f"Metrics are {metrics}", field="metric")
+    separate = [name for name in ("dataset", *SEPARATE) if name in chosen and name not in (*rows, columns)]
+    separate = [name for name in separate if chosen[name].nunique(dropna=False) > 1]
+    by = [filters.column(chosen, name).rename(name) for name in (*rows, *separate)]
+    across = filters.column(chosen, columns).rename(columns)
+    # An empty text, not NaN: rows without a value of a parameter are rows too.
+    keys = [key.astype(object).where(key.notna(), "") for key in (*by, across)]
+    wide = chosen["value"].groupby(keys, sort=False).mean().unstack(columns)
+    wide = wide[sorted(wide.columns, key=_order)].sort_index(key=lambda level: level.map(_order))
+    return wide.rename(columns=str).rename_axis(columns=None).reset_index()
 
 
-def _is(cell: object, text: str) -> bool:
-    """Whether a cell is what a person typed: 1e-4 is 0.0001, 384 is 384.0."""
-    if isinstance(cell, Real) and not isinstance(cell, bool):
-        try:
-            return float(cell) == float(text)
-        except ValueError:
-            return False
-    return str(cell) == text
+def _order(value: object) -> tuple[int, float, str]:
+    """Numbers by size, then texts by letter; mixed columns have an order too."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return (0, float(value), "") if number else (1, 0.0, str(value))
 
 
-def _column(frame: pd.DataFrame, name: str) -> pd.Series:
-    for candidate in (name, f"p.{name}"):
-        if candidate in frame:
-            return frame[candidate]
-    raise ParameterError(f"there is no column {name!r}", remedy=f"Columns are {', '.join(frame.columns)}", field=name)
+def write_table(
+    frame: pd.DataFrame, name: str, *, hide: Sequence[str] = (), caption: str = "", folder: Path | None = None
+) -> Path:
+    """Write NAME.csv and NAME.md (without the columns in `hide`); returns the CSV's path.
 
-
-def write_table(frame: pd.DataFrame, name: str, *, hide: Sequence[str] = (), caption: str = "") -> Path:
-    """Write results/tables/NAME.csv and NAME.md (without the columns in `hide`); returns the CSV's path."""
-    folder = paths.tables_dir()
+    Args:
+        frame: the table.
+        name: the files' name without ending.
+        hide: columns that only the CSV has.
+        caption: a text below the Markdown table.
+        folder: where to write; results/tables when not given.
+    """
+    folder = folder or paths.tables_dir()
     folder.mkdir(parents=True, exist_ok=True)
     frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
     text = markdown(frame.drop(columns=list(hide))) + (f"\n\n{caption}" if caption else "")
@@ -172,8 +179,36 @@ def write_table(frame: pd.DataFrame, name: str, *, hide: Sequence[str] = (), cap
     return folder / f"{name}.csv"
 
 
+def export(frame: pd.DataFrame, path: Path) -> Path:
+    """Write a table in the format that the file's ending names: csv, md, parquet or tex.
+
+    Raises:
+        ParameterError: the file has another ending.
+    """
+    kind = path.suffix.removeprefix(".").lower()
+    if kind not in FORMATS:
+        ending = repr(path.suffix) if path.suffix else "no ending"
+        remedy = f"Use one of {', '.join(f'.{name}' for name in FORMATS)}"
+        raise ParameterError(f"the file has the ending {ending}, which is not supported", remedy=remedy, file=path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "parquet":
+        frame.to_parquet(path, index=False)
+    else:
+        write_atomic(path, as_text(frame, kind))
+    return path
+
+
+def as_text(frame: pd.DataFrame, kind: str) -> str:
+    """Return the table as csv, md or tex text, missing values empty."""
+    if kind == "csv":
+        return frame.to_csv(index=False, lineterminator="\n")
+    if kind == "md":
+        return markdown(frame) + "\n"
+    return frame.astype(object).where(frame.notna(), None).to_latex(index=False, na_rep="", escape=True)
+
+
 def markdown(frame: pd.DataFrame) -> str:
-    """A GitHub table; text cells to the left, numbers to the right, missing values empty."""
+    """Return a GitHub table: text to the left, numbers to the right, missing values empty."""
     numeric = [pd.api.types.is_numeric_dtype(frame[column]) for column in frame]
     lines = [[str(column) for column in frame], ["---:" if right else "---" for right in numeric]]
     lines += [

@@ -1,4 +1,4 @@
-"""Numbers that people wrote by hand beside a run's id, compared with that run's record.
+"""Numbers that people wrote by hand next to a run's id, compared with that run's record.
 
 The convention is plain text. Where a paragraph, a bullet or a line of a table names a run, e.g.
 `04_contrastive-92792c76-s0`, its numbers of these two forms are read as that run's:

@@ -1,0 +1,115 @@
+"""Commands that show and publish results: `embedlab table`, `diff`, `report`, `publish`, `headline`, `site`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from embedlab import paths
+from embedlab.cli.console import err, out, print_frame
+from embedlab.errors import ParameterError
+
+
+def table(
+    where: Annotated[list[str] | None, typer.Option("--filter", help="column=value; also != > < >= <= ~")] = None,
+    metric: Annotated[str, typer.Option(help="the metric to show; empty shows all")] = "ndcg@10",
+    sort: Annotated[str, typer.Option(help="column to sort by, largest first")] = "value",
+    format: Annotated[str, typer.Option(help="table, csv, md or tex")] = "table",
+    rows: Annotated[str, typer.Option(help="pivot: columns that name a row, e.g. learning_rate,system")] = "",
+    columns: Annotated[str, typer.Option(help="pivot: the column whose values become columns, e.g. dim")] = "",
+    differences: Annotated[bool, typer.Option("--differences", help="show differences between systems too")] = False,
+    output: Annotated[Path | None, typer.Option("-o", help="write to this file: .csv, .md, .parquet or .tex")] = None,
+) -> None:
+    """Show the results of all runs, yours first, then those of the committed study. No file is changed without -o."""
+    from embedlab.reporting import tables
+    from embedlab.reporting.publish import study_runs
+    from embedlab.runs import filters, record_index
+
+    run_records = record_index.indexed_records([metric]) if metric else tables.all_records()
+    frame = tables.runs_frame(run_records)
+    if not differences:
+        frame = frame[frame["statistic"].isin(["value"])]
+    chosen = tables.mine_first(filters.select(filters.where(frame, where or []), [], sort), study_runs())
+    view = tables.pivot(chosen, rows.split(","), columns, metric) if rows and columns else chosen
+    if output:
+        out.print(f"wrote {paths.shown(tables.export(view, output))}", highlight=False)
+    elif format != "table":
+        typer.echo(tables.as_text(view, format), nl=False)
+    elif rows and columns:
+        print_frame(view.round(4), f"{len(view)} rows {metric}")
+    else:
+        narrow, common = tables.compact(chosen, tables.varying_parameters(chosen))
+        print_frame(narrow, f"{len(chosen)} rows {common}")
+    for warning in tables.mixtures(chosen) if len(chosen) else ():
+        err.print(f"[yellow]{escape(warning)}[/yellow]")
+
+
+def diff(
+    run_a: Annotated[str, typer.Argument(help="a finished run")],
+    run_b: Annotated[str, typer.Argument(help="another one; differences are the first minus this")],
+    metric: Annotated[list[str] | None, typer.Option(help="repeat for more; default ndcg@10 and recall@10")] = None,
+    systems: Annotated[str, typer.Option(help="A,B: compare system A of the first with B of the second")] = "",
+) -> None:
+    """Compare two runs: how they were made, and their results, paired by query."""
+    from embedlab.reporting import compare
+    from embedlab.runs import records
+    from embedlab.runs.summary import HEADLINE
+
+    pair = [records.read(paths.runs_dir() / run) for run in (run_a, run_b)]
+    first, comma, second = systems.partition(",")
+    if systems and not (first and comma and second):
+        remedy = "Write two, for example --systems contrastive,static"
+        raise ParameterError(f"expected two systems, got {systems!r}", remedy=remedy, field="--systems")
+    comparison = compare.diff(*pair, metrics=metric or HEADLINE, systems=(first, second) if systems else None)
+    print_frame(comparison.facts, "what differs")
+    print_frame(compare.readable(comparison.metrics), " - ".join(comparison.runs))
+    for reason in comparison.reasons:
+        err.print(f"[yellow]{escape(reason)}[/yellow]")
+
+
+def report(
+    names: Annotated[list[str] | None, typer.Argument(help="sweeps; default: all runs, by notebook")] = None,
+    output: Annotated[Path, typer.Option("-o", help="the HTML file")] = Path("report.html"),
+    metric: Annotated[str, typer.Option(help="the metric to compare by")] = "ndcg@10",
+    all_dims: Annotated[bool, typer.Option("--all-dims", help="a row for every dimension measured")] = False,
+) -> None:
+    """Write one self-contained HTML page: tables, figures, failures and the origin of every number."""
+    from embedlab.reporting.html_report import write_report
+    from embedlab.reporting.sweep_data import View
+
+    view = View(metrics=tuple(dict.fromkeys((metric, "recall@10"))), all_dims=all_dims)
+    out.print(f"wrote {paths.shown(write_report(output.resolve(), names or (), view=view))}", highlight=False)
+
+
+def publish(
+    run_id: Annotated[str, typer.Argument(help="a finished run; without one, all published ones")] = "",
+    name: Annotated[str, typer.Argument(help="the name of its table and figures")] = "",
+) -> None:
+    """Write a run's table, figures and executed notebook to results/, and update README."""
+    from embedlab.reporting.publish import publish_all, publish_run
+
+    if bool(run_id) != bool(name):
+        remedy = "Add one: embedlab publish RUN_ID NAME"
+        raise ParameterError("a published run needs a name", remedy=remedy, field="name")
+    for path in publish_run(run_id, name) if run_id else publish_all():
+        out.print(f"  {paths.shown(path)}", highlight=False)
+
+
+def headline() -> None:
+    """Write the headline tables and figures from the runs that experiments/headline.yaml lists, and update README."""
+    from embedlab.reporting.headline_views import write_headline
+
+    for path in write_headline():
+        out.print(f"  {paths.shown(path)}", highlight=False)
+
+
+def site(
+    output: Annotated[Path | None, typer.Option("-o", help="folder, emptied first; default build/site")] = None,
+) -> None:
+    """Build the website of executed notebooks and tables; it works without a network."""
+    from embedlab.reporting.site import build_site
+
+    out.print(f"wrote {paths.shown(build_site(output))}/index.html", highlight=False)
