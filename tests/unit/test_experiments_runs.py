@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from embedlab import paths
 from embedlab.errors import ParameterError, RecordError
 from embedlab.evaluation.metrics import Evaluation
-from embedlab.evaluation.significance import bootstrap_ci
+from embedlab.evaluation.significance import bootstrap_ci, paired_difference
 from embedlab.params import Params
 from embedlab.runs import notebooks, processes, records
 from embedlab.runs.run import FAILED, compute_run_id, publish, start_run
@@ -208,3 +208,48 @@ def test_a_failing_cell_marks_the_attempt_and_a_mended_one_finishes(monkeypatch)
     shell.run_cell("1 / 1")
     run.finish()
     assert not failed.exists() and not (run.folder / FAILED).exists()
+
+
+def test_differences_and_values_say_what_they_are_in_columns():
+    run = start_run("01_tiny", params())
+    first, second = np.array([1.0, 1.0, 0.5, 1.0]), np.array([0.0, 1.0, 0.5, 0.5])
+    run.difference(
+        paired_difference(first, second), metric="ndcg@10", system="contrastive", against="base", split="test", dim=64
+    )
+    run.value("queries per second", 7.0, system="contrastive", stage="search", task="scaling", condition="64 → 384")
+    record = run.finish()
+    statistics = ["difference", "relative_difference", "p_value", "value"]
+    assert [row.statistic for row in record.metrics] == statistics
+    assert {row.against for row in record.metrics[:3]} == {"base"} and record.metrics[0].technique == "contrastive"
+    assert record.metrics[3].condition == "64 → 384" and record.metrics[3].against == ""
+    assert set(record.systems) == {"contrastive", "base"}
+    assert record.schema_version == 2 and record.migrated == {}
+    assert '"schema": 2' in (run.folder / records.FILE).read_text()
+
+
+def test_a_system_of_a_notebook_is_declared_once_and_described_in_the_record():
+    run = start_run("01_tiny", params())
+    with pytest.raises(ParameterError, match="'all-but-top' is not declared"):
+        run.value("x", 1.0, system="all-but-top")
+    for _ in range(2):  # a cell may run twice
+        run.declare_system("all-but-top", "postprocessing", "the base model without its top components")
+    run.metrics(evaluation(), system="all-but-top", split="test")
+    run.fingerprint({"contrastive+static": "abc"}, base="def")
+    with pytest.raises(ParameterError, match="declared already"):
+        run.declare_system("base", "other", "something else")
+    with pytest.raises(ParameterError, match="not declared"):
+        run.fingerprint(mystery="abc")
+    record = run.finish()
+    assert record.metrics[0].technique == "postprocessing"
+    assert record.systems["all-but-top"] == "the base model without its top components"
+    assert record.model_fingerprints == {"contrastive+static": "abc", "base": "def"}
+
+
+def test_reading_is_of_this_run_and_knows_its_training():
+    run = start_run("01_tiny", params())
+    first, second = np.full(50, 0.75), np.full(50, 0.5)
+    run.difference(
+        paired_difference(first, second), metric="ndcg@10", system="contrastive", against="base", split="test"
+    )
+    run.log_history([{"step": 0, "dev": 0.5}, {"step": 9, "dev": 0.7}])
+    assert "+0.250" in run.reading("contrastive") and "train longer" in run.reading("contrastive")
