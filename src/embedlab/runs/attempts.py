@@ -1,4 +1,4 @@
-"""Attempts that are running now, whoever started them on this disk: follow them, read their output, cancel them."""
+"""Attempts that are running now, started by any process on this disk: follow them, read their output, cancel them."""
 
 from __future__ import annotations
 

@@ -237,9 +237,9 @@ def converted(content: Content, find: Find, path: Path | None = None, sha256: st
     migrated = {"from": 1, "sha256": sha256, "by": f"embedlab {__version__}"}
     if derived:
         migrated["derived"] = f"{len(derived)} rows of {TRAINING_SECONDS}, from timings and notes"
-    same = {name: value for name, value in content.items() if name not in ("metrics", "model_fingerprints")}
+    unchanged = {name: value for name, value in content.items() if name not in ("metrics", "model_fingerprints")}
     return Record(
-        **same, systems=systems, metrics=[*rows, *derived], model_fingerprints=fingerprints, migrated=migrated
+        **unchanged, systems=systems, metrics=[*rows, *derived], model_fingerprints=fingerprints, migrated=migrated
     )
 
 
@@ -277,8 +277,8 @@ def _labels_of(topic: str, content: Content, find: Find) -> dict[str, Label]:
     if topic == "distillation":
         return _distillation_labels(parameters, find)
     if topic == "multitask":
-        chosen = Label("merged+static" if notes.get("table_share") else "merged")
-        return MULTITASK | {"tuned": _trained(parameters, find), "chosen mixture": chosen, "chosen": chosen}
+        merged = Label("merged+static" if notes.get("table_share") else "merged")
+        return MULTITASK | {"tuned": _trained(parameters, find), "chosen mixture": merged, "chosen": merged}
     if topic == "evaluate":
         tuned = _trained({"tuned_model": parameters["model_name"]}, find)
         tuned = Label(CONTRASTIVE) if tuned.system == BASE else tuned  # a model that the run fine-tuned itself
@@ -364,9 +364,9 @@ def _model(path: str, find: Find) -> str:
     role = path.partition("/model")[2].strip("/").replace("static-distilled-only", "static, distilled only")
     role = role or ("chosen mixture" if run_ids[-1].topic == "multitask" else "tuned")
     labels = {**BASELINES, **_labels_of(run_ids[-1].topic, content, find)}
-    if (found := labels.get(role) or labels.get(role.replace("-", " "))) is None:
+    if (label := labels.get(role) or labels.get(role.replace("-", " "))) is None:
         raise MigrationError(f"cannot tell which system {path} is", remedy="Add it to embedlab/runs/migrate.py")
-    return found.system
+    return label.system
 
 
 def _converted_row(row: Content, labels: _Labels) -> MetricRow:
@@ -436,8 +436,8 @@ def _sides(row: Content, stage: str, labels: _Labels) -> tuple[Label, Label | No
         sides = [_Labels(labels.find(RunId.parse(match[side])), labels.find)[match["role"]] for side in "ab"]
         return Label(sides[0].system, match["a"]), Label(sides[1].system, match["b"])
     if label.endswith(", cut - whole"):
-        whole = labels[label.removesuffix(", cut - whole")]
-        return Label(whole.system, ", ".join(filter(None, (whole.condition, "truncated")))), whole._replace(
+        full = labels[label.removesuffix(", cut - whole")]
+        return Label(full.system, ", ".join(filter(None, (full.condition, "truncated")))), full._replace(
             condition="full width"
         )
     left, between, right = label.partition(BETWEEN)
@@ -485,10 +485,9 @@ def _seconds(content: Content, label: str) -> float | None:
     family = label.partition(",")[0]
     shared = TRAINING_STAGES[:-1] if label == "pretrained" else TRAINING_STAGES
     exact = {label, f"train {label}"} & timings.keys()
-    own = exact or {stage for stage in timings if stage == f"train {family}" or stage.partition(",")[0] == family}
-    seconds = [
-        notes.get(f"{stage}_seconds", taken) for stage, taken in timings.items() if stage in own or stage in shared
-    ]
+    parts = {stage for stage in timings if stage == f"train {family}" or stage.partition(",")[0] == family}
+    stages = [stage for stage in timings if stage in (exact or parts) or stage in shared]
+    seconds = [notes.get(f"{stage}_seconds", timings[stage]) for stage in stages]
     return sum(seconds) if seconds else None
 
 
@@ -512,5 +511,5 @@ def _convert_per_query(path: Path, content: Content, find: Find) -> None:
 
 def _per_query_columns(task: str, model: str, labels: _Labels) -> dict[str, str]:
     row = {"task": task, "model": model, "metric": "", "split": "", "dim": None, "n": None, "value": None}
-    found = _converted_row({**row, "ci_low": None, "ci_high": None}, labels)
-    return {name: getattr(found, name) for name in ("system", "stage", "task", "condition")}
+    converted_row = _converted_row({**row, "ci_low": None, "ci_high": None}, labels)
+    return {name: getattr(converted_row, name) for name in ("system", "stage", "task", "condition")}

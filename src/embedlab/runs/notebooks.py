@@ -173,7 +173,9 @@ def resolved(parameters: list[Parameter], values: Mapping[str, Any]) -> dict[str
         ParameterError: see `check_values`.
     """
     check_values(parameters, values)
-    return {each.name: _fitted(each, values.get(each.name, each.default)) for each in parameters}
+    return {
+        parameter.name: _fitted(parameter, values.get(parameter.name, parameter.default)) for parameter in parameters
+    }
 
 
 def parse_values(parameters: list[Parameter], texts: Mapping[str, str]) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def _advice(difference: MetricRow, system: str, against: str, history: Sequence[
 def _unknown_comparison(
     rows: Sequence[MetricRow], system: str, against: str, metric: str, split: str, task: str
 ) -> ParameterError:
-    kept = {f"{row.system} against {row.against} ({row.metric}, {row.split})": 0 for row in rows if row.against}
+    comparisons = {f"{row.system} against {row.against} ({row.metric}, {row.split})": 0 for row in rows if row.against}
     problem = f"this run has no difference of {system} against {against} for {metric} of {task} on {split}"
-    remedy = f"It has {'; '.join(kept)}" if kept else "Call run.difference(...) first"
+    remedy = f"It has {'; '.join(comparisons)}" if comparisons else "Call run.difference(...) first"
     return ParameterError(problem, remedy=remedy)

@@ -202,7 +202,7 @@ class Run:
             folder: its name in the run's folder.
 
         Returns:
-            The folder in this attempt; `finish` moves it beside the record.
+            The folder in this attempt; `finish` moves it next to the record.
         """
         from embedlab.models.fingerprint import model_fingerprint
         from embedlab.models.save import save_model
@@ -413,9 +413,9 @@ def publish(folder: Path, record: Record) -> None:
                 item.rename(folder / item.name)
 
 
-def _display(thing: Any) -> None:
+def _display(output: Any) -> None:
     """Rich output in a notebook, text elsewhere."""
     from IPython import get_ipython
     from IPython.display import display
 
-    display(thing) if get_ipython() else print(thing)
+    display(output) if get_ipython() else print(output)

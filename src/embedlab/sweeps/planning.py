@@ -1,4 +1,4 @@
-"""From a sweep file to the runs it asks for: their ids, what is finished, what is left, how long it may take."""
+"""From a sweep file to its runs: their ids, which are finished, which are to do, and how long those may take."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from embedlab.runs import execute, filters, notebooks, provenance, record_index,
 from embedlab.runs.execute import Plan
 from embedlab.runs.records import Record
 from embedlab.runs.run import FAILED
-from embedlab.runs.run_id import RunId, without_seeds
+from embedlab.runs.run_id import RunId, topic_of, without_seeds
 from embedlab.sweeps.older import OlderRuns
 from embedlab.sweeps.spec import REFERENCE, Metric, Stage, SweepSpec, expand
 
-RERUN_CAUSES = ("infrastructure", "cancelled")  # a failure of these is an interruption, not a result
+RERUN_CAUSES = ("infrastructure", "cancelled")  # these failures are interruptions, not results
 
 
 @dataclass(frozen=True)
@@ -108,113 +108,122 @@ def last_failure(folder: Path) -> str:
 
 
 def only(planned: Sequence[Planned], conditions: Sequence[str]) -> list[Planned]:
-    """Runs whose parameters are as every `name=value` says.
+    """Runs for which every `name=value` holds.
 
     Raises:
-        ParameterError: no such parameter, or no run is left.
+        ParameterError: a parameter does not exist, or no run matches.
     """
     if not conditions:
         return list(planned)
     import pandas as pd
 
     frame = pd.DataFrame([item.plan.values for item in planned])
-    chosen = filters.select(frame, conditions)
-    if chosen.empty:
+    matching = filters.select(frame, conditions)
+    if matching.empty:
         remedy = "Check the values with --dry-run"
         raise ParameterError("no run of the sweep matches", remedy=remedy, field=f"--only {' '.join(conditions)}")
-    return [planned[position] for position in chosen.index]
+    return [planned[position] for position in matching.index]
 
 
 def is_stale(record: Record) -> bool:
-    """Whether code or packages have changed since the record was made."""
+    """Whether code or packages have changed since the run."""
     commit, dirty = provenance.code_version()
     return bool(dirty) or (record.commit, record.dirty, record.versions) != (commit, dirty, provenance.versions())
 
 
 def seconds_of(record: Record) -> float:
-    """From start to end."""
+    """Duration of a run in seconds."""
     began, ended = (datetime.fromisoformat(text) for text in (record.started, record.finished))
     return (ended - began).total_seconds()
 
 
 def estimate_s(planned: Sequence[Planned], jobs: int) -> float | None:
-    """Seconds that the runs to do may take: the median of what past runs of their notebook took on the same data.
+    """Estimate the seconds for the runs to do: the median of past runs of the notebook on the same data.
 
-    None when a notebook has no run on its data, cut to the same number of steps, on record.
+    Args:
+        planned: runs of a sweep; finished ones cost nothing.
+        jobs: how many run at the same time.
+
+    Returns:
+        None when a notebook has no past run on its data with the same number of steps.
     """
     past: dict[tuple[Any, ...], list[float]] = defaultdict(list)
     for record in record_index.indexed_records(()):
         if record.started and record.finished:
-            past[_alike(record.notebook, record.parameters)].append(seconds_of(record))
-    kinds = [_alike(item.plan.notebook.stem, item.plan.values) for item in planned if item.record is None]
-    if any(kind not in past for kind in kinds):
+            past[_workload(record.notebook, record.parameters)].append(seconds_of(record))
+    workloads = [_workload(item.plan.notebook.stem, item.plan.values) for item in planned if item.record is None]
+    if any(workload not in past for workload in workloads):
         return None
-    return sum(statistics.median(past[kind]) for kind in kinds) / jobs
+    return sum(statistics.median(past[workload]) for workload in workloads) / jobs
 
 
-def _alike(stem: str, values: Mapping[str, Any]) -> tuple[Any, ...]:
-    return stem, *(values.get(name) for name in ("dataset", "max_steps", "max_examples"))
+def _workload(stem: str, values: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Runs with the same workload take about the same time."""
+    return topic_of(stem), *(values.get(name) for name in ("dataset", "max_steps", "max_examples"))
 
 
-def metric_of(record: Record, wanted: Metric) -> float | None:
-    """The number that decides, at full width; None when the record does not have it.
+def metric_of(record: Record, metric: Metric) -> float | None:
+    """The value of the deciding metric, at full width; None when the record does not have it.
 
     Raises:
-        ParameterError: several systems have the number, and `wanted` names none.
+        ParameterError: several systems have it, and `metric` names none of them.
     """
     rows = [
         row
         for row in record.metrics
-        if (row.metric, row.split, row.statistic, row.stage) == (wanted.metric, wanted.split, "value", "retrieval")
-        and wanted.system in ("", row.system)
+        if (row.metric, row.split, row.statistic, row.stage) == (metric.metric, metric.split, "value", "retrieval")
+        and metric.system in ("", row.system)
     ]
     systems = sorted({row.system for row in rows})
     if len(systems) > 1:
-        problem = f"{record.run_id} has {wanted.metric} on {wanted.split} of several systems: {', '.join(systems)}"
+        problem = f"{record.run_id} has {metric.metric} on {metric.split} of several systems: {', '.join(systems)}"
         raise ParameterError(problem, remedy=f"Name one, for example pick: {{system: {systems[0]}}}", field="pick")
     full = max(rows, key=lambda row: row.dim or 0, default=None)
     return full.value if full else None
 
 
 def best(stage: Stage, finished: Sequence[Planned]) -> dict[int, Planned]:
-    """Seed -> the run of the stage's best combination, chosen by its mean over seeds on dev.
+    """Seed -> the run of the stage's best combination, by the mean of the deciding metric over seeds.
 
-    A combination that lost a seed does not compete with one that has more: luck would choose.
+    A combination that lost a seed does not compete with one that has more: it might win by luck.
 
     Raises:
-        ParameterError: no run has the metric that decides.
+        ParameterError: no run has the deciding metric.
     """
     groups: dict[str, list[Planned]] = defaultdict(list)
     for item in {item.run_id: item for item in finished}.values():  # a search may try the same values twice
         groups[json.dumps(_setting(item.values), sort_keys=True)].append(item)
     pick, most = stage.decides, max(map(len, groups.values()))
-    chosen = max((items for items in groups.values() if len(items) == most), key=lambda items: _score(items, pick))
-    if len(groups) > 1 and _score(chosen, pick) == -math.inf:
+    winner = max((items for items in groups.values() if len(items) == most), key=lambda items: _score(items, pick))
+    if len(groups) > 1 and _score(winner, pick) == -math.inf:
         system = f" of {pick.system}" if pick.system else ""
         problem = f"no combination of stage {stage.name!r} has {pick.metric}{system} on {pick.split} in all runs"
         remedy = "Choose what decides, for example pick: {metric: ndcg@10, split: test, system: contrastive}"
         raise ParameterError(problem, remedy=remedy, field="pick")
-    return {item.values["seed"]: item for item in chosen}
+    return {item.values["seed"]: item for item in winner}
 
 
 def _setting(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values without the seed, their own and that of the earlier run that they name: seeds of one combination agree."""
-    own = {name: value for name, value in values.items() if name != "seed"}
-    return {name: without_seeds(value) if isinstance(value, str) else value for name, value in own.items()}
+    """Values without the run's seed and the seeds of earlier runs: the same for all seeds of a combination."""
+    return {
+        name: without_seeds(value) if isinstance(value, str) else value
+        for name, value in values.items()
+        if name != "seed"
+    }
 
 
-def _score(items: Sequence[Planned], wanted: Metric) -> float:
-    """Mean over seeds, the better the larger; minus infinity when a run lacks the number."""
-    numbers = [metric_of(item.record, wanted) for item in items]
+def _score(items: Sequence[Planned], metric: Metric) -> float:
+    """Mean over seeds, larger is better; minus infinity when a run has no value."""
+    numbers = [metric_of(item.record, metric) for item in items]
     if None in numbers:
         return -math.inf
-    return statistics.fmean(numbers) * (1 if wanted.direction == "maximize" else -1)
+    return statistics.fmean(numbers) * (1 if metric.direction == "maximize" else -1)
 
 
 def follow(runs: Sequence[Mapping[str, Any]], earlier: Mapping[str, Mapping[int, Planned]]) -> list[dict[str, Any]]:
-    """Values with every reference to an earlier stage replaced by what it stands for.
+    """Replace every reference to an earlier stage by the path or parameter that it names.
 
-    What a finished run left need not be there: runs that are finished too need it no more, see `require_inputs`.
+    The path does not have to exist: only runs that are to do need it, see `require_inputs`.
 
     Args:
         runs: values of a stage.
@@ -232,54 +241,57 @@ def _follow(value: Any, seed: int, earlier: Mapping[str, Mapping[int, Planned]])
         return value
     by_seed = earlier[match["stage"]]
     run = by_seed.get(seed) or by_seed[min(by_seed)]
-    what = match["what"]
-    if what.startswith("p."):
-        if what[2:] not in run.plan.values:
-            raise ParameterError(f"{value}: there is no parameter {what[2:]!r}", remedy="Name one", field=value)
-        return run.plan.values[what[2:]]
-    return paths.shown(run.folder / what)
+    name = match["what"]
+    if not name.startswith("p."):
+        return paths.shown(run.folder / name)
+    parameter = name.removeprefix("p.")
+    if parameter not in run.plan.values:
+        remedy = f"Choose one of {', '.join(run.plan.values)}"
+        raise ParameterError(f"{value}: there is no parameter {parameter!r}", remedy=remedy, field=value)
+    return run.plan.values[parameter]
 
 
 def require_inputs(planned: Iterable[Planned]) -> None:
-    """Refuse runs that want what an earlier run has not left, or what a clone lacks: weights are not in the history.
+    """Check that files of earlier runs exist; model weights, for example, are not in git.
 
     Raises:
-        ParameterError: a file or folder of an earlier run is not there.
+        ParameterError: a run needs a file or folder of an earlier run that does not exist.
     """
     for item in planned:
         for name, value in item.values.items():
             of_a_run = isinstance(value, str) and "/" in value and RunId.find_all(value)
             if of_a_run and not (path := paths.project_root() / value).exists():
-                left = ", ".join(sorted(entry.name for entry in path.parent.glob("*") if entry.name != "attempts"))
-                remedy = f"Its run left {left}; weights are not in the history: --rerun-stale makes earlier runs again"
-                raise ParameterError(f"{item.plan.run_id} needs {value}, which is not there", remedy=remedy, field=name)
+                names = ", ".join(sorted(entry.name for entry in path.parent.glob("*") if entry.name != "attempts"))
+                problem = f"{item.plan.run_id} needs {value}, which is not there; that run's folder holds {names}"
+                remedy = "Weights are not in git: --rerun-stale runs the earlier stages again and makes them"
+                raise ParameterError(problem, remedy=remedy, field=name)
 
 
-def can_plan_ahead(stage: Stage, known: Mapping[str, Any]) -> bool:
-    """Whether the runs of a stage can be named now."""
-    return stage.search is None and stage.references() <= known.keys()
+def can_plan_ahead(stage: Stage, earlier: Mapping[str, Any]) -> bool:
+    """Whether the run ids of a stage can be computed now, given the stages that are finished."""
+    return stage.search is None and stage.references() <= earlier.keys()
 
 
 def is_built_on(stage: Stage, stages: Iterable[Stage]) -> bool:
-    """Whether another stage takes what this one leaves."""
+    """Whether another stage uses results of this one."""
     return any(stage.name in later.references() for later in stages)
 
 
 def expanded(stage: Stage, path: Path | None, earlier: Mapping[str, Mapping[int, Planned]]) -> list[dict[str, Any]]:
-    """Values of the stage's runs, references followed."""
+    """Values of the stage's runs, with references replaced."""
     return follow(expand(stage, path), earlier)
 
 
 def all_planned(spec: SweepSpec, path: Path, output_dir: str = "") -> list[Planned]:
-    """All runs that a sweep asks for, as far as they can be told from its file and what is finished."""
+    """All runs of a sweep whose ids can be computed from its file and the finished runs."""
     earlier: dict[str, dict[int, Planned]] = {}
-    found: list[Planned] = []
+    all_runs: list[Planned] = []
     for stage in spec.stages:
         if not can_plan_ahead(stage, earlier):
             continue
         planned = plan_values(stage, expanded(stage, path, earlier), output_dir)
-        found += planned
+        all_runs += planned
         finished = [item for item in planned if item.record]
         if finished and is_built_on(stage, spec.stages):
             earlier[stage.name] = best(stage, finished)
-    return found
+    return all_runs
