@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 
 import nbformat
@@ -13,6 +12,7 @@ from embedlab.errors import ParameterError
 from embedlab.runs import notebooks
 from embedlab.runs.run import compute_run_id
 from embedlab.training.contrastive.train import ContrastiveParams
+from tests.notebook_params import params_class
 
 VALUES = {
     "dataset": "icd10cm:smoke",
@@ -78,13 +78,10 @@ COMMITTED = sorted(paths.notebooks_dir().glob("*.ipynb"))
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
 def test_driver_and_notebook_agree_on_the_id(path):
     """The driver hashes the parameters cell; the notebook hashes what it resolved."""
-    cells = [cell for cell in notebooks.read(path).cells if cell.cell_type == "code"]
-    (values,) = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ())]
-    statements = [ast.unparse(node) for cell in cells for node in ast.parse(cell.source).body]
-    import_and_call = [statement for statement in statements if "Params" in statement]
+    (cell,) = [cell for cell in notebooks.read(path).cells if "parameters" in cell.metadata.get("tags", ())]
     namespace: dict = {}
-    exec("\n".join([values, *import_and_call]), namespace)
-    inside = namespace["params"].set_values()
+    exec(cell.source, namespace)
+    inside = params_class(path).resolve(namespace).set_values()
     outside = notebooks.resolved(notebooks.parameters(path), {})
     assert inside == outside
     assert compute_run_id(path, inside) == compute_run_id(path, outside)

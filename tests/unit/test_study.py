@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import importlib
 import shutil
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -14,27 +12,15 @@ from typer.testing import CliRunner
 from embedlab import paths
 from embedlab.cli.main import app
 from embedlab.errors import ParameterError
-from embedlab.params import Params
 from embedlab.runs import notebooks, records
 from embedlab.runs.execute import Outcome
 from embedlab.runs.records import Record
 from embedlab.sweeps import driver
 from embedlab.sweeps.spec import expand, find_sweep, read_sweep
+from tests.notebook_params import params_class
 
 ALL = sorted(paths.sweeps_dir().glob("*.yaml"))
 SIZES = [("study", "study_gpu"), ("study_medquad", "study_medquad_gpu")]
-
-
-def params_class(stem: str) -> type[Params]:
-    """The class that a notebook resolves its parameters with."""
-    cells = [cell.source for cell in notebooks.read(notebooks.find_notebook(stem)).cells if cell.cell_type == "code"]
-    (name,) = [cell.split(".resolve(")[0].split("= ")[-1] for cell in cells if ".resolve(globals())" in cell]
-    (module,) = [
-        node.module
-        for node in ast.parse(cells[0]).body
-        if isinstance(node, ast.ImportFrom) and name in {alias.name for alias in node.names}
-    ]
-    return getattr(importlib.import_module(module), name)
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
@@ -42,7 +28,7 @@ def test_every_run_of_every_sweep_has_possible_values(path):
     for stage in read_sweep(path).stages:
         known = notebooks.parameters(notebooks.find_notebook(stage.notebook))
         for values in expand(stage, path):
-            assert params_class(stage.notebook).checked(notebooks.resolved(known, values))
+            assert params_class(notebooks.find_notebook(stage.notebook)).checked(notebooks.resolved(known, values))
 
 
 @pytest.mark.parametrize("name", ["study", "study_gpu"])
@@ -81,7 +67,7 @@ class PretendEngine:
 
     def submit(self, job) -> None:
         plan = job.plan
-        assert params_class(plan.notebook.stem).checked(plan.values)
+        assert params_class(notebooks.find_notebook(plan.notebook.stem)).checked(plan.values)
         record = Record(run_id=plan.run_id, notebook=plan.notebook.stem, parameters=plan.values, metrics=[])
         assert records.commit(record, plan.folder)
         if plan.notebook.stem in ("04_domain_pretraining", "03_contrastive"):
