@@ -125,7 +125,10 @@ def test_smaller_codes_are_smaller(vectors, queries, exact):
 
 @pytest.mark.parametrize(
     ("spec", "problem"),
-    [({"kind": "ivfpq", "code_bytes": 5}, "do not split into 5"), ({"kind": "matryoshka", "short_dim": 99}, "1 to 32")],
+    [
+        ({"kind": "ivfpq", "code_bytes": 5}, "must divide the 32 dimensions, got 5"),
+        ({"kind": "matryoshka", "short_dim": 99}, "1 to 32"),
+    ],
 )
 def test_a_spec_that_does_not_fit_is_refused(spec, problem, vectors):
     with pytest.raises(ParameterError, match=problem):

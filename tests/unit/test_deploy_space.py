@@ -44,7 +44,7 @@ OTHERS = {
 
 
 def test_same_space_passes():
-    require_same(SPACE, Space("model", 8), what="searching")
+    require_same(SPACE, Space("model", 8), action="searching")
     assert SPACE.fingerprint == Space("model", 8).fingerprint
 
 
@@ -52,7 +52,7 @@ def test_same_space_passes():
 def test_any_difference_is_refused_and_named(what):
     assert OTHERS[what].fingerprint != SPACE.fingerprint
     with pytest.raises(SpaceMismatch, match=f"searching refused.*{what}.*re-embed"):
-        require_same(SPACE, OTHERS[what], what="searching")
+        require_same(SPACE, OTHERS[what], action="searching")
 
 
 def test_unknown_number_type_is_refused():

@@ -94,7 +94,7 @@ def test_queries_of_another_space_are_refused(tmp_path, other, monkeypatch):
 
 def test_promote_and_roll_back(tmp_path):
     a, b, c = (build(tmp_path, FakeEncoder(seed)) for seed in range(3))
-    with pytest.raises(StorageError, match="no version is served"):
+    with pytest.raises(StorageError, match="No version is served"):
         versions.current(tmp_path)
     for version in (a, b, c, c):  # promoting what is served changes nothing
         versions.promote(tmp_path, version)
@@ -169,7 +169,7 @@ def test_a_damaged_pointer_is_one_clear_error_and_promotion_mends_it(tmp_path):
     version = build(tmp_path)
     versions.promote(tmp_path, version)
     (tmp_path / versions.POINTER).write_text('{"version": 1')
-    with pytest.raises(StorageError, match="the pointer is damaged.*Promote"):
+    with pytest.raises(StorageError, match="The pointer is damaged.*Promote"):
         open_version(tmp_path)
     versions.promote(tmp_path, version)
     assert open_version(tmp_path).manifest.version == version
@@ -191,7 +191,7 @@ def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("documents", "problem"), [([], "corpus is empty"), ([("a", "x"), ("a", "y")], "two documents are called 'a'")]
+    ("documents", "problem"), [([], "corpus is empty"), ([("a", "x"), ("a", "y")], "Two documents have the id 'a'")]
 )
 def test_an_impossible_corpus_is_refused(tmp_path, documents, problem):
     with pytest.raises(DataError, match=problem):
@@ -231,5 +231,5 @@ def test_recheck_refuses_what_it_cannot_judge(tmp_path):
     with pytest.raises(ParameterError, match="no dev queries"):
         judge(open_version(tmp_path), encoder, dataset(), "dev")
     checks_file(tmp_path, versions.current(tmp_path)).write_text("{}\n")
-    with pytest.raises(StorageError, match=":1: the line is damaged"):
+    with pytest.raises(StorageError, match=":1: The line is damaged"):
         read_checks(tmp_path, versions.current(tmp_path))

@@ -68,7 +68,7 @@ class Adapter:
         Raises:
             SpaceMismatch: the vectors are not of the source space.
         """
-        require_same(self.source, space, what="adapting these vectors")
+        require_same(self.source, space, action="adapting these vectors")
         mapped = vectors @ self.matrix + self.offset
         if self.hidden:
             active = np.maximum(vectors @ self.hidden["inner"] + self.hidden["bias"], 0)
@@ -88,7 +88,7 @@ class AdaptedEncoder:
     """
 
     def __init__(self, encoder: Encoder, adapter: Adapter) -> None:
-        require_same(adapter.source, encoder.space, what="adapting this model")
+        require_same(adapter.source, encoder.space, action="adapting this model")
         self.encoder, self.adapter, self.space = encoder, adapter, adapter.target
 
     def encode_queries(self, texts: Sequence[str]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Build a version: embed what is new, copy the corpus's vectors into one file, index them, judge, give it its name."""
+"""Build a version: embed new texts, copy the vectors into one file, index and evaluate them, and name the version."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ Assess = Callable[[Served], "Judged | None"]
 
 @dataclass(frozen=True)
 class Source:
-    """Where a corpus comes from.
+    """A corpus and where it comes from.
 
     Attributes:
         documents: (id, text), read once, in a stream.
         name: the dataset's spec string.
-        fingerprint: gives the fingerprint of the bytes behind it; asked before and after the corpus is read, and a
-            build from a source that changed meanwhile is refused.
-        total: how many documents there are, for the progress report.
-        model_name: where the encoder's model came from, to load it again.
+        fingerprint: returns the fingerprint of the source's bytes. It is called before and after the corpus is read;
+            if the source has changed meanwhile, the build raises an error.
+        total: number of documents, for the progress report.
+        model_name: name of the encoder's model, to load it again.
     """
 
     documents: Iterable[Document]
@@ -60,32 +60,32 @@ class Source:
 
 
 def store_of(root: Path, encoder: Encoder) -> VectorStore:
-    """The vector store of the encoder's space under `root`."""
+    """Open the vector store of the encoder's space under `root`."""
     return VectorStore(root / encoder.space.fingerprint / "store", encoder.space)
 
 
 def build_version(
     root: Path, encoder: Encoder, source: Source, spec: IndexSpec, *, assess: Assess | None = None
 ) -> tuple[str, EmbedReport]:
-    """Build and name a version; it is not served before it is promoted.
+    """Build and name a version; it is served only after you promote it.
 
-    The same corpus in the same order, space and index give the same version, which is not built twice. A process that
-    was killed leaves a draft that the next build clears away, and vectors that it need not encode again. Vectors of
-    documents that are gone stay in the store, not in the version.
+    The same corpus in the same order, space and index give the same version, which is not built twice. If the process
+    is killed, the next build removes its draft and reuses its vectors. Vectors of deleted documents stay in the store,
+    but not in the version.
 
     Args:
         root: folder of all versions.
         encoder: maps the documents into its space.
         source: the documents.
         spec: the index.
-        assess: judges the finished index before it gets its name.
+        assess: evaluates the finished index before it gets its name.
 
     Returns:
-        The version, `<fingerprint>/<build>`, and what embedding took.
+        The version, `<fingerprint>/<build>`, and a report of the embedding.
 
     Raises:
         StorageError: the disk is full, or another process builds in this space.
-        DataError: the corpus is empty, names a document twice, or changed while it was read.
+        DataError: the corpus is empty, has a document id twice, or changed while it was read.
     """
     space_folder = root / encoder.space.fingerprint
     with locked(space_folder / ".lock", wait=False), storage_errors(space_folder):
@@ -95,7 +95,7 @@ def build_version(
         draft.mkdir()
         report = _list_documents(root, encoder, source, draft)
         version = f"{encoder.space.fingerprint}/{_build_id(draft, spec)}"
-        if _stands(root, version):
+        if _is_complete(root, version):
             shutil.rmtree(draft)
             return version, report
         manifest = _fill(root, version, draft, encoder, source, spec, assess)
@@ -114,8 +114,8 @@ def _list_documents(root: Path, encoder: Encoder, source: Source, draft: Path) -
     finally:
         store.close()
     if source.fingerprint() != fingerprint_before:
-        remedy = "Run the same command again; what was encoded is kept"
-        raise DataError("the data changed while it was embedded", remedy=remedy, file=source.name or None)
+        remedy = "Run the same command again; encoded vectors are kept"
+        raise DataError("The data changed while it was embedded", remedy=remedy, file=source.name or None)
     return report
 
 
@@ -124,8 +124,8 @@ def _build_id(draft: Path, spec: IndexSpec) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
-def _stands(root: Path, version: str) -> bool:
-    """Whether the version exists and is whole; a damaged one is set aside."""
+def _is_complete(root: Path, version: str) -> bool:
+    """Return whether the version exists and is intact; a damaged one is moved away."""
     folder = version_folder(root, version)
     if not folder.exists():
         return False
@@ -140,7 +140,7 @@ def _stands(root: Path, version: str) -> bool:
 def _fill(
     root: Path, version: str, draft: Path, encoder: Encoder, source: Source, spec: IndexSpec, assess: Assess | None
 ) -> Manifest:
-    """Write vectors and index into the draft, and say what they are."""
+    """Write vectors and index into the draft, and return the manifest."""
     ids, keys = _read_documents(draft)
     _gather(store_of(root, encoder), keys, draft / VECTORS)
     vectors = np.load(draft / VECTORS, mmap_mode="r")
@@ -169,10 +169,10 @@ def _read_documents(draft: Path) -> tuple[list[str], list[bytes]]:
     listed = list(read_listing(draft / DOCUMENTS))
     ids = [name for name, _ in listed]
     if not ids:
-        raise DataError("the corpus is empty", remedy="Give it at least one document")
+        raise DataError("The corpus is empty", remedy="Give at least one document")
     if len(set(ids)) < len(ids):
-        twice = next(name for name, times in Counter(ids).items() if times > 1)
-        raise DataError(f"two documents are called {twice!r}", remedy="Give every document its own id")
+        duplicate = next(name for name, count in Counter(ids).items() if count > 1)
+        raise DataError(f"Two documents have the id {duplicate!r}", remedy="Give every document its own id")
     return ids, [key for _, key in listed]
 
 

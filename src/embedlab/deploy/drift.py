@@ -157,7 +157,7 @@ def check_drift(
         SpaceMismatch: the vectors are of another space; a changed model is not drift of the data.
         DataError: there are fewer than 20 texts.
     """
-    require_same(reference.space, space, what="checking for drift")
+    require_same(reference.space, space, action="checking for drift")
     if len(texts) < MIN_ROWS:
         problem = f"A drift check needs at least {MIN_ROWS} texts, got {len(texts)}"
         raise DataError(problem, remedy="Collect more texts first")

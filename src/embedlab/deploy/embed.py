@@ -1,4 +1,4 @@
-"""Re-embed a corpus as a stream: only what has no vector yet is encoded, and a kill costs one chunk."""
+"""Embed a corpus as a stream: only texts without a vector are encoded, and an interruption costs one chunk at most."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from embedlab.deploy.space import Encoder
 from embedlab.deploy.store import VectorStore, text_key
 from embedlab.io import locked
 
-CHUNK = 1024  # texts encoded and committed together; what a kill can cost
+CHUNK = 1024  # texts encoded and committed together; lost if the process is killed
 
 Document = tuple[str, str]  # id, text
 
 
 @dataclass(frozen=True)
 class EmbedReport:
-    """What a pass over the corpus found.
+    """Counts and time of one pass over the corpus.
 
     Attributes:
         documents: documents seen.
         encoded: texts that were encoded.
-        reused: documents whose text had a vector.
+        reused: documents whose text already had a vector.
         seconds: wall-clock time.
     """
 
@@ -40,7 +40,7 @@ class EmbedReport:
 
 
 class Estimate(NamedTuple):
-    """What a re-embedding will take: texts to encode, and seconds at the pace of a timed sample (None: no sample)."""
+    """Texts to encode, and the expected seconds at the speed of a timed sample (None without a sample)."""
 
     missing: int
     seconds: float | None
@@ -57,16 +57,16 @@ def embed_corpus(
 ) -> EmbedReport:
     """Give every document of the stream a vector in `store`.
 
-    Documents are told apart by their text: one that has not changed, that only got another id, or that an interrupted
-    pass has done is not encoded again. Memory holds one chunk at a time.
+    Documents are identified by their text: an unchanged document, one with a new id, and one that an interrupted pass
+    has encoded are not encoded again. Memory holds one chunk at a time.
 
     Args:
         encoder: its space must be the store's.
         documents: (id, text), read once.
-        store: where the vectors go.
-        listing: a file to write a JSON line `id, key` per document to, in the order of the stream. Built from it, an
-            index holds exactly what was read here, whatever happens to the source meanwhile.
-        total: how many documents there are, for the progress report.
+        store: receives the vectors.
+        listing: file for one JSON line `id, key` per document, in the order of the stream. An index built from it has
+            exactly the documents read here, even if the source changes meanwhile.
+        total: number of documents, for the progress report.
         chunk: documents read, encoded and committed together.
 
     Raises:
@@ -89,7 +89,7 @@ def embed_corpus(
 
 
 def estimate(encoder: Encoder, documents: Iterable[Document], store: VectorStore, *, sample: int = 256) -> Estimate:
-    """Count what has no vector yet and time the encoding of `sample` such texts; what the sample gave is kept."""
+    """Count the texts without a vector, and time the encoding of `sample` of them; their vectors are kept."""
     missing, sample_texts = 0, {}
     for documents_chunk in _chunks(documents, CHUNK):
         texts = {text_key(text): text for _, text in documents_chunk}
@@ -105,7 +105,7 @@ def estimate(encoder: Encoder, documents: Iterable[Document], store: VectorStore
 
 
 def read_listing(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(document id, text key) of every line that `embed_corpus` wrote."""
+    """Yield (document id, text key) of every line that `embed_corpus` wrote."""
     with open(path, encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)

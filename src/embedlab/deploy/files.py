@@ -11,7 +11,7 @@ from embedlab.errors import StorageError
 
 
 @contextmanager
-def storage_errors(place: Path) -> Iterator[None]:
+def storage_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals inside the block into one clear error.
 
     Raises:
@@ -21,5 +21,7 @@ def storage_errors(place: Path) -> Iterator[None]:
         yield
     except (OSError, sqlite3.OperationalError) as error:
         cause = getattr(error, "strerror", None) or str(error)
-        remedy = "Make room or mend the permissions, then run the same command again; what is served has not changed"
-        raise StorageError(f"the system stopped the work ({cause})", remedy=remedy, file=place) from error
+        remedy = (
+            "Free space or fix the permissions, then run the same command again; the served version has not changed"
+        )
+        raise StorageError(f"The file system reported an error ({cause})", remedy=remedy, file=path) from error

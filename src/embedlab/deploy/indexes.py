@@ -1,4 +1,4 @@
-"""Vector indexes by FAISS: exact, graph, inverted lists, 8-bit, binary, and a shortlist that is scored again.
+"""FAISS indexes: exact, graph, inverted lists, 8-bit, binary, and a shortlist that is rescored.
 
 Everything is inner product on unit vectors. Malkov & Yashunin, HNSW, TPAMI 2020; Jégou, Douze & Schmid, Product
 Quantization, TPAMI 2011; Kusupati et al., Matryoshka Representation Learning, NeurIPS 2022 (shortlist on a prefix).
@@ -32,18 +32,18 @@ TUNED_BY = {"hnsw": "ef_search", "ivf": "nprobe", "ivfpq": "nprobe", "binary": "
 
 
 class IndexSpec(BaseModel):
-    """Which index, and how it is set.
+    """Kind and parameters of an index.
 
     Attributes:
-        kind: flat (exact), hnsw (graph), ivf (inverted lists), ivfpq (lists of product codes), int8 (one byte a
-            number), binary (one bit a number), matryoshka (the first `short_dim` numbers).
+        kind: flat (exact), hnsw (graph), ivf (inverted lists), ivfpq (lists of product codes), int8 (one byte per
+            dimension), binary (one bit per dimension), matryoshka (the first `short_dim` dimensions).
         links: neighbours per node of the graph.
         ef_construction, ef_search: candidates kept while building and while searching the graph.
         lists: inverted lists; 0 takes 4 √N, or as many as N can train.
         nprobe: lists searched.
         code_bytes: bytes of a product code, a divisor of the dimension.
-        short_dim: numbers kept for the shortlist of `matryoshka`.
-        shortlist: candidates scored again with the full vectors; 0 takes 100 where the kind needs it.
+        short_dim: dimensions of the shortlist of `matryoshka`.
+        shortlist: candidates rescored with the full vectors; 0 means 100 if the kind needs rescoring.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,16 +60,16 @@ class IndexSpec(BaseModel):
 
     @property
     def depth(self) -> int:
-        """Candidates scored again; 0 for none."""
+        """Number of candidates to rescore; 0 for none."""
         return self.shortlist or RESCORED.get(self.kind, 0)
 
 
 class VectorIndex:
-    """An index over vectors (N, d), as FAISS keeps it, with the full vectors beside it where they are scored again.
+    """A FAISS index over vectors (N, d), with the full vectors for rescoring.
 
     Attributes:
-        spec: what it is.
-        index: FAISS's own.
+        spec: kind and parameters.
+        index: the FAISS index.
         vectors: (N, d), usually a memory map.
     """
 
@@ -78,7 +78,11 @@ class VectorIndex:
 
     @classmethod
     def build(cls, spec: IndexSpec, vectors: np.ndarray) -> VectorIndex:
-        """Train and fill an index over `vectors` (N, d) of unit length, reading them chunk by chunk.
+        """Train and fill an index, reading the vectors chunk by chunk.
+
+        Args:
+            spec: kind and parameters.
+            vectors: (N, d), unit length.
 
         Raises:
             ParameterError: the spec does not fit the vectors.
@@ -110,7 +114,7 @@ class VectorIndex:
         return cls(spec, index, vectors)
 
     def save(self, path: Path) -> None:
-        """Write the index through to the disk."""
+        """Write the index and flush it to the disk."""
         import faiss
 
         write = faiss.write_index_binary if self.spec.kind == "binary" else faiss.write_index
@@ -130,14 +134,18 @@ class VectorIndex:
         return len(serialise(self.index))
 
     def with_spec(self, **changes: int) -> VectorIndex:
-        """The same index searched with other parameters: ef_search, nprobe or shortlist."""
+        """Return the same index with other search parameters: ef_search, nprobe or shortlist."""
         return VectorIndex(self.spec.model_copy(update=changes), self.index, self.vectors)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k documents that the index finds for queries (Q, d).
+        """Search the k best documents.
+
+        Args:
+            queries: (Q, d).
+            k: documents per query.
 
         Returns:
-            scores float32 (Q, k), best first, -inf where nothing was found; rows int64 (Q, k), -1 there.
+            Scores float32 (Q, k), best first, and rows int64 (Q, k); -inf and -1 where fewer than k were found.
         """
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         k = min(k, len(self.vectors))
@@ -162,7 +170,7 @@ def _empty(spec: IndexSpec, count: int, dim: int) -> faiss.Index:
 
 
 def _factory(spec: IndexSpec, count: int) -> str:
-    """The index in FAISS's own notation."""
+    """Return the factory string of FAISS."""
     lists = spec.lists or max(1, min(int(4 * math.sqrt(count)), count // POINTS_PER_CENTROID))
     bits = max(1, min(8, int(math.log2(max(2, count / POINTS_PER_CENTROID)))))  # 2^bits centroids want training points
     return {
@@ -177,19 +185,22 @@ def _factory(spec: IndexSpec, count: int) -> str:
 
 def _check(spec: IndexSpec, count: int, dim: int) -> None:
     if not count:
-        raise ParameterError("there is no vector to index", remedy="Embed a corpus first")
+        raise ParameterError("There is no vector to index", remedy="Embed a corpus first")
     if spec.kind == "ivfpq" and dim % spec.code_bytes:
         remedy = f"Choose a divisor of {dim}"
-        raise ParameterError(f"{dim} numbers do not split into {spec.code_bytes}", remedy=remedy, field="code_bytes")
+        problem = f"code_bytes must divide the {dim} dimensions, got {spec.code_bytes}"
+        raise ParameterError(problem, remedy=remedy, field="code_bytes")
     if spec.kind == "matryoshka" and spec.short_dim > dim:
-        raise ParameterError(f"the vectors have {dim} numbers", remedy=f"Choose 1 to {dim}", field="short_dim")
+        problem = f"short_dim must be at most the {dim} dimensions of the vectors, got {spec.short_dim}"
+        raise ParameterError(problem, remedy=f"Choose 1 to {dim}", field="short_dim")
     if spec.kind == "binary" and dim % 8:
         remedy = "Choose another kind of index"
-        raise ParameterError(f"{dim} bits fill no whole bytes", remedy=remedy, field="kind")
+        problem = f"A binary index needs a multiple of 8 dimensions, got {dim}"
+        raise ParameterError(problem, remedy=remedy, field="kind")
 
 
 def _coded(spec: IndexSpec, vectors: np.ndarray) -> np.ndarray:
-    """Vectors (n, d) as the index takes them: bits, a prefix, or themselves."""
+    """Return vectors (n, d) in the form that the index takes: bits, a prefix, or unchanged."""
     if spec.kind == "binary":
         return np.packbits(vectors > 0, axis=1)
     if spec.kind == "matryoshka":
@@ -205,7 +216,7 @@ def _training_sample(vectors: np.ndarray) -> np.ndarray:
 
 
 def _search_options(spec: IndexSpec) -> dict[str, faiss.SearchParameters]:
-    """How wide to search, given with the search so that one index can be searched in several ways."""
+    """Return search parameters; they are passed with each search, so one index can be searched in several ways."""
     import faiss
 
     if spec.kind == "hnsw":

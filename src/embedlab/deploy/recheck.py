@@ -1,6 +1,6 @@
-"""Judge a version, when it is built and again whenever there is fresh data, and keep every answer.
+"""Evaluate a version when it is built, and again on new data; every result is kept.
 
-A check is one JSON line in `<build>.checks.jsonl` beside the version, which itself never changes.
+A check is one JSON line in `<build>.checks.jsonl` next to the version. The version itself never changes.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ K = 10
 
 
 class Check(BaseModel):
-    """One line of the checks of a version.
+    """One check of a version.
 
     Attributes:
-        version: what was judged.
-        found: what it scores now.
-        stored: what it scored when it was built; None when it was not judged then.
-        data_fingerprint: of the fresh data.
-        missing_documents: documents of the fresh data that the version does not hold.
-        gone_documents: documents of the version that the fresh data no longer has.
-        worse: the whole interval of now lies below the value of then.
+        version: the version.
+        found: its score now.
+        stored: its score when it was built; None if it was not evaluated then.
+        data_fingerprint: of the new data.
+        missing_documents: documents of the new data that the version does not have.
+        gone_documents: documents of the version that the new data does not have.
+        worse: the whole interval of the new score is below the stored value.
         time: UTC.
     """
 
@@ -50,11 +50,17 @@ class Check(BaseModel):
 
 
 def judge(served: Served, encoder: Encoder, dataset: Dataset, split: str = "test") -> Judged:
-    """nDCG@10 of the version as it is served, its index's losses included, with a bootstrap interval over queries.
+    """Compute nDCG@10 of the version as it is served, including losses of the index, with a bootstrap interval.
+
+    Args:
+        served: the open version.
+        encoder: the model of its space.
+        dataset: queries and qrels.
+        split: whose queries.
 
     Raises:
-        SpaceMismatch: the encoder works in another space.
-        ParameterError: the dataset has no such queries.
+        SpaceMismatch: the encoder has another space.
+        ParameterError: the split has no queries.
     """
     queries = dataset.split_queries(split)
     if not queries:
@@ -70,18 +76,18 @@ def judge(served: Served, encoder: Encoder, dataset: Dataset, split: str = "test
 def recheck(
     root: Path, encoder: Encoder, dataset: Dataset, *, version: str | None = None, data_fingerprint: str = ""
 ) -> Check:
-    """Make the stored evaluation again on fresh data, and write the line.
+    """Repeat the stored evaluation on new data and append the result to the checks.
 
     Args:
         root: folder of all versions.
-        encoder: of the version's space.
-        dataset: the data as it is now; the split is the one judged when the version was built, or test.
-        version: the served one when not given.
-        data_fingerprint: of the data, for the line.
+        encoder: the model of the version's space.
+        dataset: the new data; the split is that of the stored evaluation, or test.
+        version: the served version by default.
+        data_fingerprint: of the new data.
 
     Raises:
-        SpaceMismatch: the encoder works in another space.
-        StorageError: the version is damaged, or the line cannot be written.
+        SpaceMismatch: the encoder has another space.
+        StorageError: the version is damaged, or the check cannot be written.
     """
     served = open_version(root, version)
     stored = served.manifest.judged
@@ -104,13 +110,13 @@ def recheck(
 
 
 def checks_file(root: Path, version: str) -> Path:
-    """Where the checks of a version are kept."""
+    """Return the file with the checks of a version."""
     folder = version_folder(root, version)
     return folder.with_name(f"{folder.name}.checks.jsonl")
 
 
 def read_checks(root: Path, version: str) -> list[Check]:
-    """Every check of a version, oldest first.
+    """Read all checks of a version, oldest first.
 
     Raises:
         StorageError: a line is damaged.
@@ -120,7 +126,7 @@ def read_checks(root: Path, version: str) -> list[Check]:
         try:
             checks.append(Check.model_validate_json(line))
         except ValidationError:
-            raise StorageError("the line is damaged", remedy="Remove it", file=path, line=number) from None
+            raise StorageError("The line is damaged", remedy="Remove the line", file=path, line=number) from None
     return checks
 
 

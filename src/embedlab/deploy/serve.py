@@ -1,4 +1,4 @@
-"""Open a version and search it: nothing is served that was not checked, and no query of another space is answered."""
+"""Open a version and search it; its files and the vector space of every query are checked."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from embedlab.search.exact import Ranking
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """A version that is open.
+    """An open version.
 
     Attributes:
-        manifest: what it is.
-        index: its index, over its vectors.
+        manifest: contents and origin.
+        index: over its vectors.
         ids: document id of every row.
     """
 
@@ -31,34 +31,48 @@ class Served:
 
     @property
     def space(self) -> Space:
-        """The space that its vectors lie in."""
+        """The vector space of the version."""
         return self.manifest.space
 
     def search(self, queries: np.ndarray, space: Space, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and rows of the k documents found for query vectors (Q, d); see `VectorIndex.search`.
+        """Search with query vectors; see `VectorIndex.search`.
+
+        Args:
+            queries: (Q, d).
+            space: of the queries.
+            k: documents per query.
 
         Raises:
-            SpaceMismatch: the queries lie in another space.
+            SpaceMismatch: the queries are from another space.
         """
-        require_same(self.space, space, what="searching this version")
+        require_same(self.space, space, action="searching this version")
         return self.index.search(queries, k)
 
     def rank(self, encoder: Encoder, queries: Mapping[str, str], k: int) -> Ranking:
-        """The k documents found for query id -> text.
+        """Encode queries and rank the k best documents of each.
+
+        Args:
+            encoder: the model of this version's space.
+            queries: query id -> text.
+            k: documents per query.
 
         Raises:
-            SpaceMismatch: the encoder works in another space; said before anything is encoded.
+            SpaceMismatch: the encoder has another space; raised before anything is encoded.
         """
-        require_same(self.space, encoder.space, what="searching this version")
+        require_same(self.space, encoder.space, action="searching this version")
         vectors = encoder.encode_queries(list(queries.values()))
         return Ranking.from_search(list(queries), self.ids, *self.search(vectors, encoder.space, k))
 
 
 def open_version(root: Path, version: str | None = None) -> Served:
-    """Check a version's files and open it; the one that is served when none is named.
+    """Check a version's files and open it.
+
+    Args:
+        root: folder of all versions.
+        version: its name; the served version by default.
 
     Raises:
-        StorageError: it is damaged or missing, or nothing is served.
+        StorageError: the version is damaged or missing, or no version is served.
     """
     version = version or current(root)
     manifest, folder = verify(root, version), version_folder(root, version)

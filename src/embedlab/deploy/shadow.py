@@ -202,7 +202,7 @@ def _answers(side: Side, queries: Mapping[str, str], k: int) -> Ranking:
 
 
 def _p95(side: Side, texts: Sequence[str], k: int) -> float:
-    require_same(side.served.space, side.encoder.space, what="searching this version")
+    require_same(side.served.space, side.encoder.space, action="searching this version")
     times = latency_ms(side.served.index, side.encoder.encode_queries(texts), k, repeats=REPEATS)
     return float(np.percentile(times, 95))
 

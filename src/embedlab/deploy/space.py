@@ -1,7 +1,7 @@
-"""What makes vectors comparable, and the refusal to mix those that are not.
+"""Vector spaces: which vectors may be compared with each other.
 
-Two models of the same dimension give vectors that multiply without complaint and mean nothing together. A `Space` is
-stored with every set of vectors; whoever adds or searches shows his own, and another one is refused.
+Vectors of two models with the same dimension can be multiplied without an error, but the result means nothing. So a
+`Space` is stored with every set of vectors, and adding to or searching it from another space raises an error.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ MEANING = {
 
 
 class SpaceMismatch(EmbedlabError):
-    """Vectors of one space offered to another."""
+    """Vectors of one space were used in another."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """Everything that fixes the place of a text in the vector space.
+    """Everything that determines the vector of a text.
 
     Attributes:
         model: `models.fingerprint.model_fingerprint`: weights, tokenizer and its truncation, pooling, normalisation,
             the model's own prompts, truncation dimension.
-        dimension: numbers per vector.
-        document_prompt, query_prompt: put before every document, every query.
+        dimension: of the vectors.
+        document_prompt, query_prompt: texts put before every document and every query.
         quantisation: number type the vectors are stored in, float32 or float16.
     """
 
@@ -54,7 +54,7 @@ class Space:
     def __post_init__(self) -> None:
         if self.quantisation not in STORED_AS:
             remedy = f"Choose {' or '.join(STORED_AS)}; smaller types belong to the index, not to the vectors"
-            raise EmbedlabError(f"vectors are not stored as {self.quantisation!r}", remedy=remedy, field="quantisation")
+            raise EmbedlabError(f"Vectors are not stored as {self.quantisation!r}", remedy=remedy, field="quantisation")
 
     @property
     def fingerprint(self) -> str:
@@ -62,24 +62,25 @@ class Space:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
     def differences(self, other: Space) -> list[str]:
-        """What differs, in words; empty for the same space."""
+        """List the differences in words; empty for the same space."""
         mine, offered = asdict(self), asdict(other)
         return [f"{MEANING[name]} ({mine[name]!r}, {offered[name]!r})" for name in mine if mine[name] != offered[name]]
 
 
-def require_same(stored: Space, given: Space, *, what: str) -> None:
-    """Refuse vectors of another space.
+def require_same(stored: Space, offered: Space, *, action: str) -> None:
+    """Check that two vector spaces are the same.
 
     Args:
-        stored: the space of the vectors that are there.
-        given: the space of those that come.
-        what: what was to be done with them, for the message.
+        stored: the space of the stored vectors.
+        offered: the space of the other vectors.
+        action: what was about to happen, for the message, e.g. "searching this version".
 
     Raises:
-        SpaceMismatch: naming every part that differs.
+        SpaceMismatch: the spaces differ; the message names every difference.
     """
-    if differing := stored.differences(given):
-        problem = f"{what} refused: space {given.fingerprint} is not {stored.fingerprint}: {'; '.join(differing)}"
+    if differing := stored.differences(offered):
+        spaces = f"space {offered.fingerprint} is not {stored.fingerprint}"
+        problem = f"{action} refused: {spaces}: {'; '.join(differing)}"
         raise SpaceMismatch(problem, remedy="Use the model and prompts of that space, or re-embed the corpus")
 
 

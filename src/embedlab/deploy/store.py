@@ -85,7 +85,7 @@ class VectorStore:
             DataError: they have another shape, or hold NaN or infinity.
             StorageError: the disk is full.
         """
-        require_same(self.space, space, what="adding vectors")
+        require_same(self.space, space, action="adding vectors")
         block = self._checked(vectors, len(keys))
         start = len(self)
         with storage_errors(self.folder):
@@ -148,7 +148,7 @@ class VectorStore:
             stored = Space(**json.loads(note.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise self._damaged(f"space.json cannot be read ({error})") from None
-        require_same(stored, self.space, what="opening this store")
+        require_same(stored, self.space, action="opening this store")
 
     def _connect(self) -> sqlite3.Connection:
         try:

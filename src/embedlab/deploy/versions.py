@@ -1,14 +1,14 @@
-"""Versions of an index, and the one pointer that says which is served.
+"""Versions of an index, and the pointer to the version that is served.
 
     ROOT/current.json                       which version is served, and those it replaced
     ROOT/<fingerprint>/store/               every vector of this space (see `store`)
     ROOT/<fingerprint>/<build>/             a version: never changed once it has its name
         manifest.json documents.jsonl vectors.npy index.bin
-    ROOT/<fingerprint>/<build>.checks.jsonl what later evaluations found (see `recheck`)
+    ROOT/<fingerprint>/<build>.checks.jsonl later evaluations (see `recheck`)
 
-A version is built in a draft folder and gets its name by one rename when all its files are on the disk; it is served
-from the moment that the pointer, one small file, is replaced. A kill at any point leaves the old version served or the
-new one, whole.
+A version is built in a draft folder and renamed once all its files are on the disk. It is served as soon as the
+pointer, one small file, is replaced. If the process is killed at any point, either the old or the new version is
+served, and it is complete.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class FileSum(BaseModel):
 
     @classmethod
     def of(cls, path: Path) -> FileSum:
-        """Of a file as it is now."""
+        """Return size and checksum of a file."""
         return cls(bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
 class Judged(BaseModel):
-    """The evaluation that a version was judged by, so that it can be made again on fresh data."""
+    """The evaluation of a version, with all that is needed to repeat it on new data."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -59,7 +59,7 @@ class Judged(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a version is made of."""
+    """Contents and origin of a version."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -77,13 +77,13 @@ class Manifest(BaseModel):
     created: str = ""
 
     def to_bytes(self) -> bytes:
-        """The manifest's file, with a digest over itself."""
+        """Return the content of the manifest file, with a checksum of itself."""
         content = self.model_dump(mode="json")
         return json.dumps({**content, "sha256": _digest(content)}, indent=1).encode()
 
 
 class Pointer(BaseModel):
-    """Which version is served, and the ones served before it, oldest first."""
+    """The served version and the ones served before it, oldest first."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -96,12 +96,12 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def version_folder(root: Path, version: str) -> Path:
-    """Where a version lies."""
+    """Return the folder of a version."""
     return root / version
 
 
 def read_manifest(root: Path, version: str) -> Manifest:
-    """A version's manifest, checked against its own digest.
+    """Read a version's manifest and check it against its checksum.
 
     Raises:
         StorageError: there is no such version, or its manifest is damaged.
@@ -114,7 +114,9 @@ def read_manifest(root: Path, version: str) -> Manifest:
         manifest = Manifest(**content)
     except FileNotFoundError:
         existing = ", ".join(versions(root)) or "none"
-        raise StorageError(f"there is no version {version!r}", remedy=f"Versions are: {existing}", file=root) from None
+        raise StorageError(
+            f"There is no version {version!r}", remedy=f"Existing versions: {existing}", file=root
+        ) from None
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise _damaged(path, type(error).__name__) from None
     if not intact or manifest.version != version:
@@ -123,10 +125,10 @@ def read_manifest(root: Path, version: str) -> Manifest:
 
 
 def verify(root: Path, version: str) -> Manifest:
-    """Check every file of a version against its size and checksum.
+    """Check the size and checksum of every file of a version.
 
     Raises:
-        StorageError: a file is missing, cut short or changed, or the version does not lie in its space's folder.
+        StorageError: a file is missing, cut short or changed, or the version is in the folder of another space.
     """
     manifest = read_manifest(root, version)
     if version.split("/")[0] != manifest.space.fingerprint:
@@ -143,13 +145,13 @@ def verify(root: Path, version: str) -> Manifest:
 
 
 def versions(root: Path) -> list[str]:
-    """Every version that has its name, oldest first."""
+    """List all finished versions, oldest first."""
     folders = [path.parent for path in root.glob(f"*/*/{MANIFEST}") if not path.parent.name.startswith(".")]
     return [f"{path.parent.name}/{path.name}" for path in sorted(folders, key=lambda path: path.stat().st_mtime)]
 
 
 def read_pointer(root: Path) -> Pointer | None:
-    """What is served; None when nothing was promoted yet.
+    """Read the pointer; None if nothing has been promoted yet.
 
     Raises:
         StorageError: the pointer is damaged.
@@ -161,16 +163,16 @@ def read_pointer(root: Path) -> Pointer | None:
         return None
     except (ValueError, TypeError) as error:
         remedy = "Promote the version that should be served"
-        raise StorageError(f"the pointer is damaged ({type(error).__name__})", remedy=remedy, file=path) from None
+        raise StorageError(f"The pointer is damaged ({type(error).__name__})", remedy=remedy, file=path) from None
 
 
 def promote(root: Path, version: str) -> Pointer:
-    """Serve `version` from now on, in one step, after every file of it has been checked.
+    """Serve `version` from now on, atomically, after all its files have been checked.
 
-    Promotions wait for each other; each keeps what it replaced, so that rolling back knows where to go.
+    Promotions wait for each other. Each keeps the version it replaced, for a rollback.
 
     Raises:
-        StorageError: the version is damaged or missing; what is served has not changed.
+        StorageError: the version is damaged or missing; the served version has not changed.
     """
     with locked(root / ".lock"):
         verify(root, version)
@@ -181,21 +183,21 @@ def promote(root: Path, version: str) -> Pointer:
 
 
 def rollback(root: Path) -> Pointer:
-    """Serve the version before the current one again, in one step, after it has been checked.
+    """Serve the previous version again, atomically, after it has been checked.
 
     Raises:
-        StorageError: there is none, or it is damaged; what is served has not changed.
+        StorageError: there is no earlier version, or it is damaged; the served version has not changed.
     """
     with locked(root / ".lock"):
         now = read_pointer(root)
         if now is None or not now.previous:
-            raise StorageError("there is no earlier version", remedy="Promote one: embedlab deploy promote", file=root)
+            raise StorageError("There is no earlier version", remedy="Promote one: embedlab deploy promote", file=root)
         verify(root, now.previous[-1])
         return _point(root, Pointer(version=now.previous[-1], previous=now.previous[:-1]))
 
 
 def current(root: Path) -> str:
-    """The version that is served.
+    """Return the version that is served.
 
     Raises:
         StorageError: nothing was promoted yet, or the pointer is damaged.
@@ -203,12 +205,12 @@ def current(root: Path) -> str:
     pointer = read_pointer(root)
     if pointer is None:
         remedy = "Build a version and promote it: embedlab deploy index, embedlab deploy promote"
-        raise StorageError("no version is served", remedy=remedy, file=root)
+        raise StorageError("No version is served", remedy=remedy, file=root)
     return pointer.version
 
 
 def _pointer_or_none(root: Path) -> Pointer | None:
-    """For a promotion, which mends a damaged pointer: the history is lost with it."""
+    """Read the pointer for a promotion, which replaces a damaged pointer; its history is lost."""
     try:
         return read_pointer(root)
     except StorageError:
@@ -223,4 +225,4 @@ def _point(root: Path, pointer: Pointer) -> Pointer:
 
 def _damaged(path: Path, reason: str) -> StorageError:
     remedy = "Build the version again, or promote another one"
-    return StorageError(f"the version is damaged: {reason}", remedy=remedy, file=path)
+    return StorageError(f"The version is damaged: {reason}", remedy=remedy, file=path)
