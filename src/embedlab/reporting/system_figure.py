@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from embedlab.evaluation.comparison import metric_table
-from embedlab.reporting.figures import BASELINE, COLOURS, new_axes
+from embedlab.reporting.figures import BASELINE, COLOURS, new_axes, set_finding
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +37,7 @@ def quality_by_system(
 
 def draw_quality_by_system(table: pd.DataFrame, *, baseline: str = "base") -> Figure:
     """Draw the table of `quality_by_system`."""
-    figure, axes = new_axes(TITLE, f"{table['metric'].iloc[0]} (test)", "")
+    figure, axes = new_axes(TITLE, f"{table['metric'].iloc[0]} (test)", "", size=(6.6, 1.4 + 0.55 * len(table)))
     positions = list(range(len(table)))[::-1]
     for colour, position, row in zip(COLOURS, positions, table.itertuples(), strict=False):
         axes.hlines(position, row.ci_low, row.ci_high, color=colour, linewidth=3, alpha=0.5)
@@ -47,7 +47,10 @@ def draw_quality_by_system(table: pd.DataFrame, *, baseline: str = "base") -> Fi
     axes.set_ylim(-0.6, len(table) - 0.3)
     axes.grid(axis="x", alpha=0.3)
     axes.grid(axis="y", visible=False)
-    if baseline in set(table["system"]):
-        level = table.set_index("system")["value"][baseline]
+    values = dict(zip(table["system"], table["value"], strict=True))
+    if level := values.get(baseline):
         axes.axvline(level, color=BASELINE, linestyle="--", linewidth=1, zorder=0)
+        best = max(values, key=lambda system: values[system])
+        if best != baseline:
+            set_finding(axes, f"{best} is best: {values[best] / level - 1:+.0%} over {baseline}.")
     return figure
