@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from embedlab.deploy.indexes import KINDS, TUNED_BY, IndexSpec, VectorIndex, _coded
-from embedlab.deploy.measure import compare_indexes, measure, recall_at_k, tuning_curve
+from embedlab.deploy.measure import compare_indexes, measure, tuning_curve
 from embedlab.errors import ParameterError, StorageError
+from embedlab.search.recall import recall_at_k
 
 SPEC = {"code_bytes": 8, "short_dim": 8, "lists": 16}
 

@@ -7,31 +7,35 @@ import pytest
 
 from embedlab.errors import ParameterError
 from embedlab.search.exact import search
-from embedlab.search.quantised import FORMS, FORTY_EIGHT_BYTES, Codes, Signs
+from embedlab.search.quantised import PRECISIONS, BinaryVectors, QuantisedVectors
 from embedlab.search.rescore import rescored
 from embedlab.search.scaling import compare_speed, enlarge, exact
+from embedlab.search.strategies import FORTY_EIGHT_BYTES
 from embedlab.search.vectors import truncate
 from tests.unit.test_funnel import unit
 
+encode = QuantisedVectors.encode
 VECTORS, QUERIES = unit(300, 384), unit(20, 384, seed=1)
 
 
-@pytest.mark.parametrize(("form", "bits"), [("float32", 32), ("float16", 16), ("int8", 8), ("int4", 4), ("bit", 1)])
-def test_bytes_by_hand(form, bits):
-    assert Codes.of(VECTORS, form, 64).bytes_per_document == 64 * bits // 8
-    assert set(FORMS) == {"float32", "float16", "int8", "int4", "bit"}
+@pytest.mark.parametrize(
+    ("precision", "bits"), [("float32", 32), ("float16", 16), ("int8", 8), ("int4", 4), ("bit", 1)]
+)
+def test_bytes_by_hand(precision, bits):
+    assert encode(VECTORS, precision, 64).bytes_per_document == 64 * bits // 8
+    assert set(PRECISIONS) == {"float32", "float16", "int8", "int4", "bit"}
 
 
 def test_forty_eight_bytes_are_that():
-    assert [Codes.of(VECTORS, form, dim).bytes_per_document for form, dim in FORTY_EIGHT_BYTES] == [48] * 4
+    assert [encode(VECTORS, precision, dim).bytes_per_document for precision, dim in FORTY_EIGHT_BYTES] == [48] * 4
 
 
-@pytest.mark.parametrize(("form", "levels"), [("int8", 256), ("int4", 16)])
+@pytest.mark.parametrize(("precision", "levels"), [("int8", 256), ("int4", 16)])
 @pytest.mark.parametrize("dim", [384, 40])
-def test_round_trip_is_off_by_half_a_step_at_most(form, levels, dim):
+def test_round_trip_is_off_by_half_a_step_at_most(precision, levels, dim):
     """Each dimension's range is divided evenly; the truncated vectors are what comes back."""
     kept = truncate(VECTORS, dim)
-    decoded = Codes.of(VECTORS, form, dim)[np.arange(300)]
+    decoded = encode(VECTORS, precision, dim)[np.arange(300)]
     step = np.ptp(kept, axis=0) / (levels - 1)
     error = np.abs(decoded - kept)
     assert (error <= 1.01 * step).all()
@@ -39,12 +43,12 @@ def test_round_trip_is_off_by_half_a_step_at_most(form, levels, dim):
 
 
 def test_float32_comes_back_as_it_was():
-    np.testing.assert_array_equal(Codes.of(VECTORS, "float32", 32)[np.array([[3, 1]])], truncate(VECTORS, 32)[[[3, 1]]])
+    np.testing.assert_array_equal(encode(VECTORS, "float32", 32)[np.array([[3, 1]])], truncate(VECTORS, 32)[[[3, 1]]])
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_searching_codes_is_exact_search_over_decoded_vectors(form):
-    codes = Codes.of(VECTORS, form, 96)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_searching_codes_is_exact_search_over_decoded_vectors(precision):
+    codes = encode(VECTORS, precision, 96)
     scores, found = codes(QUERIES, 10)
     expected_scores, _ = search(truncate(QUERIES, 96), codes[np.arange(300)], 10)
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-4, atol=1e-5)
@@ -59,17 +63,17 @@ def test_more_bits_find_more():
     def recall(searcher):
         return np.mean([np.isin(a, b).mean() for a, b in zip(wanted, searcher(QUERIES, 10)[1], strict=True)])
 
-    found = [recall(Codes.of(VECTORS, form)) for form in ("float32", "int8", "int4", "bit")]
+    found = [recall(encode(VECTORS, precision)) for precision in ("float32", "int8", "int4", "bit")]
     assert found[0] == 1 and found[1] > 0.95 and sorted(found, reverse=True) == found
-    signs = Signs(VECTORS)
+    signs = BinaryVectors(VECTORS)
     assert recall(signs) <= recall(rescored(signs, signs, 100)) <= recall(rescored(signs, VECTORS, 100))
     assert recall(rescored(signs, VECTORS, 300)) == 1
 
 
 def test_codes_on_disk_are_the_same_codes(tmp_path):
-    codes = Codes.of(VECTORS, "int8")
+    codes = encode(VECTORS, "int8")
     codes.save(tmp_path / "codes.faiss")
-    stored = Codes.from_file(tmp_path / "codes.faiss")
+    stored = QuantisedVectors.from_file(tmp_path / "codes.faiss")
     assert (stored.dim, len(stored), stored.bytes_per_document) == (384, 300, 384)
     rows = np.array([[0, 299], [7, 7]])
     np.testing.assert_array_equal(stored[rows], codes[rows])
@@ -77,18 +81,18 @@ def test_codes_on_disk_are_the_same_codes(tmp_path):
 
 
 def test_unknown_forms_and_dimensions_are_refused():
-    with pytest.raises(ParameterError, match="there is no form 'int3'"):
-        Codes.of(VECTORS, "int3")
+    with pytest.raises(ParameterError, match="precision must be one of"):
+        encode(VECTORS, "int3")
     with pytest.raises(ParameterError, match="Cannot truncate"):
-        Codes.of(VECTORS, "int8", 385)
+        encode(VECTORS, "int8", 385)
     for dim in (12, 392, 0):
-        with pytest.raises(ParameterError, match="cannot be kept as whole bytes"):
-            Signs(VECTORS, dim)
+        with pytest.raises(ParameterError, match="multiple of 8"):
+            BinaryVectors(VECTORS, dim)
 
 
 def test_signs_by_hand():
     corpus = np.array([[1, 1, 1, 1, -1, -1, -1, -1], [1, -1, 1, -1, 1, -1, 1, -1]], np.float32) * 0.3
-    signs = Signs(corpus)
+    signs = BinaryVectors(corpus)
     assert signs.bits.tolist() == [[0b11110000], [0b10101010]] and signs.bytes_per_document == 1
     scores, found = signs(np.array([[1, 1, 1, 1, -1, -1, -1, 1]], np.float32), 2)
     assert found.tolist() == [[0, 1]] and scores.tolist() == [[-1, -5]]
@@ -97,9 +101,9 @@ def test_signs_by_hand():
 
 def test_signs_agree_with_the_bit_code():
     """A float query orders decoded signs as faiss's one-bit code does."""
-    signs = Signs(VECTORS)
+    signs = BinaryVectors(VECTORS)
     _, everything = rescored(signs, signs, 300)(QUERIES, 10)
-    np.testing.assert_array_equal(everything, Codes.of(VECTORS, "bit")(QUERIES, 10)[1])
+    np.testing.assert_array_equal(everything, encode(VECTORS, "bit")(QUERIES, 10)[1])
 
 
 class TestScaling:
@@ -143,3 +147,36 @@ class TestScaling:
         assert table["ms_per_query"].tolist() == pytest.approx([2.0, 1.0])
         for column in ("speed", "speed_low", "speed_high"):
             assert table[column].tolist() == pytest.approx([1.0, 2.0])
+
+
+class TestStrategies:
+    def test_stored_searches_name_their_bytes(self, tmp_path):
+        searches = stored_searches(VECTORS, 50, tmp_path / "int8.faiss")
+        sizes = {name: search[1:] for name, search in searches.items()}
+        assert sizes["float32 384, alone"] == (1536, 0) and sizes["signs 384, alone"] == (48, 0)
+        assert {sizes[f"{name}, rescored"] for name in ("float32 12", "int8 48", "int4 96", "bit 384")} == {(48, 384)}
+        assert "float32 384, rescored" not in searches and "int8 384, rescored" not in searches
+        _, exact_indices = search(QUERIES, VECTORS, 10)
+        _, rescored_indices = searches["signs 384, rescored"].searcher(QUERIES, 10)
+        assert np.mean([np.isin(a, b).mean() for a, b in zip(exact_indices, rescored_indices, strict=True)]) > 0.5
+
+    def test_every_precision_at_every_width(self):
+        grid = precision_grid(VECTORS, [384, 16])
+        assert {key: vectors.bytes_per_document for key, vectors in grid.items() if key[1] == 16} == {
+            ("float32", 16): 64,
+            ("int8", 16): 16,
+            ("int4", 16): 8,
+            ("bit", 16): 2,
+        }
+        assert len(grid) == 8
+
+    def test_funnels_end_at_the_full_width(self):
+        plans = {name: (funnel.dims, funnel.shortlists) for name, funnel in funnels(VECTORS, 50).items()}
+        assert plans == {
+            "full": ((384,), ()),
+            "64 → 384": ((64, 384), (50,)),
+            "32 → 384": ((32, 384), (50,)),
+            "16 → 384": ((16, 384), (50,)),
+            "32 → 64 → 128 → 384": ((32, 64, 128, 384), (200, 100, 50)),
+        }
+        assert funnels(unit(40, 48), 5)["32 → 48"].shortlists == (5,)

@@ -12,11 +12,11 @@ from embedlab import progress
 from embedlab.deploy.indexes import TUNED_BY, IndexSpec, VectorIndex
 from embedlab.errors import ParameterError
 from embedlab.search.exact import search
+from embedlab.search.recall import recall_at_k
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TIE = 1e-5  # scores this close differ by rounding only
 STANDARD_INDEXES = {
     "flat": IndexSpec(kind="flat"),
     "hnsw": IndexSpec(kind="hnsw"),
@@ -43,26 +43,6 @@ def exact_scores(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray
         k: documents per query.
     """
     return search(queries, vectors, k)[0]
-
-
-def recall_at_k(
-    retrieved: np.ndarray, queries: np.ndarray, vectors: np.ndarray, exact_scores: np.ndarray
-) -> np.ndarray:
-    """Compute recall@k against exact search, with ties: float64 (Q,).
-
-    A document counts if it scores at least as high as the k-th document of exact search. Documents with the same text
-    tie, and an index that returns the other one of two equal documents has lost nothing.
-
-    Args:
-        retrieved: int64 (Q, k), rows of `vectors`; -1 for empty ranks.
-        queries: (Q, d).
-        vectors: (N, d), an array or a memory map.
-        exact_scores: (Q, k), best first, of exact search.
-    """
-    last = exact_scores[:, -1]
-    scored = (np.asarray(vectors[rows[rows >= 0]]) @ query for rows, query in zip(retrieved, queries, strict=True))
-    hits = [np.count_nonzero(scores >= floor - TIE) for scores, floor in zip(scored, last, strict=True)]
-    return np.array(hits, dtype=float) / exact_scores.shape[1]
 
 
 def latency_ms(index: VectorIndex, queries: np.ndarray, k: int, *, repeats: int = 1) -> np.ndarray:

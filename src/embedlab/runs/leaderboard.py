@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from embedlab.evaluation.metrics import Evaluation, evaluate
 from embedlab.evaluation.retrieval import evaluate_vectors
-from embedlab.evaluation.significance import PairedDifference, paired_difference
+from embedlab.evaluation.significance import PairedDifference, bootstrap_ci, paired_difference
 from embedlab.models.cache import EmbeddingCache
 from embedlab.search.bm25 import bm25_ranking
 from embedlab.search.exact import Ranking
+from embedlab.search.funnel import rank_with
+from embedlab.search.recall import recall_at_k
+from embedlab.search.rescore import Searcher
 from embedlab.search.vectors import Vectors, encode_split
 
 if TYPE_CHECKING:
@@ -36,6 +41,7 @@ class Leaderboard:
 
     Attributes:
         evaluations: system -> its evaluation on test, at full width.
+        by_dim: system -> dimensions -> evaluation, where the model was truncated too.
         rankings: system -> its ranking of the test queries.
         models: system -> model, in the order in which they were added.
     """
@@ -43,6 +49,7 @@ class Leaderboard:
     def __init__(self, run: Run, data: Dataset, *, metric: str = "ndcg@10") -> None:
         self.run, self.data, self.metric = run, data, metric
         self.evaluations: dict[str, Evaluation] = {}
+        self.by_dim: dict[str, dict[int, Evaluation]] = {}
         self.rankings: dict[str, Ranking] = {}
         self.models: dict[str, SentenceTransformer] = {}
         self._details: dict[str, tuple[int | None, str]] = {}  # system -> dimensions and condition
@@ -75,7 +82,7 @@ class Leaderboard:
         dims: Sequence[int] = (),
         condition: str = "",
         cached: bool = False,
-    ) -> Evaluation:
+    ) -> Vectors:
         """Evaluate a model on test at its full width, and record it.
 
         Args:
@@ -84,15 +91,106 @@ class Leaderboard:
             dims: dimensions to truncate to and record besides the full width; those that are not smaller are skipped.
             condition: what else was varied, e.g. "3 layers".
             cached: see `vectors`.
+
+        Returns:
+            The vectors of the test queries and the corpus.
         """
         vectors = self.vectors(model, cached=cached)
         self.models[system] = model
-        evaluation = self.add_ranking(system, vectors.rank(DEPTH), dim=vectors.dim, condition=condition)
+        self.add_vectors(system, vectors, dims=dims, condition=condition)
+        return vectors
+
+    def add_vectors(
+        self, system: str, vectors: Vectors, *, dims: Sequence[int] = (), condition: str = ""
+    ) -> dict[int, Evaluation]:
+        """Evaluate vectors of the test queries and the corpus, and record them; see `add_model`.
+
+        Returns:
+            Dimensions -> evaluation, full width first.
+        """
+        full = self.add_ranking(system, vectors.rank(DEPTH), dim=vectors.dim, condition=condition)
         shorter = [dim for dim in dims if dim < vectors.dim]
-        if shorter:
-            for dim, truncated in evaluate_vectors(vectors, self.data.qrels["test"], dims=shorter).items():
-                self.run.metrics(truncated, system=system, split="test", dim=dim, condition=condition)
-        return evaluation
+        by_dim = evaluate_vectors(vectors, self.data.qrels["test"], dims=shorter) if shorter else {}
+        for dim, evaluation in by_dim.items():
+            self.run.metrics(evaluation, system=system, split="test", dim=dim, condition=condition)
+        self.by_dim[system] = {vectors.dim: full} | by_dim
+        return self.by_dim[system]
+
+    def add_shallow(self, system: str, layers: int, dims: Sequence[int]) -> dict[int, Evaluation]:
+        """Evaluate a model that was added, cut to its first layers, and record it under the condition "3 layers".
+
+        Args:
+            system: name of the model that was added.
+            layers: number of layers to keep.
+            dims: dimensions to evaluate at.
+
+        Returns:
+            Dimensions -> evaluation.
+        """
+        from embedlab.models.layers import keep_layers
+
+        vectors = self.vectors(keep_layers(self.models[system], range(layers)), cached=False)
+        by_dim = evaluate_vectors(vectors, self.data.qrels["test"], dims=dims, k=10)
+        for dim, evaluation in by_dim.items():
+            self.run.metrics(evaluation, system=system, split="test", dim=dim, condition=f"{layers} layers")
+        return by_dim
+
+    def compare_truncated(self, system: str) -> pd.DataFrame:
+        """Record what truncation costs a system: paired differences to its full width, over the same queries.
+
+        Returns:
+            Columns system, dim, share of full (%), difference, ci_low, ci_high.
+        """
+        import pandas as pd
+
+        full, *shorter = self.by_dim[system].items()
+        rows, labels = [], {"split": "test", "condition": "truncated, against full width"}
+        for dim, evaluation in shorter:
+            difference = paired_difference(evaluation.of(self.metric), full[1].of(self.metric))
+            against = {"metric": self.metric, "system": system, "against": system}
+            self.run.difference(difference, **against, dim=dim, **labels)
+            share = 100 * evaluation.mean(self.metric) / full[1].mean(self.metric)
+            rows.append((system, dim, share, difference.mean, difference.low, difference.high))
+        return pd.DataFrame(rows, columns=["system", "dim", "share of full (%)", "difference", "ci_low", "ci_high"])
+
+    def search_table(
+        self, searchers: Mapping[str, Searcher], vectors: Vectors, *, system: str = "", stage: str = "search"
+    ) -> pd.DataFrame:
+        """Evaluate ways to search the same vectors, and record them if a system is given.
+
+        Args:
+            searchers: name -> search over `vectors.corpus`; the first is exact search, the reference.
+            vectors: vectors of the test queries and the corpus.
+            system: name in the record; nothing is recorded without it. The name of the search is the condition.
+            stage: stage in the record.
+
+        Returns:
+            Columns search, the metric with ci_low and ci_high, share of full (%), difference to the first search, and
+            recall of full search (the documents of exact search that were found).
+        """
+        import pandas as pd
+
+        rows: list[dict[str, Any]] = []
+        exact_scores, reference = None, None
+        for name, searcher in searchers.items():
+            ranking = rank_with(searcher, vectors)
+            evaluation = evaluate(ranking, self.data.qrels["test"], [10])
+            values = evaluation.of(self.metric)
+            if reference is None or exact_scores is None:
+                exact_scores, reference = ranking.scores, values
+            recall = recall_at_k(ranking.indices, vectors.queries, vectors.corpus, exact_scores).mean()
+            interval, difference = bootstrap_ci(values), paired_difference(values, reference)
+            rows.append({"search": name, self.metric: interval.mean, "ci_low": interval.low, "ci_high": interval.high})
+            rows[-1] |= {"share of full (%)": 100 * interval.mean / rows[0][self.metric]}
+            rows[-1] |= {"difference": difference.mean, "recall of full search": recall}
+            if system:
+                labels = {"system": system, "split": "test", "stage": stage, "condition": name}
+                self.run.metrics(evaluation, **labels)
+                self.run.value("recall of full search", recall, **labels)
+                if len(rows) > 1:
+                    labels["condition"] = f"{name}, against {rows[0]['search']}"
+                    self.run.difference(difference, metric=self.metric, against=system, **labels)
+        return pd.DataFrame(rows)
 
     def add_ranking(self, system: str, ranking: Ranking, *, dim: int | None = None, condition: str = "") -> Evaluation:
         """Evaluate a ranking of the test queries and record it.
@@ -139,6 +237,20 @@ class Leaderboard:
         self.run.note(static_share=share, static_share_on_dev={str(name): value for name, value in on_dev.items()})
         corpus = vectors.concatenated(static_vectors, share).corpus
         return concat_static_pca(transformer, static, share, corpus, vectors.dim)
+
+    @contextmanager
+    def training(self, system: str, condition: str = "") -> Iterator[None]:
+        """Time the block, and record the seconds that training the system took.
+
+        Args:
+            system: name in the record.
+            condition: as in `add_model`.
+        """
+        start = time.perf_counter()
+        with self.run.timing(system):
+            yield
+        seconds = time.perf_counter() - start
+        self.run.value("training_seconds", seconds, system=system, stage="footprint", condition=condition)
 
     def measure_speed(self, systems: Sequence[str] = ()) -> dict[str, Footprint]:
         """Measure parameters, megabytes and texts per second of the added models, and record them.

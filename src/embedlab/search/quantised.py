@@ -1,7 +1,7 @@
-"""Vectors held in fewer bits: as faiss codes or as signs, searched by float queries, and decoded for rescoring.
+"""Store vectors in fewer bits, search them with float queries, and decode them for rescoring.
 
-Both classes are searchers (queries and k to scores and indices) and stores (indices to decoded rows), so that any of
-them can find a shortlist and any of them, or an array, can order it: `funnel.rescored`.
+Both classes are searchers (queries and k -> scores and indices) and stores (indices -> decoded rows). Any of them can
+find a shortlist, and any of them, or an array, can rescore it: `rescore.rescored`.
 """
 
 from __future__ import annotations
@@ -17,98 +17,99 @@ from embedlab.search.vectors import truncate
 if TYPE_CHECKING:
     import faiss
 
-FORMS = {  # name -> what faiss calls it
+PRECISIONS = {  # precision -> the name of its index in faiss
     "float32": "Flat",
     "float16": "SQfp16",
     "int8": "SQ8",
     "int4": "SQ4",
     "bit": "SQtqmse1",
 }
-FORTY_EIGHT_BYTES = (("float32", 12), ("int8", 48), ("int4", 96), ("bit", 384))  # a 32nd of 384 dimensions as floats
 
 
-class Codes:
-    """The first `dim` numbers of every vector, encoded by faiss; queries stay float (asymmetric scoring).
+class QuantisedVectors:
+    """The first `dim` dimensions of every vector, encoded by faiss; queries stay float (asymmetric scoring).
 
     Attributes:
-        index: the faiss index; its metric is the inner product of a float query and a decoded document.
-        dim: dimensions kept.
+        index: the faiss index; it scores the inner product of a float query and a decoded document.
+        dim: stored dimensions.
     """
 
     def __init__(self, index: faiss.Index) -> None:
         self.index, self.dim = index, index.d
 
     @classmethod
-    def of(cls, vectors: np.ndarray, form: str, dim: int | None = None) -> Self:
-        """Truncate `vectors` (N, d) to `dim`, learn the code from them, and encode them.
+    def encode(cls, vectors: np.ndarray, precision: str, dim: int | None = None) -> Self:
+        """Truncate `vectors` to `dim`, fit the quantiser on them, and encode them.
 
-        int8 and int4 divide each dimension's range, from its minimum to its maximum, evenly; a bit is the sign.
+        int8 and int4 divide the range of each dimension, from its minimum to its maximum, into equal steps; "bit"
+        stores the sign.
 
         Args:
-            vectors: float32 (N, d) of unit rows.
-            form: one of `FORMS`.
-            dim: dimensions to keep; all when not given.
+            vectors: float32 (N, d), unit rows.
+            precision: one of `PRECISIONS`.
+            dim: dimensions to store; all when not given.
 
         Raises:
-            ParameterError: an unknown form, or dimensions that the vectors do not have.
+            ParameterError: `precision` is unknown, or `dim` is outside 1 to d.
         """
         import faiss
 
-        if form not in FORMS:
-            raise ParameterError(f"there is no form {form!r}", remedy=f"Forms are {', '.join(FORMS)}", field="form")
-        kept = truncate(vectors, vectors.shape[1] if dim is None else dim)
-        index = faiss.index_factory(kept.shape[1], FORMS[form], faiss.METRIC_INNER_PRODUCT)
-        index.train(kept)
-        index.add(kept)
+        if precision not in PRECISIONS:
+            problem = f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
+            raise ParameterError(problem, remedy="Set precision='int8', for example", field="precision")
+        truncated = truncate(vectors, vectors.shape[1] if dim is None else dim)
+        index = faiss.index_factory(truncated.shape[1], PRECISIONS[precision], faiss.METRIC_INNER_PRODUCT)
+        index.train(truncated)
+        index.add(truncated)
         return cls(index)
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
-        """Codes that stay on disk, as `save` left them, and are read where they are needed."""
+        """Open vectors that `save` wrote. They stay on disk, and rows are read when they are needed."""
         import faiss
 
         return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC))
 
     def save(self, path: Path) -> None:
-        """Write the codes in faiss's own format."""
+        """Write the encoded vectors in faiss's own format."""
         import faiss
 
         faiss.write_index(self.index, str(path))
 
     @property
     def bytes_per_document(self) -> int:
-        """Size of one document's code; the ranges that all documents share do not count."""
+        """Size of one encoded document; the ranges shared by all documents do not count."""
         return self.index.sa_code_size()
 
     def __len__(self) -> int:
         return self.index.ntotal
 
     def __call__(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k best documents for float queries (Q, d): scores and indices (Q, k), best first."""
+        """Find the k best documents for float queries (Q, d): scores and indices (Q, k), best first."""
         return self.index.search(truncate(queries, self.dim), k)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """Decoded vectors float32 (…, dim) of documents (…)."""
+        """Decode documents (...): float32 (..., dim)."""
         rows = np.asarray(rows, dtype=np.int64)
         return self.index.reconstruct_batch(rows.ravel()).reshape(*rows.shape, self.dim)
 
 
-class Signs:
-    """The signs of every vector, one bit per dimension, on both sides: searched by counting the bits that differ.
+class BinaryVectors:
+    """The sign of every dimension as one bit, for queries and documents, searched by Hamming distance.
 
-    Counting is much faster than the arithmetic of `Codes`, and coarser, as the query loses its sizes too. Let the
-    float query order what was found: with these same bits (the class is a store of ±1), or with better vectors.
-    Yamada et al., Efficient Passage Retrieval with Hashing, ACL 2021.
+    This is much faster than `QuantisedVectors` and less precise, because the query loses its magnitudes too. Rescore
+    the shortlist with the float query: against these same bits (the class is a store of +1 and -1), or against better
+    vectors. Yamada et al., Efficient Passage Retrieval with Hashing, ACL 2021.
 
     Args:
-        vectors: float32 (N, d) of unit rows.
-        dim: dimensions to keep, a multiple of 8; all when not given.
+        vectors: float32 (N, d), unit rows.
+        dim: dimensions to store, a multiple of 8; all when not given.
 
     Attributes:
         bits: uint8 (N, dim / 8).
 
     Raises:
-        ParameterError: dim is no multiple of 8, or more than the vectors have.
+        ParameterError: `dim` is not a multiple of 8 or is outside 8 to d.
     """
 
     def __init__(self, vectors: np.ndarray, dim: int | None = None) -> None:
@@ -116,27 +117,27 @@ class Signs:
 
         self.dim = vectors.shape[1] if dim is None else dim
         if self.dim % 8 or not 0 < self.dim <= vectors.shape[1]:
-            remedy = f"Keep a multiple of 8 up to {vectors.shape[1]}"
-            raise ParameterError(f"{self.dim} bits cannot be kept as whole bytes", remedy=remedy, field="dim")
+            problem = f"dim must be a multiple of 8 between 8 and {vectors.shape[1]}, got {self.dim}"
+            raise ParameterError(problem, remedy="Choose another dim: the bits are stored in whole bytes", field="dim")
         self.bits = self._pack(vectors)
         self._index = faiss.IndexBinaryFlat(self.dim)
         self._index.add(self.bits)
 
     @property
     def bytes_per_document(self) -> int:
-        """Size of one document's bits."""
+        """Size of the bits of one document."""
         return self.bits.shape[1]
 
     def __len__(self) -> int:
         return len(self.bits)
 
     def __call__(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k documents with the fewest bits unlike the query's: minus that number, and indices, both (Q, k)."""
+        """Find the k documents with the smallest Hamming distance: minus the distance, and indices, both (Q, k)."""
         distances, indices = self._index.search(self._pack(queries), k)
         return -distances.astype(np.float32), indices
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """Signs float32 (…, dim), 1 or -1, of documents (…)."""
+        """Decode documents (...): float32 (..., dim) of 1 and -1."""
         return np.unpackbits(self.bits[rows], axis=-1).astype(np.float32) * 2 - 1
 
     def _pack(self, vectors: np.ndarray) -> np.ndarray:
