@@ -22,41 +22,66 @@ def rows(outcome):
     return pd.DataFrame([row.model_dump() for row in outcome.record.metrics])
 
 
+@pytest.fixture(scope="module")
+def values(rows):
+    return rows[rows["statistic"] == "value"]
+
+
 @pytest.mark.notebook
-def test_every_width_and_depth_is_recorded(rows):
-    ndcg = rows[(rows["metric"] == "ndcg@10") & (rows["task"] == "retrieval")]
-    by_model = ndcg.dropna(subset="dim").groupby("model")["dim"].agg(set)
-    trained = ("tuned", "tuned without MRL", "tuned 2D", "tuned, 3 layers", "tuned 2D, 3 layers")
-    for name in ("base", "tuned, prefixes fitted", *trained):
-        assert by_model[name] == DIMS
+def test_every_width_and_depth_is_recorded(values):
+    ndcg = values[(values["metric"] == "ndcg@10") & (values["stage"] == "retrieval")]
+    dims = ndcg.dropna(subset="dim").groupby(["system", "condition"])["dim"].agg(set)
+    systems = ["base", "contrastive", "contrastive-full-width", "matryoshka-2d", "matryoshka-adaptor"]
+    shallow = [("contrastive", "3 layers"), ("matryoshka-2d", "3 layers")]
+    for key in [*((system, "") for system in systems), *shallow]:
+        assert dims[key] == DIMS
     assert (ndcg["ci_low"] <= ndcg["value"]).all() and (ndcg["value"] <= ndcg["ci_high"]).all()
 
 
 @pytest.mark.notebook
-def test_searches_agree_where_they_must(rows):
-    funnel = rows[rows["task"] == "funnel"].set_index(["model", "metric"])["value"]
-    whole = rows[(rows["model"] == "tuned") & (rows["metric"] == "ndcg@10") & (rows["dim"] == 384)]["value"].item()
-    assert funnel["full", "ndcg@10"] == pytest.approx(whole, abs=1e-6)
-    assert funnel["full", "recall of full search"] == 1
-    assert 0.5 < funnel["64 → 384", "recall of full search"] <= 1
-    assert funnel["16 → 384", "recall of full search"] <= funnel["64 → 384", "recall of full search"]
+def test_truncation_is_compared_with_the_full_width(rows):
+    cost = rows[(rows["condition"] == "truncated, against full width") & (rows["statistic"] == "difference")]
+    assert (cost["system"] == cost["against"]).all() and set(cost["dim"]) == DIMS - {384}
+    assert set(cost["system"]) == {
+        "base",
+        "contrastive",
+        "contrastive-full-width",
+        "matryoshka-2d",
+        "matryoshka-adaptor",
+    }
+    trained = rows[rows["metric"] == "training_seconds"]
+    assert {"contrastive", "contrastive-full-width", "matryoshka-2d"} <= set(trained["system"])
 
 
 @pytest.mark.notebook
-def test_bytes_are_recorded_with_what_they_are_worth(rows):
-    held = rows[rows["task"] == "quantised"].set_index(["model", "metric"])["value"]
-    assert held["float32 384, alone", "bytes in memory"] == 1536
-    assert held["signs 384, rescored", "bytes in memory"] == 48
-    assert held["signs 384, rescored", "bytes on disk"] == 384
-    assert held["bit 384, alone", "bytes on disk"] == 0
-    assert held["float32 12, alone", "ndcg@10"] < held["float32 384, alone", "ndcg@10"]
+def test_searches_agree_where_they_must(values):
+    search = values[(values["stage"] == "search") & (values["task"] == "retrieval")]
+    search = search.drop_duplicates(["condition", "metric"]).set_index(["condition", "metric"])["value"]
+    full = values[(values["system"] == "contrastive") & (values["stage"] == "retrieval") & (values["condition"] == "")]
+    full = full[(full["metric"] == "ndcg@10") & (full["dim"] == 384)]["value"].item()
+    assert search["full", "ndcg@10"] == pytest.approx(full, abs=1e-6)
+    assert search["full", "recall of full search"] == 1
+    assert 0.5 < search["64 → 384", "recall of full search"] <= 1
+    assert search["16 → 384", "recall of full search"] <= search["64 → 384", "recall of full search"]
+    assert {"threshold", "share stopped", "MFLOP per query", "ndcg@10"} <= set(search["64, stop early"].index)
 
 
 @pytest.mark.notebook
-def test_files_and_times_are_kept(outcome, rows):
+def test_bytes_are_recorded_with_their_quality(values):
+    stored = values[values["stage"] == "quantised"].set_index(["condition", "metric"])["value"]
+    assert stored["float32 384, alone", "bytes in memory"] == 1536
+    assert stored["signs 384, rescored", "bytes in memory"] == 48
+    assert stored["signs 384, rescored", "bytes on disk"] == 384
+    assert stored["bit 384, alone", "bytes on disk"] == 0
+    assert stored["float32 12, alone", "ndcg@10"] < stored["float32 384, alone", "ndcg@10"]
+
+
+@pytest.mark.notebook
+def test_files_and_times_are_stored(outcome, values):
     files = {file.name for file in outcome.folder.iterdir()}
-    wanted = {"executed.ipynb", "train_log.csv", "per_query.parquet", "model", "quality_by_dimension.csv"}
-    assert wanted | {"quality_by_bytes.csv", "quality_by_bytes.png", "quality_by_dimension.png"} <= files
-    speeds = rows[rows["metric"] == "speed"]
-    assert set(speeds["task"]) == {"400 documents, batches", "2,000 documents, batches", "2,000 documents, one by one"}
-    assert (speeds.loc[speeds["model"].isin(["full", "384 alone"]), "value"] == 1).all() and (speeds["value"] > 0).all()
+    expected = {"executed.ipynb", "train_log.csv", "per_query.parquet", "model", "quality_by_dimension.csv"}
+    assert expected | {"quality_by_bytes.csv", "quality_by_bytes.png", "quality_by_dimension.png"} <= files
+    speeds = values[values["metric"] == "speed"].set_index("condition")["value"]
+    for condition in ("400 documents, batches, 384 alone", "2,000 documents, batches, full"):
+        assert speeds[condition] == 1
+    assert "2,000 documents, one by one, stop early" in speeds.index and (speeds > 0).all()

@@ -114,7 +114,7 @@ class TestRerank:
             rerank(self.ranking(), self.queries, self.corpus, lambda given: [bad] * len(given), 2)
         with pytest.raises(DataError, match="2 finite scores"):
             rerank(self.ranking(), self.queries, self.corpus, lambda given: [1.0], 2)
-        with pytest.raises(ParameterError, match="k is 0"):
+        with pytest.raises(ParameterError, match="k must be at least 1, got 0"):
             rerank(self.ranking(), self.queries, self.corpus, lambda given: [1.0], 0)
 
     def test_a_real_cross_encoder(self, tmp_path):

@@ -55,7 +55,7 @@ def test_truncate_by_hand():
 
 @pytest.mark.parametrize("dim", [0, 4])
 def test_truncate_refuses_other_dimensions(dim):
-    with pytest.raises(ParameterError, match=f"Cannot truncate 3 dimensions to {dim}. Choose 1 to 3"):
+    with pytest.raises(ParameterError, match=f"dim must be between 1 and 3, got {dim}. Choose 1 to 3"):
         truncate(np.ones((2, 3)), dim)
 
 

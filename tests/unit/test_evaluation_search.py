@@ -117,12 +117,12 @@ def test_the_corpus_may_come_in_any_order():
     [(np.ones(3), np.ones((2, 3))), (np.ones((2, 3)), np.ones((2, 4))), (np.ones((2, 3)), np.ones(3))],
 )
 def test_shapes_that_do_not_fit_are_named(queries, corpus):
-    with pytest.raises(DataError, match=r"do not fit together"):
+    with pytest.raises(DataError, match=r"expected queries \(Q, d\)"):
         search(queries, corpus, 1)
 
 
 def test_k_below_one_is_refused():
-    with pytest.raises(ParameterError, match="k is 0"):
+    with pytest.raises(ParameterError, match="k must be at least 1, got 0"):
         search(np.eye(2), np.eye(2), 0)
 
 

@@ -143,7 +143,7 @@ def test_rescoring_orders_equal_documents_by_index():
 
 
 def test_rescoring_more_than_there_is_is_refused():
-    with pytest.raises(ParameterError, match="k is 3, there are 2 candidates"):
+    with pytest.raises(ParameterError, match="k must be at most 2"):
         rescore(unit(1), unit(5), np.array([[0, 1]]), 3)
 
 
@@ -192,7 +192,7 @@ class TestStopRule:
         rule = tune_stop_rule(self.scores, full - losses, full, rank=3, tolerance=tolerance)
         assert rule.share == share
         assert rule.threshold == pytest.approx(threshold)
-        assert rule.clear(self.scores).mean() == share
+        assert rule.stops(self.scores).mean() == share
         assert rule.loss <= tolerance
 
     def test_queries_of_one_margin_stop_together(self):
@@ -207,20 +207,20 @@ class TestStopRule:
         with pytest.raises(DataError):
             tune_stop_rule(self.scores, np.full(4, np.nan), full, rank=3)
 
-    def test_hard_queries_get_the_dear_answer_and_only_they(self):
+    def test_only_hard_queries_are_searched_at_full_width(self):
         queries, corpus = unit(40, seed=1), unit(300)
-        cheap, dear, asked = Funnel(corpus, [4]), Funnel(corpus, [24]), []
+        cheap, full, asked = Funnel(corpus, [4]), Funnel(corpus, [24]), []
 
         def spy(vectors, k):
             asked.append(len(vectors))
-            return dear(vectors, k)
+            return full(vectors, k)
 
         cheap_scores, cheap_found = cheap(queries, 10)
         rule = StopRule(10, float(np.median(margin(cheap_scores, 10))), 0.5, 0.0)
-        clear = rule.clear(cheap_scores)
+        clear = rule.stops(cheap_scores)
         found = stop_early(cheap, spy, rule)(queries, 5)[1]
         np.testing.assert_array_equal(found[clear], cheap_found[clear, :5])
-        np.testing.assert_array_equal(found[~clear], dear(queries[~clear], 5)[1])
+        np.testing.assert_array_equal(found[~clear], full(queries[~clear], 5)[1])
         assert asked == [(~clear).sum()] and 0 < asked[0] < 40
 
     @pytest.mark.parametrize(("threshold", "dims"), [(-np.inf, [4]), (np.inf, [24])])

@@ -10,7 +10,7 @@ from embedlab.search.exact import search
 from embedlab.search.quantised import PRECISIONS, BinaryVectors, QuantisedVectors
 from embedlab.search.rescore import rescored
 from embedlab.search.scaling import compare_speed, enlarge, exact
-from embedlab.search.strategies import FORTY_EIGHT_BYTES
+from embedlab.search.strategies import FORTY_EIGHT_BYTES, funnels, precision_grid, stored_searches
 from embedlab.search.vectors import truncate
 from tests.unit.test_funnel import unit
 
@@ -83,7 +83,7 @@ def test_codes_on_disk_are_the_same_codes(tmp_path):
 def test_unknown_forms_and_dimensions_are_refused():
     with pytest.raises(ParameterError, match="precision must be one of"):
         encode(VECTORS, "int3")
-    with pytest.raises(ParameterError, match="Cannot truncate"):
+    with pytest.raises(ParameterError, match="dim must be between 1 and 384"):
         encode(VECTORS, "int8", 385)
     for dim in (12, 392, 0):
         with pytest.raises(ParameterError, match="multiple of 8"):
@@ -108,7 +108,7 @@ def test_signs_agree_with_the_bit_code():
 
 class TestScaling:
     def test_real_vectors_come_first_and_copies_are_near_one(self):
-        grown = enlarge(VECTORS, 1000, likeness=0.8)
+        grown = enlarge(VECTORS, 1000, similarity=0.8)
         np.testing.assert_array_equal(grown[:300], VECTORS)
         np.testing.assert_allclose(np.linalg.norm(grown, axis=1), 1, atol=1e-5)
         nearest = (grown[300:] @ VECTORS.T).max(1)
@@ -116,8 +116,8 @@ class TestScaling:
 
     def test_early_dimensions_stay_heavy(self):
         """The variance of every dimension is that of the real vectors, in noise alone as in copies."""
-        for likeness in (0.0, 0.8):
-            grown = enlarge(VECTORS, 20_000, likeness=likeness)[300:]
+        for similarity in (0.0, 0.8):
+            grown = enlarge(VECTORS, 20_000, similarity=similarity)[300:]
             np.testing.assert_allclose(grown.var(0), VECTORS.var(0), rtol=0.35)
             assert grown[:, :32].var() > 2 * grown[:, -32:].var()
 

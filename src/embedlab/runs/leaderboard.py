@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from embedlab.data.dataset import Dataset
     from embedlab.evaluation.efficiency import Footprint
     from embedlab.runs.run import Run
+    from embedlab.search.early_stop import StopRule
 
 DEPTH = 100  # documents per ranking
 SPEED_TEXTS = 500  # texts that encoding is timed on
@@ -218,6 +219,24 @@ class Leaderboard:
         self.run.difference(difference, metric=self.metric, system=system, against=against, **labels)
         return difference
 
+    def tune_early_stop(self, system: str, dim: int, *, tolerance: float) -> StopRule:
+        """Tune on dev when a search at `dim` dimensions may stop, and record the threshold.
+
+        Args:
+            system: name of a model that was added.
+            dim: dimensions of the cheap search.
+            tolerance: the most that the metric may lose on dev.
+        """
+        from embedlab.search.early_stop import RANK, tune_stop_rule
+
+        vectors, qrels = self.vectors(self.models[system], "dev", cached=False), self.data.qrels["dev"]
+        by_dim = evaluate_vectors(vectors, qrels, dims=[dim, vectors.dim], k=RANK)
+        cheap, full = (by_dim[width].of(self.metric) for width in (dim, vectors.dim))
+        rule = tune_stop_rule(vectors.truncated(dim).rank(RANK).scores, cheap, full, tolerance=tolerance)
+        labels = {"split": "dev", "stage": "search", "condition": f"{dim}, stop early"}
+        self.run.value("threshold", rule.threshold, system=system, **labels)
+        return rule
+
     def concatenate(self, transformer: SentenceTransformer, static: SentenceTransformer) -> SentenceTransformer:
         """Concatenate a transformer with a static model, as wide as the transformer; the share is chosen on dev.
 
@@ -298,6 +317,12 @@ class Leaderboard:
             scores = {name: float(values[row]) for name, values in pair.items()}
             rows.append({"query": self.data.queries[query], "answers": answers, **scores})
         return pd.DataFrame(rows)
+
+    def fingerprint(self, *systems: str) -> None:
+        """Record the fingerprints of models that were added."""
+        from embedlab.models.fingerprint import model_fingerprint
+
+        self.run.fingerprint({system: model_fingerprint(self.models[system]) for system in systems})
 
     def save_model(self, model: SentenceTransformer | CrossEncoder, name: str, system: str) -> None:
         """Save a model in the folder `model/NAME` of the run and record its fingerprint.

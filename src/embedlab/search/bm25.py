@@ -18,22 +18,25 @@ if TYPE_CHECKING:
 def bm25_ranking(
     corpus: Mapping[str, str], queries: Mapping[str, str], k: int, *, k1: float = 1.5, b: float = 0.75
 ) -> Ranking:
-    """Rank with BM25 in Lucene's form: English stop words removed, Snowball stemmer, words of two letters or more.
+    """Rank documents with BM25 (Lucene's formula, English stop words removed, Snowball stemmer).
 
-    Only documents that share a stemmed word with the query are found, so a ranking may be shorter than k. Equal scores
-    are ordered by place in the corpus. The defaults are bm25s's own and were not tuned on any test split.
+    A document is found only if it shares a stemmed word of two letters or more with the query, so a ranking may be
+    shorter than k. Equal scores are in corpus order. The defaults are those of bm25s, not tuned on any test set.
     Robertson & Zaragoza, The Probabilistic Relevance Framework, 2009; Lù, BM25S, 2024.
 
     Args:
         corpus: document id -> text.
         queries: query id -> text.
         k: documents per query.
-        k1: how slowly repeated words stop counting.
-        b: how much long documents are held back, from 0 to 1.
+        k1: how much repeated words count; a larger value counts them more.
+        b: how much long documents are penalised, from 0 to 1.
+
+    Returns:
+        Ranking of the queries; scores are 0 or more.
 
     Raises:
-        DataError: when no document holds a word.
-        ParameterError: when k is below 1.
+        DataError: no document contains a word.
+        ParameterError: `k` is below 1.
     """
     require_depth(k)
     index = _bm25_index(list(corpus.values()), k1, b)
@@ -41,9 +44,10 @@ def bm25_ranking(
     indices = np.full((len(queries), depth), ABSENT, dtype=np.int64)
     scores = np.full((len(queries), depth), -np.inf, dtype=np.float32)
     for row, words in enumerate(progress.track(stemmed_words(list(queries.values())), "bm25")):
-        known = index.get_tokens_ids(words)
-        found, found_scores = _best_matches(index.get_scores_from_ids(known), depth) if known else ((), ())
-        indices[row, : len(found)], scores[row, : len(found)] = found, found_scores
+        token_ids = index.get_tokens_ids(words)
+        if token_ids:
+            matches, match_scores = _best_matches(index.get_scores_from_ids(token_ids), depth)
+            indices[row, : len(matches)], scores[row, : len(matches)] = matches, match_scores
     return Ranking(tuple(queries), tuple(corpus), indices, scores)
 
 
@@ -52,13 +56,15 @@ def _bm25_index(texts: list[str], k1: float, b: float) -> bm25s.BM25:
 
     words = stemmed_words(texts)
     if not any(words):
-        raise DataError("No document holds a word", remedy="Check the corpus for empty or purely symbolic texts")
+        remedy = "Check the corpus for empty texts and texts without letters"
+        raise DataError("no document contains a word", remedy=remedy)
     index = bm25s.BM25(k1=k1, b=b, method="lucene")
     index.index(words, show_progress=False)
     return index
 
 
 def stemmed_words(texts: list[str]) -> list[list[str]]:
+    """Split texts into stemmed words without English stop words."""
     import bm25s
     import Stemmer
 
@@ -68,7 +74,7 @@ def stemmed_words(texts: list[str]) -> list[list[str]]:
 
 
 def _best_matches(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Up to k documents with a score above 0 and those scores, best first, of one query's scores (N,)."""
+    """Return up to k documents with a score above 0, best first, and their scores, from one query's scores (N,)."""
     matches = np.flatnonzero(scores > 0)
     best = matches[np.argsort(-scores[matches], kind="stable")[:k]]
     return best, scores[best]

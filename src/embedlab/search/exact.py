@@ -1,4 +1,4 @@
-"""Exact nearest-neighbour search in bounded memory, and the ranking it leaves."""
+"""Exact nearest-neighbour search in bounded memory, and rankings."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from embedlab.errors import DataError, ParameterError
 if TYPE_CHECKING:
     import torch
 
-# A block's scores (16 MiB) stay small beside the vectors and are written into the same memory again and again. Measured
-# on two cores with d = 384: a block of as many scores with fewer queries is up to a fifth slower, more buys nothing.
+# The scores of a block take 16 MiB and reuse the same memory. Measured on two cores with d = 384: blocks of the same
+# size with fewer queries are up to a fifth slower, and larger blocks are not faster.
 BLOCK_DOCS = 8_192
 BLOCK_QUERIES = 512
-ABSENT = -1  # index of a place in a ranking that holds no document
+ABSENT = -1  # index of an empty rank
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """The documents found for every query, as places in `corpus_ids` so that a deep ranking stays small.
+    """The ranked documents of every query, as indices into `corpus_ids`.
 
     Attributes:
         query_ids: Q query ids.
         corpus_ids: the N document ids that `indices` point into.
-        indices: int64 (Q, k), best first; -1 where nothing was found.
-        scores: float32 (Q, k), larger is better; -inf where nothing was found.
+        indices: int64 (Q, k), best first; -1 for empty ranks.
+        scores: float32 (Q, k), larger is better; -inf for empty ranks.
     """
 
     query_ids: tuple[str, ...]
@@ -40,19 +40,21 @@ class Ranking:
     def __post_init__(self) -> None:
         rows = len(self.query_ids)
         if len(set(self.query_ids)) != rows:
-            raise DataError("A query is ranked twice", remedy="Give every query one row", field="query_ids")
+            raise DataError("query_ids contains a query twice", remedy="Pass each query once", field="query_ids")
         if self.indices.ndim != 2 or self.indices.shape != self.scores.shape or len(self.indices) != rows:
-            problem = f"{rows} queries, indices {self.indices.shape} and scores {self.scores.shape} do not fit together"
-            raise DataError(problem, remedy="Give both arrays the shape (queries, k)")
+            problem = (
+                f"expected indices and scores of shape ({rows}, k), got {self.indices.shape} and {self.scores.shape}"
+            )
+            raise DataError(problem, remedy="Pass one row per query in both arrays")
         if self.indices.size and not ABSENT <= self.indices.min() <= self.indices.max() < len(self.corpus_ids):
-            problem = f"The ranking points outside its {len(self.corpus_ids)} documents"
+            problem = f"indices must be between -1 and {len(self.corpus_ids) - 1}, the last document"
             raise DataError(problem, remedy="Pass the ids of the corpus that was searched, in its order")
 
     @classmethod
     def from_search(
         cls, query_ids: Sequence[str], corpus_ids: Sequence[str], scores: np.ndarray, indices: np.ndarray
     ) -> Ranking:
-        """Name the rows and columns of what `search` returned; both arrays are (Q, k)."""
+        """Build a ranking from the result of `search`: scores and indices, both (Q, k)."""
         return cls(tuple(query_ids), tuple(corpus_ids), np.asarray(indices, np.int64), np.asarray(scores, np.float32))
 
     @classmethod
@@ -60,33 +62,33 @@ class Ranking:
         """Build a ranking from query id -> {document id: score}, e.g. a cross-encoder's.
 
         Args:
-            run: scored documents of every query; an empty mapping is a query for which nothing was found.
-            depth: how many documents were asked for per query; the longest list when not given.
+            run: scored documents of every query; may be empty for a query.
+            depth: documents per query; the longest list when not given.
         """
         corpus_ids = tuple(dict.fromkeys(document for scored in run.values() for document in scored))
-        place = {document: index for index, document in enumerate(corpus_ids)}
+        index_of = {document: index for index, document in enumerate(corpus_ids)}
         depth = max((len(scored) for scored in run.values()), default=0) if depth is None else depth
         indices = np.full((len(run), depth), ABSENT, dtype=np.int64)
         scores = np.full((len(run), depth), -np.inf, dtype=np.float32)
         for row, scored in enumerate(run.values()):
             best = sorted(scored.items(), key=lambda item: -item[1])[:depth]
-            indices[row, : len(best)] = [place[document] for document, _ in best]
+            indices[row, : len(best)] = [index_of[document] for document, _ in best]
             scores[row, : len(best)] = [score for _, score in best]
         return cls(tuple(run), corpus_ids, indices, scores)
 
     @property
     def depth(self) -> int:
-        """How many documents were asked for per query (k)."""
+        """Ranks per query (k)."""
         return self.indices.shape[1]
 
     @property
     def doc_ids(self) -> np.ndarray:
-        """Document ids as an object array (Q, k), best first; None where nothing was found."""
+        """Document ids as an object array (Q, k), best first; None for empty ranks."""
         names = np.array([*self.corpus_ids, None], dtype=object)  # index -1 reads the None
         return names[self.indices]
 
     def as_candidates(self) -> dict[str, list[tuple[str, float]]]:
-        """Query id -> [(document id, score), …], best first, without empty places."""
+        """Query id -> [(document id, score), …], best first, without empty ranks."""
         rows = zip(self.query_ids, self.doc_ids, self.scores, strict=True)
         return {
             query: [(str(name), float(score)) for name, score in zip(names, scores, strict=True) if name is not None]
@@ -105,23 +107,23 @@ def search(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the k documents with the largest dot product for every query, exactly.
 
-    The corpus is read once, block by block, so a memory map larger than the memory will do; at no time do more than
-    `block_queries x block_docs` scores exist. Equal scores are ordered by document index, lowest first.
+    The corpus is read once, block by block, so it may be a memory map larger than the memory. At most
+    `block_queries x block_docs` scores exist at a time. Equal scores are ordered by document index, lowest first.
 
     Args:
         queries: (Q, d) of any float type.
         corpus: (N, d) of any float type, an array or a memory map.
-        k: documents per query; N where the corpus holds fewer.
+        k: documents per query; at most N are returned.
         block_docs: documents scored at a time.
         block_queries: queries scored at a time.
-        stage: what the progress report calls this.
+        stage: name of this search in progress reports.
 
     Returns:
         scores float32 (Q, k) in descending order, and indices int64 (Q, k) into `corpus`.
 
     Raises:
-        DataError: when the shapes do not fit together or a vector holds NaN or infinity.
-        ParameterError: when k is below 1.
+        DataError: the shapes do not match, or a vector contains NaN or infinity.
+        ParameterError: `k` is below 1.
     """
     import torch
 
@@ -136,22 +138,22 @@ def search(
         block = torch.from_numpy(_float32(corpus[start : start + block_docs]))
         for first in range(0, len(queries), block_queries):
             rows = slice(first, first + block_queries)
-            asked = query_tensor[rows]
-            products = torch.mm(asked, block.T, out=memory[: len(asked) * len(block)].view(len(asked), len(block)))
-            found, columns = _above(products, scores[rows, -1:], k) if start >= k else _top_of_block(products, k)
-            scores[rows], indices[rows] = _merge(scores[rows], indices[rows], found, columns + start)
+            part = query_tensor[rows]
+            products = torch.mm(part, block.T, out=memory[: len(part) * len(block)].view(len(part), len(block)))
+            best, columns = _above(products, scores[rows, -1:], k) if start >= k else _top_of_block(products, k)
+            scores[rows], indices[rows] = _merge(scores[rows], indices[rows], best, columns + start)
     if not torch.isfinite(scores).all():
-        raise DataError("The vectors hold NaN or infinity", remedy="Check the model that encoded them")
+        raise DataError("the vectors contain NaN or infinity", remedy="Check the model that encoded them")
     return scores.numpy(), indices.numpy()
 
 
 def _top_of_block(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k best scores (B, k) and columns (B, k) of a block (B, C), columns ascending; lowest column wins a tie."""
+    """Return the k best scores (B, k) of a block (B, C) and their columns, ascending; the lowest column wins a tie."""
     width = scores.shape[1]
     k = min(k, width)
     best, columns = scores.topk(min(k + 1, width), dim=1)
     if width > k:
-        # topk keeps any of the scores that tie at its edge; sort those few rows in full to keep the lowest columns.
+        # topk may return any of the scores that tie at rank k: sort those few rows to get the lowest columns.
         tied = (best[:, k - 1] == best[:, k]).nonzero()[:, 0]
         if len(tied):
             columns[tied, :k] = scores[tied].argsort(dim=1, descending=True, stable=True)[:, :k]
@@ -160,13 +162,13 @@ def _top_of_block(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Ten
 
 
 def _above(scores: torch.Tensor, floor: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The scores of a block (B, C) above what each row holds at its k-th place, `floor` (B, 1), and their columns.
+    """Return the scores of a block (B, C) above the k-th score so far, `floor` (B, 1), and their columns.
 
-    After the first blocks few documents get there, and comparing all with the floor is far cheaper than ordering them.
-    A later document that ties with the k-th loses to it. NaN is let through, to be complained about.
+    After the first blocks few documents pass, and comparing is far cheaper than sorting. A later document that ties
+    with the k-th loses to it. NaN passes and is reported at the end of the search.
 
     Returns:
-        Both (B, m), columns ascending, m the longest row's finds; shorter rows end with scores of -inf.
+        Both (B, m), columns ascending, with m the number of the longest row; shorter rows end with scores of -inf.
     """
     import torch
 
@@ -174,21 +176,22 @@ def _above(scores: torch.Tensor, floor: torch.Tensor, k: int) -> tuple[torch.Ten
     np.logical_not(above, out=above)
     rows, columns = np.divmod(np.flatnonzero(above), scores.shape[1])
     counts = np.bincount(rows, minlength=len(scores))
-    if counts.max() > 4 * k:  # a corpus in ascending order would hand on everything
+    if counts.max() > 4 * k:  # in a corpus with ascending scores everything would pass
         return _top_of_block(scores, k)
-    places = np.arange(len(rows)) - np.repeat(counts.cumsum() - counts, counts)
-    found = torch.full((len(scores), int(counts.max())), -torch.inf)
-    where = torch.zeros(found.shape, dtype=torch.int64)
-    found.numpy()[rows, places], where.numpy()[rows, places] = scores.numpy()[rows, columns], columns
-    return found, where
+    positions = np.arange(len(rows)) - np.repeat(counts.cumsum() - counts, counts)
+    passed = torch.full((len(scores), int(counts.max())), -torch.inf)
+    passed_columns = torch.zeros(passed.shape, dtype=torch.int64)
+    passed.numpy()[rows, positions] = scores.numpy()[rows, columns]
+    passed_columns.numpy()[rows, positions] = columns
+    return passed, passed_columns
 
 
 def _merge(
     scores: torch.Tensor, indices: torch.Tensor, new_scores: torch.Tensor, new_indices: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The best of what was kept (B, k) and a later block's finds (B, k'), best first.
+    """Merge the best so far (B, k) with the best of a later block (B, k'), best first.
 
-    Kept documents come before new ones and new ones in index order, so a stable sort settles ties by index.
+    Earlier documents come first and new ones in index order, so a stable sort breaks ties by index.
     """
     import torch
 
@@ -198,17 +201,17 @@ def _merge(
 
 
 def _float32(vectors: np.ndarray) -> np.ndarray:
-    """`vectors` as torch wants them: float32, contiguous, writable; copied only where they are not."""
+    """Return `vectors` as float32, contiguous and writable, which torch needs; copied only if necessary."""
     return np.require(vectors, np.float32, ["C", "W"])
 
 
 def require_depth(k: int) -> None:
-    """Raise a ParameterError when k is below 1."""
+    """Raise a ParameterError if k is below 1."""
     if k < 1:
-        raise ParameterError(f"k is {k}", remedy="Ask for at least one document", field="k")
+        raise ParameterError(f"k must be at least 1, got {k}", remedy="Set k=10, for example", field="k")
 
 
 def _check_shapes(queries: np.ndarray, corpus: np.ndarray) -> None:
     if queries.ndim != 2 or corpus.ndim != 2 or queries.shape[1] != corpus.shape[1]:
-        problem = f"Queries {queries.shape} and corpus {corpus.shape} do not fit together"
-        raise DataError(problem, remedy="Give both as (rows, d) with the same d")
+        problem = f"expected queries (Q, d) and corpus (N, d), got {queries.shape} and {corpus.shape}"
+        raise DataError(problem, remedy="Encode both with the same model")

@@ -1,4 +1,4 @@
-"""What searches cost as the corpus grows: larger corpora from a real one, and times side by side."""
+"""Measure how the cost of search grows with the corpus: larger corpora made from a real one, and timings."""
 
 from __future__ import annotations
 
@@ -9,72 +9,92 @@ import numpy as np
 import pandas as pd
 
 from embedlab import progress
+from embedlab.search.recall import recall_at_k
 from embedlab.search.rescore import Searcher
 
-BLOCK = 16_384  # rows made together
+BLOCK_ROWS = 16_384  # generated together
 
 
-def enlarge(vectors: np.ndarray, size: int, *, likeness: float = 0.8, seed: int = 0) -> np.ndarray:
-    """A corpus of `size` unit vectors that looks like `vectors`: the real ones first, then disturbed copies.
+def enlarge(vectors: np.ndarray, size: int, *, similarity: float = 0.8, seed: int = 0) -> np.ndarray:
+    """Build a corpus of `size` unit vectors that resembles `vectors`: the real ones first, then noisy copies.
 
-    A copy is `likeness` times a random real vector plus noise of the real vectors' covariance, scaled to unit length;
-    its cosine with the original is about `likeness`. So the spectrum stays, each dimension keeps its variance (early
-    Matryoshka dimensions carry more), and neighbourhoods stay crowded. It says what searching costs and how well a
-    shortlist agrees with full search; what is relevant to a query it cannot say.
+    A copy is `similarity` times a random real vector plus noise with the covariance of the real vectors, scaled to unit
+    length. Its cosine with the original is about `similarity`. So every dimension keeps its variance (early Matryoshka
+    dimensions hold more), and neighbourhoods stay dense. Use it to measure the cost of search and the agreement with
+    full search. It says nothing about relevance.
 
     Args:
-        vectors: float32 (N, d) of unit rows.
-        size: rows wanted; fewer than N cuts.
-        likeness: between 0 (only the spectrum is kept) and 1 (exact copies).
+        vectors: float32 (N, d), unit rows.
+        size: rows of the result; below N the corpus is cut.
+        similarity: from 0 (noise only) to 1 (exact copies).
         seed: of the noise.
 
     Returns:
         float32 (size, d).
     """
     rng = np.random.default_rng(seed)
-    grown = np.empty((size, vectors.shape[1]), dtype=np.float32)
+    corpus = np.empty((size, vectors.shape[1]), dtype=np.float32)
     real = min(size, len(vectors))
-    grown[:real] = vectors[:real]
-    shape = _noise_shape(vectors)
-    for start in range(real, size, BLOCK):
-        rows = grown[start : start + BLOCK]
-        noise = rng.standard_normal(rows.shape, dtype=np.float32) @ shape
+    corpus[:real] = vectors[:real]
+    transform = _noise_transform(vectors)
+    for start in range(real, size, BLOCK_ROWS):
+        rows = corpus[start : start + BLOCK_ROWS]
+        noise = rng.standard_normal(rows.shape, dtype=np.float32) @ transform
         noise /= np.linalg.norm(noise, axis=1, keepdims=True)
-        rows[:] = likeness * vectors[rng.integers(len(vectors), size=len(rows))] + (1 - likeness**2) ** 0.5 * noise
+        rows[:] = similarity * vectors[rng.integers(len(vectors), size=len(rows))] + (1 - similarity**2) ** 0.5 * noise
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    return grown
+    return corpus
 
 
-def _noise_shape(vectors: np.ndarray) -> np.ndarray:
-    """(d, d) matrix A such that z @ A has the covariance of `vectors` for standard normal z."""
+def _noise_transform(vectors: np.ndarray) -> np.ndarray:
+    """Return a matrix A (d, d) such that z @ A has the covariance of `vectors` for standard normal z."""
     values, axes = np.linalg.eigh(np.cov(vectors, rowvar=False))
     return (np.sqrt(np.maximum(values, 0))[:, None] * axes.T).astype(np.float32)
 
 
 def exact(corpus: np.ndarray) -> Searcher:
-    """faiss's exact search by inner product, over `corpus` (N, d) as it lies: the one to beat."""
+    """Return faiss's exact search by inner product over `corpus` (N, d), the reference for speed."""
     import faiss
 
     return lambda queries, k: faiss.knn(queries, corpus, k, metric=faiss.METRIC_INNER_PRODUCT)
 
 
+def recall_of_first(
+    searchers: Mapping[str, Searcher], queries: np.ndarray, corpus: np.ndarray, k: int = 10
+) -> dict[str, float]:
+    """Compute how many documents of the first search, which is exact, each search finds: name -> recall@k.
+
+    Args:
+        searchers: name -> search over `corpus`.
+        queries: float32 (Q, d).
+        corpus: float32 (N, d).
+        k: documents per query.
+    """
+    retrieved = {name: searcher(queries, k) for name, searcher in searchers.items()}
+    exact_scores = next(iter(retrieved.values()))[0]
+    return {
+        name: float(recall_at_k(indices, queries, corpus, exact_scores).mean())
+        for name, (_, indices) in retrieved.items()
+    }
+
+
 def compare_speed(
     searchers: Mapping[str, Searcher], queries: np.ndarray, *, k: int = 10, batch: int = 0, rounds: int = 5
 ) -> pd.DataFrame:
-    """Time searches against each other, turn by turn so that a busy machine slows all of them alike.
+    """Time searches in turns, so that a busy machine slows all of them.
 
     Args:
-        searchers: name -> search; the first is what the others are compared with.
+        searchers: name -> search; the others are compared with the first.
         queries: float32 (Q, d).
         k: documents per query.
-        batch: queries given at a time; all of them when 0, one by one for latency.
-        rounds: turns each; one more before them is not counted.
+        batch: queries per call; 0 passes all at once, 1 measures latency.
+        rounds: timed rounds; one more at the start is not counted.
 
     Returns:
-        Columns name, ms_per_query (median over rounds), speed (the first's time over this one's, median of the
-        rounds' ratios), speed_low, speed_high (smallest and largest ratio of a round).
+        Columns name, ms_per_query (median over rounds), speed (time of the first divided by this one's, median of the
+        rounds), speed_low, speed_high (smallest and largest of a round).
     """
-    turns = [_turn(searchers, queries, k, batch or len(queries)) for _ in progress.track(range(rounds + 1), "time")]
+    turns = [_round(searchers, queries, k, batch or len(queries)) for _ in progress.track(range(rounds + 1), "time")]
     seconds = np.array(turns[1:])  # (rounds, searchers)
     ratios = seconds[:, :1] / seconds
     return pd.DataFrame(
@@ -88,11 +108,12 @@ def compare_speed(
     )
 
 
-def _turn(searchers: Mapping[str, Searcher], queries: np.ndarray, k: int, batch: int) -> Sequence[float]:
+def _round(searchers: Mapping[str, Searcher], queries: np.ndarray, k: int, batch: int) -> Sequence[float]:
+    """Return the seconds of each search for all queries."""
     seconds = []
     for search in searchers.values():
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         for start in range(0, len(queries), batch):
             search(queries[start : start + batch], k)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - start_time)
     return seconds

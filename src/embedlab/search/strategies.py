@@ -31,6 +31,11 @@ class StoredSearch(NamedTuple):
     bytes_on_disk: int
 
 
+def at_width(corpus: np.ndarray, dim: int) -> Funnel:
+    """Build full search with the first `dim` dimensions of `corpus` (N, d)."""
+    return Funnel(corpus, (dim,))
+
+
 def funnels(corpus: np.ndarray, shortlist: int) -> dict[str, Funnel]:
     """Build full search and funnels that rescore a shortlist: "full", "64 → 384", "32 → 64 → 128 → 384", ...
 

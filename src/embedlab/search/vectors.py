@@ -19,26 +19,35 @@ if TYPE_CHECKING:
 
 Encode = Callable[..., np.ndarray]  # called like `embedlab.models.encode.encode`
 
-PAIRS_AT_A_TIME = 16_384  # scored together; 25 MB per side at d = 384
+PAIRS_PER_BLOCK = 16_384  # scored together; 25 MB per side at d = 384
 
 
 def truncate(vectors: np.ndarray, dim: int) -> np.ndarray:
-    """Keep the first `dim` numbers of every vector (n, d) and scale the rows to unit length again: float32 (n, dim).
+    """Keep the first `dim` dimensions of every vector and scale the rows to unit length again.
 
-    Kusupati et al., Matryoshka Representation Learning, NeurIPS 2022. On a model trained without it this is the
-    plain-truncation control. A row of zeros stays one.
+    Kusupati et al., Matryoshka Representation Learning, NeurIPS 2022.
+
+    Args:
+        vectors: (n, d).
+        dim: from 1 to d.
+
+    Returns:
+        float32 (n, dim); rows of zeros stay zero.
+
+    Raises:
+        ParameterError: `dim` is outside 1 to d.
     """
     if not 1 <= dim <= vectors.shape[1]:
-        problem = f"Cannot truncate {vectors.shape[1]} dimensions to {dim}"
+        problem = f"dim must be between 1 and {vectors.shape[1]}, got {dim}"
         raise ParameterError(problem, remedy=f"Choose 1 to {vectors.shape[1]}", field="dims")
-    kept = np.asarray(vectors[:, :dim], dtype=np.float32)
-    lengths = np.linalg.norm(kept, axis=1, keepdims=True)
-    return kept / np.where(lengths > 0, lengths, 1)
+    prefix = np.asarray(vectors[:, :dim], dtype=np.float32)
+    lengths = np.linalg.norm(prefix, axis=1, keepdims=True)
+    return prefix / np.where(lengths > 0, lengths, 1)
 
 
 @dataclass(frozen=True, eq=False)
 class Vectors:
-    """A split and its corpus as unit vectors, to search, score and mine from without encoding again.
+    """The unit vectors of a split's queries and of the corpus, to search and score without encoding again.
 
     Attributes:
         query_ids, corpus_ids: ids of the rows.
@@ -61,11 +70,11 @@ class Vectors:
 
     @property
     def dim(self) -> int:
-        """Numbers per vector (d)."""
+        """Number of dimensions (d)."""
         return self.queries.shape[1]
 
     def truncated(self, dim: int) -> Vectors:
-        """The same rows at `dim` dimensions; see `truncate`."""
+        """Truncate queries and corpus to `dim` dimensions; see `truncate`."""
         if dim == self.dim:
             return self
         return replace(self, queries=truncate(self.queries, dim), corpus=truncate(self.corpus, dim))
@@ -76,20 +85,21 @@ class Vectors:
         return replace(self, queries=queries, corpus=concatenate(self.corpus, static.corpus, static_share))
 
     def rank(self, k: int, *, stage: str = "search") -> Ranking:
-        """The k nearest documents of every query."""
+        """Find the k nearest documents of every query, exactly; `stage` names the search in progress reports."""
         scores, indices = search(self.queries, self.corpus, k, stage=stage)
         return Ranking.from_search(self.query_ids, self.corpus_ids, scores, indices)
 
     def pair_scores(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
-        """Dot product of every (query id, document id)."""
+        """Compute the dot product of every pair: (query id, document id) -> score."""
         query_row = {query: row for row, query in enumerate(self.query_ids)}
         document_row = {document: row for row, document in enumerate(self.corpus_ids)}
         pairs, scores = list(pairs), {}
-        for start in range(0, len(pairs), PAIRS_AT_A_TIME):
-            chunk = pairs[start : start + PAIRS_AT_A_TIME]
-            left = self.queries[[query_row[query] for query, _ in chunk]]
-            right = self.corpus[[document_row[document] for _, document in chunk]]
-            scores.update(zip(chunk, np.einsum("nd,nd->n", left, right, dtype=np.float32).tolist(), strict=True))
+        for start in range(0, len(pairs), PAIRS_PER_BLOCK):
+            block = pairs[start : start + PAIRS_PER_BLOCK]
+            query_vectors = self.queries[[query_row[query] for query, _ in block]]
+            document_vectors = self.corpus[[document_row[document] for _, document in block]]
+            dots = np.einsum("nd,nd->n", query_vectors, document_vectors, dtype=np.float32)
+            scores.update(zip(block, dots.tolist(), strict=True))
         return scores
 
 
