@@ -31,8 +31,8 @@ def fuse_scores(a: Ranking, b: Ranking, weight: float, *, k: int | None = None) 
     """Fuse two rankings by a weighted mean of their scores, each scaled to [0, 1] per query first.
 
     The scores are min-max scaled over the retrieved documents. A document that a ranking does not contain gets 0 from
-    it, and if all scores of a ranking are equal they become 1. Choose `weight` on dev. Bruch, Gai & Ingber, An Analysis of
-    Fusion Functions for Hybrid Retrieval, TOIS 2023.
+    it, and if all scores of a ranking are equal they become 1. Choose `weight` on dev. Bruch, Gai & Ingber, An Analysis
+    of Fusion Functions for Hybrid Retrieval, TOIS 2023.
 
     Args:
         a, b: rankings of the same queries and corpus.
