@@ -118,7 +118,7 @@ def _finish(spec: Any, path: Any, result: Any, output_dir: str) -> None:
     from embedlab.sweeps import planning
 
     finished = [outcome.run_id for outcome in result.outcomes.values() if outcome.record]
-    others = [item.plan.run_id for item in planning.all_planned(spec, path, output_dir) if item.record]
+    others = [item.run_id for item in planning.all_planned(spec, path, output_dir) if item.record]
     tabled = _write_tables(path.stem, result, list(dict.fromkeys([*finished, *others])), output_dir)
     for outcome in result.failed:
         err.print(f"[red]{outcome.run_id} failed: {outcome.cause}[/red]", highlight=False)

@@ -69,7 +69,7 @@ def sweep_runs(name: str, folder: Path | None) -> list[str]:
     """List the runs that a sweep plans, as far as their ids are known, and those in its table."""
     path = find_sweep(name)
     planned = planning.all_planned(read_sweep(path), path, str(folder or ""))
-    return list(dict.fromkeys([*_tabled(path.stem, folder), *(item.plan.run_id for item in planned)]))
+    return list(dict.fromkeys([*_tabled(path.stem, folder), *(item.run_id for item in planned)]))
 
 
 def _tabled(name: str, folder: Path | None) -> list[str]:

@@ -6,6 +6,7 @@ import pandas as pd
 
 from embedlab.reporting import tables
 from embedlab.reporting.sweep_data import Collected
+from embedlab.runs import notebooks
 
 NAMED = 3  # run ids that a sentence names
 TOLERANCE = 1e-6  # a baseline that moves by more is not the same measurement in all runs
@@ -14,12 +15,22 @@ TOLERANCE = 1e-6  # a baseline that moves by more is not the same measurement in
 def notes(collected: Collected) -> list[str]:
     """List what makes the runs hard to compare, a sentence each.
 
-    Mixed environments, code, processors, threads or data; moving baselines; missing values; too few seeds.
+    Older notebook code; mixed environments, code, processors, threads or data; moving baselines; missing values; too
+    few seeds.
     """
     if collected.runs.empty:
         return []
     mixed = [*tables.mixtures(collected.runs), *_mixed_threads(collected.runs), *_mixed_data(collected.runs)]
-    return [*mixed, *_moving_baselines(collected), *_missing(collected), *_seeds(collected.runs)]
+    older = _older_code(collected.runs)
+    return [*older, *mixed, *_moving_baselines(collected), *_missing(collected), *_seeds(collected.runs)]
+
+
+def _older_code(runs: pd.DataFrame) -> list[str]:
+    """Runs of notebooks whose code has changed since; they stay valid evidence of what that code did."""
+    versions = runs[["notebook", "code"]].drop_duplicates().itertuples(index=False)
+    older = {(stem, code) for stem, code in versions if notebooks.is_older_code(stem, code)}
+    count = sum(pair in older for pair in zip(runs["notebook"], runs["code"], strict=True))
+    return [f"older code: {count} of {len(runs)} runs were made before their notebook changed"] if count else []
 
 
 def _mixed_threads(runs: pd.DataFrame) -> list[str]:
