@@ -51,7 +51,7 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("content", "place"),
         [
-            ("sentence1,sentence2,score\na,b,1\nc,d,high\n", r":3 \[score\]: 'score' is no number"),
+            ("sentence1,sentence2,score\na,b,1\nc,d,high\n", r":3 \[score\]: 'score' must be a number"),
             ("sentence1,sentence2,score\na,b,nan\n", r":2 \[score\]"),
             ("sentence1,score\na,1\n", r":2 \[sentence2\]: 'sentence2' is missing"),
             ("sentence1,sentence2,score\na,,1\n", r":2 \[sentence2\]: 'sentence2' is empty"),
