@@ -125,7 +125,7 @@ def test_a_dry_run_names_what_builds_on_finished_stages(home, engine, command):
     ]
     path = tiny.write_sweep(home, stages=stages)
     code, out, _ = command("sweep", "s", "--dry-run")
-    assert code == 0 and "2 runs, 0 finished, 2 to do" in out and "second: 1 runs, named when" in out
+    assert code == 0 and "2 runs, 0 finished, 2 to do" in out and "second: 1 runs, which depend on" in out
     result, _ = tiny.run_sweep(path, engine)
     code, out, _ = command("sweep", "s", "--dry-run")
     assert code == 0 and "1 runs, 1 finished, 0 to do" in out
@@ -160,12 +160,12 @@ def test_a_run_is_watched_followed_and_cancelled_from_elsewhere(home, command):
         perform = pool.submit(execute.perform, plan, warm=True, on_report=lambda report: None)
         tiny.until(attempts.running)
         assert f"{plan.run_id} · start" in command("watch", "--once")[2]
-        assert f"asked {plan.run_id} to end" in command("cancel", plan.run_id[:12])[1]
+        assert f"asked {plan.run_id} to stop" in command("cancel", plan.run_id[:12])[1]
         code, out, err = command("logs", plan.run_id[:12], "--follow")  # to its end
         assert perform.result(timeout=30).cause == "cancelled"
     assert code == 0 and "executed.ipynb" in out.replace("\n", "")
     assert "last failure: cancelled" in command("logs", plan.run_id)[2]
-    assert command("watch")[1] == "nothing runs\n"
+    assert command("watch")[1] == "no runs in progress\n"
     assert command("cancel", "all")[0] == 2
 
 
@@ -177,7 +177,7 @@ def test_what_a_killed_driver_left_is_at_work_no_more(home, command):
     old = time.time() - attempts.LEASE_S - 1
     os.utime(reports, (old, old))
     assert attempts.running() == [] and attempts.running_in(reports.parents[3]) == []
-    assert command("watch")[1] == "nothing runs\n"
+    assert command("watch")[1] == "no runs in progress\n"
     assert command("logs", "01_tiny-01234567-s0", "-f")[0] == 0
 
 

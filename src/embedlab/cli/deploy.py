@@ -1,4 +1,4 @@
-"""Ship a model: embed, index, promote, compare, watch, roll back."""
+"""Deploy a model: embed, index, promote, compare, monitor, roll back."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from rich.table import Column, Table
 
 from embedlab import paths
 from embedlab.cli.console import ALARM, out, print_frame
+from embedlab.errors import ParameterError
 from embedlab.models.load import BASE_MODEL
 
 if TYPE_CHECKING:
     from embedlab.data.dataset import Dataset
     from embedlab.deploy.build import Source
     from embedlab.deploy.drift import DriftReport, Search
+    from embedlab.deploy.indexes import IndexSpec
     from embedlab.deploy.recheck import Check
     from embedlab.deploy.serve import Served
     from embedlab.deploy.space import ModelEncoder
     from embedlab.deploy.versions import Judged
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
-drift_app = typer.Typer(no_args_is_help=True, help="Has what comes in changed?")
+drift_app = typer.Typer(no_args_is_help=True, help="Check whether new queries or documents differ from before.")
 app.add_typer(drift_app, name="drift")
 
-Root = Annotated[Path | None, typer.Option(help="folder of all versions; results/index when not given")]
-DatasetSpec = Annotated[str, typer.Option("--dataset", help="dataset spec: icd10cm, beir:FOLDER, pairs:FILE, …")]
-ModelName = Annotated[str, typer.Option("--model", help="short name, folder or hub name")]
-MaybeModel = Annotated[str, typer.Option("--model", help="the version's own model when not given")]
-Version = Annotated[str, typer.Option("--version", help="FINGERPRINT/BUILD; the served one when not given")]
+Root = Annotated[Path | None, typer.Option(help="folder of all versions; default results/index")]
+DatasetSpec = Annotated[str, typer.Option("--dataset", help="icd10cm, beir:FOLDER, pairs:FILE, …")]
+ModelName = Annotated[str, typer.Option("--model", help="folder or hub name")]
+MaybeModel = Annotated[str, typer.Option("--model", help="default: the model of the version")]
+Version = Annotated[str, typer.Option("--version", help="FINGERPRINT/BUILD; default: the served version")]
 DATASET = "icd10cm:small"
 
 
@@ -40,11 +42,9 @@ def embed(
     dataset: DatasetSpec = DATASET,
     model: ModelName = BASE_MODEL,
     root: Root = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="only say what there is to do and how long it takes")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show how much there is to do")] = False,
 ) -> None:
-    """Encode what has no vector yet; run again after a kill, it goes on where it was."""
+    """Encode the documents that have no vector yet. If interrupted, run it again to continue."""
     from embedlab.deploy.build import store_of
     from embedlab.deploy.embed import embed_corpus, estimate
 
@@ -56,7 +56,7 @@ def embed(
         out.print(f"{ahead.missing:,} of {source.total:,} texts to encode{time}; space {encoder.space.fingerprint}")
         return
     report = embed_corpus(encoder, source.documents, store, total=source.total)
-    out.print(f"{report.documents:,} documents: {report.encoded:,} encoded, {report.reused:,} as they were")
+    out.print(f"{report.documents:,} documents: {report.encoded:,} encoded, {report.reused:,} unchanged")
 
 
 @app.command()
@@ -65,9 +65,9 @@ def index(
     model: ModelName = BASE_MODEL,
     root: Root = None,
     kind: Annotated[str, typer.Option(help="flat, hnsw, ivf, ivfpq, int8, binary or matryoshka")] = "hnsw",
-    split: Annotated[str, typer.Option(help="queries that judge the version; empty for none")] = "test",
+    split: Annotated[str, typer.Option(help="split to evaluate the version on; empty for none")] = "test",
 ) -> None:
-    """Build a version, judge it and give it its name; it is not served yet."""
+    """Build and evaluate a new version of the index. `promote` serves it."""
     from embedlab.deploy.build import build_version
     from embedlab.deploy.recheck import judge
     from embedlab.deploy.versions import read_manifest
@@ -82,17 +82,17 @@ def index(
 
 @app.command()
 def promote(version: Annotated[str, typer.Argument(help="FINGERPRINT/BUILD")], root: Root = None) -> None:
-    """Check a version's files and serve it from now on."""
+    """Check a version's files, then serve it."""
     from embedlab.deploy import versions
 
     pointer = versions.promote(_root(root), version)
-    before = f" (before: {pointer.previous[-1]})" if pointer.previous else ""
-    out.print(f"served: {pointer.version}{before}", highlight=False)
+    previous = f" (before: {pointer.previous[-1]})" if pointer.previous else ""
+    out.print(f"served: {pointer.version}{previous}", highlight=False)
 
 
 @app.command()
 def rollback(root: Root = None) -> None:
-    """Serve the version before the current one again."""
+    """Serve the previous version again."""
     from embedlab.deploy import versions
 
     out.print(f"served: {versions.rollback(_root(root)).version}", highlight=False)
@@ -100,22 +100,23 @@ def rollback(root: Root = None) -> None:
 
 @app.command()
 def status(root: Root = None) -> None:
-    """List all versions, whether their files are whole, and which is served (→); exits 1 when one is damaged."""
+    """List all versions and check their files. → marks the served one. Exits with 1 if a version is damaged."""
     from embedlab.deploy import versions
     from embedlab.errors import StorageError
 
     folder, damaged = _root(root), []
     pointer = versions.read_pointer(folder)
     others = (Column(name, overflow="fold") for name in ("model", "index", "documents", "quality", "files"))
-    # The version is there to be copied: it keeps its width and the other columns give way.
+    # Versions are for copying, so they must not be shortened.
     table = Table(Column(""), Column("version", no_wrap=True, min_width=29), *others, box=None, pad_edge=False)
     for version in versions.versions(folder):
         mark = "→" if pointer and pointer.version == version else ""
         try:
-            found = versions.verify(folder, version)
-            value = found.judged.value if found.judged else None
-            about = found.model_name, found.index.kind, f"{found.documents:,}", "" if value is None else f"{value:.3f}"
-            table.add_row(mark, version, *about, "whole")
+            manifest = versions.verify(folder, version)
+            value = manifest.judged.value if manifest.judged else None
+            quality = "" if value is None else f"{value:.3f}"
+            cells = manifest.model_name, manifest.index.kind, f"{manifest.documents:,}", quality
+            table.add_row(mark, version, *cells, "ok")
         except StorageError as error:
             damaged.append(version)
             table.add_row(mark, version, "", "", "", "", escape(error.problem))
@@ -126,13 +127,13 @@ def status(root: Root = None) -> None:
 
 @app.command()
 def search(
-    query: Annotated[str, typer.Argument(help="what to look for")],
+    query: Annotated[str, typer.Argument(help="the query")],
     root: Root = None,
     version: Version = "",
     model: MaybeModel = "",
-    k: Annotated[int, typer.Option(help="documents to show")] = 10,
+    k: Annotated[int, typer.Option(help="number of documents")] = 10,
 ) -> None:
-    """Search a version; vectors of another model are refused."""
+    """Search a version of the index."""
     served = _open(root, version)
     ranking = served.rank(_encoder(model or served.manifest.model_name), {"query": query}, k)
     texts = _load(served.manifest.dataset).corpus if served.manifest.dataset else {}
@@ -144,41 +145,47 @@ def search(
 
 @app.command()
 def shadow(
-    candidate: Annotated[str, typer.Argument(help="FINGERPRINT/BUILD that may be promoted")],
+    candidate: Annotated[str, typer.Argument(help="the version to test: FINGERPRINT/BUILD")],
     root: Root = None,
-    log: Annotated[str, typer.Option(help="file with a column query; the test queries when not given")] = "",
-    dataset: Annotated[str, typer.Option(help="judgements; the candidate's dataset when not given")] = "",
-    margin: Annotated[float, typer.Option(help="loss of nDCG@10 that is tolerated")] = 0.01,
-    slowdown: Annotated[float, typer.Option(help="factor on the 95th percentile of latency that is tolerated")] = 1.5,
-    report: Annotated[str, typer.Option(help="CSV file for the answers query by query")] = "",
+    log: Annotated[str, typer.Option(help="file with a column query; default: the test queries")] = "",
+    dataset: Annotated[str, typer.Option(help="dataset with relevance labels; default: the candidate's")] = "",
+    margin: Annotated[float, typer.Option(help="largest tolerated loss of nDCG@10")] = 0.01,
+    slowdown: Annotated[float, typer.Option(help="largest tolerated factor on the 95th percentile of latency")] = 1.5,
+    report: Annotated[str, typer.Option(help="CSV file for the results of every query")] = "",
 ) -> None:
-    """Replay a query log against the served version and a candidate; exits 1 on hold."""
+    """Replay a query log against the served version and a candidate. Exits with 1 if the candidate is not ready."""
     from embedlab.deploy.shadow import Limits, QueryLog, Side, read_query_log, shadow_test
 
-    sides = [Side(side, _encoder(side.manifest.model_name)) for side in (_open(root, ""), _open(root, candidate))]
-    spec = dataset or sides[1].served.manifest.dataset
+    def side(version: str) -> Side:
+        served = _open(root, version)
+        return Side(served, _encoder(served.manifest.model_name))
+
+    current, tested = side(""), side(candidate)
+    spec = dataset or tested.served.manifest.dataset
     data = _load(spec) if spec else None
-    queries = read_query_log(Path(log)) if log else QueryLog(data.split_queries("test"), frozenset())
-    qrels, limits = (data.qrels.get("test") if data else None), Limits(margin=margin, slowdown=slowdown)
-    found = shadow_test(*sides, queries, qrels=qrels, limits=limits)
+    if not log and data is None:
+        raise ParameterError("the candidate has no dataset to take queries from", remedy="Give --log", field="--log")
+    queries = read_query_log(Path(log)) if log else QueryLog(data.split_queries("test") if data else {}, frozenset())
+    limits = Limits(margin=margin, slowdown=slowdown)
+    result = shadow_test(current, tested, queries, qrels=data.qrels.get("test") if data else None, limits=limits)
     if report:
-        found.per_query.to_csv(report, index=False)
-    for mark, reasons in (("-", found.holds), ("+", found.grounds)):
+        result.per_query.to_csv(report, index=False)
+    for mark, reasons in (("-", result.holds), ("+", result.grounds)):
         for reason in reasons:
             out.print(f"  {mark} {reason}", markup=False, highlight=False)
-    means = found.per_query[["overlap", "rbo"]].mean()
-    out.print(f"{found.verdict}: overlap@10 {means['overlap']:.2f}, rank-biased overlap {means['rbo']:.2f}")
-    raise typer.Exit(ALARM if found.holds else 0)
+    means = result.per_query[["overlap", "rbo"]].mean()
+    out.print(f"{result.verdict}: overlap@10 {means['overlap']:.2f}, rank-biased overlap {means['rbo']:.2f}")
+    raise typer.Exit(ALARM if result.holds else 0)
 
 
 @drift_app.command("reference")
 def drift_reference(
-    documents: Annotated[bool, typer.Option("--documents", help="of the version's documents, not of queries")] = False,
-    log: Annotated[str, typer.Option(help="file with a column query; the training queries when not given")] = "",
-    dataset: Annotated[str, typer.Option(help="the version's dataset when not given")] = "",
+    documents: Annotated[bool, typer.Option("--documents", help="use the documents instead of queries")] = False,
+    log: Annotated[str, typer.Option(help="file with a column query; default: the training queries")] = "",
+    dataset: Annotated[str, typer.Option(help="default: the version's dataset")] = "",
     root: Root = None,
 ) -> None:
-    """Keep what is normal for the served version: its documents, or the queries of a log."""
+    """Save a reference for drift checks: queries of a log, or the documents of the served version."""
     from embedlab.deploy.drift import make_reference, save_reference
 
     served = _open(root, "")
@@ -192,22 +199,21 @@ def drift_reference(
         vectors, known = encoder.encode_queries(texts), data.corpus.values()
         reference = make_reference(vectors, texts, encoder.space, known_texts=known, search=_scores(served))
     save_reference(reference, path)
-    out.print(f"{len(texts):,} texts kept in {paths.shown(path)}", highlight=False)
+    out.print(f"{len(texts):,} texts saved in {paths.shown(path)}", highlight=False)
 
 
 @drift_app.command("check")
 def drift_check(
-    log: Annotated[str, typer.Option(help="file with a column query: what was asked lately")] = "",
-    dataset: Annotated[str, typer.Option(help="instead of a log: check the documents that the version lacks")] = "",
+    log: Annotated[str, typer.Option(help="file with a column query: recent queries")] = "",
+    dataset: Annotated[str, typer.Option(help="check new documents of this dataset instead of a log")] = "",
     root: Root = None,
-    alpha: Annotated[float, typer.Option(help="chance of a false alarm per check")] = 0.01,
+    alpha: Annotated[float, typer.Option(help="false-alarm rate per check")] = 0.01,
 ) -> None:
-    """Compare what came in with the reference; made for a scheduler, exits 1 on alarm."""
+    """Compare recent queries or new documents with the reference. Exits with 1 on an alarm."""
     from embedlab.deploy.drift import check_drift, load_reference
-    from embedlab.errors import ParameterError
 
     if bool(log) == bool(dataset):
-        raise ParameterError("there is not one thing to check", remedy="Give either --log or --dataset", field="--log")
+        raise ParameterError("expected either --log or --dataset", remedy="Give exactly one of them", field="--log")
     served = _open(root, "")
     reference = load_reference(_reference_file(root, served, not log))
     encoder = _encoder(served.manifest.model_name)
@@ -226,18 +232,18 @@ def drift_check(
 def _show_drift(found: DriftReport, count: int) -> None:
     print_frame(found.table.round(4), f"{count:,} texts, false-alarm rate {found.alpha:g}")
     for text in found.unusual["text"].head(5):
-        out.print(f"  unlike anything before: {text}", markup=False)
+        out.print(f"  unlike the reference: {text}", markup=False)
     for sentence in found.advice:
         out.print(f"[yellow]{sentence}[/yellow]")
 
 
 @app.command()
 def recheck(
-    dataset: Annotated[str, typer.Option(help="fresh data; the version's own spec, read again, when not given")] = "",
+    dataset: Annotated[str, typer.Option(help="new data; default: the version's dataset, read again")] = "",
     root: Root = None,
     version: Version = "",
 ) -> None:
-    """Make the stored evaluation again on fresh data and keep the line; exits 1 when the version has become worse."""
+    """Repeat a version's evaluation on new data and log the result. Exits with 1 if it has become worse."""
     from embedlab.data.load import source_fingerprint
     from embedlab.deploy.recheck import checks_file, read_checks
     from embedlab.deploy.recheck import recheck as check_again
@@ -249,14 +255,14 @@ def recheck(
     found = check_again(folder, encoder, data, version=manifest.version, data_fingerprint=fingerprint)
     out.print(f"now: {_quality(found.found)}", markup=False, highlight=False)
     out.print(f"when it was built: {_quality(found.stored)}", markup=False, highlight=False)
-    out.print(f"{found.missing_documents:,} documents are not in the version, {found.gone_documents:,} are gone")
-    out.print(f"kept in {paths.shown(checks_file(folder, manifest.version))}", highlight=False)
+    out.print(f"{found.missing_documents:,} documents are new since then, {found.gone_documents:,} are gone")
+    out.print(f"saved in {paths.shown(checks_file(folder, manifest.version))}", highlight=False)
     _show_checks(read_checks(folder, manifest.version))
     raise typer.Exit(ALARM if found.worse else 0)
 
 
 def _show_checks(checks: Sequence[Check]) -> None:
-    """Every check of a version so far, where there is more than the one just made."""
+    """Print all checks of a version, if there are earlier ones."""
     import pandas as pd
 
     if len(checks) > 1:
@@ -279,7 +285,7 @@ def export(
     root: Root = None,
     version: Version = "",
 ) -> None:
-    """Write a version with texts and metadata to a LanceDB database."""
+    """Export a version with texts and metadata to a LanceDB database."""
     from embedlab.deploy.lance import export_lance
 
     served = _open(root, version)
@@ -313,17 +319,16 @@ def _source(spec: str, model: str, data: Dataset | None = None) -> Source:
     return Source(corpus.items(), spec, lambda: source_fingerprint(spec), len(corpus), model)
 
 
-def _index_spec(kind: str) -> object:
+def _index_spec(kind: str) -> IndexSpec:
     from pydantic import ValidationError
 
     from embedlab.deploy.indexes import KINDS, IndexSpec
-    from embedlab.errors import ParameterError
 
     try:
-        return IndexSpec(kind=kind)
+        return IndexSpec.model_validate({"kind": kind})
     except ValidationError:
         remedy = f"Choose one of {', '.join(KINDS)}"
-        raise ParameterError(f"there is no index {kind!r}", remedy=remedy, field="kind") from None
+        raise ParameterError(f"unknown kind of index {kind!r}", remedy=remedy, field="kind") from None
 
 
 def _open(root: Path | None, version: str) -> Served:
@@ -343,13 +348,13 @@ def _scores(served: Served) -> Search:
 
 
 def _reference_file(root: Path | None, served: Served, documents: bool) -> Path:
-    """One reference per version, for its scores depend on the version's index."""
+    """Return the reference file of a version; search scores differ between versions."""
     return _root(root) / f"{served.manifest.version}.{'documents' if documents else 'queries'}.npz"
 
 
 def _quality(judged: Judged | None) -> str:
-    """A judgement as people read it."""
+    """Format an evaluation for people."""
     if judged is None or judged.value is None:
-        return "not judged"
+        return "not evaluated"
     interval = "" if judged.ci_low is None else f" [{judged.ci_low:.3f}, {judged.ci_high:.3f}]"
     return f"{judged.metric} {judged.value:.3f}{interval}, n = {judged.n}, {judged.dataset}"

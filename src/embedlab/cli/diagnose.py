@@ -10,37 +10,40 @@ from embedlab.cli.console import out, print_frame
 from embedlab.models.load import BASE_MODEL
 
 if TYPE_CHECKING:
+    from embedlab.evaluation.diagnose.params import DiagnoseParams
     from embedlab.evaluation.diagnose.study import Study
+    from embedlab.evaluation.diagnose.verdict import Verdict
 
 
 def diagnose(
-    dataset: Annotated[str, typer.Argument(help="a dataset spec: beir:FOLDER, pairs:FILE, icd10cm:small, hf:NAME")],
+    dataset: Annotated[str, typer.Argument(help="pairs:FILE, beir:FOLDER, clicks:FILE, hf:NAME or icd10cm:small")],
     model: Annotated[
-        list[str] | None, typer.Option("-m", "--model", help="a folder, a hub name or openai:MODEL@URL; first = base")
+        list[str] | None,
+        typer.Option("-m", "--model", help="folder, hub name or openai:MODEL@URL; first: base model"),
     ] = None,
-    prompt: Annotated[list[str] | None, typer.Option(help="QUERY PROMPT||DOCUMENT PROMPT to try")] = None,
-    chunk: Annotated[list[str] | None, typer.Option(help="chunks to try in words, e.g. '128+32 sentences'")] = None,
-    reranker: Annotated[str, typer.Option(help="a cross-encoder: a folder or a hub name")] = "",
-    filter_field: Annotated[str, typer.Option(help="metadata field of the documents to filter by")] = "",
-    filter_known: Annotated[bool, typer.Option("--filter-known", help="the field is known with every query")] = False,
-    max_docs: Annotated[int, typer.Option(help="search at most so many documents; 0 = all")] = 0,
-    good_enough: Annotated[float, typer.Option(help="nDCG@10 that needs no help")] = 0.85,
-    seed: Annotated[int, typer.Option(help="of the probe")] = 0,
+    prompt: Annotated[list[str] | None, typer.Option(help="prompts to try: QUERY PROMPT||DOCUMENT PROMPT")] = None,
+    chunk: Annotated[list[str] | None, typer.Option(help="chunks to try, in words: '128+32 sentences'")] = None,
+    reranker: Annotated[str, typer.Option(help="cross-encoder to try: folder or hub name")] = "",
+    filter_field: Annotated[str, typer.Option(help="document field to filter by")] = "",
+    filter_known: Annotated[bool, typer.Option("--filter-known", help="the field is known for every query")] = False,
+    max_docs: Annotated[int, typer.Option(help="most documents to search; 0: all")] = 0,
+    good_enough: Annotated[float, typer.Option(help="nDCG@10 that is high enough without fine-tuning")] = 0.85,
+    seed: Annotated[int, typer.Option(help="random seed")] = 0,
 ) -> None:
-    """Measure what could be done before fine-tuning, say why queries miss, and what to do.
+    """Try cheaper options first, find out why queries fail, and advise whether to fine-tune.
 
-    Nothing is kept: `embedlab run 01_diagnose -p dataset=DATASET` does the same as a run with a record.
+    Nothing is saved. `embedlab run 01_diagnose -p dataset=DATASET` does the same and records the results.
     """
     from embedlab.evaluation.diagnose.params import DiagnoseParams
 
     base, *others = model or [BASE_MODEL]
     values = {"dataset": dataset, "model_name": base, "other_models": others, "reranker": reranker, "seed": seed}
     values |= {"filter_field": filter_field, "filter_known": filter_known, "max_docs": max_docs}
-    values |= {name: given for name, given in (("prompts", prompt), ("chunkings", chunk)) if given is not None}
+    values |= {name: texts for name, texts in (("prompts", prompt), ("chunkings", chunk)) if texts is not None}
     _show(*_run(DiagnoseParams.checked({**values, "good_enough": good_enough})))
 
 
-def _run(params: object) -> tuple[Study, object]:
+def _run(params: DiagnoseParams) -> tuple[Study, Verdict]:
     from embedlab.data.load import load_dataset
     from embedlab.evaluation.diagnose.remedies import applicable
     from embedlab.evaluation.diagnose.study import Study
@@ -53,7 +56,7 @@ def _run(params: object) -> tuple[Study, object]:
     return study, study.verdict(params.thresholds())
 
 
-def _show(study: Study, verdict: object) -> None:
+def _show(study: Study, verdict: Verdict) -> None:
     from embedlab.evaluation.diagnose.failures import count_causes
     from embedlab.evaluation.diagnose.report import headline
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedlab.cli.console import GATE_CLOSED
+from embedlab.evaluation.budgets import Budgets
 from embedlab.models.load import BASE_MODEL
 
 if TYPE_CHECKING:
@@ -16,39 +17,35 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from embedlab.data.dataset import Dataset
-    from embedlab.evaluation.budgets import Budgets
     from embedlab.evaluation.metrics import Evaluation
     from embedlab.search.exact import Ranking
 
-    Models = tuple[SentenceTransformer, SentenceTransformer]  # the tuned one, the one to beat
+    Models = tuple[SentenceTransformer, SentenceTransformer]  # candidate, base
 
-SHOWN = ("ndcg@10", "recall@10", "precision@10", "mrr@10", "map@10")
-OWN_FIELDS = ("length", "document length", "script", "frequency", "risk", "seen")
+METRICS = ("ndcg@10", "recall@10", "precision@10", "mrr@10", "map@10")
+SLICED_BY = ("length", "document length", "script", "frequency", "risk", "seen")
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="the tuned model: a folder, a short name or a hub name")],
-    against: Annotated[str, typer.Option(help="the model to beat")] = BASE_MODEL,
-    dataset: Annotated[str, typer.Option(help="dataset spec")] = "icd10cm:small",
-    split: Annotated[str, typer.Option(help="whose queries")] = "test",
-    metric: Annotated[str, typer.Option(help="what decides")] = "ndcg@10",
-    by: Annotated[
-        list[str] | None, typer.Option(help="field to slice by, as often as needed; what applies if none")
-    ] = None,
-    kind: Annotated[str | None, typer.Option(help="field that tells kinds of queries apart (frequency, risk)")] = None,
+    model: Annotated[str, typer.Argument(help="the fine-tuned model: a folder or a hub name")],
+    against: Annotated[str, typer.Option(help="the model to compare with")] = BASE_MODEL,
+    dataset: Annotated[str, typer.Option(help="pairs:FILE, beir:FOLDER, icd10cm:small, …")] = "icd10cm:small",
+    split: Annotated[str, typer.Option(help="dev or test")] = "test",
+    metric: Annotated[str, typer.Option(help="the metric that decides")] = "ndcg@10",
+    by: Annotated[list[str] | None, typer.Option(help="query field to slice by; repeat for more")] = None,
+    kind: Annotated[str | None, typer.Option(help="field with the kind of a query, e.g. its chapter")] = None,
     high_risk: Annotated[list[str] | None, typer.Option(help="a value of --kind where mistakes cost most")] = None,
-    probe: Annotated[list[str] | None, typer.Option(help="out-of-domain probe; pydocs if none, 'none' skips")] = None,
-    gate: Annotated[bool, typer.Option("--gate", help="exit with 3 when a slice or probe drops past budget")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="with --gate: what is unsure counts as failed")] = False,
-    overall_budget: Annotated[float, typer.Option(help="tolerated drop of the mean")] = 0.0,
-    slice_budget: Annotated[float, typer.Option(help="tolerated drop of a slice")] = 0.02,
-    risk_budget: Annotated[float, typer.Option(help="tolerated drop of the high-risk slice")] = 0.01,
-    probe_budget: Annotated[float, typer.Option(help="tolerated drop of a probe")] = 0.03,
-    html: Annotated[Path | None, typer.Option(help="write wins and losses with their texts to this file")] = None,
-    sheet: Annotated[Path | None, typer.Option(help="write a CSV sheet for human review")] = None,
+    probe: Annotated[list[str] | None, typer.Option(help="dataset of another domain; default pydocs, or none")] = None,
+    gate: Annotated[bool, typer.Option("--gate", help="exit with 3 if a slice or probe drops too much")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="with --gate: count uncertain checks as failed")] = False,
+    overall_budget: Annotated[float, typer.Option(help="largest tolerated drop of the mean")] = Budgets.overall,
+    slice_budget: Annotated[float, typer.Option(help="largest tolerated drop of a slice")] = Budgets.slice,
+    risk_budget: Annotated[float, typer.Option(help="the same for the high-risk slice")] = Budgets.high_risk,
+    probe_budget: Annotated[float, typer.Option(help="largest tolerated drop of a probe")] = Budgets.probe,
+    html: Annotated[Path | None, typer.Option(help="HTML file for wins and losses with their texts")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="CSV file for human review")] = None,
 ) -> None:
-    """Compare a model with another one: metrics, tests, slices, probes; with --gate, decide."""
-    from embedlab.evaluation.budgets import Budgets
+    """Compare a fine-tuned model with its base model: metrics, significance, slices, other domains."""
     from embedlab.models.load import load_model
 
     budgets = Budgets(overall_budget, slice_budget, risk_budget, probe_budget)
@@ -67,7 +64,7 @@ def evaluate(
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """Both systems' results on one split; index 0 is the tuned model."""
+    """Results of two models on one split: the candidate first, then the base model."""
 
     names: tuple[str, str]
     data: Dataset
@@ -77,45 +74,47 @@ class _Pair:
     evaluations: tuple[Evaluation, Evaluation]
 
     def metrics(self) -> pd.DataFrame:
-        """Every headline metric of both with difference, interval, tests and wins."""
+        """Return every metric of both, with difference, interval, tests and wins."""
         from embedlab.evaluation.comparison import compare_systems
 
-        wanted = [self.metric, *(name for name in SHOWN if name != self.metric)]
-        return compare_systems({self.names[0]: self.evaluations[0]}, self.evaluations[1], wanted).drop(columns="system")
+        metrics = [self.metric, *(name for name in METRICS if name != self.metric)]
+        return compare_systems({self.names[0]: self.evaluations[0]}, self.evaluations[1], metrics).drop(
+            columns="system"
+        )
 
     def fields(
         self, kind: str | None, high_risk: list[str], by: list[str] | None
     ) -> tuple[dict[str, dict[str, str]], list[str]]:
-        """Query fields, and those to slice by: the ones asked for, else every one that parts the queries."""
+        """Return the query fields, and the names to slice by: `by`, else every field with two values or more."""
         from embedlab.evaluation.segments import derived_fields
 
         fields = derived_fields(self.data, self.split, kind=kind, high_risk=high_risk)
         values: dict[str, set[str]] = {}
-        for own in fields.values():
-            for name, value in own.items():
+        for query_fields in fields.values():
+            for name, value in query_fields.items():
                 values.setdefault(name, set()).add(value)
-        asked = by or [name for name in (*OWN_FIELDS, kind) if name and len(values.get(name, ())) > 1]
-        return fields, list(dict.fromkeys(asked))
+        names = by or [name for name in (*SLICED_BY, kind) if name and len(values.get(name, ())) > 1]
+        return fields, list(dict.fromkeys(names))
 
     def slices(self, fields: dict[str, dict[str, str]], by: str) -> pd.DataFrame:
-        """The comparison by one field."""
+        """Compare the two in every slice of a field."""
         from embedlab.evaluation.slices import slice_differences
 
         return slice_differences(*self.evaluations, fields, by, self.metric)
 
     def checks(self, fields: dict[str, dict[str, str]], by: list[str], budgets: Budgets) -> list[pd.DataFrame]:
-        """What the gate looks at: the mean and every slice."""
+        """Return the checks of the gate: the mean and every slice."""
         from embedlab.evaluation.gate import difference_checks, slice_checks
         from embedlab.evaluation.significance import paired_difference
 
-        overall = paired_difference(*(evaluation.of(self.metric) for evaluation in self.evaluations))
+        overall = paired_difference(self.evaluations[0].of(self.metric), self.evaluations[1].of(self.metric))
         return [
             difference_checks({"overall": overall}, budgets.overall),
             slice_checks(*self.evaluations, fields, by, self.metric, budgets),
         ]
 
     def export(self, html: Path | None, sheet: Path | None, fields: dict[str, dict[str, str]]) -> None:
-        """Write the browser and the review sheet where asked."""
+        """Write the HTML page of cases and the review sheet, if they have a path."""
         from embedlab.data.review import export_sheet
         from embedlab.evaluation.human_review.browser import write_browser
         from embedlab.evaluation.human_review.cases import pooled, side_by_side
@@ -132,14 +131,18 @@ def _score(models: Models, names: tuple[str, str], dataset: str, split: str, met
     from embedlab.data.load import load_dataset
     from embedlab.evaluation.metrics import CUTOFFS
     from embedlab.evaluation.metrics import evaluate as score
-    from embedlab.evaluation.retrieval import encode_split
     from embedlab.models.cache import EmbeddingCache
+    from embedlab.search.vectors import encode_split
 
     data, cache = load_dataset(dataset), EmbeddingCache()
-    rankings = tuple(encode_split(model, data, split, encode=cache.encode).rank(max(CUTOFFS)) for model in models)
-    evaluations = tuple(score(ranking, data.qrels[split]) for ranking in rankings)
-    evaluations[0].of(metric)  # an unknown metric is said before anything is shown
-    return _Pair(names, data, split, metric, rankings, evaluations)
+
+    def results(model: SentenceTransformer) -> tuple[Ranking, Evaluation]:
+        ranking = encode_split(model, data, split, encode=cache.encode).rank(max(CUTOFFS))
+        return ranking, score(ranking, data.qrels[split])
+
+    (ranking, evaluation), (base_ranking, base_evaluation) = results(models[0]), results(models[1])
+    evaluation.of(metric)  # raises for an unknown metric, before anything is printed
+    return _Pair(names, data, split, metric, (ranking, base_ranking), (evaluation, base_evaluation))
 
 
 def _probe_checks(models: Models, probes: list[str], budgets: Budgets) -> pd.DataFrame:

@@ -6,6 +6,7 @@ Start with `embedlab run 00_quickstart`, `embedlab diagnose DATASET` or `embedla
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 import typer
 from rich.markup import escape
@@ -18,7 +19,7 @@ UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
-COMMANDS = {
+COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Runs": (run.run, run.params, sweep.sweep, sweep.watch, sweep.logs, sweep.cancel),
     "Results": (results.table, results.diff, results.report, results.publish, results.headline, results.site),
     "Models": (diagnose.diagnose, evaluate.evaluate),

@@ -13,6 +13,7 @@ from embedlab.cli.console import CANCELLED, FAILED, err, name_value_pairs, out, 
 
 if TYPE_CHECKING:
     from embedlab.runs.execute import Outcome
+    from embedlab.runs.records import Record
 
 FILE_SCHEMES = ("beir", "clicks", "pairs")  # dataset specs that name a file or folder
 KEPT_SUFFIXES = (".json", ".ipynb", ".html", ".png")  # files of a run that are worth listing
@@ -42,7 +43,7 @@ def run(
         err.print(escape(outcome.detail), highlight=False)
         err.print(f"Its log and notebook are in {paths.shown(outcome.folder / 'attempts')}", highlight=False)
         raise typer.Exit(CANCELLED if outcome.cause == "cancelled" else FAILED)
-    _show_outcome(outcome)
+    _show_outcome(outcome, outcome.record)
 
 
 def _from_current_folder(value: Any) -> Any:
@@ -58,14 +59,18 @@ def _from_current_folder(value: Any) -> Any:
     return paths.from_current_folder(value)
 
 
-def _show_outcome(outcome: Outcome) -> None:
+def _show_outcome(outcome: Outcome, record: Record) -> None:
     from embedlab.runs.summary import format_row, summarise
 
-    record = outcome.record
     state = "already finished (--force runs it again)" if outcome.skipped else "finished"
     print_frame(summarise(record.metrics), f"{record.run_id}: {state}")
     for row in record.metrics:
-        if row.metric == "ndcg@10" and row.statistic == "difference" and row.ci_low is not None:
+        if (
+            row.metric == "ndcg@10"
+            and row.statistic == "difference"
+            and row.ci_low is not None
+            and row.ci_high is not None
+        ):
             verdict = "excludes" if row.ci_low > 0 or row.ci_high < 0 else "includes"
             comparison = f"{row.system} − {row.against}: {format_row(row)} ndcg@10"
             out.print(f"{comparison}, the 95 % interval {verdict} 0", markup=False)

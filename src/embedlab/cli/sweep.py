@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import time
-from typing import Annotated, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -13,29 +16,41 @@ from embedlab import paths
 from embedlab.cli.console import CANCELLED, FAILED, err, name_value_pairs, out
 from embedlab.errors import ParameterError
 
-WATCH_S = 0.5
+if TYPE_CHECKING:
+    from embedlab.runs.run_progress import ProgressFile
+    from embedlab.sweeps.driver import Options, Result
+    from embedlab.sweeps.engine import Engine
+    from embedlab.sweeps.planning import Planned
+    from embedlab.sweeps.spec import StagedSweep, SweepSpec
 
-OutputDir = Annotated[str, typer.Option(help="where runs are kept; results/runs when not given")]
+    Spec = SweepSpec | StagedSweep
+
+WATCH_S = 0.5  # between two looks at the progress files
+
+OutputDir = Annotated[str, typer.Option(help="folder for runs; default results/runs")]
 
 
 def sweep(
-    name: Annotated[str, typer.Argument(help="a stem in experiments/sweeps, or a YAML file")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="list the runs and stop")] = False,
-    jobs: Annotated[int, typer.Option(min=0, help="runs side by side; 0: one here, 64 in Slurm's queue")] = 0,
+    name: Annotated[str, typer.Argument(help="a name in experiments/sweeps, or a YAML file")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="list the runs, then stop")] = False,
+    jobs: Annotated[int, typer.Option(min=0, help="runs at a time; default 1 here, 64 in Slurm's queue")] = 0,
     engine: Annotated[str, typer.Option(help="local, dask or slurm")] = "local",
-    scheduler: Annotated[str | None, typer.Option(help="address of a Dask scheduler, tcp://HOST:8786")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="address of a Dask scheduler: tcp://HOST:8786")] = None,
     shared_disk: Annotated[bool, typer.Option("--shared-disk", help="Dask workers see this project's folder")] = False,
     slurm: Annotated[list[str] | None, typer.Option(help="name=value for submitit, e.g. slurm_partition=gpu")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="name=value; run only those, as often as needed")] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="run again what failed before")] = False,
-    rerun_stale: Annotated[bool, typer.Option("--rerun-stale", help="run again what other code recorded")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="name=value; only these runs; repeat to combine")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="repeat runs that failed")] = False,
+    rerun_stale: Annotated[
+        bool, typer.Option("--rerun-stale", help="repeat runs recorded by other code or packages")
+    ] = False,
     output_dir: OutputDir = "",
 ) -> None:
-    """Execute every run of a sweep that is not finished; the same command again goes on where it ended.
+    """Execute all runs of a sweep. Finished runs are skipped, so you can interrupt and repeat the command.
 
-    Exit code 0: all runs have a record; 1: some failed; 2: the sweep cannot be; 130: cancelled.
+    Exit codes: 0 all runs finished, 1 some failed, 2 the sweep file has an error, 130 cancelled.
     """
     from embedlab.sweeps import driver
+    from embedlab.sweeps.engine import make_engine
     from embedlab.sweeps.spec import find_sweep, read_sweep
 
     path = find_sweep(name)
@@ -44,26 +59,23 @@ def sweep(
     _show_plan(spec, path, options, jobs, listed=dry_run)
     if dry_run:
         return
-    from embedlab.sweeps.engine import make_engine
-
-    chosen = make_engine(
-        engine, jobs=jobs, scheduler=scheduler, shared=shared_disk, options=name_value_pairs(slurm or [], "--slurm")
-    )
-    result = _drive(spec, path, chosen, options)
+    submitit_options = name_value_pairs(slurm or [], "--slurm")
+    runner = make_engine(engine, jobs=jobs, scheduler=scheduler, shared=shared_disk, options=submitit_options)
+    result = _drive(spec, path, runner, options)
     _finish(spec, path, result, output_dir)
 
 
-def _show_plan(spec: Any, path: Any, options: Any, jobs: int, *, listed: bool) -> None:
-    """Check all stages; list the runs that can be named now, with an estimate."""
+def _show_plan(spec: Spec, path: Path, options: Options, jobs: int, *, listed: bool) -> None:
+    """Check all stages; show how many runs there are and how long they may take."""
     from embedlab.sweeps import planning
     from embedlab.sweeps.spec import check_references, expand, varying
 
     expanded = [(stage, expand(stage, path)) for stage in spec.stages]
     check_references(spec, path)
-    earlier: dict[str, Any] = {}
+    earlier: dict[str, dict[int, Planned]] = {}
     for stage, runs in expanded:
         if not planning.can_plan_ahead(stage, earlier):
-            out.print(f"{stage.name or path.stem}: {stage.size()} runs, named when what they build on is known")
+            out.print(f"{stage.name or path.stem}: {stage.size()} runs, which depend on the results of earlier stages")
             continue
         values = planning.follow(runs, earlier)
         planned = planning.only(planning.plan_values(stage, values, options.output_dir), options.only)
@@ -74,52 +86,53 @@ def _show_plan(spec: Any, path: Any, options: Any, jobs: int, *, listed: bool) -
         out.print(_summary(planned, max(jobs, 1)), highlight=False)
 
 
-def _plan_table(title: str, planned: list[Any], varying: list[str]) -> Table:
-    names = Column("run", no_wrap=True)  # an id that is cut short cannot be asked for
-    table = Table(names, "values", Column("state", no_wrap=True), title=title, title_justify="left")
+def _plan_table(title: str, planned: Sequence[Planned], varying: Sequence[str]) -> Table:
+    # Run ids and states are for copying and must not be shortened.
+    columns = Column("run", no_wrap=True), Column("values"), Column("state", no_wrap=True)
+    table = Table(*columns, title=title, title_justify="left")
     for item in planned:
         values = ", ".join(f"{name} {item.plan.values[name]}" for name in (*varying, "seed"))
         table.add_row(item.plan.run_id, escape(values), escape(item.state()))
     return table
 
 
-def _summary(planned: list[Any], jobs: int) -> str:
+def _summary(planned: Sequence[Planned], jobs: int) -> str:
     from embedlab.sweeps import planning
 
     todo = sum(item.record is None for item in planned)
-    older = sum(item.is_older for item in planned)
-    note = f" ({older} by older code; --rerun-stale runs them again)" if older else ""
-    text = f"{len(planned)} runs, {len(planned) - todo} finished{note}, {todo} to do"
-    seconds = planning.estimate_s(planned, jobs) if todo else 0
+    text = f"{len(planned)} runs, {len(planned) - todo} finished, {todo} to do"
+    if not todo:
+        return text
+    seconds = planning.estimate_s(planned, jobs)
     if seconds is None:
-        return f"{text}; no such run is on record, so there is no estimate of the time"
-    return f"{text}; about {seconds / 60:.0f} minutes, judged by past runs" if todo else text
+        return f"{text}; no estimate of the time, since no similar run has been recorded"
+    return f"{text}; about {seconds / 60:.0f} minutes, estimated from similar runs"
 
 
-def _drive(spec: Any, path: Any, engine: Any, options: Any) -> Any:
-    import signal
-
+def _drive(spec: Spec, path: Path, engine: Engine, options: Options) -> Result:
+    """Run the sweep; SIGTERM has the same effect as Ctrl-C."""
     from embedlab.sweeps import driver
     from embedlab.sweeps.progress_view import SweepView
 
-    def end(*_: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, end)
+    original_handler = signal.signal(signal.SIGTERM, interrupt)
     try:
         with SweepView(path.stem) as view:
             return driver.Driver(spec, engine, view, options, path).run()
     finally:
         engine.close()
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, original_handler)
 
 
-def _finish(spec: Any, path: Any, result: Any, output_dir: str) -> None:
+def _finish(spec: Spec, path: Path, result: Result, output_dir: str) -> None:
+    """Write the tables, report failures, and exit with the right code."""
     from embedlab.sweeps import planning
 
     finished = [outcome.run_id for outcome in result.outcomes.values() if outcome.record]
-    others = [item.run_id for item in planning.all_planned(spec, path, output_dir) if item.record]
-    tabled = _write_tables(path.stem, result, list(dict.fromkeys([*finished, *others])), output_dir)
+    recorded = [item.plan.run_id for item in planning.all_planned(spec, path, output_dir) if item.record]
+    written = _write_tables(path.stem, result, list(dict.fromkeys([*finished, *recorded])), output_dir)
     for outcome in result.failed:
         err.print(f"[red]{outcome.run_id} failed: {outcome.cause}[/red]", highlight=False)
         err.print(escape(outcome.detail), highlight=False)
@@ -127,43 +140,42 @@ def _finish(spec: Any, path: Any, result: Any, output_dir: str) -> None:
     out.print(f"{len(finished)} runs finished ({skipped} of them before), {len(result.failed)} failed", highlight=False)
     if result.cancelled:
         raise typer.Exit(CANCELLED)
-    if result.failed or not tabled:
+    if result.failed or not written:
         raise typer.Exit(FAILED)
 
 
-def _write_tables(name: str, result: Any, finished: list[str], output_dir: str) -> bool:
-    """Write the sweep's table; returns False where it could not be written, then the old one stays."""
-    from embedlab.reporting import sweep_data, sweep_table
+def _write_tables(name: str, result: Result, run_ids: list[str], output_dir: str) -> bool:
+    """Write the sweep's table; return whether that was possible."""
+    from embedlab.reporting import sweep_table
+    from embedlab.reporting.sweep_data import COSTS, View
     from embedlab.runs import record_index
 
     try:
-        if finished:
-            runs, metrics = paths.runs_dir(output_dir), (*sweep_data.View().metrics, *sweep_data.COSTS)
-            records = record_index.indexed_records(metrics, finished, runs)
-            for path in sweep_table.write_sweep_table(name, records, run_ids=result.outcomes, folder=runs):
+        if run_ids:
+            folder, metrics = paths.runs_dir(output_dir), (*View().metrics, *COSTS)
+            records = record_index.indexed_records(metrics, run_ids, folder)
+            for path in sweep_table.write_sweep_table(name, records, run_ids=result.outcomes, folder=folder):
                 out.print(f"  {paths.shown(path)}", highlight=False)
     except OSError as error:
-        problem = (
-            f"the tables cannot be written ({error.strerror or error}); make room, then run the same command again"
-        )
-        err.print(f"[red]{problem}[/red]", highlight=False)
+        problem = f"cannot write the tables ({error.strerror or error})"
+        err.print(f"[red]{problem}. Free some space, then run the same command again.[/red]", highlight=False)
         return False
     return True
 
 
 def watch(
-    once: Annotated[bool, typer.Option("--once", help="show what runs now and stop")] = False,
+    once: Annotated[bool, typer.Option("--once", help="show the current state, then stop")] = False,
     output_dir: OutputDir = "",
 ) -> None:
-    """Follow all runs that are on, whoever started them; Ctrl-C stops watching, not the runs."""
+    """Follow the progress of all runs, whoever started them. Ctrl-C stops watching, not the runs."""
     from embedlab.runs import attempts
     from embedlab.sweeps.progress_view import SweepView
 
-    files: dict[Any, Any] = {}
+    files: dict[Path, ProgressFile] = {}
     try:
         with SweepView("watch") as view:
-            while found := attempts.running(output_dir):
-                for run_id, report in attempts.reports(found, files):
+            while running := attempts.running(output_dir):
+                for run_id, report in attempts.reports(running, files):
                     view.show(run_id, report)
                 if once:
                     break
@@ -171,38 +183,40 @@ def watch(
     except KeyboardInterrupt:
         return
     if not files:
-        out.print("nothing runs")
+        out.print("no runs in progress")
 
 
 def logs(
     run_id: Annotated[str, typer.Argument(help="a run id, or its beginning")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until the run ends")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="keep printing until the run ends")] = False,
     output_dir: OutputDir = "",
 ) -> None:
-    """Print what the last attempt at a run wrote, and how it ended."""
+    """Print the log of a run's last attempt, and how it ended."""
     from embedlab.runs import attempts
     from embedlab.sweeps import planning
 
     attempt = attempts.latest(run_id, output_dir)
     for line in attempts.log_lines(attempt, follow):
         typer.echo(line)
+    run_folder = attempt.folder.parents[1]
     for name in ("record.json", "executed.ipynb"):
-        for folder in (attempt.folder.parents[1], attempt.folder):
+        for folder in (run_folder, attempt.folder):
             if (folder / name).exists():
                 out.print(f"  {paths.shown(folder / name)}", highlight=False)
-    if cause := planning.last_failure(attempt.folder.parents[1]):
+    if cause := planning.last_failure(run_folder):
         err.print(f"[red]last failure: {escape(cause)}[/red]")
 
 
 def cancel(
     run_id: Annotated[str, typer.Argument(help="a run id, its beginning, or `all`")], output_dir: OutputDir = ""
 ) -> None:
-    """End a run that is on; its attempt is kept, marked as cancelled."""
+    """Stop a run in progress. What it wrote so far is kept and marked as cancelled."""
     from embedlab.runs import attempts
 
-    found = [item for item in attempts.running(output_dir) if run_id == "all" or item.run_id.startswith(run_id)]
-    if not found:
-        raise ParameterError("no such run is on", remedy="`embedlab watch` lists those that are", field=run_id)
-    for attempt in found:
+    matches = [item for item in attempts.running(output_dir) if run_id == "all" or item.run_id.startswith(run_id)]
+    if not matches:
+        remedy = "`embedlab watch` lists the runs in progress"
+        raise ParameterError("no such run is in progress", remedy=remedy, field=run_id)
+    for attempt in matches:
         attempt.cancel()
-        out.print(f"asked {attempt.run_id} to end", highlight=False)
+        out.print(f"asked {attempt.run_id} to stop", highlight=False)

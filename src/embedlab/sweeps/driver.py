@@ -85,7 +85,7 @@ class Driver:
         spec: SweepSpec | StagedSweep,
         engine: Engine,
         view: View,
-        options: Options = Options(),  # noqa: B008 - frozen
+        options: Options = Options(),
         path: Path | None = None,
     ) -> None:
         self.spec, self.engine, self.view, self.options, self.path = spec, engine, view, options, path

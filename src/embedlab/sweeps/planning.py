@@ -22,7 +22,7 @@ from embedlab.runs.records import Record
 from embedlab.runs.run import FAILED
 from embedlab.runs.run_id import RunId, topic_of, without_seeds
 from embedlab.sweeps.older import OlderRuns
-from embedlab.sweeps.spec import REFERENCE, Metric, Stage, SweepSpec, expand
+from embedlab.sweeps.spec import REFERENCE, Metric, Stage, StagedSweep, SweepSpec, expand
 
 RERUN_CAUSES = ("infrastructure", "cancelled")  # these failures are interruptions, not results
 
@@ -282,7 +282,7 @@ def expanded(stage: Stage, path: Path | None, earlier: Mapping[str, Mapping[int,
     return follow(expand(stage, path), earlier)
 
 
-def all_planned(spec: SweepSpec, path: Path, output_dir: str = "") -> list[Planned]:
+def all_planned(spec: SweepSpec | StagedSweep, path: Path, output_dir: str = "") -> list[Planned]:
     """All runs of a sweep whose ids can be computed from its file and the finished runs."""
     earlier: dict[str, dict[int, Planned]] = {}
     all_runs: list[Planned] = []

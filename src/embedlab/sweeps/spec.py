@@ -211,7 +211,7 @@ def read_sweep(path: Path) -> SweepSpec | StagedSweep:
     """
     kind: type[SweepSpec | StagedSweep] = SweepSpec
     try:
-        content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)
         kind = StagedSweep if isinstance(content, dict) and "stages" in content else SweepSpec
         return kind(**content)
     except UnicodeDecodeError:
@@ -298,7 +298,7 @@ def _without_skipped(
     for condition in skip:
         try:
             skipped = frame.eval(condition).astype(bool).tolist()
-        except Exception as error:  # noqa: BLE001 - pandas raises as many kinds as there are mistakes
+        except Exception as error:
             reason = str(error).splitlines()[0]
             remedy = 'Write a condition on parameters, such as "epochs > 3 and batch_size == 64"'
             raise ParameterError(f"{condition!r}: {reason}", remedy=remedy, file=path, field="skip") from None
@@ -308,7 +308,7 @@ def _without_skipped(
     return [values for values, kept in zip(runs, keep, strict=True) if kept]
 
 
-def varying(runs: list[Mapping[str, Any]]) -> list[str]:
+def varying(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names whose value differs between runs, in order of first appearance; the seed last."""
     names = list(dict.fromkeys(name for values in runs for name in values if name != "seed"))
     return [name for name in names if len({repr(values.get(name)) for values in runs}) > 1]
