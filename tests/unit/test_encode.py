@@ -81,7 +81,7 @@ def test_cache_with_many_writers(tiny, texts, tmp_path):
     def work():
         try:
             np.testing.assert_allclose(EmbeddingCache(tmp_path).encode(tiny, texts), expected, atol=1e-6)
-        except Exception as error:  # noqa: BLE001 - handed to the main thread
+        except Exception as error:
             failures.append(error)
 
     threads = [threading.Thread(target=work) for _ in range(8)]

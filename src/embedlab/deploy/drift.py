@@ -305,7 +305,7 @@ def load_reference(path: Path) -> Reference:
     except FileNotFoundError:
         remedy = "Make one: embedlab deploy drift reference"
         raise StorageError("The drift reference is missing", remedy=remedy, file=path) from None
-    except Exception as error:  # noqa: BLE001 - a damaged archive fails in many ways
+    except Exception as error:
         problem = f"The drift reference is damaged ({type(error).__name__})"
         raise StorageError(problem, remedy="Make the reference again", file=path) from error
 

@@ -43,7 +43,7 @@ def load() -> None:
     for name in (*LATE, *(name for name in own_modules if name.rpartition(".")[2] not in SKIPPED)):
         try:
             import_module(name)
-        except Exception:  # noqa: BLE001, S112 - optional packages, half-written modules
+        except Exception:
             continue
 
 
