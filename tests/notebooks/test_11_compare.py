@@ -1,4 +1,4 @@
-"""11_compare on records made by hand, and on none: what it finds is read back from its own record."""
+"""11_compare on records made by hand, and on none; its own record is read back."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 
 from embedlab.runs import notebooks, records
 from embedlab.runs.records import MetricRow, Record
+from embedlab.runs.systems import SYSTEMS
 from tests.notebooks.outcomes import run
 
 BASE = [0.0, 0.25, 0.25, 0.5]
@@ -15,23 +16,26 @@ GAINS = {"a": 0.125, "b": 0.375}  # per query, by combination
 
 def make_runs(folder) -> list[str]:
     """Two learning rates with two seeds each, per-query values kept."""
-    found = []
+    run_ids = []
     for number, (name, gain) in enumerate(GAINS.items()):
         for seed in (0, 1):
             luck = 0.0625 * (1 - 2 * seed)
-            values = {"base": BASE, "tuned": [value + gain + luck for value in BASE]}
-            found.append(_make_run(folder, f"04_x-{name * 8}-s{seed}", seed, 1e-4 * (number + 1), values))
-    return found
+            values = {"base": BASE, "contrastive": [value + gain + luck for value in BASE]}
+            run_ids.append(_make_run(folder, f"04_x-{name * 8}-s{seed}", seed, 1e-4 * (number + 1), values))
+    return run_ids
 
 
 def _make_run(folder, run_id, seed, lr, values) -> str:
-    place = {"task": "retrieval", "split": "test", "dim": 64}
-    rows = [MetricRow(model=model, metric="ndcg@10", value=sum(v) / 4, n=4, **place) for model, v in values.items()]
+    labels = {"stage": "retrieval", "task": "retrieval", "split": "test", "condition": "", "dim": 64}
+    rows = [
+        MetricRow(system=system, technique=SYSTEMS[system].technique, metric="ndcg@10", value=sum(v) / 4, n=4, **labels)
+        for system, v in values.items()
+    ]
     parameters = {"seed": seed, "dataset": "icd10cm:smoke", "model_name": "m", "lr": lr}
     record = Record(run_id=run_id, notebook="04_x", parameters=parameters, metrics=rows, data_fingerprint="d")
     assert records.commit(record, folder / run_id)
-    frames = [pd.DataFrame({"query_id": list("wxyz"), "ndcg@10": v, "model": model}) for model, v in values.items()]
-    pd.concat(frames).assign(**place).to_parquet(folder / run_id / "per_query.parquet", index=False)
+    frames = [pd.DataFrame({"query_id": list("wxyz"), "ndcg@10": v, "system": system}) for system, v in values.items()]
+    pd.concat(frames).assign(**labels).to_parquet(folder / run_id / "per_query.parquet", index=False)
     return run_id
 
 
@@ -46,7 +50,7 @@ def test_compares_the_best_two_from_their_records(tmp_path):
     assert outcome.record.notes["records"] == ids and outcome.record.notes["caveats"] == []
     count, difference = outcome.record.metrics
     assert (count.metric, count.value, count.task) == ("runs", 4, "comparison")
-    assert difference.model == "tuned: 04_x-bbbbbbbb-s0 - 04_x-aaaaaaaa-s0"
+    assert difference.condition == "contrastive: 04_x-bbbbbbbb-s0 - 04_x-aaaaaaaa-s0"
     assert (difference.value, difference.ci_low, difference.ci_high, difference.dim) == (0.25, 0.25, 0.25, 64)
     files = {file.name for file in outcome.folder.iterdir()}
     assert {"quality_by_lr.png", "quality_by_lr.csv", "spread_over_seeds.png", "spread_over_seeds.csv"} <= files

@@ -51,7 +51,7 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("content", "place"),
         [
-            ("sentence1,sentence2,score\na,b,1\nc,d,high\n", r":3 \[score\]: 'score' is no number"),
+            ("sentence1,sentence2,score\na,b,1\nc,d,high\n", r":3 \[score\]: 'score' must be a number"),
             ("sentence1,sentence2,score\na,b,nan\n", r":2 \[score\]"),
             ("sentence1,score\na,1\n", r":2 \[sentence2\]: 'sentence2' is missing"),
             ("sentence1,sentence2,score\na,,1\n", r":2 \[sentence2\]: 'sentence2' is empty"),
@@ -81,7 +81,7 @@ class TestFiles:
         assert labelled_columns(other)["test"] == {"text": ["b"], "label": [1]}
 
     def test_what_cannot_be_a_task(self, tmp_path, labelled_folder):
-        with pytest.raises(ParameterError, match="no task kind 'sentiment'"):
+        with pytest.raises(ParameterError, match="Unknown task kind 'sentiment'"):
             local_task("sentiment", tmp_path)
         with pytest.raises(DataError, match="no train split"):
             local_task("classification", labelled_folder / "test.csv")
@@ -95,7 +95,7 @@ class TestFiles:
             local_task("clustering", alone)
         broken = tmp_path / "broken.json"
         broken.write_text("[1, 2]")
-        with pytest.raises(DataError, match="no JSON of labelled texts"):
+        with pytest.raises(DataError, match="not JSON of labelled texts"):
             local_task("clustering", broken)
         (tmp_path / "empty").mkdir()
         with pytest.raises(DataError, match="no train or test file"):

@@ -9,7 +9,7 @@ import pytest
 
 from embedlab.errors import DataError, ParameterError
 from embedlab.evaluation.metrics import Evaluation
-from embedlab.evaluation.slices import slice_differences, slice_table
+from embedlab.evaluation.slices import slice_differences
 
 
 def evaluation(values):
@@ -22,18 +22,19 @@ def fields(names):
 
 
 def test_slice_means_by_hand():
-    table = slice_table(evaluation([1, 0, 0.5, 0.25, math.nan, 0.5]), fields("ABBBB"), "chapter", "ndcg@10")
+    values = [1, 0, 0.5, 0.25, math.nan, 0.5]
+    table = slice_differences(evaluation(values), evaluation([0] * 6), fields("ABBBB"), "chapter", "ndcg@10")
     assert table["slice"].tolist() == ["B", "A", "(unknown)"]
     assert table["n"].tolist() == [3, 1, 1]  # the query without positives does not count
-    assert table["mean"].tolist() == pytest.approx([0.25, 1, 0.5])
+    assert table["mean_a"].tolist() == pytest.approx([0.25, 1, 0.5])
     assert table["ci_low"].isna().tolist() == [False, True, True]
     assert 0 <= table["ci_low"][0] <= 0.25 <= table["ci_high"][0] <= 0.5
 
 
 def test_slices_add_up_to_the_whole():
     values = np.random.default_rng(0).random(40)
-    table = slice_table(evaluation(values), fields("ABCD" * 10), "chapter", "ndcg@10")
-    assert (table["n"] * table["mean"]).sum() / 40 == pytest.approx(values.mean())
+    table = slice_differences(evaluation(values), evaluation([0] * 40), fields("ABCD" * 10), "chapter", "ndcg@10")
+    assert (table["n"] * table["mean_a"]).sum() / 40 == pytest.approx(values.mean())
 
 
 def test_a_loss_in_one_slice_is_flagged_although_the_mean_is_better():
@@ -82,6 +83,6 @@ def test_a_slice_without_positives_has_no_numbers():
 
 def test_unknown_field_and_different_queries_are_named():
     with pytest.raises(ParameterError, match="No query has the field 'block'. Fields of these queries: chapter"):
-        slice_table(evaluation([1, 1]), fields("AB"), "block", "ndcg@10")
+        slice_differences(evaluation([1, 1]), evaluation([0, 1]), fields("AB"), "block", "ndcg@10")
     with pytest.raises(DataError, match="not of the same queries"):
         slice_differences(evaluation([1, 1]), evaluation([1]), fields("AB"), "chapter", "ndcg@10")

@@ -1,6 +1,6 @@
-"""Export a version to LanceDB, an embedded vector database, where a search can be filtered by metadata.
+"""Export a version to LanceDB, an embedded vector database whose searches can be filtered by metadata.
 
-The table is called after the space, so that a search with another model's vectors finds no table rather than nonsense.
+The table is named after the space, so a search with another model's vectors fails instead of returning nonsense.
 """
 
 from __future__ import annotations

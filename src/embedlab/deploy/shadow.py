@@ -1,4 +1,4 @@
-"""Shadow test: answer a query log with the current version and a candidate, compare, and say promote or hold.
+"""Shadow test: answer a query log with the current version and a candidate, and decide: promote or hold.
 
 Rank-biased overlap: Webber, Moffat & Zobel, A Similarity Measure for Indefinite Rankings, TOIS 2010.
 """
@@ -31,7 +31,7 @@ REPEATS = 3  # the fastest counts: two indexes are compared, not two moments of 
 
 
 class QueryLog(NamedTuple):
-    """Queries that were asked: id -> text, and the ids of those whose answer must not change unseen."""
+    """Queries of a log: id -> text, and the ids of those whose answer must not change unnoticed."""
 
     queries: dict[str, str]
     high_risk: frozenset[str]
@@ -39,14 +39,14 @@ class QueryLog(NamedTuple):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a candidate may do and still be promoted.
+    """Limits within which a candidate is promoted.
 
     Attributes:
-        margin: loss of the metric that is tolerated; the interval of the difference must lie above its negative.
-        min_overlap: mean overlap that suffices where nothing is judged.
+        margin: tolerated loss of the metric; the interval of the difference must lie above -margin.
+        min_overlap: mean overlap that suffices without judgements.
         newly_empty: queries that may lose all their answers.
-        high_risk_changed: high-risk queries whose first answer may change without being judged as good or better.
-        slowdown: factor on the 95th percentile of latency.
+        high_risk_changed: high-risk queries whose first answer may change without a judgement that it is as good.
+        slowdown: tolerated factor on the 95th percentile of latency.
     """
 
     margin: float = 0.01
@@ -58,12 +58,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Side:
-    """A version and the encoder that asks it.
+    """A version and the encoder of its queries.
 
     Attributes:
         served: the open version.
         encoder: of its space.
-        floor: score below which an answer is none; scores of two spaces do not compare, so each has its own.
+        floor: answers with a lower score are dropped; each space has its own, because scores are not comparable.
     """
 
     served: Served
@@ -73,14 +73,14 @@ class Side:
 
 @dataclass(frozen=True, eq=False)
 class ShadowReport:
-    """What the comparison found.
+    """Result of a shadow test.
 
     Attributes:
         per_query: query_id, query, overlap, rbo, newly_empty, first_changed, high_risk, current (metric), candidate.
-        difference: candidate - current of the metric over the judged queries; None when none is judged.
+        difference: candidate - current of the metric over the judged queries; None without judgements.
         latency: p95 in ms of current and candidate.
         holds: reasons to hold; empty means promote.
-        grounds: what speaks for promotion.
+        grounds: reasons to promote.
     """
 
     per_query: pd.DataFrame
@@ -96,17 +96,17 @@ class ShadowReport:
 
 
 def overlap_at_k(a: Sequence[str | None], b: Sequence[str | None], k: int) -> float:
-    """Share of the first k answers that two rankings have in common, in any order; NaN when both are empty."""
+    """Return the share of the first k answers that two rankings have in common, in any order; NaN if both are empty."""
     first, second = _named(a)[:k], _named(b)[:k]
     longer = max(len(first), len(second))
     return len(set(first) & set(second)) / longer if longer else float("nan")
 
 
 def rbo(a: Sequence[str | None], b: Sequence[str | None], p: float = PERSISTENCE) -> float:
-    """Rank-biased overlap of two rankings, extrapolated beyond their ends (RBO_ext, equation 32 of Webber et al.).
+    """Compute rank-biased overlap, extrapolated beyond the ends (RBO_ext, equation 32 of Webber et al.).
 
-    1 for equal rankings, 0 for disjoint ones; a reader goes on to the next rank with probability `p`, so that the top
-    weighs most. Rankings may differ in length; empty places (None) do not count. NaN when either is empty.
+    It is 1 for equal rankings and 0 for disjoint ones. A reader goes on to the next rank with probability `p`, so the
+    top weighs most. Rankings may differ in length; empty ranks (None) do not count. NaN if either is empty.
     """
     short, long = sorted((_named(a), _named(b)), key=len)
     s, depth = len(short), len(long)
@@ -122,7 +122,7 @@ def rbo(a: Sequence[str | None], b: Sequence[str | None], p: float = PERSISTENCE
 def read_query_log(path: Path) -> QueryLog:
     """Queries from a JSONL, CSV or Parquet file: column `query`, optional `id` and `high_risk` (true, yes or 1).
 
-    Without ids the text is its own. A query asked twice counts once, and is of high risk when any of its rows says so.
+    Without ids the text is the id. A repeated query counts once, and is high-risk if any of its rows is.
 
     Raises:
         DataError: the file is missing, empty or malformed, with the line.
@@ -149,19 +149,19 @@ def shadow_test(
     """Replay a query log against both sides.
 
     Args:
-        current: what is served.
-        candidate: what may be.
+        current: the served version.
+        candidate: the version that may replace it.
         log: the queries.
         qrels: judgements of some of them, query id -> {document id: grade}.
         k: answers compared; the metric is nDCG@k.
-        limits: what is tolerated.
+        limits: tolerated changes.
 
     Raises:
         SpaceMismatch: an encoder does not fit its version.
         DataError: the log is empty.
     """
     if not log.queries:
-        raise DataError("the query log is empty", remedy="Give it at least one query")
+        raise DataError("the query log is empty", remedy="Give at least one query")
     rankings = [_answers(side, log.queries, k) for side in (current, candidate)]
     latency = tuple(_p95(side, list(log.queries.values())[:TIMED], k) for side in (current, candidate))
     return compare_rankings(*rankings, log, latency=latency, qrels=qrels, k=k, limits=limits or Limits())
@@ -177,7 +177,7 @@ def compare_rankings(
     k: int,
     limits: Limits,
 ) -> ShadowReport:
-    """`shadow_test` of rankings that are there already, of the same queries in the same order."""
+    """Run `shadow_test` on existing rankings of the same queries in the same order."""
     table = _per_query(current, candidate, log, k)
     judged = {query: grades for query, grades in (qrels or {}).items() if query in log.queries}
     for name, ranking in (("current", current), ("candidate", candidate)):

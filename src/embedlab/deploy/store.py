@@ -1,8 +1,8 @@
-"""Every vector of one space, kept by the content of its text: encoded once, resumed after a kill, memory-mapped.
+"""Store the vectors of one space by the content of their texts: encoded once, memory-mapped, safe against crashes.
 
-Vectors are appended to one file; a SQLite catalogue says which text lies in which row. A row counts once the catalogue
-names it, and the catalogue is committed after the vectors are on the disk, so a kill leaves at worst an unnamed tail
-that the next writer overwrites. (`models.cache` is a cache: it may forget. This may not.)
+Vectors are appended to one file. A SQLite catalogue maps texts to rows and is committed after the vectors are on the
+disk. A crash leaves at most some rows without an entry, which the next writer overwrites. (`models.cache` is only a
+cache and may drop vectors; this store may not.)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Entry = tuple[int, int]  # row, CRC-32 of the row's bytes
 
 
 def text_key(text: str) -> bytes:
-    """16 bytes that stand for a text."""
+    """Return a 16-byte key of a text (SHA-256)."""
     return hashlib.sha256(text.encode()).digest()[:16]
 
 
@@ -38,12 +38,12 @@ class VectorStore:
     """Text key -> vector of one space, on disk.
 
     Args:
-        folder: where it lies; made when it is not there.
-        space: the space that the caller works in.
+        folder: of the store; created if it is missing.
+        space: the vector space.
 
     Raises:
         SpaceMismatch: the folder holds vectors of another space.
-        StorageError: it is damaged, truncated or cannot be written.
+        StorageError: the store is damaged, truncated or cannot be written.
     """
 
     def __init__(self, folder: Path, space: Space) -> None:
@@ -66,19 +66,19 @@ class VectorStore:
         return self.space.dimension * np.dtype(self.space.quantisation).itemsize
 
     def __len__(self) -> int:
-        """Vectors kept."""
+        """Number of vectors."""
         return self._database.execute("SELECT COALESCE(MAX(row) + 1, 0) FROM vectors").fetchone()[0]
 
     def close(self) -> None:
-        """Let go of the catalogue."""
+        """Close the catalogue."""
         self._database.close()
 
     def missing(self, keys: Sequence[bytes]) -> set[bytes]:
-        """Those of `keys` that have no vector yet."""
+        """Return the keys that have no vector yet."""
         return set(keys) - self._entries(keys).keys()
 
     def add(self, keys: Sequence[bytes], vectors: np.ndarray, space: Space) -> None:
-        """Append vectors (n, d) of new `keys`; on return they are on the disk.
+        """Append vectors (n, d) of new keys; when it returns, they are on the disk.
 
         Raises:
             SpaceMismatch: the vectors come from another space.
@@ -99,11 +99,11 @@ class VectorStore:
                 self._database.executemany("INSERT INTO vectors VALUES (?, ?, ?)", rows)
 
     def take(self, keys: Sequence[bytes]) -> np.ndarray:
-        """The vectors of `keys`, float32 (len(keys), d), each checked against its checksum.
+        """Return the vectors of `keys`, float32 (len(keys), d), each checked against its checksum.
 
         Raises:
             DataError: a key has no vector.
-            StorageError: a vector is not what was written.
+            StorageError: a vector does not match its checksum.
         """
         entries = self._entries(keys)
         if len(entries) < len(set(keys)):
@@ -140,7 +140,7 @@ class VectorStore:
         return np.ascontiguousarray(vectors, dtype=self.space.quantisation)
 
     def _claim(self) -> None:
-        """Write down whose vectors these are, or refuse a folder of another space."""
+        """Write the space into a new folder, or check it against the folder's space."""
         note = self.folder / "space.json"
         if not note.exists():
             write_atomic(note, json.dumps(asdict(self.space), indent=1).encode())

@@ -1,4 +1,4 @@
-"""mteb tasks over files of one's own: sentence similarity, classification and clustering.
+"""mteb tasks over your own files: sentence similarity, classification and clustering.
 
 | kind | columns | splits |
 |---|---|---|
@@ -40,16 +40,16 @@ Rows = Mapping[str, list[Row]]  # split -> records
 
 
 def local_task(kind: str, location: str | Path, *, language: str = "eng-Latn") -> AbsTask:
-    """The mteb task of this kind over a file or folder; its main score is what mteb would report for such data.
+    """Build the mteb task of a kind over a file or folder; its main score is the one mteb reports for such data.
 
     Args:
         kind: `sts`, `classification` or `clustering`.
-        location: file or folder, as the table above has it.
+        location: file or folder, see the table above.
         language: ISO 639-3 language and ISO 15924 script.
 
     Raises:
-        ParameterError: unknown kind.
-        DataError: with file, line and field of whatever is malformed.
+        ParameterError: the kind is unknown.
+        DataError: the data is malformed; the message names file, line and field.
     """
     builders: dict[str, Callable[[Path, str], AbsTask]] = {
         "sts": _sts,
@@ -57,19 +57,19 @@ def local_task(kind: str, location: str | Path, *, language: str = "eng-Latn") -
         "clustering": _clustering,
     }
     if kind not in builders:
-        raise ParameterError(f"there is no task kind {kind!r}", remedy=f"Use {', '.join(builders)}", field="probe")
+        raise ParameterError(f"Unknown task kind {kind!r}", remedy=f"Use {', '.join(builders)}", field="probe")
     return builders[kind](Path(location).expanduser(), language)
 
 
 def sts_columns(path: Path) -> dict[str, list]:
-    """Columns sentence1, sentence2 and score (any scale) of a file with or without a header."""
+    """Read the columns sentence1, sentence2 and score (any scale) of a file with or without a header."""
     rows = _with_header(textio.read_rows(path), path)
     texts = {name: [textio.text_of(row, name, path) for row in rows] for name in ("sentence1", "sentence2")}
     return {**texts, "score": [_number(row, "score", path) for row in rows]}
 
 
 def labelled_columns(path: Path) -> dict[str, dict[str, list]]:
-    """Split -> columns text and label (a number, by the sorted names of all splits) of a file or folder."""
+    """Read split -> columns text and label (a number, by the sorted names of all splits) of a file or folder."""
     rows = _rows_by_split(path)
     named = {
         split: [(textio.text_of(row, "text", path), textio.id_of(row, "label", path)) for row in records]
@@ -91,7 +91,7 @@ def _sts(path: Path, language: str) -> AbsTask:
     columns = sts_columns(path)
     scores = columns["score"]
     if len(set(scores)) < 2:
-        raise DataError("every pair has the same score", remedy="A correlation needs different scores", file=path)
+        raise DataError("Every pair has the same score", remedy="Give pairs with different scores", file=path)
     metadata = task_metadata(_name(path), "STS", "cosine_spearman", "test", language)
     scale = {"metadata": metadata, "min_score": min(scores), "max_score": max(scores)}
     return with_data(type("LocalSTS", (AbsTaskSTS,), scale)(), {SUBSET: {"test": Dataset.from_dict(columns)}})
@@ -135,7 +135,9 @@ def _clustering(path: Path, language: str) -> AbsTask:
     splits = labelled_columns(path)
     columns = splits.get("test") or next(iter(splits.values()))
     if not 1 < len(set(columns["label"])) < len(columns["label"]):
-        raise DataError("labels form no groups", remedy="Give two or more labels, with several texts each", file=path)
+        raise DataError(
+            "The labels form no groups", remedy="Give two or more labels, with several texts each", file=path
+        )
     settings = {
         "metadata": task_metadata(_name(path), "Clustering", "v_measure", "test", language),
         "max_fraction_of_documents_to_embed": None,
@@ -184,7 +186,7 @@ def _json_rows(path: Path) -> Iterable[Row]:
         return [Row(n, {"text": text, "label": label, "split": split}) for split, n, text, label in pairs]
     except (ValueError, TypeError, AttributeError):
         remedy = "Write {split: [[text, label], …]}, or use JSONL"
-        raise DataError("is no JSON of labelled texts", remedy=remedy, file=path) from None
+        raise DataError("The file is not JSON of labelled texts", remedy=remedy, file=path) from None
 
 
 def _canonical(row: Row) -> Row:
@@ -205,7 +207,7 @@ def _with_header(rows: list[Row], path: Path) -> list[Row]:
 def _number(row: Row, field: str, path: Path) -> float:
     value = row.values.get(field)
     if not _is_number(value):
-        problem = f"'{field}' is no number: {value!r}"
+        problem = f"'{field}' must be a number, got {value!r}"
         raise DataError(problem, remedy="Write it as 3.5", file=path, line=row.line, field=field)
     return float(value)
 

@@ -77,16 +77,16 @@ def evaluate(ranking: Ranking, qrels: Qrels, cutoffs: Sequence[int] = CUTOFFS) -
 
     The values are those of trec_eval's ndcg_cut, recall, P, recip_rank (0 beyond rank k) and map_cut: documents are
     ordered by score, equal scores by descending document id; unjudged documents are not relevant; precision divides by
-    k even where fewer documents were found; recall and map divide by all positives, found or not.
+    k even if fewer documents were found; recall and map divide by all positives, found or not.
 
     Args:
-        ranking: what was found.
+        ranking: retrieved documents.
         qrels: query id -> {document id: grade}; a grade below 1 is a judgement of not relevant.
         cutoffs: ranks to stop at.
 
     Raises:
-        DataError: when a query with positives is missing from the ranking (the mean would flatter).
-        ParameterError: when a cutoff is below 1 or deeper than the ranking was asked to be.
+        DataError: a query with positives is missing from the ranking, so the mean would be too high.
+        ParameterError: a cutoff is below 1 or deeper than the ranking.
     """
     _check_cutoffs(ranking, cutoffs)
     judgements = _flatten(ranking, qrels)

@@ -1,4 +1,4 @@
-"""mteb, both ways: our datasets as its tasks, and its tasks on our models, with what it predicted kept per item.
+"""mteb in both directions: our datasets as its tasks, and its tasks on our models, with predictions per item.
 
 mteb's own scores stay mteb's: the task is run by `mteb.evaluate`, without its cache, so that nothing is read from or
 left in the home folder.
@@ -28,13 +28,13 @@ SUBSET = "default"  # mteb's name for the only subset of a task
 
 @dataclass(frozen=True, eq=False)
 class TaskResult:
-    """What mteb found on one split of a task.
+    """Result of mteb on one split of a task.
 
     Attributes:
-        main_score: the task's headline, by the name in `metric`.
+        main_score: the task's main score; `metric` is its name.
         metric: e.g. `ndcg_at_10`, `cosine_spearman`, `accuracy`, `v_measure`.
-        scores: everything mteb computed.
-        predictions: what the task keeps of the model's output; its form is the task type's.
+        scores: all scores of mteb.
+        predictions: the model's predictions; their form depends on the task type.
     """
 
     main_score: float
@@ -48,10 +48,10 @@ def run_task(model: SentenceTransformer, task: AbsTask) -> TaskResult:
 
     Args:
         model: any sentence-transformers model.
-        task: with its data loaded or reachable; give every model a task of its own, for it draws random numbers.
+        task: with its data loaded or reachable; use a new task for every model, because tasks draw random numbers.
 
     Raises:
-        DataError: the task's data has to come from the hub, and it cannot be reached.
+        DataError: the task's data must come from the hub, which cannot be reached.
     """
     import mteb
 
@@ -69,7 +69,7 @@ def run_task(model: SentenceTransformer, task: AbsTask) -> TaskResult:
 
 
 def task_by_name(name: str) -> AbsTask:
-    """One of mteb's own tasks; its data comes from the hub when it is first needed.
+    """Return one of mteb's own tasks; its data is loaded from the hub when it is first needed.
 
     Raises:
         ParameterError: mteb has no task of that name.
@@ -84,9 +84,9 @@ def task_by_name(name: str) -> AbsTask:
 
 
 def retrieval_task(dataset: Dataset, split: str = "test", *, language: str = "eng-Latn") -> AbsTaskRetrieval:
-    """A split of a dataset as a proper mteb retrieval task, its data with it.
+    """Build an mteb retrieval task from a split of a dataset.
 
-    Queries without a positive are left out, as mteb leaves them out. Scores are computed at the usual cutoffs.
+    Queries without a positive are left out, as in mteb. Scores are computed at the usual cutoffs.
 
     Args:
         dataset: queries, corpus and qrels.
@@ -94,7 +94,7 @@ def retrieval_task(dataset: Dataset, split: str = "test", *, language: str = "en
         language: ISO 639-3 language and ISO 15924 script.
 
     Raises:
-        ParameterError: when no query of the split has a positive.
+        ParameterError: no query of the split has a positive.
     """
     from datasets import Dataset as Table
     from mteb.abstasks.retrieval import AbsTaskRetrieval
@@ -113,18 +113,18 @@ def retrieval_task(dataset: Dataset, split: str = "test", *, language: str = "en
 
 
 def with_data(task: AbsTask, data: Any) -> AbsTask:
-    """`task` with its data in place of the hub's: subset -> split -> rows, or split -> rows, as its type expects."""
+    """Give a task its data instead of the hub's: subset -> split -> rows, or split -> rows, as its type expects."""
     task.dataset, task.data_loaded = data, True
     return task
 
 
 def task_metadata(name: str, kind: str, metric: str, split: str, language: str) -> TaskMetadata:
-    """Metadata of a task that lives on this machine alone.
+    """Build the metadata of a task that exists only on this machine.
 
     Args:
-        name: of the data; characters that no file name should have become hyphens.
+        name: of the data; characters that do not belong in a file name become hyphens.
         kind: mteb's task type, e.g. "Retrieval".
-        metric: mteb's name of the headline score.
+        metric: mteb's name of the main score.
         split: the split to evaluate.
         language: ISO 639-3 language and ISO 15924 script.
     """

@@ -1,4 +1,4 @@
-"""Recommendation-style evaluation: are an item's nearest neighbours the items that belong with it?"""
+"""Evaluate recommendations: are an item's nearest neighbours related to it?"""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from embedlab.search.exact import search
 
 
 def item_groups(dataset: Dataset, label: str | None = None) -> dict[str, str]:
-    """Document id -> the group of documents it belongs with.
+    """Return document id -> group of related documents.
 
     Args:
-        dataset: what to take the groups from: its `related` documents, joined directly or through others (a category of
-            the code tree with all codes below it); where it has none, the groups of the queries they answer.
+        dataset: source of the groups: its `related` documents, connected directly or through others (a category of the
+            code tree with all its codes); without them, the groups of the queries that they answer.
         label: take the groups from this label instead.
 
     Raises:
-        DataError: when the dataset has no such label, or nothing that groups documents.
+        DataError: the dataset has no such label, or nothing that groups documents.
     """
     if label is not None:
         if label not in dataset.labels:
@@ -46,25 +46,25 @@ def evaluate_neighbours(
     max_items: int | None = 2000,
     seed: int = 0,
 ) -> Evaluation:
-    """For every item: `hit@k`, is a group member among its k nearest others; `precision@k` and `recall@k`, how many.
+    """Compute `hit@k`, `precision@k` and `recall@k` of group members among each item's k nearest neighbours.
 
-    The item itself is never its own neighbour. Items alone in their group have nothing to find and count as NaN; items
-    without a group are neighbours but not asked.
+    An item is never its own neighbour. Items that are alone in their group count as NaN; items without a group are
+    neighbours but are not evaluated.
 
     Args:
         ids: N item ids.
         vectors: (N, d), unit length, in the order of `ids`.
         groups: item -> group.
-        k: neighbours looked at.
-        max_items: ask a seeded sample of this size; all when None.
+        k: number of neighbours.
+        max_items: evaluate a seeded sample of this size; all if None.
         seed: of the sample.
 
     Raises:
-        DataError: when there is not one vector per id, or no item has a group.
+        DataError: there is not one vector per id, or no item has a group.
     """
     if len(ids) != len(vectors):
         raise DataError(f"{len(ids)} ids, {len(vectors)} vectors", remedy="Give one vector per item")
-    rows = _asked(ids, groups, max_items, seed)
+    rows = _sampled_rows(ids, groups, max_items, seed)
     _, nearest = search(vectors[rows], vectors, k + 1, stage="neighbours")
     # A stable sort moves the item itself, where it was found, behind its neighbours.
     order = np.argsort(nearest == rows[:, None], axis=1, kind="stable")
@@ -83,7 +83,7 @@ def evaluate_neighbours(
     return Evaluation(tuple(ids[row] for row in rows), values, int((group_others == 0).sum()))
 
 
-def _asked(ids: Sequence[str], groups: Mapping[str, str], max_items: int | None, seed: int) -> np.ndarray:
+def _sampled_rows(ids: Sequence[str], groups: Mapping[str, str], max_items: int | None, seed: int) -> np.ndarray:
     row_of = {item: row for row, item in enumerate(ids) if item in groups}
     if not row_of:
         raise DataError("No item has a group", remedy="Give groups of the items that are searched", field="groups")

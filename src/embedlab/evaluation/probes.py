@@ -1,6 +1,6 @@
-"""Has the tuned model forgotten what it could do before? Out-of-domain probes, compared item by item.
+"""Measure catastrophic forgetting: out-of-domain probes, compared item by item.
 
-A probe is named by one string:
+One string names a probe:
 
 - any dataset spec, e.g. `pydocs`, `beir:FOLDER`: retrieval on its test queries, nDCG@10;
 - `sts:FILE`, `classification:FILE`, `clustering:FILE`: the mteb task of that kind over a local file;
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 KINDS = ("sts", "classification", "clustering")
 DEFAULT_PROBES = ("pydocs",)
-Scorer = Callable[..., "ProbeScore"]  # called with a model and, if another than the usual one, its encode
+Scorer = Callable[..., "ProbeScore"]  # called with a model and optionally a function that replaces `encode`
 SAMPLES = 999  # resamples of a correlation, which costs more than a mean
 BLOCK = 1_000_000  # values resampled at a time
 
@@ -44,12 +44,12 @@ class ProbeScore:
     """One model on one probe.
 
     Attributes:
-        metric: what `value` is.
+        metric: name of the score.
         value: the score.
-        items: a value per item (n,), whose mean is `value`: nDCG@10 of a query, how many of mteb's ten classifiers were
-            right about a text, the v-measure of one clustering. Of a similarity probe the model's similarity of each
-            pair. Empty where mteb keeps none.
-        gold: people's score of each pair (n,), of a similarity probe alone.
+        items: one value per item (n,), whose mean is `value`: nDCG@10 of a query, the share of mteb's ten classifiers
+            that were right about a text, the v-measure of one clustering. For a similarity probe, the similarity of
+            each pair. Empty if mteb keeps none.
+        gold: human score of each pair (n,); only for a similarity probe.
     """
 
     metric: str
@@ -59,15 +59,15 @@ class ProbeScore:
 
 
 def open_probe(probe: str, *, max_queries: int | None = None) -> Scorer:
-    """Read a probe's data once and return what scores a model on it.
+    """Read a probe's data once and return a function that scores a model on it.
 
     Args:
-        probe: as above.
-        max_queries: of a dataset spec: at most so many test queries, in seeded order, among at most twice as many
-            documents; a shallow probe costs little and still feels a model that has come apart.
+        probe: name of the probe, see above.
+        max_queries: for a dataset spec: at most so many test queries, in seeded order, among at most twice as many
+            documents. Such a probe is cheap and still detects severe forgetting.
 
     Raises:
-        EmbedlabError: an unknown probe or malformed data; a hub that cannot be reached is said when scoring.
+        EmbedlabError: the probe is unknown or its data malformed. An unreachable hub raises when the model is scored.
     """
     kind, _, location = probe.partition(":")
     if kind in KINDS:
@@ -79,10 +79,14 @@ def open_probe(probe: str, *, max_queries: int | None = None) -> Scorer:
 
 
 def compare_probe(a: ProbeScore, b: ProbeScore, *, seed: int = 0) -> PairedDifference:
-    """What the same probe says about model `a` against model `b`; NaN interval where mteb kept no items.
+    """Compare two models on the same probe; the interval is NaN if mteb kept no items.
+
+    Args:
+        a, b: scores of the two models; the difference is a - b.
+        seed: of intervals and tests.
 
     Raises:
-        DataError: when the two are not of the same items.
+        DataError: the scores are not of the same items.
     """
     if a.items.shape != b.items.shape:
         remedy = "Score both models on the same probe"
@@ -98,11 +102,17 @@ def compare_probe(a: ProbeScore, b: ProbeScore, *, seed: int = 0) -> PairedDiffe
 def correlation_difference(
     gold: np.ndarray, a: np.ndarray, b: np.ndarray, *, samples: int = SAMPLES, seed: int = 0
 ) -> PairedDifference:
-    """Difference of two models' Spearman correlations with the same judgements; all arrays are (n,).
+    """Compute the difference of two models' Spearman correlations with the same human scores.
 
-    The interval is a percentile bootstrap over pairs. For the p-value the models' ranks of a pair are swapped at
-    random, which changes nothing if the models are equally good. A pair is won by the model whose rank of it is nearer
-    to the judgement's.
+    The interval is a percentile bootstrap over pairs. For the p-value, the models' ranks of a pair are swapped at
+    random, which changes nothing if the models are equally good. The model whose rank is closer to the human rank wins
+    a pair.
+
+    Args:
+        gold: (n,) human scores.
+        a, b: (n,) similarities of the two models.
+        samples: bootstrap and permutation samples.
+        seed: of both.
     """
     from scipy.stats import rankdata
 
@@ -134,16 +144,17 @@ def compare_probes(
     max_queries: int | None = None,
     encode: Encode | None = None,
 ) -> tuple[pd.DataFrame, dict[str, PairedDifference]]:
-    """Every probe on both models: a table for people and the differences for the gate.
+    """Score both models on every probe.
 
     Args:
         tuned, base: the models.
-        probes: as above.
-        max_queries: as in `open_probe`.
-        encode: stands in for `embedlab.models.encode.encode` for the base model, e.g. a cache's.
+        probes: names of probes, see above.
+        max_queries: see `open_probe`.
+        encode: replaces `embedlab.models.encode.encode` for the base model, e.g. a cache's.
 
     Returns:
-        Columns probe, metric, n, base, tuned, difference, ci_low, ci_high, p_value; and probe -> difference.
+        Columns probe, metric, n, base, tuned, difference, ci_low, ci_high, p_value; and
+        probe -> difference for the gate.
     """
     import pandas as pd
 

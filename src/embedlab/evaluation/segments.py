@@ -1,4 +1,4 @@
-"""Fields to slice by that a dataset does not bring along: length, script, rare and risky kinds of query."""
+"""Fields to slice by, derived from a dataset: length, script, rare and risky kinds of queries."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def derived_fields(
     high_risk: Collection[str] = (),
     rare_share: float = RARE_SHARE,
 ) -> dict[str, dict[str, str]]:
-    """The fields of a split's queries, the dataset's own and these:
+    """Return the fields of a split's queries: those of the dataset, and these:
 
     - `length`, `document length`: words of the query and of its first positive, in thirds of the split;
-    - `script`: the writing system of most letters, which stands for the language where no field `language` says it;
+    - `script`: the writing system of most letters, a substitute for the language if there is no field `language`;
     - `frequency`: "rare" for queries whose `kind` has less than `rare_share` of the split, else "common";
     - `risk`: "high-risk" for queries whose `kind` is among `high_risk`, else "other".
 
     Args:
         dataset: queries, corpus, qrels and fields.
         split: whose queries.
-        kind: the field that tells kinds of queries apart, e.g. `chapter`; without it the last two are left out.
+        kind: the field that distinguishes kinds of queries, e.g. `chapter`; without it the last two are left out.
         high_risk: values of `kind` where a mistake costs most.
         rare_share: below this a kind is rare.
 
@@ -60,9 +60,9 @@ def derived_fields(
 
 
 def length_slices(texts: Mapping[str, str], slices: int = LENGTH_SLICES) -> dict[str, str]:
-    """Id -> range of words its text falls into, e.g. "3-5 words"; about equally many texts per range.
+    """Return id -> range of its number of words, e.g. "3-5 words", with about equally many texts per range.
 
-    Fewer ranges than `slices` where most texts have the same length.
+    There are fewer ranges than `slices` if most texts have the same length.
     """
     words = np.array([len(text.split()) for text in texts.values()], dtype=int)
     if not len(words):
@@ -76,9 +76,9 @@ def length_slices(texts: Mapping[str, str], slices: int = LENGTH_SLICES) -> dict
 
 
 def script(text: str) -> str:
-    """The writing system of most letters of `text` as Unicode names it, e.g. "Latin" or "Cyrillic".
+    """Return the writing system of most letters of `text` by its Unicode name, e.g. "Latin" or "Cyrillic".
 
-    Texts without a letter are `(unknown)`.
+    Texts without a letter give `(unknown)`.
     """
     names = Counter(unicodedata.name(letter, UNKNOWN).split()[0] for letter in text if letter.isalpha())
     return names.most_common(1)[0][0].capitalize() if names else UNKNOWN

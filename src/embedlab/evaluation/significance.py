@@ -1,7 +1,7 @@
-"""How sure a mean over queries is, and whether one system really beats another.
+"""Confidence intervals of means over queries, and tests of the difference between two systems.
 
-Queries are the unit of chance throughout: every interval and test answers "what if other queries had been drawn?". It
-does not cover the chance in training; report several seeds for that.
+All intervals and tests treat queries as the random sample: they answer "what if other queries had been drawn?". They do
+not cover the randomness of training; report several seeds for that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Interval:
 
     Attributes:
         mean: over the n values that are not NaN; NaN when there is none.
-        low, high: the interval's ends; NaN with fewer than two values, which say nothing about spread.
+        low, high: ends of the interval; NaN with fewer than two values.
         n: values used.
     """
 
@@ -35,7 +35,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """What the same queries say about system `a` against system `b`.
+    """Comparison of system `a` with system `b` on the same queries.
 
     Attributes:
         mean: mean of a - b.

@@ -1,4 +1,4 @@
-"""Means by slice of the queries, and where one system is worse than another although its mean is better."""
+"""Compare two systems by slices of the queries: a better mean can hide a slice that got worse."""
 
 from __future__ import annotations
 
@@ -9,53 +9,32 @@ import pandas as pd
 
 from embedlab.errors import DataError, ParameterError
 from embedlab.evaluation.metrics import Evaluation
-from embedlab.evaluation.significance import NAN, bootstrap_ci, holm, paired_difference
+from embedlab.evaluation.significance import NAN, holm, paired_difference
 
 Fields = Mapping[str, Mapping[str, str]]  # query id -> {field name: value}
 
 UNKNOWN = "(unknown)"  # slice of the queries that lack the field
 
 
-def slice_table(evaluation: Evaluation, fields: Fields, by: str, metric: str) -> pd.DataFrame:
-    """Mean of `metric` by value of the field `by`, largest slice first.
-
-    Args:
-        evaluation: per-query values.
-        fields: query id -> {field name: value}; queries without the field form the slice `(unknown)`.
-        by: the field.
-        metric: e.g. `ndcg@10`.
-
-    Returns:
-        Columns slice, n (queries with positives), mean, ci_low, ci_high (95 % bootstrap; NaN below two queries).
-
-    Raises:
-        ParameterError: when no query has the field or the metric was not computed.
-    """
-    values = evaluation.of(metric)
-    rows = []
-    for name, members in _slices(evaluation.query_ids, fields, by):
-        interval = bootstrap_ci(values[members])
-        row = {"slice": name, "n": interval.n, "mean": interval.mean, "ci_low": interval.low, "ci_high": interval.high}
-        rows.append(row)
-    return _largest_first(rows)
-
-
 def slice_differences(
     a: Evaluation, b: Evaluation, fields: Fields, by: str, metric: str, *, alpha: float = 0.05
 ) -> pd.DataFrame:
-    """Compare system `a` against `b` in every slice; a significant loss is flagged whatever the overall mean says.
+    """Compare system `a` with `b` in every slice, and flag significant losses.
 
     Args:
         a, b: evaluations of the same queries.
-        fields, by, metric: as in `slice_table`.
-        alpha: level of the flag, after Holm's correction over the slices.
+        fields: query id -> {field name: value}; queries without the field form the slice `(unknown)`.
+        by: the field.
+        metric: e.g. `ndcg@10`.
+        alpha: significance level of the flag, after Holm's correction over the slices.
 
     Returns:
         Columns slice, n, mean_a, mean_b, difference (a - b), ci_low, ci_high, p_value, p_holm and regression
         (difference below 0 and p_holm below `alpha`), largest slice first.
 
     Raises:
-        DataError: when the two are not of the same queries in the same order.
+        ParameterError: no query has the field, or the metric was not computed.
+        DataError: the two are not of the same queries in the same order.
     """
     if a.query_ids != b.query_ids:
         raise DataError("The evaluations are not of the same queries", remedy="Evaluate both on the same split")
@@ -83,7 +62,7 @@ def _compare(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
 
 
 def _slices(query_ids: tuple[str, ...], fields: Fields, by: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Every value of the field `by` with the rows (n,) of the queries that have it."""
+    """Yield every value of the field `by` with the rows (n,) of its queries."""
     values = np.array([fields.get(query, {}).get(by, UNKNOWN) for query in query_ids], dtype=object)
     if all(value == UNKNOWN for value in values):
         existing = sorted({name for query in query_ids for name in fields.get(query, {})})
