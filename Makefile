@@ -1,5 +1,5 @@
 # Every target first makes sure of an environment with the pinned packages: the active one if it matches
-# requirements.lock, else .venv, which is built or mended when needed.
+# requirements.lock, else .venv, which is built or updated when needed.
 # `make PYTHON=python3.12 …` chooses the interpreter that a new .venv is made from.
 PYTHON ?= python3
 .DEFAULT_GOAL := help
@@ -11,7 +11,7 @@ ENVIRONMENT = found=$$($(PYTHON) tools/bootstrap.py) || exit 1; export PATH="$$(
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-environment:  ## build or mend the environment
+environment:  ## build or update the environment
 	@$(ENVIRONMENT) echo "environment: $$found"
 
 quickstart:  ## train on all of ICD-10-CM and show the measured gain (about 6 minutes)

@@ -1,14 +1,13 @@
-"""Numbers that people wrote by hand next to a run's id, compared with that run's record.
+"""Numbers that people wrote by hand next to a run id, compared with that run's record.
 
-The convention is plain text. Where a paragraph, a bullet or a line of a table names a run, e.g.
-`04_contrastive-92792c76-s0`, its numbers of these two forms are read as that run's:
+A number is checked when it stands in the same sentence, bullet or table row as a run id, such as
+`04_contrastive-92792c76-s0`. Two forms are read:
 
-- a value with its interval, `0.565 [0.546, 0.583]`: one metric row has to have all three;
-- a value behind a metric's name, `nDCG@10 0.565`: one row of that metric has to have it.
+- a value with its interval, `0.565 [0.546, 0.583]`: one metric row must have all three;
+- a value after a metric name, `nDCG@10 0.565`: one row of that metric must have it.
 
-A paragraph that ends in a colon names the runs of the table behind it too, for the lines that name none. Rounding is as
-written. Several runs in one paragraph: any of them may have it. A paragraph that names a run for another reason, e.g.
-because its model was measured elsewhere, says so in a comment: `<!-- numbers from elsewhere -->`.
+Numbers are compared as far as they are written. With several run ids, any of the runs may have the number. Sentences
+without a run id state numbers of several runs, such as means over seeds, and are not checked.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from embedlab.runs import records
 from embedlab.runs.records import MetricRow
 
 RUN = re.compile(r"\b\d\d_\w+-[0-9a-f]{8}-s-?\d+")
-ELSEWHERE = "<!-- numbers from elsewhere -->"
 NUMBER = r"[+-]?\d+\.\d+"
 TRIPLE = re.compile(rf"(?P<value>{NUMBER}) \[(?P<low>{NUMBER}), (?P<high>{NUMBER})\]")
 NAMED = re.compile(rf"(?P<metric>[A-Za-z]+@\d+)\s+(?:is\s+|of\s+)?(?P<value>{NUMBER})(?!\d|\.\d| \[|\s?%)")
-BULLET = re.compile(r"^\s*(?:\||[-*]\s|\d+\.\s)")  # 0.565 at the beginning of a line is none
+SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z*`(])|;\s+")
+BULLET = re.compile(r"^\s*(?:>\s*)?(?:\||[-*]\s|\d+\.\s)")  # 0.565 at the beginning of a line is none
 
 
 @dataclass(frozen=True)
@@ -52,19 +51,21 @@ def wrong_claims(text: str, folder: Path | None = None) -> list[str]:
 
 def claims(text: str) -> Iterator[Claim]:
     """The claims of a Markdown text, in order."""
-    carried: tuple[str, ...] = ()  # runs that the paragraph before names for its table
+    for statement in statements(text):
+        if runs := tuple(dict.fromkeys(RUN.findall(statement))):
+            yield from (_triple(runs, match) for match in TRIPLE.finditer(statement))
+            yield from (_named(runs, match) for match in NAMED.finditer(statement))
+
+
+def statements(text: str) -> Iterator[str]:
+    """Sentences and table rows, each on one line."""
     for block in blocks(text):
         line = " ".join(block.split())
-        named = () if ELSEWHERE in line else tuple(dict.fromkeys(RUN.findall(line)))
-        if not line.startswith("|"):
-            carried = named if line.endswith(":") else ()
-        if runs := named or (carried if line.startswith("|") else ()):
-            yield from (_triple(runs, match) for match in TRIPLE.finditer(line))
-            yield from (_named(runs, match) for match in NAMED.finditer(line))
+        yield from [line] if line.startswith("|") else SENTENCE.split(line)
 
 
 def blocks(text: str) -> Iterator[str]:
-    """Paragraphs, bullets and lines of tables: what is read as one statement."""
+    """Paragraphs, bullets and table rows."""
     block: list[str] = []
     for line in [*text.splitlines(), ""]:
         if block and (not line.strip() or BULLET.match(line)):
