@@ -100,14 +100,14 @@ def _check_weights(models: Sequence[SentenceTransformer], weights: Sequence[floa
 
 def _check_architecture(first: SentenceTransformer, second: SentenceTransformer) -> None:
     """Raise a ModelError when the weights of two models do not correspond."""
-    for what, of_first, of_second in (
+    for aspect, of_first, of_second in (
         ("modules", _modules(first), _modules(second)),
         ("weights", _shapes(first), _shapes(second)),
         ("vocabulary", _vocabulary(first), _vocabulary(second)),
     ):
         if of_first != of_second:
             raise ModelError(
-                f"the models differ in their {what} ({_first_difference(of_first, of_second)}) and cannot be merged",
+                f"the models differ in their {aspect} ({_first_difference(of_first, of_second)}) and cannot be merged",
                 remedy="Merge models that were fine-tuned from the same base model, adapters merged into the weights",
             )
 

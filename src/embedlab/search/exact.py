@@ -138,8 +138,8 @@ def search(
         block = torch.from_numpy(_float32(corpus[start : start + block_docs]))
         for first in range(0, len(queries), block_queries):
             rows = slice(first, first + block_queries)
-            part = query_tensor[rows]
-            products = torch.mm(part, block.T, out=memory[: len(part) * len(block)].view(len(part), len(block)))
+            query_block = query_tensor[rows]
+            products = torch.mm(query_block, block.T, out=memory[: len(query_block) * len(block)].view(-1, len(block)))
             best, columns = _above(products, scores[rows, -1:], k) if start >= k else _top_of_block(products, k)
             scores[rows], indices[rows] = _merge(scores[rows], indices[rows], best, columns + start)
     if not torch.isfinite(scores).all():

@@ -13,7 +13,7 @@ from embedlab.search.exact import ABSENT, Ranking, require_depth
 def fuse_rrf(rankings: Sequence[Ranking], k: int, c: float = 60) -> Ranking:
     """Fuse rankings by reciprocal rank: each ranking gives its document at rank r (from 1) the score 1 / (c + r).
 
-    The scores of the rankings need not be comparable. Cormack, Clarke & Büttcher, SIGIR 2009.
+    The rankings may score on different scales. Cormack, Clarke & Büttcher, SIGIR 2009.
 
     Args:
         rankings: of the same queries and corpus.
