@@ -1,4 +1,4 @@
-"""Parameters of a notebook: flat, typed, checked before anything is computed."""
+"""Parameters of a notebook: flat, typed, and checked before anything is computed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ INJECTED = "# Parameters"  # first line of the cell that papermill puts behind t
 
 
 class Params(BaseModel):
-    """Base of every notebook's parameters: frozen, nothing unknown, a bool is no int and "3" is no 3.
+    """Base class of every notebook's parameters: frozen, no unknown names, strict types without conversion.
 
-    A notebook states its defaults in the cell tagged `parameters` and resolves them in the next one:
+    A notebook sets its defaults in the cell tagged `parameters` and reads them in the next one:
     `params = SomeParams.resolve(globals())`.
     """
 
@@ -34,14 +34,14 @@ class Params(BaseModel):
 
     @classmethod
     def resolve(cls, namespace: Mapping[str, Any]) -> Self:
-        """The parameters as the notebook has set them.
+        """Read the parameters that a notebook has set.
 
         Args:
             namespace: the notebook's `globals()`.
 
         Raises:
-            ParameterError: a name that papermill injected and that this notebook does not have (papermill itself
-                only warns), or an impossible value.
+            ParameterError: an injected name that the notebook does not have (papermill itself only warns), or an
+                invalid value.
         """
         injected = _injected_names(namespace.get("In", ()))
         check_names(injected, cls.model_fields)
@@ -49,23 +49,23 @@ class Params(BaseModel):
 
     @classmethod
     def checked(cls, values: Mapping[str, Any]) -> Self:
-        """Parameters from a mapping, with one clear error instead of pydantic's report."""
+        """Create parameters from a mapping, with one clear error instead of pydantic's report."""
         check_names(values, cls.model_fields)
         try:
             return cls(**values)
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
-            problem = f"{first['input']!r} is no valid value: {first['msg'][0].lower()}{first['msg'][1:]}"
-            raise ParameterError(problem, remedy="Give another value", field=name) from None
+            problem = f"invalid value {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+            raise ParameterError(problem, remedy="Choose another value", field=name) from None
 
     def set_values(self) -> dict[str, Any]:
-        """What the notebook set, as JSON-able values; defaults of the class that it does not mention are left out."""
+        """Return the values that the notebook set, ready for JSON; defaults that it does not mention are omitted."""
         return self.model_dump(mode="json", exclude_unset=True)
 
 
 class TrainingParams(Params):
-    """What every training notebook takes."""
+    """Parameters that all training notebooks have."""
 
     dataset: Text
     model_name: Text
@@ -73,13 +73,17 @@ class TrainingParams(Params):
     max_examples: CountOrNone = 0
 
 
-def check_names(given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse the first unknown name, naming the nearest known one."""
-    known = list(known)
-    for name in given:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            remedy = f"Did you mean {close[0]!r}?" if close else f"Known are {', '.join(known)}"
+def check_names(names: Iterable[str], allowed: Iterable[str]) -> None:
+    """Check that all names are allowed.
+
+    Raises:
+        ParameterError: an unknown name; the message suggests the most similar allowed one.
+    """
+    allowed = list(allowed)
+    for name in names:
+        if name not in allowed:
+            close = difflib.get_close_matches(name, allowed, n=1)
+            remedy = f"Did you mean {close[0]!r}?" if close else f"Choose one of {', '.join(allowed)}"
             raise ParameterError(f"there is no parameter {name!r}", remedy=remedy, field=name)
 
 

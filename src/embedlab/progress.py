@@ -1,7 +1,7 @@
-"""Progress that can be seen everywhere: in a notebook, on a terminal, from the process that drives a run.
+"""Progress reports: a bar in a notebook or on a terminal, or lines in a file that the driver of a run reads.
 
-A driver names a file in `EMBEDLAB_PROGRESS`; every report is appended there as one JSON line, and the
-driver shows it. Without a driver the same report feeds a tqdm bar (a widget in JupyterLab, text elsewhere).
+A driver sets `EMBEDLAB_PROGRESS` to a file. Every report is appended to it as one JSON line, and the driver shows it.
+Without a driver there is a tqdm bar.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
@@ -18,12 +18,13 @@ ENVIRONMENT_NAME = "EMBEDLAB_PROGRESS"
 
 
 def report(stage: str, step: int = 0, total: int | None = None, **numbers: float | str | None) -> None:
-    """Append one line to the driver's progress file; does nothing without a driver.
+    """Append a report to the driver's progress file. Does nothing without a driver.
 
     Args:
-        stage: what is being done, e.g. "train".
-        step, total: how far it is, in units of the stage.
-        **numbers: whatever is worth a glance: loss, dev metric, rate.
+        stage: what the run is doing, e.g. "train".
+        step: steps done.
+        total: steps in all; None if unknown.
+        **numbers: anything to show: loss, dev metric, rate.
     """
     path = os.environ.get(ENVIRONMENT_NAME)
     if not path:
@@ -34,8 +35,9 @@ def report(stage: str, step: int = 0, total: int | None = None, **numbers: float
 
 
 def track(items: Iterable[Item], stage: str, total: int | None = None, every_s: float = 0.5) -> Iterator[Item]:
-    """Yield `items` while showing how far they are, at most one report per `every_s` seconds."""
-    total = len(items) if total is None and hasattr(items, "__len__") else total
+    """Yield `items` and report progress, at most once per `every_s` seconds."""
+    if total is None and isinstance(items, Sized):
+        total = len(items)
     bar, last = _bar(stage, total), 0.0
     for step, item in enumerate(items):
         now = time.monotonic()
@@ -48,7 +50,7 @@ def track(items: Iterable[Item], stage: str, total: int | None = None, every_s: 
     report(stage, total or 0, total)
 
 
-def _bar(stage: str, total: int | None):  # noqa: ANN202 - tqdm has no public base type
+def _bar(stage: str, total: int | None) -> Any:
     from tqdm.auto import tqdm
 
     return tqdm(total=total, desc=stage, leave=False, disable=ENVIRONMENT_NAME in os.environ)

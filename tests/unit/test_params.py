@@ -28,7 +28,7 @@ VALUES = {
     "change, message",
     [
         ({"learnin_rate": 1e-3}, r"\[learnin_rate\].*Did you mean 'learning_rate'"),
-        ({"batch_size": True}, r"\[batch_size\]: True is no valid value"),
+        ({"batch_size": True}, r"\[batch_size\]: invalid value True"),
         ({"batch_size": "3"}, r"\[batch_size\]: '3'"),
         ({"batch_size": 1}, r"\[batch_size\]: 1 .*greater than or equal to 2"),
         ({"learning_rate": -1.0}, r"\[learning_rate\]: -1.0"),

@@ -18,7 +18,10 @@ SCHEME = "openai:"
 DEFAULT_URL = "https://api.openai.com/v1"
 BATCH = 128  # texts per request; OpenAI takes up to 2,048, small servers far fewer
 TIMEOUT_S = 60.0
-STATUS_REMEDIES = {401: f"Set {KEY_VARIABLE}", 403: f"Set {KEY_VARIABLE} to a key with access to this model"}
+STATUS_REMEDIES: dict[int | None, str] = {
+    401: f"Set {KEY_VARIABLE}",
+    403: f"Set {KEY_VARIABLE} to a key with access to this model",
+}
 
 
 @dataclass(frozen=True)

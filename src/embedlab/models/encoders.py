@@ -1,4 +1,4 @@
-"""Models of any kind behind one face: a folder, a hub name, or an embeddings endpoint."""
+"""One interface for all models: a folder, a hub name, or an embeddings endpoint."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Embed(Protocol):
 
 @dataclass(frozen=True)
 class Encoder:
-    """What the diagnosis needs to know of a model; `encode_split(encoder, …, encode=Encoder.encode)` takes it.
+    """A model for the diagnosis; pass it as `encode_split(encoder, …, encode=Encoder.encode)`.
 
     Attributes:
-        name: as the person wrote it.
+        name: as the user wrote it.
         embed: turns texts into unit vectors.
-        prompts: what stands before every "query" and every "document".
-        tokenizer: a fast tokenizer, where there is one on this machine; endpoints have none.
-        limit: tokens read of each text; None where that is not known.
+        prompts: prompt name ("query", "document") -> text prepended.
+        tokenizer: a fast tokenizer; None for endpoints.
+        limit: longest input in tokens; None if unknown.
     """
 
     name: str
@@ -43,28 +43,28 @@ class Encoder:
     limit: int | None = None
 
     def encode(self, texts: Sequence[str], *, stage: str = "encode", prompt: str | None = None) -> np.ndarray:
-        """float32 (len(texts), d), rows of unit length, `prompt` put before every text."""
+        """Encode texts to float32 (len(texts), d), rows of unit length, with `prompt` prepended to every text."""
         return self.embed(texts, stage=stage, prompt=prompt or None)
 
     @property
     def document_prompt(self) -> str:
-        """What stands before every document; empty where nothing does."""
+        """The prompt of documents; empty if there is none."""
         return self.prompts.get("document") or self.prompts.get("passage") or ""
 
     def with_prompts(self, prompts: str) -> Encoder:
-        """The same model with other prompts, written `QUERY PROMPT||DOCUMENT PROMPT`; either may be empty.
+        """Return the same model with other prompts, written `QUERY PROMPT||DOCUMENT PROMPT`; either may be empty.
 
         Raises:
-            ParameterError: the two are not told apart by one `||`.
+            ParameterError: there is not exactly one `||`.
         """
         if prompts.count(BETWEEN_PROMPTS) != 1:
             remedy = f"Write the query's prompt, {BETWEEN_PROMPTS}, the document's prompt; either may be empty"
-            raise ParameterError(f"{prompts!r} is no pair of prompts", remedy=remedy, field="prompts")
+            raise ParameterError(f"expected two prompts, got {prompts!r}", remedy=remedy, field="prompts")
         query, document = prompts.split(BETWEEN_PROMPTS)
         return replace(self, prompts={"query": query, "document": document})
 
     def part_read(self, document: str) -> str:
-        """The beginning of `document` that the model reads; all of it where the limit is not known."""
+        """Return the beginning of `document` that fits into the model's input; all of it if the limit is unknown."""
         if self.tokenizer is None or self.limit is None:
             return document
         text = self.document_prompt + document
@@ -73,21 +73,21 @@ class Encoder:
         return document[: max(0, end - len(self.document_prompt))]
 
     def pieces(self, word: str) -> list[str]:
-        """The word pieces of `word`; none where there is no tokenizer."""
+        """Return the word pieces of `word`; none without a tokenizer."""
         return self.tokenizer.tokenize(word) if self.tokenizer is not None else []
 
     def is_unknown(self, word: str) -> bool:
-        """Whether the vocabulary cannot spell `word` at all."""
+        """Return whether the vocabulary has no pieces for `word`."""
         return self.tokenizer is not None and self.tokenizer.unk_token in self.pieces(word)
 
 
 def open_encoder(name: str) -> Encoder:
-    """The model called `name`: `openai:MODEL@URL`, or what `models.load.load_model` takes.
+    """Open `openai:MODEL@URL`, or any name that `models.load.load_model` takes.
 
-    Vectors of local models are cached on disk; an endpoint is asked anew in every run.
+    Vectors of local models are cached on disk, those of endpoints are not.
 
     Raises:
-        ModelError: it cannot be found, loaded or reached.
+        ModelError: the model cannot be found, loaded or reached.
     """
     if name.startswith(api.SCHEME):
         return Encoder(name, api.Endpoint.parse(name).encode)
@@ -99,6 +99,6 @@ def open_encoder(name: str) -> Encoder:
 
 
 def _tokenizer(model: Any) -> tuple[PreTrainedTokenizerBase | None, int | None]:
-    """The model's tokenizer, if it can say where in a text its tokens lie, and its limit in tokens."""
+    """Return the model's tokenizer, if it reports character offsets, and the longest input in tokens."""
     tokenizer = getattr(model, "tokenizer", None)
     return (tokenizer, model.max_seq_length) if getattr(tokenizer, "is_fast", False) else (None, None)

@@ -30,7 +30,7 @@ async def _mark_cancelled(token: str) -> None:
     _CANCELLED.add(token)
 
 
-def _perform(job: Job, shared: bool) -> Outcome | remote.Delivery:
+def _perform(job: Job) -> Outcome | remote.Delivery:
     """Execute a run on a worker; without a shared disk, return its files too."""
     from distributed import get_worker
 
@@ -42,8 +42,10 @@ def _perform(job: Job, shared: bool) -> Outcome | remote.Delivery:
     def cancelled() -> bool:
         return job.token in _CANCELLED
 
-    options = {"limits": job.limits, "warm": True, "on_report": report, "cancelled": cancelled}
-    return (execute.perform if shared else remote.perform_away)(job.plan, **options)
+    options: dict[str, Any] = {"limits": job.limits, "warm": True, "on_report": report, "cancelled": cancelled}
+    if isinstance(job.plan, remote.PortablePlan):
+        return remote.perform_away(job.plan, **options)
+    return execute.perform(job.plan, **options)
 
 
 class DaskEngine:
@@ -60,7 +62,8 @@ class DaskEngine:
         ParameterError: no scheduler answers at that address.
     """
 
-    jobs, gpus = 0, None
+    jobs: int = 0
+    gpus: int | None = None
 
     def __init__(self, scheduler: str, *, shared: bool = False) -> None:
         self._client = _connect(scheduler)
@@ -79,7 +82,7 @@ class DaskEngine:
 
         sent = job if self._shared else remote.portable(job)
         try:
-            future = self._client.submit(_perform, sent, self._shared, pure=False, priority=-job.order, retries=0)
+            future = self._client.submit(_perform, sent, pure=False, priority=-job.order, retries=0)
         except ClosedClientError:
             remedy = "Restart it, then run the same command again; finished runs are kept"
             raise EmbedlabError("the Dask scheduler does not answer any more", remedy=remedy) from None

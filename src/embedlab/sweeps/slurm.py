@@ -38,7 +38,8 @@ class SlurmEngine:
         ParameterError: Slurm is not available, or an option is unknown.
     """
 
-    jobs, gpus = 0, None
+    jobs: int = 0
+    gpus: int | None = None
 
     def __init__(self, *, jobs: int = 0, options: Mapping[str, Any] | None = None, cluster: str = "slurm") -> None:
         if find_spec("submitit") is None:
