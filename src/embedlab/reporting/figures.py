@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -90,6 +90,18 @@ def set_finding(axes: Axes, finding: str) -> None:
     )
 
 
+def title_at_left_edge(axes: Axes, title: str, finding: str) -> None:
+    """Start title and finding at the left edge of the figure, where long names leave the axes too narrow for them."""
+    width = int(axes.figure.get_size_inches()[0] * 14)
+    lines = textwrap.wrap(finding, width)
+    place: dict[str, Any] = {"xy": (0.01, 1), "xycoords": ("figure fraction", "axes fraction"), "va": "bottom"}
+    place["textcoords"] = "offset points"
+    axes.set_title("")
+    axes.set_title("", loc="left")
+    axes.annotate("\n".join(lines), xytext=(0, 5), fontsize=9, color=SUBTITLE_COLOUR, **place)
+    axes.annotate(title, xytext=(0, 8 + 12.5 * len(lines)), fontsize=11.5, fontweight="bold", **place)
+
+
 @dataclass(frozen=True)
 class Label:
     """A name that stands beside a line or a mark.
@@ -150,7 +162,7 @@ def label_points(axes: Axes, labels: Iterable[Label]) -> None:
             color=label.colour,
             fontsize=LABEL_SIZE,
             arrowprops=arrow,
-            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
         )
 
 
@@ -163,7 +175,7 @@ def _fraction(axes: Axes, label: Label) -> tuple[float, float]:
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Move ascending numbers apart until neighbours are `gap` apart, each as little as possible.
+    """Move ascending numbers apart until neighbours are `gap` apart, each as little as possible, between 0 and 1.
 
     Overlapping numbers form a block around their mean; blocks that touch are merged.
     """
@@ -173,7 +185,10 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
         while len(blocks) > 1 and _low(blocks[-1], gap) - _high(blocks[-2], gap) < gap:
             last = blocks.pop()
             blocks[-1] = [*blocks[-1], *last]
-    return [_low(block, gap) + gap * number for block in blocks for number in range(len(block))]
+    moved = [_low(block, gap) + gap * number for block in blocks for number in range(len(block))]
+    count = len(moved)
+    moved = [min(height, 1 - gap * (count - 1 - number)) for number, height in enumerate(moved)]
+    return [max(height, gap * number) for number, height in enumerate(moved)]
 
 
 def _low(block: list[float], gap: float) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -17,9 +18,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from embedlab import paths
 from embedlab.errors import ParameterError
-from embedlab.reporting import notebook_outputs, redraw, tables
+from embedlab.reporting import notebook_outputs, redraw, sweep_figures, tables
 from embedlab.reporting.sweep_data import COSTS, View
-from embedlab.reporting.sweep_table import write_sweep_table
+from embedlab.reporting.sweep_figures import varying_costs
+from embedlab.reporting.sweep_table import sweep_table, write_sweep_table
 from embedlab.runs import records
 from embedlab.runs.record_index import indexed_records
 from embedlab.runs.records import MetricRow, Record
@@ -150,8 +152,10 @@ def publish_all() -> list[Path]:
 def _write_run(record: Record, name: str) -> list[Path]:
     """A run's table, and its figures with their tables."""
     folder = paths.runs_dir() / record.run_id
-    written = [tables.write_table(run_table(record), name, hide=("run",), caption=f"Run `{record.run_id}`.")]
     paths.figures_dir().mkdir(parents=True, exist_ok=True)
+    written = [tables.write_table(run_table(record), name, hide=("run",), caption=f"Run `{record.run_id}`.")]
+    if run_ids := read_published().sweeps.get(str(record.parameters.get("sweep", ""))):
+        return [*written, *_write_sweep_figures(name, run_ids)]
     for table in sorted(folder.glob("*.csv")):
         copies = [paths.figures_dir() / f"{name}_{table.stem}{ending}" for ending in (".png", ".csv")]
         if not redraw.redraw(table, copies[0], record):
@@ -160,6 +164,24 @@ def _write_run(record: Record, name: str) -> list[Path]:
             shutil.copy(table.with_suffix(".png"), copies[0])
             shutil.copy(table, copies[1])
         written += copies
+    return written
+
+
+def _write_sweep_figures(name: str, run_ids: Sequence[str]) -> list[Path]:
+    """The figures of a comparison of runs, drawn from the records; a figure without any point is left out."""
+    table = sweep_table(indexed_records((*View().metrics, *COSTS), run_ids))
+    drawn = {f"quality_by_{name}": sweep_figures.quality_by_parameter(table, name) for name in table.parameters}
+    drawn |= {f"quality_by_{cost}": sweep_figures.quality_by_cost(table, cost) for cost in varying_costs(table)}
+    if table.source.runs["seed"].nunique() > 1:
+        drawn["spread_over_seeds"] = sweep_figures.spread_over_seeds(table)
+    written = []
+    for stem, (figure, points) in drawn.items():
+        picture = paths.figures_dir() / f"{name}_{stem}.png"
+        if points.empty:
+            continue
+        figure.savefig(picture, metadata={"Software": None})
+        points.to_csv(picture.with_suffix(".csv"), index=False, lineterminator="\n")
+        written += [picture, picture.with_suffix(".csv")]
     return written
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 COSTS = {"seconds": "training time, s", "bytes": "bytes per document"}
 BASELINE_STYLES = (":", "--", "-.")
-NAMED_POINTS = 6  # points of a front that are named in the figure
+NAMED_POINTS = 4  # points of a front that are named in the figure
 
 
 def quality_by_parameter(table: SweepTable, parameter: str) -> tuple[Figure, pd.DataFrame]:
@@ -150,7 +150,7 @@ def quality_by_cost(table: SweepTable, cost: str) -> tuple[Figure, pd.DataFrame]
         axes.set_xscale("log")
     axes.margins(x=0.1)
     label_lines(axes, _baselines(axes, table))
-    ends = front.tail(NAMED_POINTS)
+    ends = front.drop_duplicates([metric, cost]).tail(NAMED_POINTS)
     label_points(axes, [Label(row.name, row[cost], row[metric], colours[row["system"]]) for row in _named(ends)])
     if len(front):
         set_finding(axes, _cost_finding(front, metric, cost))
