@@ -3,7 +3,7 @@
 # `make PYTHON=python3.12 …` chooses the interpreter that a new .venv is made from.
 PYTHON ?= python3
 .DEFAULT_GOAL := help
-.PHONY: help environment quickstart test lab study report site bench lock clean
+.PHONY: help environment quickstart test lab study tables report site bench lock clean
 
 # A recipe that starts with $(ENVIRONMENT) finds the right `python` first on its path.
 ENVIRONMENT = found=$$($(PYTHON) tools/bootstrap.py) || exit 1; export PATH="$$(dirname "$$found"):$$PATH";
@@ -31,8 +31,11 @@ study:  ## the complete study on ICD-10-CM, some hours; SIZE=gpu on a GPU, MEDQU
 	@$(ENVIRONMENT) python -m embedlab.cli sweep study$(SIZE:%=_%) \
 	$(if $(MEDQUAD),&& mkdir -p data && ln -sfn "$(abspath $(MEDQUAD))" data/medquad && python -m embedlab.cli sweep study_medquad$(SIZE:%=_%))
 
-report:  ## README's headline and one page with all runs, from the records
-	@$(ENVIRONMENT) python -m embedlab.cli headline && python -m experiments.benchmarks.hardware && python -m embedlab.cli report -o build/report.html
+tables:  ## write the committed tables and figures anew from the records, and README's tables
+	@$(ENVIRONMENT) python -m embedlab.cli publish && python -m embedlab.cli headline && python -m experiments.benchmarks.hardware
+
+report:  ## one page with all runs, from the records, in build/report.html
+	@$(ENVIRONMENT) python -m embedlab.cli report -o build/report.html
 
 site:  ## a browsable site of executed notebooks and tables, in build/site
 	@$(ENVIRONMENT) python -m embedlab.cli site

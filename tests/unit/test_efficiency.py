@@ -22,10 +22,10 @@ def evaluation(values):
 def test_table_puts_quality_beside_cost():
     costs = {"a": Footprint(10, 1.5, 100.0, 90.0, 110.0), "b": Footprint(5, 0.5, 50.0, 40.0, 60.0)}
     table = pareto_table({"a": evaluation([0.2, 0.4]), "b": evaluation([0.1, 0.3]), "c": evaluation([1.0])}, costs)
-    assert table["model"].tolist() == ["a", "b"] and table["front"].tolist() == [True, False]
+    assert table["system"].tolist() == ["a", "b"] and table["front"].tolist() == [True, False]
     assert table["value"].tolist() == pytest.approx([0.3, 0.2]) and table["n"].tolist() == [2, 2]
-    labels = pareto_figure(table, bm25=0.1).legends[0].get_texts()
-    assert [text.get_text() for text in labels] == ["BM25", "front", "a: 0 M, 2 MB", "b: 0 M, 0 MB"]
+    texts = {text.get_text() for text in pareto_figure(table, bm25=0.1).axes[0].texts}
+    assert texts == {"BM25", "a: 0 M, 2 MB", "b: 0 M, 0 MB", "a is both the best (0.300) and the fastest."}
 
 
 def test_footprint_counts_what_is_there(tiny, monkeypatch):

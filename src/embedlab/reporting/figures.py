@@ -187,7 +187,7 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
             blocks[-1] = [*blocks[-1], *last]
     moved = [_low(block, gap) + gap * number for block in blocks for number in range(len(block))]
     count = len(moved)
-    moved = [min(height, 1 - gap * (count - 1 - number)) for number, height in enumerate(moved)]
+    moved = [min(height, 0.97 - gap * (count - 1 - number)) for number, height in enumerate(moved)]
     return [max(height, gap * number) for number, height in enumerate(moved)]
 
 
