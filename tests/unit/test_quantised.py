@@ -1,4 +1,4 @@
-"""Codes and signs: size, round trip, scores against decoded vectors, files; enlarged corpora and timing."""
+"""Quantised and binary vectors: size, round trip, scores, files; ready-made searches; enlarged corpora and timing."""
 
 from __future__ import annotations
 
