@@ -1,7 +1,7 @@
-"""Executed notebooks as readers see them: the outputs of a run under the prose of today.
+"""Executed notebooks as readers see them: the outputs of a run with today's text.
 
-A notebook's run id holds its code and not its prose, so that a mended sentence does not make a run stale. Copies in
-results/notebooks follow the prose, and their links lead on from there.
+A run id covers a notebook's code and not its text, so a corrected sentence does not make a run stale. The copies in
+results/notebooks follow the text, and their links are relative to that folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def executed_copy(stem: str) -> Path | None:
-    """The executed notebook that was published; otherwise that of its latest run; None when there is none."""
+    """Find the executed notebook that was published, else that of its latest run; None when there is none."""
     published = paths.executed_notebooks_dir() / f"{stem}.ipynb"
     if published.exists():
         return published
@@ -32,9 +32,9 @@ def executed_copy(stem: str) -> Path | None:
 
 
 def with_current_prose(executed: nbformat.NotebookNode, current: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The executed notebook under today's prose, where its code is still today's; otherwise as it ran.
+    """Combine the outputs of an executed notebook with today's text, where its code is still the same.
 
-    Defaults may have changed: the parameters' cell stays as it ran.
+    The parameters cell stays as it ran. A notebook whose code has changed is returned as it ran.
     """
     if notebooks.code(executed) != notebooks.code(current):
         return executed
@@ -49,7 +49,7 @@ def with_current_prose(executed: nbformat.NotebookNode, current: nbformat.Notebo
 
 
 def write_copy(executed: Path, stem: str) -> Path:
-    """Write results/notebooks/STEM.ipynb from an executed notebook; a copy of code that has changed since stays."""
+    """Write results/notebooks/STEM.ipynb from an executed notebook; a copy whose code has changed since stays."""
     copy = paths.executed_notebooks_dir() / f"{stem}.ipynb"
     ran = notebooks.read(executed)
     shown = with_current_prose(ran, notebooks.read(paths.notebooks_dir() / copy.name))
@@ -57,8 +57,8 @@ def write_copy(executed: Path, stem: str) -> Path:
         return copy
     for cell in shown.cells:
         if cell.cell_type != "code":
-            cell.source = cell.source.replace("](../", "](../../")  # the copy lies one folder deeper
-        else:  # progress bars are dead here
+            cell.source = cell.source.replace("](../", "](../../")  # the copy is one folder deeper
+        else:  # progress bars do not work in a copy
             cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", ())]
     copy.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(shown, copy)
@@ -66,7 +66,7 @@ def write_copy(executed: Path, stem: str) -> Path:
 
 
 def refresh_copies() -> list[Path]:
-    """Bring today's prose into all copies of results/notebooks."""
+    """Update the text of all copies in results/notebooks."""
     copies = sorted(paths.executed_notebooks_dir().glob("*.ipynb"))
     return [write_copy(copy, copy.stem) for copy in copies if (paths.notebooks_dir() / copy.name).exists()]
 
