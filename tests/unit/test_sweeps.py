@@ -43,10 +43,10 @@ def test_grid_list_and_seeds_multiply_with_seeds_fastest():
     [
         ("notebook: [", "sweep.yaml:1"),
         ("notebook: nb\n\tgrid: {}\n", "sweep.yaml:2"),
-        ("notebook: nb\nnotebook: other\n", "sweep.yaml:2: 'notebook' stands twice"),
+        ("notebook: nb\nnotebook: other\n", "sweep.yaml:2: 'notebook' appears twice"),
         ("notebook: nb\nfixed: &a {x: 1}\ngrid: *a\n", "sweep.yaml:3: aliases are not allowed"),
-        ("- a\n- b\n", "is no mapping"),
-        ("", "is no mapping"),
+        ("- a\n- b\n", "must be a mapping"),
+        ("", "must be a mapping"),
         ("grid: {}\n", r"\[notebook\]: Field required"),
         ("notebook: nb\ngird: {}\n", r"\[gird\]: Extra inputs"),
         ("notebook: nb\nseeds: [a]\n", r"\[seeds.0\]"),
@@ -71,7 +71,7 @@ def test_bom_and_windows_line_ends_are_read_and_utf16_refused(tmp_path):
     [
         ({"grid": {"learning_rate": []}}, "the sweep has 0 runs"),
         ({"grid": {"seed": list(range(10**4)), "epochs": list(range(10**3))}}, "10,000,000 runs"),
-        ({"grid": {"seed": [1, 2]}}, "seeds are listed once"),
+        ({"grid": {"seed": [1, 2]}}, "must not be a parameter of a sweep"),
         ({"grid": {"learnin_rate": [1e-4]}}, "Did you mean 'learning_rate'"),
         ({"fixed": {"batch_size": True}}, r"\[batch_size\]: must be int, got True"),
         ({"fixed": {"batch_size": "64"}}, r"must be int, got '64'"),

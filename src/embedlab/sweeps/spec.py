@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from embedlab import paths
 from embedlab.errors import ParameterError
+from embedlab.params import check_names
 from embedlab.runs import notebooks
 
 MAX_RUNS = 10_000
@@ -41,7 +42,7 @@ Cause = Literal["infrastructure", "kernel died", "out of memory", "timeout", "in
 
 
 def is_reference(value: Any) -> bool:
-    """Whether a value names what an earlier stage leaves."""
+    """Return whether a value refers to an earlier stage."""
     return isinstance(value, str) and REFERENCE.match(value) is not None
 
 
@@ -50,9 +51,9 @@ class _Part(BaseModel):
 
 
 class Resources(_Part):
-    """What each run may use; 0 is no limit, and as many threads as this machine has cores for each job.
+    """Limits of each run; 0 means no limit, and for `cpus` an equal share of this machine's cores.
 
-    With the same `cpus` results are the same to the last digit however many runs go side by side.
+    With a fixed `cpus`, results do not depend on how many runs execute at a time.
     """
 
     cpus: int = Field(default=0, ge=0)
@@ -77,7 +78,7 @@ class Metric(_Part):
 
 
 class Space(_Part):
-    """Where a searched parameter may lie: between low and high (both ints: an int), or one of the choices."""
+    """Values of a searched parameter: between low and high (integers if both are integers), or one of the choices."""
 
     low: int | float | None = None
     high: int | float | None = None
@@ -90,13 +91,13 @@ class Space(_Part):
             raise ValueError("give low < high, or choices")
         if self.choices is not None and (not self.choices or (self.low, self.high, self.log) != (None, None, False)):
             raise ValueError("give low < high, or choices, not both")
-        if self.log and self.low <= 0:
+        if self.log and self.low is not None and self.low <= 0:
             raise ValueError("a log scale needs low > 0")
         return self
 
 
 class Search(Metric):
-    """Let Optuna's TPE choose values; `batch` of them are asked for at a time and can run side by side."""
+    """Let Optuna's TPE sampler choose values; trials of one `batch` can run at the same time."""
 
     trials: int = Field(gt=0, le=MAX_RUNS)
     space: dict[str, Space] = Field(min_length=1)
@@ -105,13 +106,13 @@ class Search(Metric):
 
 
 class Stage(_Part):
-    """Runs of one notebook; anything else in its block is refused."""
+    """Runs of one notebook."""
 
     name: str = ""
     notebook: str
     fixed: dict[str, Any] = Field(default_factory=dict)
     grid: dict[str, list[Any]] = Field(default_factory=dict)
-    rows: list[dict[str, Any]] = Field(default_factory=lambda: [{}], alias="list")
+    rows: list[dict[str, Any]] = Field(default=[{}], alias="list")
     skip: list[str] = Field(default_factory=list)
     seeds: list[int] = Field(default_factory=lambda: [0])
     resources: Resources = Resources()
@@ -120,7 +121,7 @@ class Stage(_Part):
 
     @property
     def decides(self) -> Metric:
-        """What chooses the run that later stages build on: `pick`, else what a search is for."""
+        """What chooses the run that later stages use: `pick`, else the search."""
         return self.pick or self.search or Metric()
 
     def size(self) -> int:
@@ -129,18 +130,19 @@ class Stage(_Part):
         return math.prod(map(len, self.grid.values())) * len(self.rows) * len(self.seeds) * searched
 
     def named(self) -> list[tuple[str, re.Match[str]]]:
-        """(parameter, reference) of every value that names an earlier stage."""
+        """Return (parameter, reference) of every value that refers to an earlier stage."""
         gridded = ((name, value) for name, values in self.grid.items() for value in values)
         listed = itertools.chain(gridded, *(row.items() for row in (*self.rows, self.fixed)))
-        return [(name, REFERENCE.match(value)) for name, value in listed if is_reference(value)]
+        matches = ((name, REFERENCE.match(value)) for name, value in listed if isinstance(value, str))
+        return [(name, match) for name, match in matches if match]
 
     def references(self) -> set[str]:
-        """Names of the earlier stages that its values name."""
+        """Return the names of the earlier stages that its values refer to."""
         return {match["stage"] for _, match in self.named()}
 
 
 class _Retries(_Part):
-    retries: dict[Cause, int] = Field(default_factory=lambda: {"infrastructure": 2, "kernel died": 1})
+    retries: dict[Cause, int] = {"infrastructure": 2, "kernel died": 1}
 
 
 class SweepSpec(Stage, _Retries):
@@ -153,7 +155,7 @@ class SweepSpec(Stage, _Retries):
 
 
 class StagedSweep(_Retries):
-    """A sweep whose later stages take what earlier ones left."""
+    """A sweep whose later stages use results of earlier ones."""
 
     stages: list[Stage] = Field(min_length=1)
 
@@ -162,9 +164,9 @@ class StagedSweep(_Retries):
         known: set[str] = set()
         for stage in self.stages:
             if not stage.name or stage.name in known:
-                raise ValueError(f"every stage needs a name of its own, not {stage.name!r}")
+                raise ValueError(f"every stage needs a unique name, got {stage.name!r}")
             if unknown := stage.references() - known:
-                raise ValueError(f"stage {stage.name!r} names {sorted(unknown)}, which are no earlier stages")
+                raise ValueError(f"stage {stage.name!r} refers to {sorted(unknown)}, which do not come before it")
             known.add(stage.name)
         return self
 
@@ -178,11 +180,11 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=mark)
         return super().compose_node(parent, index)
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for position, (key_node, _) in enumerate(node.value):
             if (key := keys[position]) in keys[:position]:
-                raise yaml.MarkedYAMLError(problem=f"{key!r} stands twice", problem_mark=key_node.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"{key!r} appears twice", problem_mark=key_node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -200,7 +202,7 @@ def find_sweep(name: str) -> Path:
         if path.suffix in (".yaml", ".yml") and path.is_file():
             return path.resolve()
     known = ", ".join(sorted(path.stem for path in paths.sweeps_dir().glob("*.yaml"))) or "none"
-    raise ParameterError(f"there is no sweep {name!r}", remedy=f"Sweeps are {known}", field="sweep")
+    raise ParameterError(f"there is no sweep {name!r}", remedy=f"Choose one of {known}, or a YAML file", field="sweep")
 
 
 def read_sweep(path: Path) -> SweepSpec | StagedSweep:
@@ -215,24 +217,24 @@ def read_sweep(path: Path) -> SweepSpec | StagedSweep:
         kind = StagedSweep if isinstance(content, dict) and "stages" in content else SweepSpec
         return kind(**content)
     except UnicodeDecodeError:
-        raise ParameterError("is not UTF-8", remedy="Save it as UTF-8", file=path) from None
+        raise ParameterError("the file is not UTF-8", remedy="Save it as UTF-8", file=path) from None
     except OSError as error:
         raise ParameterError(f"cannot be read ({error.strerror})", remedy="Check the path", file=path) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else None
         problem = getattr(error, "problem", None) or "is not YAML"
-        raise ParameterError(problem, remedy="Mend that line", file=path, line=line) from None
+        raise ParameterError(problem, remedy="Fix this line", file=path, line=line) from None
     except ValidationError as error:
         raise _refusal(error, kind, path) from None
     except (TypeError, ValueError, RecursionError):  # a list or a text, keys that are no texts, absurd nesting
-        raise ParameterError("is no mapping", remedy="Begin with notebook: NAME", file=path) from None
+        raise ParameterError("a sweep must be a mapping", remedy="Start with notebook: NAME", file=path) from None
 
 
 def _refusal(error: ValidationError, kind: type[BaseModel], path: Path) -> ParameterError:
     first = error.errors()[0]
     field = ".".join(map(str, first["loc"]))
-    remedy = f"Fields are {', '.join(field.alias or name for name, field in kind.model_fields.items())}"
+    remedy = f"Allowed fields: {', '.join(field.alias or name for name, field in kind.model_fields.items())}"
     return ParameterError(first["msg"].splitlines()[0], remedy=remedy, file=path, field=field or None)
 
 
@@ -249,9 +251,11 @@ def expand(spec: Stage, path: Path | None = None) -> list[dict[str, Any]]:
         ParameterError: an empty grid, too many runs, a name the notebook does not have, a value of another type.
     """
     if not 0 < (size := spec.size()) <= MAX_RUNS:
-        raise ParameterError(f"the sweep has {size:,} runs", remedy=f"Make it 1 to {MAX_RUNS:,}", file=path)
+        raise ParameterError(f"the sweep has {size:,} runs", remedy=f"It must have 1 to {MAX_RUNS:,}", file=path)
     if any("seed" in values for values in (spec.fixed, spec.grid, *spec.rows)):
-        raise ParameterError("seeds are listed once", remedy="Write seeds: [0, 1, 2]", file=path, field="seed")
+        raise ParameterError(
+            "seed must not be a parameter of a sweep", remedy="Write seeds: [0, 1, 2]", file=path, field="seed"
+        )
     known = notebooks.parameters(notebooks.find_notebook(spec.notebook))
     combinations = [dict(zip(spec.grid, values, strict=True)) for values in itertools.product(*spec.grid.values())]
     runs = [
@@ -260,7 +264,7 @@ def expand(spec: Stage, path: Path | None = None) -> list[dict[str, Any]]:
     ]
     for values in (*runs, *_corners(spec.search)):
         notebooks.check_values(known, {name: value for name, value in values.items() if not is_reference(value)}, path)
-        notebooks.check_names(values, [parameter.name for parameter in known])
+        check_names(values, [parameter.name for parameter in known])
     return _without_skipped(runs, spec.skip, {parameter.name: parameter.default for parameter in known}, path)
 
 
@@ -304,7 +308,7 @@ def _without_skipped(
             raise ParameterError(f"{condition!r}: {reason}", remedy=remedy, file=path, field="skip") from None
         keep = [kept and not left_out for kept, left_out in zip(keep, skipped, strict=True)]
     if not any(keep):
-        raise ParameterError("every run is skipped", remedy="Mend the conditions", file=path, field="skip")
+        raise ParameterError("every run is skipped", remedy="Change the conditions", file=path, field="skip")
     return [values for values, kept in zip(runs, keep, strict=True) if kept]
 
 
