@@ -16,6 +16,7 @@ import httpx
 KEY_VARIABLE = "OPENAI_API_KEY"
 MAX_WAIT_S = 60.0  # between two attempts, even if the server asks for more
 MAX_ANSWER_BYTES = 64 << 20
+EXCERPT_CHARACTERS = 200  # of an answer, in an error message
 TRANSIENT_STATUS = frozenset({408, 409, 425, 429})  # and all of 500 and above
 
 Result = TypeVar("Result")
@@ -49,7 +50,7 @@ class RefusedError(Exception):
         self.status = status
 
 
-def post_json(client: httpx.Client, url: str, body: Any, *, max_bytes: int = MAX_ANSWER_BYTES) -> bytes:
+def post_json(client: httpx.Client, url: str, body: Any) -> bytes:
     """Send one POST request and return the body of the answer.
 
     The API key in `OPENAI_API_KEY`, if set, goes into the Authorization header. Redirects are not followed, so no
@@ -59,17 +60,16 @@ def post_json(client: httpx.Client, url: str, body: Any, *, max_bytes: int = MAX
         client: an httpx client; its timeout applies.
         url: the full address.
         body: anything that JSON can hold.
-        max_bytes: size limit of the answer.
 
     Raises:
         TransientError: no connection, a timeout, or a status such as 429 or 503.
-        RefusedError: any other status, an invalid address, or an answer above the size limit.
+        RefusedError: any other status, an invalid address, or an answer of more than 64 MiB.
     """
     key = os.environ.get(KEY_VARIABLE, "").strip()
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         with client.stream("POST", url, json=body, headers=headers, follow_redirects=False) as response:
-            content = _read(response, max_bytes)
+            content = _read(response)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
         raise RefusedError(f"{type(error).__name__}: {error}") from None
     except httpx.TransportError as error:
@@ -113,12 +113,12 @@ def with_retries(
     raise ValueError(f"attempts must be 1 or more, got {attempts}")
 
 
-def _read(response: httpx.Response, max_bytes: int) -> bytes:
+def _read(response: httpx.Response) -> bytes:
     content = bytearray()
     for block in response.iter_bytes():
         content += block
-        if len(content) > max_bytes:
-            raise RefusedError(f"the answer is larger than {max_bytes / 2**20:.0f} MiB", response.status_code)
+        if len(content) > MAX_ANSWER_BYTES:
+            raise RefusedError(f"the answer is larger than {MAX_ANSWER_BYTES / 2**20:.0f} MiB", response.status_code)
     return bytes(content)
 
 
@@ -136,5 +136,6 @@ def _retry_after(header: str | None) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def _excerpt(content: bytes, characters: int = 200) -> str:
-    return " ".join(content[: 4 * characters].decode("utf-8", "replace").split())[:characters] or "no text"
+def _excerpt(content: bytes) -> str:
+    text = content[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace")  # a character has at most four bytes
+    return " ".join(text.split())[:EXCERPT_CHARACTERS] or "no text"

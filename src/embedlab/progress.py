@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 
 ENVIRONMENT_NAME = "EMBEDLAB_PROGRESS"
+EVERY_S = 0.5  # seconds between two reports of `track`
 
 
 def report(stage: str, step: int = 0, total: int | None = None, **numbers: float | str | None) -> None:
@@ -34,14 +35,14 @@ def report(stage: str, step: int = 0, total: int | None = None, **numbers: float
         file.write(line + "\n")
 
 
-def track(items: Iterable[Item], stage: str, total: int | None = None, every_s: float = 0.5) -> Iterator[Item]:
-    """Yield `items` and report progress, at most once per `every_s` seconds."""
+def track(items: Iterable[Item], stage: str, total: int | None = None) -> Iterator[Item]:
+    """Yield `items` and report progress, at most twice per second."""
     if total is None and isinstance(items, Sized):
         total = len(items)
     bar, last = _bar(stage, total), 0.0
     for step, item in enumerate(items):
         now = time.monotonic()
-        if now - last >= every_s:
+        if now - last >= EVERY_S:
             last = now
             report(stage, step, total)
         yield item

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from embedlab.data import clicks
+from embedlab.data import click_model, clicks
 from embedlab.data.click_log import ClickLog, read_log
 from embedlab.data.click_model import examination, judge, relevance
 from embedlab.data.click_simulation import attraction_from_qrels, kendall_by_query, simulate_clicks
 from embedlab.data.load import load_dataset, source_fingerprint
-from embedlab.errors import DataError, ParameterError
+from embedlab.errors import DataError
 
 THETA = [1 / place for place in range(1, 9)]
 
@@ -117,7 +117,7 @@ class TestModel:
         table = relevance(log_of(("q", "a", 1, 50, 50)), pd.Series({1: 0.1}))
         assert table["relevance"].tolist() == [1.0]
 
-    def test_verdicts_need_evidence(self):
+    def test_verdicts_need_evidence(self, monkeypatch):
         rows = [
             ("q", "liked", 1, 200, 100),
             ("q", "shown", 1, 400, 2),
@@ -126,7 +126,8 @@ class TestModel:
         ]
         verdicts = judge(log_of(*rows)).set_index("document")["verdict"].to_dict()
         assert verdicts == {"liked": "positive", "shown": "negative", "rare": "", "middle": ""}
-        lower = judge(log_of(*rows), min_impressions=9).set_index("document")["verdict"]
+        monkeypatch.setattr(click_model, "MIN_IMPRESSIONS", 9)
+        lower = judge(log_of(*rows)).set_index("document")["verdict"]
         assert lower["rare"] == "positive"
 
     def test_order_of_rows_does_not_matter(self):
@@ -135,10 +136,6 @@ class TestModel:
         keys = ["query", "document"]
         first, other = (judge(each).sort_values(keys).reset_index(drop=True) for each in (log, mixed))
         pd.testing.assert_frame_equal(first, other, rtol=1e-4)
-
-    def test_level_must_be_a_majority(self):
-        with pytest.raises(ParameterError, match="0.5"):
-            judge(log_of(("q", "a", 1, 10, 1)), level=0.5)
 
 
 class TestSimulation:

@@ -66,8 +66,9 @@ def test_cache_never_mixes_vector_spaces(tiny, texts, tmp_path, change):
     np.testing.assert_allclose(cache.encode(tiny, texts, prompt=prompt), expected, atol=1e-6)
 
 
-def test_cache_keeps_its_size(tiny, texts, tmp_path):
-    cache = EmbeddingCache(tmp_path, max_bytes=3 * 32 * 4)
+def test_cache_keeps_its_size(tiny, texts, tmp_path, monkeypatch):
+    monkeypatch.setattr("embedlab.models.cache.MAX_BYTES", 3 * 32 * 4)
+    cache = EmbeddingCache(tmp_path)
     cache.encode(tiny, texts)
     (file,) = tmp_path.glob("*.sqlite")
     with sqlite3.connect(file) as database:

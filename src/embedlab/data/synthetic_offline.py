@@ -20,13 +20,12 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from embedlab import progress
 from embedlab.data.overlap import normalise, words
 from embedlab.data.synthetic import SyntheticQuery
-from embedlab.errors import ParameterError
 
 MAX_WORDS, MAX_KEYWORDS = 16, 6
 CROP = (0.4, 0.8)  # share of the sentence's words
@@ -127,7 +126,6 @@ def offline_queries(
     corpus: Mapping[str, str],
     *,
     per_document: int = 3,
-    kinds: Iterable[str] = ("title", "crop", "keywords", "dropout", "expand"),
     seed: int = 0,
 ) -> list[SyntheticQuery]:
     """Generate up to `per_document` different queries per document.
@@ -137,24 +135,16 @@ def offline_queries(
         corpus: document id -> text, for word rarity and synonyms.
         per_document: maximum number of queries per document. The rules are drawn at random, except that `expand` comes
             first if it applies.
-        kinds: the rules to draw from.
         seed: a document's queries depend only on this seed and the document's id.
 
     Returns:
         The queries, in the order of `documents`. No query equals its document.
-
-    Raises:
-        ParameterError: a kind is unknown.
     """
-    kinds = list(kinds)
-    if unknown := [kind for kind in kinds if kind not in RULES]:
-        remedy = f"Choose from {', '.join(RULES)}."
-        raise ParameterError(f"there is no rule '{unknown[0]}'", remedy=remedy, field="kinds")
     facts, queries = CorpusFacts.of(corpus), []
     for document, text in progress.track(documents.items(), "offline queries", total=len(documents)):
         rng = random.Random(f"{seed}:{document}")
         forms = {normalise(text)}
-        for kind in sorted(rng.sample(kinds, len(kinds)), key=lambda kind: kind != "expand"):
+        for kind in sorted(rng.sample(list(RULES), len(RULES)), key=lambda kind: kind != "expand"):
             query = RULES[kind](text, facts, rng)
             if query and normalise(query) not in forms and len(forms) <= per_document:
                 forms.add(normalise(query))

@@ -22,7 +22,7 @@ Kind = Literal["retrieval", "similarity", "classification", "clustering"]
 Pair = tuple[str, str]  # query, positive
 
 TEST_PAIRS = 1_000  # number of draws, at most four per held-out code; pairs of equal texts are skipped
-GENERAL_WORDS = 64
+GENERAL_WORDS = 64  # documents of another domain are truncated, so that they cost no more than the domain's own
 
 
 class Labelled(NamedTuple):
@@ -151,7 +151,7 @@ class General(NamedTuple):
     probe: Dataset
 
 
-def general_texts(dataset: Dataset, *, max_queries: int = 200, max_words: int = GENERAL_WORDS) -> General:
+def general_texts(dataset: Dataset, *, max_queries: int = 200) -> General:
     """Divide a dataset of another domain into training pairs for replay and a probe.
 
     A dataset with all three splits keeps them. Otherwise about half of the queries become dev and test. Queries with
@@ -162,9 +162,8 @@ def general_texts(dataset: Dataset, *, max_queries: int = 200, max_words: int = 
         dataset: for example `pydocs`.
         max_queries: maximum number of test queries; dev gets half as many. A few hundred are enough to detect
             forgetting.
-        max_words: documents are truncated to this many words, so that they do not cost more than the domain's own.
     """
-    corpus = {document: " ".join(text.split()[:max_words]) for document, text in dataset.corpus.items()}
+    corpus = {document: " ".join(text.split()[:GENERAL_WORDS]) for document, text in dataset.corpus.items()}
     dataset = replace(dataset, corpus=corpus)
     if not all(dataset.qrels.get(split) for split in SPLITS):
         dataset = guard(_with_splits(dataset), drop_leaks=True)

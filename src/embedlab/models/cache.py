@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 60.0  # how long to wait for another writer
+MAX_BYTES = 2 << 30  # per vector space; the least recently used entries are dropped first
 KEYS_PER_QUERY = 500  # old SQLite builds allow 999 parameters per query
 
 
@@ -35,12 +36,10 @@ class EmbeddingCache:
 
     Args:
         folder: where the files are; `paths.cache_dir()/embeddings` by default.
-        max_bytes: size limit per vector space; the least recently used entries are dropped first.
     """
 
-    def __init__(self, folder: Path | None = None, max_bytes: int = 2 << 30) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or cache_dir() / "embeddings"
-        self.max_bytes = max_bytes
 
     def encode(
         self, model: SentenceTransformer, texts: Sequence[str], *, stage: str = "encode", prompt: str | None = None
@@ -105,8 +104,8 @@ class EmbeddingCache:
 
     def _drop_oldest(self, database: sqlite3.Connection) -> None:
         total_bytes, entries = database.execute("SELECT SUM(LENGTH(vector)), COUNT(*) FROM vectors").fetchone()
-        if not entries or total_bytes <= self.max_bytes:
+        if not entries or total_bytes <= MAX_BYTES:
             return
-        excess = int(np.ceil((total_bytes - self.max_bytes) / (total_bytes / entries)))
+        excess = int(np.ceil((total_bytes - MAX_BYTES) / (total_bytes / entries)))
         oldest = "SELECT rowid FROM vectors ORDER BY used, rowid LIMIT ?"
         database.execute(f"DELETE FROM vectors WHERE rowid IN ({oldest})", (excess,))

@@ -47,11 +47,6 @@ def merge(models: Sequence[SentenceTransformer], weights: Sequence[float]) -> Se
     return merged
 
 
-def interpolate(base: SentenceTransformer, tuned: SentenceTransformer, tuned_weight: float) -> SentenceTransformer:
-    """Average two models: `(1 - tuned_weight) * base + tuned_weight * tuned`."""
-    return merge([base, tuned], [1 - tuned_weight, tuned_weight])
-
-
 def cocktail_weights(losses: Mapping[str, float], target: str, *, share: float, temperature: float) -> dict[str, float]:
     """Compute LM-Cocktail's weights: `share` for the target, the rest by `softmax(-loss / temperature)`.
 

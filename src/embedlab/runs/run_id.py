@@ -34,11 +34,6 @@ class RunId:
         """The notebook's name without its number: "contrastive" for 03_contrastive and 04_contrastive."""
         return topic_of(self.notebook)
 
-    @property
-    def without_seed(self) -> str:
-        """What runs that differ only in their seed share, e.g. "03_contrastive-f492a1d4"."""
-        return f"{self.notebook}-{self.digest}"
-
     @classmethod
     def parse(cls, text: str) -> RunId:
         """The run id that `text` is.
@@ -65,5 +60,5 @@ def topic_of(notebook: str) -> str:
 
 
 def without_seeds(text: str) -> str:
-    """The text with the seed of every run id removed, so that runs of several seeds read the same."""
+    """Remove the seed of every run id in a text, so that runs that differ only in their seeds read the same."""
     return _IN_TEXT.sub(lambda match: f"{match['notebook']}-{match['digest']}", text)
