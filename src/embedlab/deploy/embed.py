@@ -38,6 +38,11 @@ class EmbedReport:
     reused: int
     seconds: float
 
+    def __str__(self) -> str:
+        """Return the counts and the time in words."""
+        counts = f"{self.documents:,} documents: {self.encoded:,} encoded, {self.reused:,} unchanged"
+        return f"{counts}, in {self.seconds:.1f} s"
+
 
 class Estimate(NamedTuple):
     """Texts to encode, and the expected seconds at the speed of a timed sample (None without a sample)."""

@@ -239,7 +239,10 @@ def _judge(
     checks = [
         _quality(table, difference, limits, k),
         (emptied <= limits.newly_empty, f"{emptied} queries lose all their answers"),
-        (risky <= limits.high_risk_changed, f"{risky} high-risk queries get another, not judged better, first answer"),
+        (
+            risky <= limits.high_risk_changed,
+            f"{risky} high-risk queries get another first answer that is not judged as good",
+        ),
         (slowdown <= limits.slowdown, f"p95 latency {latency[1]:.2f} ms is {slowdown:.2f} times the current one"),
     ]
     return tuple(text for fine, text in checks if not fine), tuple(text for fine, text in checks if fine)

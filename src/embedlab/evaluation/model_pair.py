@@ -1,4 +1,4 @@
-"""A candidate against the model in use, on one split: encode and search once, then look at the pair from every side."""
+"""A candidate against the model in use, on one split: encode and search once, then compare the pair in several ways."""
 
 from __future__ import annotations
 

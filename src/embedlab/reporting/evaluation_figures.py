@@ -62,7 +62,7 @@ def split_curves(table: pd.DataFrame) -> Figure:
         table: columns step, split, value, ci_low, ci_high.
     """
     figure, axes = new_axes(
-        "Does it only learn its training queries?", "training step", "nDCG@10 in a sample of documents"
+        "Does the model only learn its training queries?", "training step", "nDCG@10 in a sample of documents"
     )
     for colour, (split, rows) in zip(COLOURS, table.groupby("split", sort=False), strict=False):
         axes.plot(rows["step"], rows["value"], "o-", color=colour, label=split)
@@ -78,8 +78,8 @@ def gate(table: pd.DataFrame) -> Figure:
         table: `Gate.table`.
     """
     figure, axes = new_axes(
-        "Where does it win, where does it lose?",
-        "candidate − base, 95 % interval; tick: budget; green: pass, grey: unsure, red: fail",
+        "Where does the candidate win, where does it lose?",
+        "candidate − base model, 95 % interval; tick: budget; green: pass, grey: unsure, red: fail",
         "",
     )
     for height, row in enumerate(table[::-1].itertuples()):
@@ -118,7 +118,7 @@ def tuning_curves(curves: pd.DataFrame, recall: str, exact_ms: float) -> Figure:
         recall: name of the recall column, e.g. "recall@10".
         exact_ms: median latency of exact search.
     """
-    figure, axes = new_axes("What does recall cost?", "median latency of one query [ms]", f"{recall} of exact search")
+    figure, axes = new_axes("What does recall cost?", "median latency of one query [ms]", f"{recall} (exact: 1)")
     for colour, (name, points) in zip(COLOURS, curves.groupby("index", sort=False), strict=False):
         axes.plot(points["p50_ms"], points[recall], "o-", color=colour, label=name)
     axes.axvline(exact_ms, color=BASELINE, linestyle="--", label="exact search")

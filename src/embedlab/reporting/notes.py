@@ -74,5 +74,5 @@ def _missing(collected: Collected) -> list[str]:
 def _seeds(runs: pd.DataFrame) -> list[str]:
     fewest, most = (seeds := runs.groupby("combination")["seed"].nunique()).min(), seeds.max()
     if most == 1:
-        return ["one seed each: a difference may be chance, run more seeds to know"]
+        return ["one seed each: a difference may be chance. Run more seeds"]
     return [f"combinations have {fewest} to {most} seeds"] if fewest != most else []
