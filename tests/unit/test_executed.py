@@ -72,8 +72,16 @@ def test_a_copy_of_other_code_stays_as_it_ran(project):
         write(project / "ran.ipynb", "[old](../LOG.md)", code="2 + 2", output="4"), "01_a"
     )
     assert read(copy) == ["[old](../../LOG.md)", "2 + 2"]
-    notebook_outputs.refresh_copies()
-    assert read(copy) == ["[old](../../LOG.md)", "2 + 2"]
+    for _ in range(2):
+        notebook_outputs.refresh_copies()
+        assert read(copy) == ["[old](../../LOG.md)", notebook_outputs.OLDER, "2 + 2"]
+    assert not notebook_outputs.is_current(copy, "01_a")
+
+
+@pytest.mark.parametrize("path", sorted(paths.executed_notebooks_dir().glob("*.ipynb")), ids=lambda path: path.stem)
+def test_committed_copies_of_older_code_say_so(path):
+    says_so = notebook_outputs.OLDER in read(path)
+    assert says_so != notebook_outputs.is_current(path, path.stem)
 
 
 @pytest.mark.parametrize("path", sorted(paths.executed_notebooks_dir().glob("*.ipynb")), ids=lambda path: path.stem)

@@ -17,6 +17,10 @@ from embedlab.runs.notebooks import TAG
 from embedlab.runs.records import Record
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+OLDER = (
+    "> **Executed with an earlier version of this notebook.** Its code, names and text have changed since. "
+    "The numbers are those of its record and stay valid."
+)
 
 
 def executed_copy(stem: str) -> Path | None:
@@ -48,12 +52,24 @@ def with_current_prose(executed: nbformat.NotebookNode, current: nbformat.Notebo
     return current
 
 
+def is_current(executed: Path, stem: str) -> bool:
+    """Whether an executed notebook has the code of notebooks/STEM.ipynb."""
+    source = notebooks.read(paths.notebooks_dir() / f"{stem}.ipynb")
+    return notebooks.code(notebooks.read(executed)) == notebooks.code(source)
+
+
 def write_copy(executed: Path, stem: str) -> Path:
-    """Write results/notebooks/STEM.ipynb from an executed notebook; a copy whose code has changed since stays."""
+    """Write results/notebooks/STEM.ipynb from an executed notebook.
+
+    A published copy whose code has changed since keeps its text and outputs and gets a note that says so.
+    """
     copy = paths.executed_notebooks_dir() / f"{stem}.ipynb"
     ran = notebooks.read(executed)
     shown = with_current_prose(ran, notebooks.read(paths.notebooks_dir() / copy.name))
     if shown is ran and executed == copy:
+        if all(cell.source != OLDER for cell in ran.cells):
+            ran.cells.insert(1, nbformat.v4.new_markdown_cell(OLDER, id="older-code"))
+            nbformat.write(ran, copy)
         return copy
     for cell in shown.cells:
         if cell.cell_type != "code":

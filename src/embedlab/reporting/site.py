@@ -23,7 +23,7 @@ from embedlab import paths
 from embedlab.errors import EmbedlabError
 from embedlab.reporting import api_pages
 from embedlab.reporting.html_report import groups, write_report
-from embedlab.reporting.notebook_outputs import WIDGET, executed_copy, with_current_prose
+from embedlab.reporting.notebook_outputs import WIDGET, executed_copy, is_current, with_current_prose
 from embedlab.runs import notebooks
 
 LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s#]*)(?P<anchor>#[^)\s]*)?\)")
@@ -33,6 +33,7 @@ EXTERNAL = ("http://", "https://", "mailto:")
 NEEDS = ("mkdocs", "latex2mathml", "mkdocstrings")
 CODE_STYLE, REPORT, STYLE = "code.css", "report.html", "site.css"
 NOT_EXECUTED = "*Not executed yet. `embedlab run {number}` fills this page.*"
+OLDER = "*This version has not been executed yet. `results/notebooks/` has an executed copy of an earlier version.*"
 
 # Pages with a fixed position: file of the project -> page of the site.
 PAGES = {
@@ -157,7 +158,8 @@ def _write_notebook(path: Path, docs: Path, pages: Mapping[str, str]) -> None:
     """A notebook as a page, its figures beside it."""
     from nbconvert import MarkdownExporter
 
-    executed, source = executed_copy(path.stem), f"notebooks/{path.name}"
+    published, source = executed_copy(path.stem), f"notebooks/{path.name}"
+    executed = published if published and is_current(published, path.stem) else None
     page = pages[source]
     notebook = with_current_prose(notebooks.read(executed), notebooks.read(path)) if executed else notebooks.read(path)
     for cell in notebook.cells:
@@ -166,7 +168,7 @@ def _write_notebook(path: Path, docs: Path, pages: Mapping[str, str]) -> None:
         else:
             cell.outputs = [output for output in cell.get("outputs", ()) if _is_shown(output)]
     if executed is None:
-        note = NOT_EXECUTED.format(number=path.stem.partition("_")[0])
+        note = OLDER if published else NOT_EXECUTED.format(number=path.stem.partition("_")[0])
         notebook.cells.insert(1, nbformat.v4.new_markdown_cell(note))
     resources = {"unique_key": path.stem, "output_files_dir": path.stem}
     text, resources = MarkdownExporter().from_notebook_node(notebook, resources=resources)
