@@ -76,7 +76,7 @@ def _folder(location: str) -> Path:
 
 
 def _qrels_files(folder: Path) -> dict[str, Path]:
-    files = {}
+    files: dict[str, Path] = {}
     for split in SPLITS:
         for path in (folder / "qrels" / f"{split}.tsv", folder / "qrels" / f"{split}.tsv.gz"):
             if path.is_file():

@@ -130,10 +130,10 @@ def _impressions_and_clicks(row: Row, path: Path) -> tuple[int, int]:
 def _count(row: Row, field: str, path: Path) -> int:
     """A whole number from 0; true and false count as 1 and 0."""
     value = row.values.get(field)
-    numeric = {"true": 1, "false": 0}.get(str(value).strip().lower(), value)
+    text = str(value).strip().lower()
     try:
-        number = float(numeric)
-    except (TypeError, ValueError):
+        number = float({"true": "1", "false": "0"}.get(text, text))
+    except ValueError:
         number = -1.0
     if number >= 0 and number.is_integer():
         return int(number)

@@ -134,4 +134,5 @@ def _fit(counts: pd.DataFrame) -> pd.Series:
 
 
 def _scaled(theta: np.ndarray) -> np.ndarray:
-    return theta / theta.max()
+    scaled: np.ndarray = theta / theta.max()
+    return scaled

@@ -102,4 +102,5 @@ def to_dataset(
 def _by_query(verdicts: pd.DataFrame, verdict: str, by: str) -> dict[str, list[str]]:
     """Query id -> document ids with this verdict, largest `by` first."""
     selected = verdicts[verdicts["verdict"] == verdict].sort_values(by, ascending=False, kind="stable")
-    return selected.groupby("query", sort=False)["document"].agg(list).to_dict()
+    documents: dict[str, list[str]] = selected.groupby("query", sort=False)["document"].agg(list).to_dict()
+    return documents

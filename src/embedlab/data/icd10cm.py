@@ -15,6 +15,7 @@ Spec `icd10cm[:size[:split]]`, e.g. `icd10cm:small` or `icd10cm:full:terms`.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import random
 import re
@@ -152,9 +153,7 @@ def graded_pairs(descriptions: Mapping[str, str], count: int = GRADED_PAIRS) -> 
 
 def _icd() -> ModuleType:
     """The code book, imported on first use because it parses 10 MB of XML."""
-    import simple_icd_10_cm
-
-    return simple_icd_10_cm
+    return importlib.import_module("simple_icd_10_cm")
 
 
 def _parse(location: str) -> tuple[str, str]:
@@ -185,7 +184,8 @@ def _paths(chapters: frozenset[str]) -> Paths:
 
 def _chapter_title(chapter: str) -> str:
     """The chapter's title without the range of codes in parentheses."""
-    return _icd().get_description(chapter).rpartition(" (")[0]
+    title: str = _icd().get_description(chapter)
+    return title.rpartition(" (")[0]
 
 
 def _related(paths: Paths) -> dict[str, frozenset[str]]:

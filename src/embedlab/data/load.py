@@ -89,7 +89,7 @@ def source_fingerprint(spec: str) -> str:
         DataError: the spec is unknown or a file is missing.
     """
     parsed = parse_spec(spec)
-    return parsed.module.source_fingerprint(parsed.location)
+    return str(parsed.module.source_fingerprint(parsed.location))
 
 
 def parse_spec(spec: str) -> Spec:

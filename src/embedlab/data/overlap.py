@@ -47,13 +47,13 @@ def near_duplicates(left: Mapping[Left, str], right: Mapping[Right, str]) -> Ite
     left_sets, right_sets = _word_sets(left), _word_sets(right)
     frequency = Counter(word for sets in (left_sets, right_sets) for word_set in sets.values() for word in word_set)
     index: dict[str, list[Right]] = defaultdict(list)
-    for key, word_set in right_sets.items():
+    for right_key, word_set in right_sets.items():
         for word in _prefix(word_set, frequency):
-            index[word].append(key)
-    for key, word_set in left_sets.items():
+            index[word].append(right_key)
+    for left_key, word_set in left_sets.items():
         # A dict instead of a set: the order of the pairs must not depend on the hash seed.
         candidates = dict.fromkeys(other for word in _prefix(word_set, frequency) for other in index[word])
-        yield from ((key, other) for other in candidates if jaccard(word_set, right_sets[other]) >= NEAR)
+        yield from ((left_key, other) for other in candidates if jaccard(word_set, right_sets[other]) >= NEAR)
 
 
 def jaccard(a: frozenset[str], b: frozenset[str]) -> float:

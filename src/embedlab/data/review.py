@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import chain, repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -105,7 +105,7 @@ def export_sheet(path: Path, dataset: Dataset, candidates: Mapping[str, Sequence
     with path.open("w", newline="", encoding="utf-8-sig") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        for (query, document), line in zip_longest(order, instructions, fillvalue=""):
+        for (query, document), line in zip(order, chain(instructions, repeat("")), strict=False):
             texts = (query, _safe(dataset.queries[query]), document, _safe(dataset.corpus[document]))
             writer.writerow((*texts, "", "", "", line))
     return len(order)

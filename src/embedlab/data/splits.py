@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from embedlab.data.dataset import SPLITS, Dataset, GradedPair, Qrels, Triplet
 from embedlab.data.overlap import near_duplicates, normalise
@@ -15,6 +16,8 @@ from embedlab.errors import DataError, ParameterError
 SHARES = {"train": 0.75, "dev": 0.10, "test": 0.15}
 
 logger = logging.getLogger(__name__)
+
+Example = TypeVar("Example")
 
 
 def seeded_order(items: Iterable[str], seed: int = 0) -> list[str]:
@@ -243,7 +246,7 @@ def cap_training(dataset: Dataset, max_examples: int, seed: int = 0) -> Dataset:
     )
 
 
-def _sample(examples: tuple, share: float, seed: int) -> list:
+def _sample(examples: Sequence[Example], share: float, seed: int) -> list[Example]:
     indices = seeded_order(map(str, range(len(examples))), seed)[: round(share * len(examples))]
     return [examples[i] for i in sorted(map(int, indices))]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from embedlab.data.dataset import Dataset, Qrels
+from embedlab.data.dataset import Dataset
 from embedlab.data.overlap import normalise
 
 # A search engine: takes query id -> text and returns query id -> [(document id, score), …], best first.
@@ -39,7 +39,8 @@ def round_trip(
         The consistent queries and the dropped queries, both in the order of `queries`.
     """
     results = search({str(number): query.text for number, query in enumerate(queries)})
-    consistent, dropped = [], []
+    consistent: list[SyntheticQuery] = []
+    dropped: list[SyntheticQuery] = []
     for number, query in enumerate(queries):
         texts = {normalise(corpus[document]) for document, _ in results.get(str(number), ())}
         (consistent if normalise(corpus[query.document]) in texts else dropped).append(query)
@@ -57,7 +58,7 @@ def as_training(dataset: Dataset, queries: Iterable[SyntheticQuery]) -> Dataset:
         queries: synthetic queries for documents of its corpus.
     """
     ids: dict[str, str] = {}
-    judged: Qrels = {}
+    judged: dict[str, dict[str, int]] = {}
     fields = dict(dataset.fields)
     for query in queries:
         key = ids.setdefault(query.text, f"synthetic{len(ids)}")

@@ -56,7 +56,8 @@ class Task:
             seed: determines the sample.
         """
         indices = seeded_order(map(str, range(len(self.train))), seed)[:most]
-        return replace(self, train=tuple(self.train[index] for index in sorted(map(int, indices))))
+        sample = tuple(self.train[index] for index in sorted(map(int, indices)))
+        return replace(self, train=sample)  # type: ignore[arg-type] # all of one kind, like self.train
 
 
 def code_tree_tasks(dataset: Dataset, folder: Path) -> list[Task]:
@@ -84,14 +85,14 @@ def code_tree_tasks(dataset: Dataset, folder: Path) -> list[Task]:
     test_codes = {code: dataset.corpus[code] for _, code in dataset.pairs("test")}
     tested = [_record(pair) for pair in graded_pairs(test_codes, min(TEST_PAIRS, 4 * len(test_codes)))]
     similarity = Task("similarity", "similarity", dataset.graded_pairs, f"sts:{_write(folder / 'sts.jsonl', tested)}")
+    kinds: tuple[Kind, ...] = ("classification", "clustering")
     return [similarity] + [
-        _labelled_task(kind, groups, train, test, folder)
-        for kind, groups in zip(("classification", "clustering"), levels, strict=False)
+        _labelled_task(kind, groups, train, test, folder) for kind, groups in zip(kinds, levels, strict=False)
     ]
 
 
 def _labelled_task(
-    kind: Literal["classification", "clustering"],
+    kind: Kind,
     groups: Mapping[str, str],
     train: Sequence[Pair],
     test: Sequence[Pair],

@@ -66,7 +66,8 @@ def concat_static(
     special = sorted(vocabulary[token] for token in transformer.tokenizer.all_special_tokens if token in vocabulary)
     special.remove(transformer.tokenizer.unk_token_id)  # an unknown word still counts as a word
     transformer_dim = transformer.get_embedding_dimension()
-    module = ConcatStaticEmbedding(*embeddings.shape, transformer_dim, static_share, special)
+    vocab_size, static_dim = embeddings.shape
+    module = ConcatStaticEmbedding(vocab_size, static_dim, transformer_dim, static_share, special)
     module.embedding.weight.data.copy_(embeddings)
     model = copy.deepcopy(transformer)
     model.append(module.to(model.device))

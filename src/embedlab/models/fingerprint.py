@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -32,7 +32,7 @@ def model_fingerprint(model: SentenceTransformer) -> str:
 
 
 def _configuration(model: SentenceTransformer) -> dict[str, object]:
-    tokenizer = getattr(model, "tokenizer", None)
+    tokenizer: Any = getattr(model, "tokenizer", None)
     return {
         "modules": [(type(module).__name__, _module_config(module)) for module in model],
         "vocabulary": sorted(tokenizer.get_vocab().items()) if hasattr(tokenizer, "get_vocab") else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -68,7 +68,7 @@ def layer_count(model: SentenceTransformer) -> int:
     return len(_encoder(model).layer)
 
 
-def _encoder(model: SentenceTransformer) -> nn.Module:
+def _encoder(model: SentenceTransformer) -> Any:
     """Return the part of the transformer that holds the list `layer`."""
     network = getattr(model[0], "model", None)
     encoder = getattr(network, "encoder", getattr(network, "transformer", None))

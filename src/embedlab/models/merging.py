@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -122,7 +122,7 @@ def _shapes(model: SentenceTransformer) -> dict[str, tuple[int, ...]]:
 
 
 def _vocabulary(model: SentenceTransformer) -> dict[str, int]:
-    tokenizer = getattr(model, "tokenizer", None)
+    tokenizer: Any = getattr(model, "tokenizer", None)
     return tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else {}
 
 

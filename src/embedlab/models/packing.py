@@ -62,10 +62,10 @@ class LengthGroups:
             boundaries: (texts + 1,) cumulative text lengths. The result is cached on this tensor, since every layer
                 of the transformer needs it.
         """
-        cached = getattr(boundaries, "_embedlab_groups", None)
+        cached: LengthGroups | None = getattr(boundaries, "_embedlab_groups", None)
         if cached is None:
             cached = cls._build(boundaries)
-            boundaries._embedlab_groups = cached
+            boundaries._embedlab_groups = cached  # type: ignore[attr-defined]
         return cached
 
     @classmethod
@@ -100,7 +100,10 @@ def _attend_varlen(
 ) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    return varlen_attn(query, key, value, boundaries, boundaries, longest, longest, scale=scaling)
+    # A pair only with return_aux.
+    return varlen_attn(  # type: ignore[return-value]
+        query, key, value, boundaries, boundaries, longest, longest, scale=scaling
+    )
 
 
 def packed_attention(
@@ -136,7 +139,8 @@ def packed_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     q, k, v = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
-    if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16) and dropout == 0.0:
+    fits_kernel = q.is_cuda and q.dtype in (torch.float16, torch.bfloat16) and dropout == 0.0
+    if fits_kernel and max_length_q is not None:
         output = _attend_varlen(q, k, v, cu_seq_lens_q, int(max_length_q), scaling)
     else:
         output = _attend_by_length(q, k, v, cu_seq_lens_q, dropout, scaling)

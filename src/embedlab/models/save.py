@@ -48,7 +48,7 @@ def is_own_code(folder: str | Path) -> bool:
         folder: a model's folder.
     """
     folder, files = Path(folder), list(Path(folder).rglob("*.py"))
-    sources = {Path(module.__file__).read_bytes() for module in OWN_MODULES.values()}
+    sources = {Path(str(module.__file__)).read_bytes() for module in OWN_MODULES.values()}
     if not files or any(file.read_bytes() not in sources for file in files):
         return False
     refers_to_code = any(

@@ -83,7 +83,7 @@ class BagCollator:
     def __init__(self, bags: TokenBags, columns: Sequence[str]) -> None:
         self.bags, self.columns = bags, tuple(columns)
 
-    def __call__(self, rows: list[Mapping[str, Any]]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return the features of every column under its name, and `label` (rows, columns)."""
         labels = torch.tensor([row["label"] for row in rows])
         batch = {"label": labels}

@@ -43,11 +43,9 @@ class WordPieceCache(dict[str, list[int]]):
     def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of every text, exactly as the tokenizer gives them without special tokens."""
         ids_of_texts = [self._from_words(text) for text in texts]
-        missing = [row for row, ids in enumerate(ids_of_texts) if ids is None]
-        encodings = self._tokenizer.encode_batch_fast([texts[row] for row in missing], add_special_tokens=False)
-        for row, encoding in zip(missing, encodings, strict=True):
-            ids_of_texts[row] = encoding.ids
-        return ids_of_texts
+        missing = [text for text, ids in zip(texts, ids_of_texts, strict=True) if ids is None]
+        encodings = iter(self._tokenizer.encode_batch_fast(missing, add_special_tokens=False))
+        return [next(encodings).ids if ids is None else ids for ids in ids_of_texts]
 
     def _from_words(self, text: str) -> list[int] | None:
         """Join the ids of the words; None where splitting at `ASCII_WORD` might differ from the tokenizer."""
