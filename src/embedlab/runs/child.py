@@ -36,7 +36,7 @@ class Child(Protocol):
 class ColdChild:
     """A new interpreter."""
 
-    session = None
+    session: int | None = None
 
     def __init__(self, job: Path, environment: Mapping[str, str], log: Path) -> None:
         with open(log, "w", encoding="utf-8") as file:
@@ -65,7 +65,7 @@ class WarmChild:
             context.set_forkserver_preload(["embedlab.runs.forkserver_preload"])
             self._process = context.Process(target=forked, args=(job, environment, log))
             self._process.start()
-        self.session = self._process.pid
+        self.session: int | None = self._process.pid
 
     def exit_code(self) -> int | None:
         return self._process.exitcode
@@ -97,7 +97,9 @@ def forked(job: Path, environment: Mapping[str, str], log: Path) -> None:
     from embedlab.runs.kernels import ForkedKernel
 
     waiting = ForkedKernel()  # before the first thread starts
-    processes.end_unless(multiprocessing.parent_process().is_alive)
+    driver = multiprocessing.parent_process()
+    assert driver is not None  # this process is a fork
+    processes.end_unless(driver.is_alive)
     execute(json.loads(job.read_text()), waiting)
 
 

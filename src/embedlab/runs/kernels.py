@@ -57,6 +57,7 @@ class ForkedKernel:
         self._process = context.Process(target=_become_kernel, args=(receiver, self._sender))
         self._process.start()
         receiver.close()
+        assert self._process.pid is not None  # it has started
         self.pid = self._process.pid
 
     def launch(self, command: list[str], env: Mapping[str, str], cwd: str) -> None:
@@ -124,7 +125,8 @@ class _Forked(LocalProvisioner):
         self.process.launch(cmd, kwargs["env"], kwargs.get("cwd") or str(Path.cwd()))
         self.pid = self.pgid = self.process.pid
         self.cwd = kwargs.get("cwd")
-        return self.connection_info
+        connection: dict[str, Any] = self.connection_info
+        return connection
 
 
 def manager_class(scratch: Path, waiting: ForkedKernel | None) -> type[AsyncKernelManager]:

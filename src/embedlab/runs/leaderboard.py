@@ -185,7 +185,7 @@ class Leaderboard:
             rows[-1] |= {"share of full (%)": 100 * interval.mean / rows[0][self.metric]}
             rows[-1] |= {"difference": difference.mean, "recall of full search": recall}
             if system:
-                labels = {"system": system, "split": "test", "stage": stage, "condition": name}
+                labels: dict[str, Any] = {"system": system, "split": "test", "stage": stage, "condition": name}
                 self.run.metrics(evaluation, **labels)
                 self.run.value("recall of full search", recall, **labels)
                 if len(rows) > 1:
@@ -215,7 +215,7 @@ class Leaderboard:
         values = (self.evaluations[name].of(self.metric) for name in (system, against))
         difference = paired_difference(*values)
         dim, condition = self._details[system]
-        labels = {"split": "test", "dim": dim, "condition": condition}
+        labels: dict[str, Any] = {"split": "test", "dim": dim, "condition": condition}
         self.run.difference(difference, metric=self.metric, system=system, against=against, **labels)
         return difference
 
@@ -233,7 +233,7 @@ class Leaderboard:
         by_dim = evaluate_vectors(vectors, qrels, dims=[dim, vectors.dim], k=RANK)
         cheap, full = (by_dim[width].of(self.metric) for width in (dim, vectors.dim))
         rule = tune_stop_rule(vectors.truncated(dim).rank(RANK).scores, cheap, full, tolerance=tolerance)
-        labels = {"split": "dev", "stage": "search", "condition": f"{dim}, stop early"}
+        labels: dict[str, Any] = {"split": "dev", "stage": "search", "condition": f"{dim}, stop early"}
         self.run.value("threshold", rule.threshold, system=system, **labels)
         return rule
 

@@ -468,7 +468,7 @@ def _training_seconds(content: Content, rows: Iterable[MetricRow], labels: _Labe
         seconds = None if untrained else _seconds(content, name)
         if seconds is not None:
             technique = resolve_system(label.system).technique
-            where = {"stage": "footprint", "condition": label.condition}
+            where: dict[str, Any] = {"stage": "footprint", "condition": label.condition}
             derived.append(
                 MetricRow(system=label.system, technique=technique, metric=TRAINING_SECONDS, value=seconds, **where)
             )

@@ -23,7 +23,7 @@ from embedlab.runs.run_id import topic_of
 
 TAG = "parameters"
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
-LISTS = {f"list[{name}]": list[type_] for name, type_ in TYPES.items()}
+LISTS = {"list[int]": list[int], "list[float]": list[float], "list[str]": list[str], "list[bool]": list[bool]}
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,13 @@ def _comments(source: str) -> dict[int, str]:
 
 def _parameter(node: ast.stmt, comments: Mapping[int, str], path: Path) -> Parameter:
     try:
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
+            raise TypeError
         type_name = ast.unparse(node.annotation)
-        default, comment = ast.literal_eval(node.value), comments.get(node.end_lineno, "")
+        default, comment = ast.literal_eval(node.value), comments.get(node.end_lineno or node.lineno, "")
         parameter = Parameter(node.target.id, type_name, default, comment)
         _ = parameter.type
-    except (AttributeError, ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError):
         problem = f"cannot read {ast.unparse(node)!r} in the parameters cell"
         remedy = f"Write name: type = value with a type of {', '.join({**TYPES, **LISTS})}"
         raise ParameterError(problem, remedy=remedy, file=path) from None

@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from embedlab import paths
 from embedlab.runs import records
@@ -99,7 +100,7 @@ def _follow(index: sqlite3.Connection, folder: Path, stamps: dict[str, str]) -> 
 
 def _store(index: sqlite3.Connection, record: Record, stamp: str) -> None:
     content = record.content()
-    by_metric: dict[str, list[list]] = {}
+    by_metric: dict[str, list[list[Any]]] = {}
     for row in content.pop("metrics"):
         by_metric.setdefault(row["metric"], []).append([row[name] for name in FIELDS])
     index.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", (record.run_id, stamp, json.dumps(content)))
@@ -114,7 +115,8 @@ def _read(index: sqlite3.Connection, stamps: dict[str, str], metrics: Collection
     for run_id, stamp, head in heads:
         if stamps.get(run_id) == stamp:
             rows = [row for (text,) in index.execute(query, (run_id, *metrics)) for row in json.loads(text)]
-            yield Record(**json.loads(head), metrics=[dict(zip(FIELDS, row, strict=True)) for row in rows])
+            metrics_of_run = [dict(zip(FIELDS, row, strict=True)) for row in rows]
+            yield Record.model_validate({**json.loads(head), "metrics": metrics_of_run})
 
 
 def _thin(run_ids: Iterable[str], folder: Path, metrics: Collection[str]) -> Iterator[Record]:

@@ -13,7 +13,7 @@ import math
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -25,7 +25,7 @@ Statistic = Literal["value", "difference", "relative_difference", "p_value"]
 logger = logging.getLogger(__name__)
 
 FILE = "record.json"
-SCHEMA = 2
+SCHEMA: Final = 2
 QUARANTINE = "record.damaged"
 OLD = ".old-"  # in the name of a run folder that a forced rerun renamed
 

@@ -242,7 +242,7 @@ class Run:
         labels = {"stage": stage, "split": split, "task": task, "condition": condition, "dim": dim}
         for metric, values in evaluation.values.items():
             interval = bootstrap_ci(values)
-            bounds = {"n": interval.n, "ci_low": interval.low, "ci_high": interval.high}
+            bounds: dict[str, Any] = {"n": interval.n, "ci_low": interval.low, "ci_high": interval.high}
             self._add(metric, interval.mean, system=system, **labels, **bounds)
         self._per_query.append(evaluation.frame().assign(system=system, **labels))
 
@@ -273,8 +273,8 @@ class Run:
         self._use(against)
         labels: dict[str, Any] = {"system": system, "against": against, "stage": stage, "split": split, "task": task}
         labels |= {"condition": condition, "dim": dim, "n": difference.n}
-        interval = {"ci_low": difference.low, "ci_high": difference.high}
-        self._add(metric, difference.mean, statistic="difference", **labels, **interval)
+        bounds: dict[str, Any] = {"ci_low": difference.low, "ci_high": difference.high}
+        self._add(metric, difference.mean, statistic="difference", **labels, **bounds)
         self._add(metric, difference.relative, statistic="relative_difference", **labels)
         self._add(metric, difference.p_value, statistic="p_value", **labels)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,10 @@ class ProgressFile:
 def _report(line: str) -> dict[str, Any] | None:
     """The report in a line; None for an incomplete line of a killed process, which must not stop a run."""
     try:
-        return json.loads(line)
+        report: dict[str, Any] = json.loads(line)
     except ValueError:
         return None
+    return report
 
 
 def new_bar(console: Console) -> Progress:
@@ -76,26 +78,26 @@ class LiveView:
         elif self._bar and self._task is not None:
             self._bar.remove_task(self._task)
 
-    def show(self, report: dict[str, Any]) -> None:
+    def show(self, report: Mapping[str, Any]) -> None:
         """Show one report."""
         if new_stage := report["stage"] != self._stage:
             self._stage, self._stage_began, self._first_step = report["stage"], report["time"], report["step"]
         numbers = self._numbers(report)
         if self._bar:
-            self._move_bar(report, numbers, new_stage)
+            self._move_bar(self._bar, report, numbers, new_stage)
         elif time.monotonic() - self._printed >= (PLAIN_STAGE_S if new_stage else PLAIN_EVERY_S):
             self._printed = time.monotonic()
             self.console.print(f"{self.title} · {report['stage']} {numbers}".rstrip(), highlight=False, markup=False)
 
-    def _move_bar(self, report: dict[str, Any], numbers: str, new_stage: bool) -> None:
+    def _move_bar(self, bar: Progress, report: Mapping[str, Any], numbers: str, new_stage: bool) -> None:
         if new_stage and self._task is not None:
-            self._bar.remove_task(self._task)
+            bar.remove_task(self._task)
         text = f"{self.title} · {report['stage']}"
         if new_stage or self._task is None:
-            self._task = self._bar.add_task(text, total=report["total"], numbers=numbers)
-        self._bar.update(self._task, completed=report["step"], total=report["total"], numbers=numbers)
+            self._task = bar.add_task(text, total=report["total"], numbers=numbers)
+        bar.update(self._task, completed=report["step"], total=report["total"], numbers=numbers)
 
-    def _numbers(self, report: dict[str, Any]) -> str:
+    def _numbers(self, report: Mapping[str, Any]) -> str:
         """step/total, rate, time left and the main values."""
         parts = []
         if report["total"]:

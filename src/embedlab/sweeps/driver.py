@@ -20,7 +20,7 @@ from embedlab.sweeps.engine import Engine
 from embedlab.sweeps.job import Job
 from embedlab.sweeps.optuna_search import Study
 from embedlab.sweeps.planning import Planned
-from embedlab.sweeps.spec import Stage, StagedSweep, SweepSpec
+from embedlab.sweeps.spec import Metric, Stage, StagedSweep, SweepSpec
 
 POLL_S = 0.2
 RECORD_LOOK_EVERY = 10  # polls between two looks for records that others committed
@@ -131,7 +131,7 @@ class Driver:
         while values := study.ask():
             trials = [self._chosen(stage, [{**run, **trial} for run in base]) for trial in values]
             self._execute(stage, [item for trial in trials for item in trial])
-            scores = [self._score(stage, trial) for trial in trials]
+            scores = [self._score(stage.search, trial) for trial in trials]
             study.tell(scores)
             finished += [item for trial in trials for item in self._refreshed(trial)]
         return finished
@@ -140,11 +140,10 @@ class Driver:
         planned = planning.only(planning.plan_values(stage, runs, self.options.output_dir), self.options.only)
         return [self._unless_stale(item) for item in planned]
 
-    def _score(self, stage: Stage, trial: Sequence[Planned]) -> float | None:
+    def _score(self, metric: Metric, trial: Sequence[Planned]) -> float | None:
         """Mean over the trial's runs; None when one of them lacks the number."""
-        done = self._refreshed(trial)
-        numbers = [planning.metric_of(item.record, stage.search) for item in done]
-        return fmean(numbers) if numbers and len(done) == len(trial) and None not in numbers else None
+        numbers = planning.values_of(self._refreshed(trial), metric)
+        return fmean(numbers) if numbers and len(numbers) == len(trial) else None
 
     def _refreshed(self, planned: Sequence[Planned]) -> list[Planned]:
         """Those that are finished by now, with their records."""
@@ -226,7 +225,7 @@ class Driver:
         if job is None:  # taken before
             return
         tries = self._attempts[outcome.run_id]
-        if outcome.record is None and tries <= self.spec.retries.get(outcome.cause, 0):
+        if outcome.record is None and tries <= self.spec.retries_after(outcome.cause):
             self.view.ended(outcome, f"try {tries + 1} follows")
             self._submit(job)
             return

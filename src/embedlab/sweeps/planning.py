@@ -182,6 +182,12 @@ def metric_of(record: Record, metric: Metric) -> float | None:
     return full.value if full else None
 
 
+def values_of(items: Iterable[Planned], metric: Metric) -> list[float]:
+    """The value of the deciding metric of every run that has one."""
+    values = (metric_of(item.record, metric) for item in items if item.record)
+    return [value for value in values if value is not None]
+
+
 def best(stage: Stage, finished: Sequence[Planned]) -> dict[int, Planned]:
     """Seed -> the run of the stage's best combination, by the mean of the deciding metric over seeds.
 
@@ -214,8 +220,8 @@ def _setting(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _score(items: Sequence[Planned], metric: Metric) -> float:
     """Mean over seeds, larger is better; minus infinity when a run has no value."""
-    numbers = [metric_of(item.record, metric) for item in items]
-    if None in numbers:
+    numbers = values_of(items, metric)
+    if len(numbers) < len(items):
         return -math.inf
     return statistics.fmean(numbers) * (1 if metric.direction == "maximize" else -1)
 

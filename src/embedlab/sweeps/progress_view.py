@@ -75,7 +75,7 @@ class SweepView:
         self.console.print(f"{self.title} · {text}", highlight=False, markup=False, soft_wrap=True)
 
     def _show_sum(self) -> None:
-        if self._bar:
+        if self._bar and self._sum is not None:
             failed = f", {self._failed} failed" if self._failed else ""
             numbers = f"{self._done}/{self._total}{failed}"
             self._bar.update(self._sum, completed=self._done, total=self._total, numbers=numbers)

@@ -133,4 +133,5 @@ def _outcome_of(handle: Any, plan: Plan) -> Outcome:
     if error := handle.exception():
         cause = CANCELLED if handle.state.upper().startswith("CANCEL") else "infrastructure"
         return Outcome(plan.run_id, plan.folder, cause=cause, detail=str(error).strip()[-600:])
-    return handle.result()
+    outcome: Outcome = handle.result()
+    return outcome

@@ -144,6 +144,10 @@ class Stage(_Part):
 class _Retries(_Part):
     retries: dict[Cause, int] = {"infrastructure": 2, "kernel died": 1}
 
+    def retries_after(self, cause: str) -> int:
+        """How often a run that failed for this reason is repeated."""
+        return {str(name): count for name, count in self.retries.items()}.get(cause, 0)
+
 
 class SweepSpec(Stage, _Retries):
     """A sweep over one notebook."""
@@ -185,7 +189,7 @@ class _Loader(yaml.SafeLoader):
         for position, (key_node, _) in enumerate(node.value):
             if (key := keys[position]) in keys[:position]:
                 raise yaml.MarkedYAMLError(problem=f"{key!r} appears twice", problem_mark=key_node.start_mark)
-        return super().construct_mapping(node, deep)
+        return dict(super().construct_mapping(node, deep))
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
