@@ -107,9 +107,9 @@ def test_every_kind_is_fitted_on_every_sample(tmp_path):
         tmp_path, build_version(tmp_path, old_model, Source([(t, t) for t in texts]), IndexSpec(kind="flat"))[0]
     )
     samples = {"all": (new_model.encode_documents(texts), old_model.encode_documents(texts))}
-    rankings = compare_adapters(served, new_model, samples, {"q": "text 7"}, k=3)
+    rankings = compare_adapters(served, new_model, samples, {"q": "text 7"})
     assert list(rankings) == [f"{kind}, all" for kind in KINDS]
-    assert all(ranking.query_ids == ("q",) and ranking.depth == 3 for ranking in rankings.values())
+    assert all(ranking.query_ids == ("q",) and ranking.depth == 100 for ranking in rankings.values())
 
 
 def test_samples_that_do_not_fit_together_raise(rng):

@@ -81,9 +81,10 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path):
     assert peak(4000) < 1.3 * peak(1000)
 
 
-def test_estimate_counts_what_is_missing_and_keeps_its_sample(encoder, store):
+def test_estimate_counts_what_is_missing_and_keeps_its_sample(encoder, store, monkeypatch):
+    monkeypatch.setattr("embedlab.deploy.embed.SAMPLE", 9)
     embed_corpus(encoder, [("d3", "text 3")], store)
-    ahead = estimate(encoder, DOCUMENTS.items(), store, sample=9)
+    ahead = estimate(encoder, DOCUMENTS.items(), store)
     assert ahead.missing == 49 and ahead.seconds >= 0
     assert len(store) == 10
     embed_corpus(encoder, DOCUMENTS.items(), store)

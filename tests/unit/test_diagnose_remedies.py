@@ -155,19 +155,20 @@ def noisy_space(queries, seed=0, documents=200):
 
 
 class TestProbe:
-    def test_it_learns_what_to_ignore_and_that_holds_for_unseen_documents(self):
+    def test_it_learns_what_to_ignore_and_that_holds_for_unseen_documents(self, monkeypatch):
+        monkeypatch.setattr("embedlab.evaluation.diagnose.probe.LEARNING_RATE", 1e-2)
         train, judged = noisy_space(range(100))
         dev, dev_qrels = noisy_space(range(100, 150), seed=1)
         test, test_qrels = noisy_space(range(150, 200), seed=2)
         pairs = [(query, document) for query, grades in judged.items() for document in grades]
-        probe = fit_probe(train, pairs, dev, dev_qrels, steps=200, learning_rate=1e-2)
+        probe = fit_probe(train, pairs, dev, dev_qrels, steps=200)
         before = evaluate(test.rank(10), test_qrels, [10]).mean("ndcg@10")
         after = evaluate(probe.apply(test).rank(10), test_qrels, [10]).mean("ndcg@10")
         assert after > before + 0.2
         assert probe.step > 0 and probe.history[probe.step] == max(probe.history.values())
         loud = np.abs(probe.matrix[8:]).mean() / np.abs(np.diag(probe.matrix)[:8]).mean()
         assert loud < 0.2
-        again = fit_probe(train, pairs, dev, dev_qrels, steps=200, learning_rate=1e-2)
+        again = fit_probe(train, pairs, dev, dev_qrels, steps=200)
         np.testing.assert_array_equal(again.matrix, probe.matrix)
 
     def test_where_dev_never_gains_it_is_the_identity(self):
@@ -198,5 +199,5 @@ class TestProbe:
 
 @pytest.mark.parametrize("prompts", ["query: ", "a||b||c"])
 def test_prompts_come_in_pairs(prompts):
-    with pytest.raises(ParameterError, match="no pair of prompts"):
+    with pytest.raises(ParameterError, match="expected two prompts"):
         Encoder("m", embed=None).with_prompts(prompts)

@@ -8,6 +8,7 @@ import pytest
 
 from embedlab.data.dataset import Dataset
 from embedlab.errors import ParameterError
+from embedlab.evaluation import segments
 from embedlab.evaluation.segments import derived_fields, length_slices, script
 
 
@@ -55,10 +56,12 @@ def test_script_of_most_letters(text, name):
     assert script(text) == name
 
 
-def test_rare_kinds_are_those_below_the_share():
-    fields = derived_fields(dataset(["A"] * 16 + ["B"] * 3 + ["C"]), kind="kind", rare_share=0.15)
+def test_rare_kinds_are_those_below_the_share(monkeypatch):
+    monkeypatch.setattr(segments, "RARE_SHARE", 0.15)
+    fields = derived_fields(dataset(["A"] * 16 + ["B"] * 3 + ["C"]), kind="kind")
     assert Counter(values["frequency"] for values in fields.values()) == {"common": 19, "rare": 1}
-    fields = derived_fields(dataset(["A"] * 16 + ["B"] * 3 + ["C"]), kind="kind", rare_share=0.151)
+    monkeypatch.setattr(segments, "RARE_SHARE", 0.151)
+    fields = derived_fields(dataset(["A"] * 16 + ["B"] * 3 + ["C"]), kind="kind")
     assert Counter(values["frequency"] for values in fields.values()) == {"common": 16, "rare": 4}
     assert "risk" not in fields["q0"]
 

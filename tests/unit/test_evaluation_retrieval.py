@@ -10,7 +10,14 @@ import pytest
 
 from embedlab.data.dataset import Dataset
 from embedlab.errors import DataError, ParameterError
-from embedlab.evaluation.retrieval import DevEvaluator, encode_split, evaluate_retrieval, near_corpus, sample_corpus
+from embedlab.evaluation.retrieval import (
+    DevEvaluator,
+    encode_split,
+    evaluate_retrieval,
+    evaluate_vectors,
+    near_corpus,
+    sample_corpus,
+)
 from embedlab.search.vectors import Vectors, truncate
 
 VECTORS = {  # d1 and d2 agree in the first two numbers and differ in the others
@@ -79,11 +86,13 @@ def test_without_dimensions_the_full_one_is_scored_and_only_the_split(dataset):
 def test_given_corpus_vectors_are_not_encoded_again(dataset):
     first = encode_split(None, dataset, "test", encode=FakeEncoder())
     encode = FakeEncoder()
-    again = evaluate_retrieval(None, dataset, corpus_vectors=first.corpus, encode=encode)
+    again = evaluate_vectors(
+        encode_split(None, dataset, corpus_vectors=first.corpus, encode=encode), dataset.qrels["test"]
+    )
     assert [texts for _, texts, _ in encode.calls] == [["ask one", "ask two"]]
     assert again[4].mean("ndcg@10") == 1
     with pytest.raises(DataError, match="2 document vectors for 2 queries and 3 documents"):
-        evaluate_retrieval(None, dataset, corpus_vectors=first.corpus[:2], encode=encode)
+        encode_split(None, dataset, corpus_vectors=first.corpus[:2], encode=encode)
 
 
 def test_the_model_s_own_prompts_are_used(dataset):

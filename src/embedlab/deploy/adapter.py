@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 Kind = Literal["procrustes", "affine", "mlp"]
 KINDS: tuple[Kind, ...] = ("procrustes", "affine", "mlp")
-HIDDEN = 256  # width of the residual network
+HIDDEN, EPOCHS = 256, 60  # of the residual network: its width, and passes over the texts
+DEPTH = 100  # documents ranked per query
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,18 +115,16 @@ def fit_adapter(
     *,
     rank: int = 32,
     ridge: float = 0.1,
-    epochs: int = 60,
     seed: int = 0,
 ) -> Adapter:
     """Fit a map on texts that both models have encoded.
 
     Args:
-        kind: procrustes (no settings), affine (`rank`, `ridge`) or mlp (those, `epochs` and `seed`).
+        kind: procrustes (no settings), affine (`rank`, `ridge`) or mlp (those and `seed`).
         new, old: (n, d_new) and (n, d_old), the same texts in the same order.
         source, target: their spaces.
         rank: of the correction.
         ridge: penalty, as a share of the mean variance of the new vectors times n.
-        epochs: passes over the n texts.
         seed: of the network.
 
     Raises:
@@ -142,7 +141,7 @@ def fit_adapter(
     adapter = Adapter(kind, source, target, matrix, offset)
     if kind == "affine":
         return adapter
-    return Adapter(kind, source, target, matrix, offset, _residual(adapter, new, old, epochs, seed))
+    return Adapter(kind, source, target, matrix, offset, _residual(adapter, new, old, seed))
 
 
 def compare_adapters(
@@ -151,7 +150,6 @@ def compare_adapters(
     samples: Mapping[str, tuple[np.ndarray, np.ndarray]],
     queries: Mapping[str, str],
     *,
-    k: int = 100,
     seed: int = 0,
 ) -> dict[str, Ranking]:
     """Answer queries of the new model from the old index, with every kind of map fitted on every sample.
@@ -161,17 +159,16 @@ def compare_adapters(
         new: the new model.
         samples: name -> vectors (n, d_new) and (n, d_old) of the same texts.
         queries: query id -> text.
-        k: documents per query.
         seed: of the network.
 
     Returns:
-        "kind, sample" -> ranking.
+        "kind, sample" -> ranking of 100 documents per query.
     """
     combinations = [(name, kind) for name in samples for kind in KINDS]
     rankings = {}
     for name, kind in track(combinations, "adapters"):
         adapter = fit_adapter(kind, *samples[name], new.space, served.space, seed=seed)
-        rankings[f"{kind}, {name}"] = served.rank(AdaptedEncoder(new, adapter), queries, k)
+        rankings[f"{kind}, {name}"] = served.rank(AdaptedEncoder(new, adapter), queries, DEPTH)
     return rankings
 
 
@@ -219,7 +216,7 @@ def _low_rank(new: np.ndarray, residuals: np.ndarray, rank: int, ridge: float) -
     return matrix.astype(np.float32), (centre_residuals - centre_new @ matrix).astype(np.float32)
 
 
-def _residual(adapter: Adapter, new: np.ndarray, old: np.ndarray, epochs: int, seed: int) -> dict[str, np.ndarray]:
+def _residual(adapter: Adapter, new: np.ndarray, old: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Train a network with one hidden layer on the residuals of the affine map; the loss is 1 - cosine."""
     import torch
 
@@ -230,7 +227,7 @@ def _residual(adapter: Adapter, new: np.ndarray, old: np.ndarray, epochs: int, s
     outer = torch.nn.Linear(HIDDEN, y.shape[1], bias=False)
     torch.nn.init.zeros_(outer.weight)  # starts as the affine map
     optimiser = torch.optim.AdamW([*inner.parameters(), *outer.parameters()], lr=1e-3, weight_decay=1e-2)
-    for _ in range(epochs):
+    for _ in range(EPOCHS):
         for rows in torch.randperm(len(x)).split(256):
             mapped = base[rows] + outer(inner(x[rows]).relu())
             loss = 1 - torch.cosine_similarity(mapped, y[rows]).mean()

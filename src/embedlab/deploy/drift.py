@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 MAX_ROWS = 500  # rows of either side that are tested: the cost grows with the square
 MAX_BANK = 20_000  # rows that distances are measured to: 30 MB at 384 dimensions
 MIN_ROWS = 20
+CHECKED_QUERIES = 150  # per check that measures the false-alarm rate
 DECIMALS = 4  # vector lengths are rounded, because rounding noise is not drift
 Search = Callable[[np.ndarray], np.ndarray]  # vectors (n, d) -> scores (n, k) of the index's best answers
 
@@ -216,7 +217,7 @@ class QueryMonitor:
 
 
 def false_alarm_rate(
-    served: Served, encoder: Encoder, queries: Sequence[str], *, repeats: int, alpha: float = 0.1, new: int = 150
+    served: Served, encoder: Encoder, queries: Sequence[str], *, repeats: int, alpha: float = 0.1
 ) -> float | None:
     """Measure the false-alarm rate: check random parts of one log, in which nothing has changed.
 
@@ -226,7 +227,6 @@ def false_alarm_rate(
         queries: one log; half of it is the reference in every repeat.
         repeats: number of checks.
         alpha: level of each check; the rate should not exceed it.
-        new: queries per check.
 
     Returns:
         Share of checks that raised an alarm; None without repeats.
@@ -239,7 +239,7 @@ def false_alarm_rate(
     alarms = []
     for repeat in track(list(range(repeats)), "false-alarm rate"):
         order = np.random.default_rng(repeat).permutation(len(texts))
-        normal, fresh = order[: len(order) // 2], order[len(order) // 2 :][:new]
+        normal, fresh = order[: len(order) // 2], order[len(order) // 2 :][:CHECKED_QUERIES]
         reference = make_reference(vectors[normal], texts[normal], space, search=top_scores, seed=repeat)
         report = check_drift(
             reference, vectors[fresh], texts[fresh], space, search=top_scores, alpha=alpha, permutations=199

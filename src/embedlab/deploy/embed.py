@@ -18,6 +18,7 @@ from embedlab.deploy.store import VectorStore, text_key
 from embedlab.io import locked
 
 CHUNK = 1024  # texts encoded and committed together; lost if the process is killed
+SAMPLE = 256  # texts whose encoding is timed
 
 Document = tuple[str, str]  # id, text
 
@@ -93,14 +94,14 @@ def embed_corpus(
     return EmbedReport(seen, encoded, seen - encoded, time.perf_counter() - began)
 
 
-def estimate(encoder: Encoder, documents: Iterable[Document], store: VectorStore, *, sample: int = 256) -> Estimate:
-    """Count the texts without a vector, and time the encoding of `sample` of them; their vectors are kept."""
+def estimate(encoder: Encoder, documents: Iterable[Document], store: VectorStore) -> Estimate:
+    """Count the texts without a vector, and time the encoding of up to 256 of them; their vectors are kept."""
     missing, sample_texts = 0, {}
     for documents_chunk in _chunks(documents, CHUNK):
         texts = {text_key(text): text for _, text in documents_chunk}
         new = store.missing(list(texts)) - sample_texts.keys()
         missing += len(new)
-        sample_texts |= {key: texts[key] for key in islice(new, sample - len(sample_texts))}
+        sample_texts |= {key: texts[key] for key in islice(new, SAMPLE - len(sample_texts))}
     if not sample_texts:
         return Estimate(missing, 0.0 if not missing else None)
     began = time.perf_counter()

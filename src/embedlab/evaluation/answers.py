@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from embedlab.search.exact import Ranking
 
 MARK = "✓ "
+BETTER, WORSE = 3, 1  # queries drawn from those that gained, and from those that lost, an answer
 
 
 def compare_answers(
@@ -23,23 +24,19 @@ def compare_answers(
     dataset: Dataset,
     split: str = "dev",
     *,
-    better: int = 3,
-    worse: int = 1,
     k: int = 3,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Show the first `k` answers of two systems to a few queries of a split.
 
-    The queries are drawn at random from those whose first relevant document entered the first `k` answers and from
-    those where it left them, so the table is an illustration and not a measurement.
+    Up to three queries are drawn at random from those whose first relevant document entered the first `k` answers,
+    and one from those where it left them, so the table is an illustration and not a measurement.
 
     Args:
         before: ranking of the system to compare with, of at least `k` documents per query.
         after: ranking of the new system, of the same queries in the same order.
         dataset: texts and relevance judgements.
         split: the split of the queries.
-        better: queries to draw from those that got better.
-        worse: queries to draw from those that got worse.
         k: answers per query.
         seed: of the draw.
 
@@ -55,7 +52,7 @@ def compare_answers(
     rng = np.random.default_rng(seed)
     rows = [
         row
-        for candidates, count in ((np.flatnonzero(new & ~old), better), (np.flatnonzero(old & ~new), worse))
+        for candidates, count in ((np.flatnonzero(new & ~old), BETTER), (np.flatnonzero(old & ~new), WORSE))
         for row in rng.choice(candidates, size=min(count, len(candidates)), replace=False)
     ]
     answers = [

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from embedlab.errors import ParameterError
+from embedlab.evaluation.significance import ALPHA
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Budgets:
     slice: float = 0.02
     high_risk: float = 0.01
     probe: float = 0.03
-    alpha: float = 0.05
+    alpha: float = ALPHA
 
     def __post_init__(self) -> None:
         for name in ("overall", "slice", "high_risk", "probe"):
@@ -36,4 +37,4 @@ class Budgets:
                 raise ParameterError(problem, remedy=f"Set it to {getattr(Budgets, name)}, for example", field=name)
         if not 0 < self.alpha < 1:
             problem = f"alpha must be between 0 and 1, got {self.alpha}"
-            raise ParameterError(problem, remedy="Set alpha=0.05, for example", field="alpha")
+            raise ParameterError(problem, remedy=f"Set alpha={ALPHA}, for example", field="alpha")

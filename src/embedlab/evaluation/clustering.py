@@ -11,6 +11,8 @@ import numpy as np
 from embedlab.data.splits import seeded_order
 from embedlab.errors import DataError, ParameterError
 
+MAX_ITEMS = 4000  # items that are clustered
+
 
 @dataclass(frozen=True, eq=False)
 class Clustering:
@@ -37,15 +39,12 @@ class Clustering:
         return float(self.v_measures.std(ddof=1)) if len(self.v_measures) > 1 else float("nan")
 
 
-def labelled_rows(
-    ids: Sequence[str], labels: Mapping[str, str], *, max_items: int = 4000, seed: int = 0
-) -> tuple[np.ndarray, list[str]]:
-    """Select labelled items, at most `max_items` in seeded order.
+def labelled_rows(ids: Sequence[str], labels: Mapping[str, str], *, seed: int = 0) -> tuple[np.ndarray, list[str]]:
+    """Select labelled items, at most 4,000 in seeded order.
 
     Args:
         ids: item ids in the order of their vectors.
         labels: item id -> label.
-        max_items: most items.
         seed: of the order.
 
     Returns:
@@ -55,7 +54,7 @@ def labelled_rows(
         DataError: there are fewer than two labels, or almost as many labels as items.
     """
     row_of = {item: row for row, item in enumerate(ids) if item in labels}
-    sampled = seeded_order(row_of, seed)[:max_items]
+    sampled = seeded_order(row_of, seed)[:MAX_ITEMS]
     sizes = Counter(labels[item] for item in sampled)
     if len(sizes) < 2 or len(sizes) >= len(sampled):
         problem = f"{len(sampled)} labelled items have {len(sizes)} different labels, which form no groups"
@@ -95,16 +94,15 @@ def cluster(vectors: np.ndarray, labels: Sequence[str], *, starts: int = 5, seed
     return Clustering(np.array(values), clusters, len(labels))
 
 
-def project(vectors: np.ndarray, *, onto: np.ndarray | None = None) -> np.ndarray:
+def project(vectors: np.ndarray) -> np.ndarray:
     """Project vectors to their first two principal components; each axis has its largest loading positive.
 
     Args:
         vectors: (n, d).
-        onto: (m, d); take the axes from these vectors instead, to draw two sets in one figure.
 
     Returns:
         (n, 2).
     """
     from sklearn.decomposition import PCA
 
-    return PCA(2, svd_solver="covariance_eigh").fit(vectors if onto is None else onto).transform(vectors)
+    return PCA(2, svd_solver="covariance_eigh").fit_transform(vectors)

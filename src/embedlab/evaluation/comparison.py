@@ -52,7 +52,6 @@ def compare_systems(
     against: Evaluation,
     metrics: Sequence[str] = ("ndcg@10",),
     *,
-    level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Compare each system with `against`, and say which difference so many queries could detect.
@@ -64,7 +63,6 @@ def compare_systems(
         systems: name -> evaluation of the same queries as `against`.
         against: the baseline.
         metrics: metrics to compare by.
-        level: of the intervals.
         seed: of bootstrap and randomisation.
 
     Returns:
@@ -76,7 +74,7 @@ def compare_systems(
         DataError: the evaluations are not of the same queries.
     """
     rows = [
-        {"system": name, "metric": metric, **_compare(evaluation, against, metric, level, seed)}
+        {"system": name, "metric": metric, **_compare(evaluation, against, metric, seed)}
         for metric in metrics
         for name, evaluation in systems.items()
     ]
@@ -87,10 +85,10 @@ def compare_systems(
     return table
 
 
-def _compare(a: Evaluation, b: Evaluation, metric: str, level: float, seed: int) -> dict[str, float]:
+def _compare(a: Evaluation, b: Evaluation, metric: str, seed: int) -> dict[str, float]:
     require_same_queries(a, b)
     of_a, of_b = a.of(metric), b.of(metric)
-    outcome, has_both = paired_difference(of_a, of_b, level=level, seed=seed), ~np.isnan(of_a - of_b)
+    outcome, has_both = paired_difference(of_a, of_b, seed=seed), ~np.isnan(of_a - of_b)
     return {
         "n": outcome.n,
         "baseline": _mean(of_b[has_both]),

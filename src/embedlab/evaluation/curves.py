@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,18 +17,16 @@ from embedlab.evaluation.significance import bootstrap_ci
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+K, MAX_QUERIES, MAX_DOCUMENTS = 10, 300, 3000  # cutoff, queries per split, documents of the sampled corpus
+
 
 class SplitCurves(BaseEvaluator):
-    """Score nDCG@k on a sample of every split, in one sampled corpus, at every evaluation of the Trainer.
+    """Score nDCG@10 on every split at every evaluation of the Trainer: up to 300 queries each, in 3,000 documents.
 
     Dev chooses the weights. Watch test during training only to learn about overfitting, never to tune.
 
     Args:
         dataset: its splits and corpus.
-        splits: splits to score; `dev` must be one of them.
-        max_queries: per split, in seeded order.
-        max_docs: of the corpus; see `sample_corpus`.
-        k: cutoff.
         seed: of the samples.
         encode: replaces `embedlab.models.encode.encode`.
 
@@ -37,37 +34,32 @@ class SplitCurves(BaseEvaluator):
         rows: step, split, value, ci_low, ci_high and n of every evaluation so far.
 
     Raises:
-        ParameterError: a split has no queries, or dev is missing.
+        ParameterError: a split has no queries.
     """
 
     def __init__(
         self,
         dataset: Dataset,
         *,
-        splits: Sequence[str] = SPLITS,
-        max_queries: int = 300,
-        max_docs: int = 3000,
-        k: int = 10,
         seed: int = 0,
         encode: Encode | None = None,
     ) -> None:
         super().__init__()
-        if empty := [split for split in {"dev", *splits} if split not in splits or not dataset.qrels.get(split)]:
+        if empty := [split for split in SPLITS if not dataset.qrels.get(split)]:
             problem = f"{dataset.name} has no {empty[0]} queries to watch"
-            raise ParameterError(problem, remedy="Choose dev and other splits that have queries", field="splits")
-        self.splits, self.k, self.encode = tuple(splits), k, encode
-        self.dataset = _sample(dataset, self.splits, max_queries, max_docs, seed)
-        self.primary_metric, self.rows = f"ndcg@{k}", []
+            raise ParameterError(problem, remedy="Choose a dataset with queries in every split", field="dataset")
+        self.encode, self.dataset = encode, _sample(dataset, seed)
+        self.primary_metric, self.rows = f"ndcg@{K}", []
 
     def __call__(
         self, model: SentenceTransformer, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
         """Score every split, keep the scores in `rows` and return that of dev; the other arguments are unused."""
         corpus, dev = None, float("nan")
-        for split in self.splits:
+        for split in SPLITS:
             vectors = encode_split(model, self.dataset, split, corpus_vectors=corpus, encode=self.encode)
             corpus = vectors.corpus
-            evaluation = evaluate(vectors.rank(self.k), self.dataset.qrels[split], [self.k])
+            evaluation = evaluate(vectors.rank(K), self.dataset.qrels[split], [K])
             interval = bootstrap_ci(evaluation.of(self.primary_metric), samples=500)
             row = {"step": max(steps, 0), "split": split, "value": interval.mean}
             self.rows.append({**row, "ci_low": interval.low, "ci_high": interval.high, "n": interval.n})
@@ -75,12 +67,12 @@ class SplitCurves(BaseEvaluator):
         return {self.primary_metric: dev}
 
 
-def _sample(dataset: Dataset, splits: Sequence[str], max_queries: int, max_docs: int, seed: int) -> Dataset:
-    """Limit every split to `max_queries`, and the corpus to a sample with all positives of all splits."""
+def _sample(dataset: Dataset, seed: int) -> Dataset:
+    """Limit every split to `MAX_QUERIES`, and the corpus to a sample with all positives of all splits."""
     qrels = {
-        split: {query: dataset.qrels[split][query] for query in seeded_order(dataset.qrels[split], seed)[:max_queries]}
-        for split in splits
+        split: {query: dataset.qrels[split][query] for query in seeded_order(dataset.qrels[split], seed)[:MAX_QUERIES]}
+        for split in SPLITS
     }
     together = {query: grades for split_qrels in qrels.values() for query, grades in split_qrels.items()}
-    sampled = sample_corpus(replace(dataset, qrels={"all": together}), "all", max_docs, seed=seed)
+    sampled = sample_corpus(replace(dataset, qrels={"all": together}), "all", MAX_DOCUMENTS, seed=seed)
     return replace(sampled, qrels=qrels)

@@ -39,26 +39,25 @@ DRAWABLE = 200  # training texts of a label: ten classifiers draw eight each, an
 Rows = Mapping[str, list[Row]]  # split -> records
 
 
-def local_task(kind: str, location: str | Path, *, language: str = "eng-Latn") -> AbsTask:
+def local_task(kind: str, location: str | Path) -> AbsTask:
     """Build the mteb task of a kind over a file or folder; its main score is the one mteb reports for such data.
 
     Args:
         kind: `sts`, `classification` or `clustering`.
         location: file or folder, see the table above.
-        language: ISO 639-3 language and ISO 15924 script.
 
     Raises:
         ParameterError: the kind is unknown.
         DataError: the data is malformed; the message names file, line and field.
     """
-    builders: dict[str, Callable[[Path, str], AbsTask]] = {
+    builders: dict[str, Callable[[Path], AbsTask]] = {
         "sts": _sts,
         "classification": _classification,
         "clustering": _clustering,
     }
     if kind not in builders:
         raise ParameterError(f"Unknown task kind {kind!r}", remedy=f"Use {', '.join(builders)}", field="probe")
-    return builders[kind](Path(location).expanduser(), language)
+    return builders[kind](Path(location).expanduser())
 
 
 def sts_columns(path: Path) -> dict[str, list]:
@@ -84,7 +83,7 @@ def labelled_columns(path: Path) -> dict[str, dict[str, list]]:
     }
 
 
-def _sts(path: Path, language: str) -> AbsTask:
+def _sts(path: Path) -> AbsTask:
     from datasets import Dataset
     from mteb.abstasks.sts import AbsTaskSTS
 
@@ -92,12 +91,12 @@ def _sts(path: Path, language: str) -> AbsTask:
     scores = columns["score"]
     if len(set(scores)) < 2:
         raise DataError("Every pair has the same score", remedy="Give pairs with different scores", file=path)
-    metadata = task_metadata(_name(path), "STS", "cosine_spearman", "test", language)
+    metadata = task_metadata(_name(path), "STS", "cosine_spearman", "test")
     scale = {"metadata": metadata, "min_score": min(scores), "max_score": max(scores)}
     return with_data(type("LocalSTS", (AbsTaskSTS,), scale)(), {SUBSET: {"test": Dataset.from_dict(columns)}})
 
 
-def _classification(path: Path, language: str) -> AbsTask:
+def _classification(path: Path) -> AbsTask:
     from datasets import Dataset, DatasetDict
     from mteb.abstasks.classification import AbsTaskClassification
 
@@ -105,7 +104,7 @@ def _classification(path: Path, language: str) -> AbsTask:
     if missing := [split for split in ("train", "test") if split not in columns]:
         remedy = "Give a folder with train and test files, or a column named split"
         raise DataError(f"no {missing[0]} split", remedy=remedy, file=path, field="split")
-    metadata = task_metadata(_name(path), "Classification", "accuracy", "test", language)
+    metadata = task_metadata(_name(path), "Classification", "accuracy", "test")
     parts = {"train": _drawable(columns["train"]), "test": columns["test"]}
     data = DatasetDict({split: Dataset.from_dict(columns) for split, columns in parts.items()})
     attributes = {"metadata": metadata, "_calculate_scores": _scores_of_plain_labels}
@@ -128,7 +127,7 @@ def _drawable(columns: Mapping[str, list]) -> dict[str, list]:
     return {name: [values[row] for row in sorted(rows)] for name, values in columns.items()}
 
 
-def _clustering(path: Path, language: str) -> AbsTask:
+def _clustering(path: Path) -> AbsTask:
     from datasets import Dataset
     from mteb.abstasks.clustering import AbsTaskClustering
 
@@ -139,7 +138,7 @@ def _clustering(path: Path, language: str) -> AbsTask:
             "The labels form no groups", remedy="Give two or more labels, with several texts each", file=path
         )
     settings = {
-        "metadata": task_metadata(_name(path), "Clustering", "v_measure", "test", language),
+        "metadata": task_metadata(_name(path), "Clustering", "v_measure", "test"),
         "max_fraction_of_documents_to_embed": None,
         "max_documents_per_cluster": min(MAX_CLUSTERED, len(columns["label"])),
         "input_column_name": "text",

@@ -42,6 +42,8 @@ DEPTH = 100  # documents ranked per query
 SHORT_DIM = 64  # a second, truncated evaluation
 SLICED_BY = ("seen", "length", "document length", "frequency", "risk")
 SHOWN_METRICS = ("ndcg@10", "recall@10", "precision@10", "mrr@10", "map@10")
+COMPARED_METRICS = ("ndcg@10", "mrr@10")
+MAX_CASES = 50  # in a sheet for reviewers
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,10 +85,9 @@ class ModelPair:
     def _full(self, name: str) -> Evaluation:
         return self.evaluations[name, self.vectors[name].dim]
 
-    def gain(self, metric: str = "") -> PairedDifference:
-        """Return the paired difference candidate - base, of the deciding metric unless another one is named."""
-        metric = metric or self.metric
-        return paired_difference(self.candidate.of(metric), self.base.of(metric), seed=self.seed)
+    def gain(self) -> PairedDifference:
+        """Return the paired difference candidate - base of the deciding metric."""
+        return paired_difference(self.candidate.of(self.metric), self.base.of(self.metric), seed=self.seed)
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -103,11 +104,11 @@ class ModelPair:
         table = metric_table(self._labelled(), metrics)
         return table.pivot(index="system", columns="metric", values="value")[list(metrics)]
 
-    def comparison(self, metrics: Sequence[str] = ("ndcg@10", "mrr@10")) -> pd.DataFrame:
+    def comparison(self) -> pd.DataFrame:
         """Compare every other system with the base model; see `comparison.compare_systems`."""
         base = _label(self.names[1], self.vectors[self.names[1]].dim)
         compared = {label: evaluation for label, evaluation in self._labelled().items() if label != base}
-        return compare_systems(compared, self.base, metrics, seed=self.seed)
+        return compare_systems(compared, self.base, COMPARED_METRICS, seed=self.seed)
 
     def _labelled(self) -> dict[str, Evaluation]:
         return {_label(name, dim): evaluation for (name, dim), evaluation in self.evaluations.items()}
@@ -201,20 +202,19 @@ class ModelPair:
         evaluations = self.candidate, self.base
         return side_by_side(self.data, "test", rankings, evaluations, metric=self.metric, fields=fields)
 
-    def export_review(self, cases: Sequence[Case], page: Path, sheet: Path, *, max_cases: int = 50) -> str:
+    def export_review(self, cases: Sequence[Case], page: Path, sheet: Path) -> str:
         """Write wins and losses as an HTML page, and a sheet for reviewers that hides which model ranked what.
 
         Args:
             cases: from `cases`.
             page: the HTML file.
-            sheet: the CSV file.
-            max_cases: most cases in the sheet.
+            sheet: the CSV file, with at most 50 cases.
 
         Returns:
             One line: wins, ties and losses, and the share of shown documents that nobody judged.
         """
         write_browser(cases, page, names=self.names, title=self.data.name)
-        export_sheet(sheet, self.data, pooled(cases[:max_cases]), seed=self.seed)
+        export_sheet(sheet, self.data, pooled(cases[:MAX_CASES]), seed=self.seed)
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in counts(cases).items())
         return f"{outcomes}; {unjudged(cases, self.data.qrels['test']):.0%} of the shown documents are not judged"
 

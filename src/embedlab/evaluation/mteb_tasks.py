@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 SUBSET = "default"  # mteb's name for the only subset of a task
+LANGUAGE = "eng-Latn"  # of local tasks: mteb needs one, and no score depends on it
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,7 @@ def task_by_name(name: str) -> AbsTask:
         raise ParameterError(str(error.args[0]).partition(": ")[2] or str(error), remedy=remedy, field="task") from None
 
 
-def retrieval_task(dataset: Dataset, split: str = "test", *, language: str = "eng-Latn") -> AbsTaskRetrieval:
+def retrieval_task(dataset: Dataset, split: str = "test") -> AbsTaskRetrieval:
     """Build an mteb retrieval task from a split of a dataset.
 
     Queries without a positive are left out, as in mteb. Scores are computed at the usual cutoffs.
@@ -91,7 +92,6 @@ def retrieval_task(dataset: Dataset, split: str = "test", *, language: str = "en
     Args:
         dataset: queries, corpus and qrels.
         split: whose queries.
-        language: ISO 639-3 language and ISO 15924 script.
 
     Raises:
         ParameterError: no query of the split has a positive.
@@ -103,7 +103,7 @@ def retrieval_task(dataset: Dataset, split: str = "test", *, language: str = "en
     positives = {query: grades for query, grades in positives.items() if grades}
     if not positives:
         raise ParameterError(f"{dataset.name} has no {split} queries with positives", remedy="Name another split")
-    metadata = task_metadata(dataset.name, "Retrieval", "ndcg_at_10", split, language)
+    metadata = task_metadata(dataset.name, "Retrieval", "ndcg_at_10", split)
     task = type("LocalRetrieval", (AbsTaskRetrieval,), {"metadata": metadata, "k_values": CUTOFFS})()
     corpus = Table.from_dict({"id": list(dataset.corpus), "text": list(dataset.corpus.values())})
     queries = Table.from_dict({"id": list(positives), "text": [dataset.queries[query] for query in positives]})
@@ -118,7 +118,7 @@ def with_data(task: AbsTask, data: Any) -> AbsTask:
     return task
 
 
-def task_metadata(name: str, kind: str, metric: str, split: str, language: str) -> TaskMetadata:
+def task_metadata(name: str, kind: str, metric: str, split: str) -> TaskMetadata:
     """Build the metadata of a task that exists only on this machine.
 
     Args:
@@ -126,7 +126,6 @@ def task_metadata(name: str, kind: str, metric: str, split: str, language: str) 
         kind: mteb's task type, e.g. "Retrieval".
         metric: mteb's name of the main score.
         split: the split to evaluate.
-        language: ISO 639-3 language and ISO 15924 script.
     """
     from mteb import TaskMetadata
 
@@ -137,7 +136,7 @@ def task_metadata(name: str, kind: str, metric: str, split: str, language: str) 
         type=kind,
         category="t2c" if kind in ("Classification", "Clustering") else "t2t",
         eval_splits=[split],
-        eval_langs=[language],
+        eval_langs=[LANGUAGE],
         main_score=metric,
         is_public=False,
     )

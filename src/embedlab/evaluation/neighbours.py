@@ -12,28 +12,25 @@ from embedlab.errors import DataError
 from embedlab.evaluation.metrics import Evaluation
 from embedlab.search.exact import search
 
+MAX_ITEMS = 2000  # items that are evaluated
 
-def item_groups(dataset: Dataset, label: str | None = None) -> dict[str, str]:
+
+def item_groups(dataset: Dataset) -> dict[str, str]:
     """Return document id -> group of related documents.
 
     Args:
         dataset: source of the groups: its `related` documents, connected directly or through others (a category of the
             code tree with all its codes); without them, the groups of the queries that they answer.
-        label: take the groups from this label instead.
 
     Raises:
-        DataError: the dataset has no such label, or nothing that groups documents.
+        DataError: nothing groups the documents.
     """
-    if label is not None:
-        if label not in dataset.labels:
-            remedy = f"Its labels are {', '.join(dataset.labels) or 'none'}"
-            raise DataError(f"{dataset.name} has no label {label!r}", remedy=remedy, field="label")
-        return {item: value for item, value in dataset.labels[label].items() if item in dataset.corpus}
     if any(dataset.related.values()):
         return components({document: {document, *dataset.related.get(document, ())} for document in dataset.corpus})
     groups = {d: dataset.groups[q] for split in dataset.qrels for q, d in dataset.pairs(split) if q in dataset.groups}
     if not groups:
-        raise DataError(f"{dataset.name} does not group its documents", remedy="Name one of its labels", field="label")
+        remedy = "Give its queries groups, or its documents related ones"
+        raise DataError(f"{dataset.name} does not group its documents", remedy=remedy)
     return groups
 
 
@@ -43,7 +40,6 @@ def evaluate_neighbours(
     groups: Mapping[str, str],
     *,
     k: int = 10,
-    max_items: int | None = 2000,
     seed: int = 0,
 ) -> Evaluation:
     """Compute `hit@k`, `precision@k` and `recall@k` of group members among each item's k nearest neighbours.
@@ -56,15 +52,14 @@ def evaluate_neighbours(
         vectors: (N, d), unit length, in the order of `ids`.
         groups: item -> group.
         k: number of neighbours.
-        max_items: evaluate a seeded sample of this size; all if None.
-        seed: of the sample.
+        seed: of the sample of at most 2,000 items that are evaluated.
 
     Raises:
         DataError: there is not one vector per id, or no item has a group.
     """
     if len(ids) != len(vectors):
         raise DataError(f"{len(ids)} ids, {len(vectors)} vectors", remedy="Give one vector per item")
-    rows = _sampled_rows(ids, groups, max_items, seed)
+    rows = _sampled_rows(ids, groups, seed)
     _, nearest = search(vectors[rows], vectors, k + 1, stage="neighbours")
     # A stable sort moves the item itself, where it was found, behind its neighbours.
     order = np.argsort(nearest == rows[:, None], axis=1, kind="stable")
@@ -83,11 +78,11 @@ def evaluate_neighbours(
     return Evaluation(tuple(ids[row] for row in rows), values, int((group_others == 0).sum()))
 
 
-def _sampled_rows(ids: Sequence[str], groups: Mapping[str, str], max_items: int | None, seed: int) -> np.ndarray:
+def _sampled_rows(ids: Sequence[str], groups: Mapping[str, str], seed: int) -> np.ndarray:
     row_of = {item: row for row, item in enumerate(ids) if item in groups}
     if not row_of:
         raise DataError("No item has a group", remedy="Give groups of the items that are searched", field="groups")
-    return np.array(sorted(row_of[item] for item in seeded_order(row_of, seed)[:max_items]))
+    return np.array(sorted(row_of[item] for item in seeded_order(row_of, seed)[:MAX_ITEMS]))
 
 
 def _codes(ids: Sequence[str], groups: Mapping[str, str]) -> np.ndarray:

@@ -78,12 +78,11 @@ def open_probe(probe: str, *, max_queries: int | None = None) -> Scorer:
     return lambda model, encode=None: _score_retrieval(model, data, encode)
 
 
-def compare_probe(a: ProbeScore, b: ProbeScore, *, seed: int = 0) -> PairedDifference:
+def compare_probe(a: ProbeScore, b: ProbeScore) -> PairedDifference:
     """Compare two models on the same probe; the interval is NaN if mteb kept no items.
 
     Args:
         a, b: scores of the two models; the difference is a - b.
-        seed: of intervals and tests.
 
     Raises:
         DataError: the scores are not of the same items.
@@ -95,8 +94,8 @@ def compare_probe(a: ProbeScore, b: ProbeScore, *, seed: int = 0) -> PairedDiffe
         relative = (a.value - b.value) / b.value if b.value else NAN
         return PairedDifference(a.value - b.value, NAN, NAN, relative, NAN, 0, 0, 0, 0)
     if a.gold is None or b.gold is None:
-        return paired_difference(a.items, b.items, seed=seed)
-    return correlation_difference(a.gold, a.items, b.items, seed=seed)
+        return paired_difference(a.items, b.items)
+    return correlation_difference(a.gold, a.items, b.items)
 
 
 def correlation_difference(

@@ -47,11 +47,10 @@ def evaluate_retrieval(
     *,
     dims: Sequence[int] | None = None,
     k: int = 100,
-    corpus_vectors: np.ndarray | None = None,
     encode: Encode | None = None,
 ) -> dict[int, Evaluation]:
     """`evaluate_vectors` of `encode_split`: corpus and queries are encoded once, whatever the number of dimensions."""
-    vectors = encode_split(model, dataset, split, corpus_vectors=corpus_vectors, encode=encode)
+    vectors = encode_split(model, dataset, split, encode=encode)
     return evaluate_vectors(vectors, dataset.qrels[split], dims=dims, k=k)
 
 
@@ -104,7 +103,6 @@ class DevEvaluator(BaseEvaluator):
         split: whose queries.
         max_docs: search a part of the corpus to keep the evaluation cheap; see `near_corpus`.
         k: cutoff of all metrics.
-        seed: of the sample.
         encode: stands in for `embedlab.models.encode.encode`.
 
     Raises:
@@ -118,12 +116,11 @@ class DevEvaluator(BaseEvaluator):
         *,
         max_docs: int | None = None,
         k: int = 10,
-        seed: int = 0,
         encode: Encode | None = None,
     ) -> None:
         super().__init__()
         judged_queries(dataset, split)
-        self.dataset = dataset if max_docs is None else near_corpus(dataset, split, max_docs, seed=seed)
+        self.dataset = dataset if max_docs is None else near_corpus(dataset, split, max_docs)
         self.split, self.k, self.encode = split, k, encode
         self.primary_metric = f"ndcg@{k}"
 

@@ -22,13 +22,12 @@ def derived_fields(
     *,
     kind: str | None = None,
     high_risk: Collection[str] = (),
-    rare_share: float = RARE_SHARE,
 ) -> dict[str, dict[str, str]]:
     """Return the fields of a split's queries: those of the dataset, and these:
 
     - `length`, `document length`: words of the query and of its first positive, in thirds of the split;
     - `script`: the writing system of most letters, a substitute for the language if there is no field `language`;
-    - `frequency`: "rare" for queries whose `kind` has less than `rare_share` of the split, else "common";
+    - `frequency`: "rare" for queries whose `kind` has less than 5 % of the split, else "common";
     - `risk`: "high-risk" for queries whose `kind` is among `high_risk`, else "other".
 
     Args:
@@ -36,7 +35,6 @@ def derived_fields(
         split: whose queries.
         kind: the field that distinguishes kinds of queries, e.g. `chapter`; without it the last two are left out.
         high_risk: values of `kind` where a mistake costs most.
-        rare_share: below this a kind is rare.
 
     Returns:
         Query id -> {field: value}, as `slices` takes it.
@@ -51,7 +49,7 @@ def derived_fields(
         "length": length_slices(queries),
         "document length": length_slices({query: text for query, text in answers.items() if text is not None}),
         "script": {query: script(text) for query, text in queries.items()},
-        **_by_kind(fields, kind, high_risk, rare_share),
+        **_by_kind(fields, kind, high_risk),
     }
     for name, values in derived.items():
         for query, value in values.items():
@@ -59,20 +57,20 @@ def derived_fields(
     return fields
 
 
-def length_slices(texts: Mapping[str, str], slices: int = LENGTH_SLICES) -> dict[str, str]:
+def length_slices(texts: Mapping[str, str]) -> dict[str, str]:
     """Return id -> range of its number of words, e.g. "3-5 words", with about equally many texts per range.
 
-    There are fewer ranges than `slices` if most texts have the same length.
+    There are three ranges, or fewer if most texts have the same length.
     """
     words = np.array([len(text.split()) for text in texts.values()], dtype=int)
     if not len(words):
         return {}
-    inner = np.quantile(words, np.arange(1, slices) / slices, method="lower") + 1
+    inner = np.quantile(words, np.arange(1, LENGTH_SLICES) / LENGTH_SLICES, method="lower") + 1
     starts = np.unique([words.min(), *inner[inner <= words.max()]])
     ends = [*(starts[1:] - 1), words.max()]
     names = [f"{a} words" if a == b else f"{a}-{b} words" for a, b in zip(starts, ends, strict=True)]
-    places = np.searchsorted(starts, words, side="right") - 1
-    return {key: names[index] for key, index in zip(texts, places, strict=True)}
+    slice_of = np.searchsorted(starts, words, side="right") - 1
+    return {key: names[index] for key, index in zip(texts, slice_of, strict=True)}
 
 
 def script(text: str) -> str:
@@ -89,7 +87,7 @@ def _first_positive(dataset: Dataset, split: str, query: str) -> str | None:
 
 
 def _by_kind(
-    fields: Mapping[str, Mapping[str, str]], kind: str | None, high_risk: Collection[str], rare_share: float
+    fields: Mapping[str, Mapping[str, str]], kind: str | None, high_risk: Collection[str]
 ) -> dict[str, dict[str, str]]:
     if kind is None:
         if high_risk:
@@ -100,7 +98,7 @@ def _by_kind(
     kinds = {query: values[kind] for query, values in fields.items() if kind in values}
     counts = Counter(kinds.values())
     _check_kinds(kind, counts, high_risk, sorted({name for values in fields.values() for name in values}))
-    rare = {name for name, count in counts.items() if count < rare_share * len(fields)}
+    rare = {name for name, count in counts.items() if count < RARE_SHARE * len(fields)}
     derived = {"frequency": {query: "rare" if name in rare else "common" for query, name in kinds.items()}}
     if high_risk:
         derived["risk"] = {query: "high-risk" if name in high_risk else "other" for query, name in kinds.items()}

@@ -15,6 +15,7 @@ import numpy as np
 from embedlab.errors import DataError
 
 NAN = float("nan")
+ALPHA, POWER = 0.05, 0.8  # significance level, and the power of the smallest detectable effect
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,7 @@ def randomisation_p(differences: np.ndarray, *, samples: int = 9999, seed: int =
     return (reached + 1) / (samples + 1)
 
 
-def paired_difference(
-    a: np.ndarray, b: np.ndarray, *, level: float = 0.95, samples: int = 2000, seed: int = 0
-) -> PairedDifference:
+def paired_difference(a: np.ndarray, b: np.ndarray, *, level: float = 0.95, seed: int = 0) -> PairedDifference:
     """Compare two systems on the same queries: `a` and `b` are (Q,) in the same query order.
 
     A query with NaN from either system is left out. The interval is bootstrapped over the differences, the p-value is
@@ -110,7 +109,7 @@ def paired_difference(
         DataError: when the two do not have one value per query.
     """
     differences = _differences(a, b)
-    interval = bootstrap_ci(differences, level=level, samples=samples, seed=seed)
+    interval = bootstrap_ci(differences, level=level, seed=seed)
     base = float(np.asarray(b, dtype=float)[~np.isnan(differences)].mean()) if interval.n else NAN
     return PairedDifference(
         interval.mean,
@@ -140,18 +139,19 @@ def paired_t_test(a: np.ndarray, b: np.ndarray) -> float:
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
-def minimum_detectable_effect(differences: np.ndarray, *, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The smallest true mean difference that as many queries would show with probability `power`.
+def minimum_detectable_effect(differences: np.ndarray) -> float:
+    """The smallest true mean difference that as many queries would show with probability 0.8.
 
-    (z[1 - alpha/2] + z[power]) * sd / sqrt(n), the normal approximation; NaN with fewer than two differences. A gain
-    below it that is "not significant" was never likely to be seen: the test set is too small to say.
+    (z[1 - alpha/2] + z[power]) * sd / sqrt(n) with alpha = 0.05 and power = 0.8, the normal approximation; NaN with
+    fewer than two differences. A gain below it that is "not significant" was never likely to be seen: the test set is
+    too small to say.
     """
     from scipy.stats import norm
 
     present = _known(differences)
     if len(present) < 2:
         return NAN
-    return float((norm.ppf(1 - alpha / 2) + norm.ppf(power)) * present.std(ddof=1) / np.sqrt(len(present)))
+    return float((norm.ppf(1 - ALPHA / 2) + norm.ppf(POWER)) * present.std(ddof=1) / np.sqrt(len(present)))
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:

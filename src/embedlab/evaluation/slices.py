@@ -9,16 +9,14 @@ import pandas as pd
 
 from embedlab.errors import DataError, ParameterError
 from embedlab.evaluation.metrics import Evaluation
-from embedlab.evaluation.significance import NAN, holm, paired_difference
+from embedlab.evaluation.significance import ALPHA, NAN, holm, paired_difference
 
 Fields = Mapping[str, Mapping[str, str]]  # query id -> {field name: value}
 
 UNKNOWN = "(unknown)"  # slice of the queries that lack the field
 
 
-def slice_differences(
-    a: Evaluation, b: Evaluation, fields: Fields, by: str, metric: str, *, alpha: float = 0.05
-) -> pd.DataFrame:
+def slice_differences(a: Evaluation, b: Evaluation, fields: Fields, by: str, metric: str) -> pd.DataFrame:
     """Compare system `a` with `b` in every slice, and flag significant losses.
 
     Args:
@@ -26,11 +24,10 @@ def slice_differences(
         fields: query id -> {field name: value}; queries without the field form the slice `(unknown)`.
         by: the field.
         metric: e.g. `ndcg@10`.
-        alpha: significance level of the flag, after Holm's correction over the slices.
 
     Returns:
         Columns slice, n, mean_a, mean_b, difference (a - b), ci_low, ci_high, p_value, p_holm and regression
-        (difference below 0 and p_holm below `alpha`), largest slice first.
+        (difference below 0 and p_holm, corrected over the slices, below 0.05), largest slice first.
 
     Raises:
         ParameterError: no query has the field, or the metric was not computed.
@@ -44,7 +41,7 @@ def slice_differences(
     ]
     table = _largest_first(rows)
     table["p_holm"] = holm(table["p_value"].to_numpy())
-    table["regression"] = (table["difference"] < 0) & (table["p_holm"] < alpha)
+    table["regression"] = (table["difference"] < 0) & (table["p_holm"] < ALPHA)
     return table
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from embedlab.data.load import source_fingerprint
 
-DEFAULT_LIMIT = 20
+MAX_RUNS = 20
 
 
 class RunRecord(Protocol):
@@ -25,16 +25,13 @@ class RunRecord(Protocol):
     metrics: Sequence[Any]
 
 
-def runs_that_scored(
-    records: Iterable[RunRecord], dataset: str, data_fingerprint: str = "", split: str = "test"
-) -> list[str]:
-    """Return the ids of the runs that scored something on a split of this data.
+def runs_that_scored(records: Iterable[RunRecord], dataset: str, data_fingerprint: str = "") -> list[str]:
+    """Return the ids of the runs that scored something on the test split of this data.
 
     Args:
         records: runs; their metric rows have a `split`.
         dataset: the dataset spec of the runs; one source may hold several datasets.
         data_fingerprint: of the source's bytes; computed if empty.
-        split: the split that should stay unseen.
     """
     data_fingerprint = data_fingerprint or source_fingerprint(dataset)
     return [
@@ -42,7 +39,7 @@ def runs_that_scored(
         for record in records
         if record.data_fingerprint == data_fingerprint
         and record.parameters.get("dataset") == dataset
-        and any(row.split == split for row in record.metrics)
+        and any(row.split == "test" for row in record.metrics)
     ]
 
 
@@ -58,11 +55,11 @@ def optimism(runs: int, standard_error: float) -> float:
     return standard_error * float(np.sqrt(2 * np.log(max(runs, 1))))
 
 
-def reuse_warning(runs: int, limit: int = DEFAULT_LIMIT) -> str | None:
-    """Return one sentence if more than `limit` runs scored the split, else None."""
-    if runs <= limit:
+def reuse_warning(runs: int) -> str | None:
+    """Return one sentence if more than 20 runs scored the test split, else None."""
+    if runs <= MAX_RUNS:
         return None
     return (
-        f"{runs} runs have scored these test queries, more than {limit}: the best value among them is partly luck. "
+        f"{runs} runs have scored these test queries, more than {MAX_RUNS}: the best value among them is partly luck. "
         "Choose on dev, and confirm the choice once on queries that nobody has scored yet."
     )

@@ -22,6 +22,7 @@ from embedlab.models.encoders import Encoder
 from embedlab.search.bm25 import stemmed_words
 from embedlab.search.exact import ABSENT, Ranking
 
+SHOWN_CHARACTERS = 90  # of a text, in examples
 HIT = 10  # a query with an answer at this rank or above is a hit
 SIBLING = 0.6  # Jaccard similarity of word sets from which two documents are near-duplicates
 MANY_PIECES = 4  # word pieces from which a word counts as rare
@@ -88,7 +89,6 @@ CAUSES = (
     Cause("far", "none of the above", "fine-tuning", True),
 )
 NAMES = tuple(cause.name for cause in CAUSES)
-LEARNABLE = frozenset(cause.name for cause in CAUSES if cause.learnable)
 
 
 def missed_queries(dataset: Dataset, split: str, ranking: Ranking, encoder: Encoder) -> pd.DataFrame:
@@ -160,21 +160,20 @@ def recovered(missed: pd.DataFrame, evaluations: Mapping[str, Evaluation]) -> pd
     return counts.reset_index()
 
 
-def print_examples(
-    missed: pd.DataFrame, corpus: Mapping[str, str], *, per_cause: int = 3, characters: int = 90
-) -> None:
+def print_examples(missed: pd.DataFrame, corpus: Mapping[str, str], *, per_cause: int = 3) -> None:
     """Print missed queries of every cause, with an answer and the document that was ranked first.
 
     Args:
         missed: from `missed_queries`.
         corpus: document id -> text.
         per_cause: queries per cause.
-        characters: maximum length of each text.
     """
     for cause, rows in missed.groupby("cause"):
         print(f"{cause}:")
         for row in rows.head(per_cause).itertuples():
-            answer, first = (corpus.get(document, "")[:characters] for document in (row.answers[0], row.best_found))
+            answer, first = (
+                corpus.get(document, "")[:SHOWN_CHARACTERS] for document in (row.answers[0], row.best_found)
+            )
             print(f"  {row.query!r}\n    answer       {answer!r}\n    ranked first {first!r}")
 
 

@@ -58,7 +58,6 @@ def fit_probe(
     qrels: Qrels,
     *,
     steps: int = STEPS,
-    learning_rate: float = LEARNING_RATE,
     seed: int = 0,
 ) -> Probe:
     """Train the map with InfoNCE (van den Oord et al., 2018) on training pairs and keep the best map on dev.
@@ -72,7 +71,6 @@ def fit_probe(
         dev: dev queries and the corpus.
         qrels: relevance judgements of dev.
         steps: optimiser steps.
-        learning_rate: learning rate of Adam.
         seed: seed of the batches.
 
     Raises:
@@ -84,7 +82,7 @@ def fit_probe(
     queries, positives = _pair_rows(train, pairs)
     query_vectors, corpus = torch.tensor(train.queries), torch.tensor(np.asarray(train.corpus))
     matrix = torch.eye(train.dim, requires_grad=True)
-    optimiser = torch.optim.Adam([matrix], lr=learning_rate)
+    optimiser = torch.optim.Adam([matrix], lr=LEARNING_RATE)
     best = _Best(dev, qrels, matrix)
     for step in progress.track(range(1, steps + 1), "probe"):
         batch = torch.randint(len(queries), (min(BATCH, len(queries)),))

@@ -25,7 +25,7 @@ class Agreement:
     n: int
 
 
-def agreement(first: Qrels, second: Qrels, *, weights: str | None = None) -> Agreement:
+def agreement(first: Qrels, second: Qrels) -> Agreement:
     """Compute Cohen's kappa over the pairs that both judged.
 
     (observed - expected) / (1 - expected), expected from each person's own share of every grade: Cohen, Educational and
@@ -33,7 +33,6 @@ def agreement(first: Qrels, second: Qrels, *, weights: str | None = None) -> Agr
 
     Args:
         first, second: query id -> {document id: grade}.
-        weights: None counts any difference the same; "linear" or "quadratic" count far grades more.
 
     Raises:
         DataError: no pair was judged by both.
@@ -46,7 +45,7 @@ def agreement(first: Qrels, second: Qrels, *, weights: str | None = None) -> Agr
     a, b = ([judged[q][d] for q, d in pairs] for judged in (first, second))
     equal = sum(x == y for x, y in zip(a, b, strict=True))
     constant = len({*a, *b}) == 1  # nothing left to agree on beyond chance
-    kappa = float("nan") if constant else float(cohen_kappa_score(a, b, weights=weights))
+    kappa = float("nan") if constant else float(cohen_kappa_score(a, b))
     return Agreement(kappa, equal / len(pairs), len(pairs))
 
 

@@ -14,6 +14,7 @@ from embedlab.evaluation.metrics import Evaluation
 from embedlab.search.exact import ABSENT, Ranking
 
 WIN, TIE, LOSS = "win", "tie", "loss"
+TOP, PER_OUTCOME = 5, 100  # documents shown per system; at most this many wins, ties and losses each
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,11 @@ def side_by_side(
     evaluations: tuple[Evaluation, Evaluation],
     *,
     metric: str = "ndcg@10",
-    top: int = 5,
-    per_outcome: int | None = 100,
     fields: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[Case]:
     """Return the queries of a split as cases, largest differences first, without queries that have no positive.
 
+    There are at most 100 wins, ties and losses each, with the first five documents of both systems.
     Documents are in the order of the search. If scores are equal, the metric may have counted them in another order.
 
     Args:
@@ -70,8 +70,6 @@ def side_by_side(
         split: the split that was evaluated.
         rankings, evaluations: of system a, then of system b, for the same queries in the same order.
         metric: what decides between win and loss.
-        top: documents shown per system.
-        per_outcome: at most so many wins, ties and losses each; all when None.
         fields: query id -> metadata; the dataset's own when not given.
 
     Raises:
@@ -81,9 +79,9 @@ def side_by_side(
     if any(ranking.query_ids != evaluations[0].query_ids for ranking in rankings):
         raise DataError("The rankings are not of the evaluated queries", remedy="Rank the split that was evaluated")
     of_a, of_b = (evaluation.of(metric) for evaluation in evaluations)
-    rows = _largest_first(of_a - of_b, per_outcome)
+    rows = _largest_first(of_a - of_b)
     fields = dataset.fields if fields is None else fields
-    return [_case(dataset, split, row, rankings, (float(of_a[row]), float(of_b[row])), top, fields) for row in rows]
+    return [_case(dataset, split, row, rankings, (float(of_a[row]), float(of_b[row])), fields) for row in rows]
 
 
 def outcome_of(difference: float) -> str:
@@ -91,12 +89,12 @@ def outcome_of(difference: float) -> str:
     return WIN if difference > 0 else LOSS if difference < 0 else TIE
 
 
-def _largest_first(differences: np.ndarray, per_outcome: int | None) -> list[int]:
+def _largest_first(differences: np.ndarray) -> list[int]:
     order = np.argsort(-np.abs(np.nan_to_num(differences)), kind="stable")
     rows_of: dict[str, list[int]] = {WIN: [], TIE: [], LOSS: []}
     for row in order[~np.isnan(differences[order])]:
         rows_of[outcome_of(differences[row])].append(int(row))
-    selected = {row for rows in rows_of.values() for row in rows[:per_outcome]}
+    selected = {row for rows in rows_of.values() for row in rows[:PER_OUTCOME]}
     return [int(row) for row in order if row in selected]
 
 
@@ -106,7 +104,6 @@ def _case(
     row: int,
     rankings: tuple[Ranking, Ranking],
     values: tuple[float, float],
-    top: int,
     fields: Mapping[str, Mapping[str, str]],
 ) -> Case:
     query = rankings[0].query_ids[row]
@@ -114,7 +111,7 @@ def _case(
     listed = [
         [
             ranking.corpus_ids[row_of_document]
-            for row_of_document in ranking.indices[row, :top]
+            for row_of_document in ranking.indices[row, :TOP]
             if row_of_document != ABSENT
         ]
         for ranking in rankings
