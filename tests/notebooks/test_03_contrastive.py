@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 from embedlab import paths
 from embedlab.training.contrastive.mining import MiningReport
 from tests.conftest import tiny_model
-from tests.notebooks.outcomes import smoke_run
+from tests.notebooks.outcomes import rows, smoke_run
 
 
 def execute(folder, **changes):
@@ -17,7 +17,7 @@ def execute(folder, **changes):
 
 
 def sizes(outcome):
-    return {row.metric: row.value for row in outcome.record.metrics if row.task == "size"}
+    return {row.metric: row.value for row in outcome.record.metrics if row.stage == "footprint"}
 
 
 @pytest.fixture(scope="module")
@@ -48,17 +48,17 @@ def test_mining_is_reported_by_source(adapted):
 @pytest.mark.notebook
 def test_adapter_is_small_and_merged_into_a_plain_model(adapted):
     whole = sum(parameter.numel() for parameter in SentenceTransformer(str(adapted.folder / "model")).parameters())
-    held = sizes(adapted)
-    assert held["trainable parameters"] < 0.02 * whole
-    assert held["adapter bytes"] == pytest.approx(4 * held["trainable parameters"], rel=0.1)
-    assert held["training bytes"] < 0.35 * 16 * whole
+    footprint = sizes(adapted)
+    assert footprint["trainable parameters"] < 0.02 * whole
+    assert footprint["adapter bytes"] == pytest.approx(4 * footprint["trainable parameters"], rel=0.1)
+    assert footprint["training bytes"] < 0.35 * 16 * whole
     assert (adapted.folder / "adapter" / "adapter_model.safetensors").exists()
     assert not (adapted.folder / "model" / "adapter_config.json").exists()
 
 
 @pytest.mark.notebook
 def test_probe_is_recorded_with_its_interval(adapted):
-    (row,) = [row for row in adapted.record.metrics if row.task == "pydocs" and row.metric == "probe ndcg@10"]
+    row = rows(adapted, "ndcg@10", "base", stage="probe", task="pydocs")["contrastive"]
     assert row.n == 100 and row.ci_low <= row.value <= row.ci_high
 
 

@@ -6,14 +6,14 @@ import pytest
 
 from embedlab import paths
 from embedlab.sweeps.spec import expand, find_sweep, read_sweep
-from tests.notebooks.outcomes import run
+from tests.notebooks.outcomes import rows, run
 
 PATH = paths.notebooks_dir() / "04_domain_pretraining.ipynb"
 SMOKE = {"dataset": "icd10cm:smoke", "max_steps": 2, "fine_tune_pairs": 40}
 
 
-def value(record, model, metric="ndcg@10", split="test"):
-    return next(row.value for row in record.metrics if (row.model, row.metric, row.split) == (model, metric, split))
+def value(outcome, system, metric="ndcg@10", split="test"):
+    return rows(outcome, metric, split=split)[system].value
 
 
 @pytest.mark.notebook
@@ -24,19 +24,20 @@ def test_runs_at_smoke_size_and_its_numbers_are_read_back(objective, tmp_path, m
     files = {file.name for file in outcome.folder.iterdir()}
     assert {"executed.ipynb", "train_log.csv", "per_query.parquet", "model"} <= files
     assert {"pretraining_loss.png", "learning_curve.png", "stages.png", "stages.csv"} <= files
-    record = outcome.record
-    rows = [row for row in record.metrics if (row.metric, row.split) == ("ndcg@10", "test")]
-    assert {row.model for row in rows} == {"bm25", "base", "pretrained", "pretrained - base", "tuned", "tuned - base"}
-    assert all(row.ci_low <= row.value <= row.ci_high and row.n == 63 for row in rows)
-    assert value(record, "pretrained - base") == pytest.approx(value(record, "pretrained") - value(record, "base"))
-    assert value(record, "tuned - base") == pytest.approx(value(record, "tuned") - value(record, "base"))
-    assert 0 < value(record, "tuned", split="dev") <= 1
-    assert value(record, "word frequencies", "perplexity", "held out") > 1
+    systems = {"pretrained", "pretrained+contrastive"}
+    values, gains = rows(outcome, "ndcg@10", split="test"), rows(outcome, "ndcg@10", "base")
+    assert set(values) == {"bm25", "base"} | systems and set(gains) == systems
+    assert all(row.ci_low <= row.value <= row.ci_high and row.n == 63 for row in [*values.values(), *gains.values()])
+    for system in systems:
+        assert gains[system].value == pytest.approx(values[system].value - values["base"].value)
+    assert 0 < value(outcome, "pretrained+contrastive", split="dev") <= 1
+    assert value(outcome, "word-frequencies", "perplexity", "held out") > 1
+    before, after = (value(outcome, system, "perplexity", "held out") for system in ("base", "pretrained"))
     if objective == "none":
-        assert value(record, "pretrained") == value(record, "base")
-        assert value(record, "after", "perplexity", "held out") is None
+        assert values["pretrained"].value == values["base"].value
+        assert after is None
     else:
-        assert value(record, "after", "perplexity", "held out") < value(record, "before", "perplexity", "held out")
+        assert after < before
         assert len(list((tmp_path / "cache" / "pretrained").iterdir())) == 1
 
 

@@ -12,6 +12,7 @@ from embedlab import paths
 from embedlab.runs import notebooks
 from embedlab.runs.execute import run_notebook
 from tests.notebooks.outcomes import SMOKE
+from tests.notebooks.outcomes import rows as read_rows
 
 ALL = sorted(paths.notebooks_dir().glob("*.ipynb"))
 CONTRASTIVE = [path for path in ALL if path.stem == "03_contrastive"]  # others: test_NN_*.py
@@ -72,12 +73,11 @@ def test_runs_at_smoke_size_and_its_numbers_are_read_back(path, tmp_path):
     files = {file.name for file in outcome.folder.iterdir()}
     assert {"executed.ipynb", "executed.html", "train_log.csv", "per_query.parquet", "model"} <= files
     assert {"quality_by_dimension.png", "quality_by_dimension.csv"} <= files
-    rows = [row for row in outcome.record.metrics if row.metric == "ndcg@10"]
-    assert {row.model for row in rows} == {"bm25", "base", "tuned", "tuned - base"}
-    for row in rows:
-        assert row.ci_low <= row.value <= row.ci_high
-        assert row.n == 63
-        assert " - " in row.model or 0 < row.value <= 1
-    full, cut = (next(row.value for row in rows if row.model == "base" and row.dim == dim) for dim in (384, 32))
-    assert full != cut
+    values, gains = read_rows(outcome, "ndcg@10"), read_rows(outcome, "ndcg@10", "base", task="retrieval")
+    assert set(values) == {"bm25", "base", "contrastive"} and set(gains) == {"contrastive"}
+    for row in [*values.values(), *gains.values()]:
+        assert row.ci_low <= row.value <= row.ci_high and row.n == 63
+    assert all(0 < row.value <= 1 for row in values.values())
+    full, truncated = (read_rows(outcome, "ndcg@10", dim=dim)["base"].value for dim in (384, 32))
+    assert full != truncated
     assert outcome.record.parameters["max_examples"] == 60 and outcome.record.data_fingerprint

@@ -287,6 +287,30 @@ class Leaderboard:
                 self.run.value(name, value, system=system, stage="footprint", condition=condition)
         return footprints
 
+    def slices(self, system: str, against: str, fields: Sequence[str]) -> pd.DataFrame:
+        """Compare two systems in the slices of every field that the test queries have.
+
+        Args:
+            system: name of a system that was added.
+            against: name of the system to compare with.
+            fields: fields of the queries, e.g. "seen" or "chapter".
+
+        Returns:
+            One row per field and slice, see `evaluation.slices.slice_differences`; empty if no query has a field.
+        """
+        import pandas as pd
+
+        from embedlab.evaluation.slices import slice_differences
+
+        known = {name for values in self.data.fields.values() for name in values}
+        pair = (self.evaluations[system], self.evaluations[against])
+        tables = {
+            field: slice_differences(*pair, self.data.fields, by=field, metric=self.metric)
+            for field in fields
+            if field in known
+        }
+        return pd.concat(tables, names=["field"]).reset_index("field") if tables else pd.DataFrame()
+
     def overlap_slices(self, system: str, against: str) -> pd.DataFrame:
         """Compare two systems by how many words of the query occur in its answers: none, some or all.
 
