@@ -3,10 +3,12 @@
 from embedlab.training.contrastive.fine_tune import build_rows, fine_tune, mine_negatives, pair_rows
 from embedlab.training.contrastive.loss_gradients import loss_gradients
 from embedlab.training.contrastive.train import ContrastiveParams, train_contrastive
+from embedlab.training.fit import FitSettings
 from embedlab.training.losses import false_negative_mask, info_nce
 
 __all__ = [
     "ContrastiveParams",
+    "FitSettings",
     "build_rows",
     "false_negative_mask",
     "fine_tune",
