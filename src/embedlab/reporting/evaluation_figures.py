@@ -102,7 +102,7 @@ def clusters(table: pd.DataFrame, label: str) -> Figure:
     frequent = table["label"].value_counts().index[:MAX_GROUPS]
     groups = table["label"].where(table["label"].isin(frequent), "others")
     figure, axes = new_axes(
-        f"Does the {label} separate the documents?", "first principal component", "second principal component"
+        f"Are documents of the same {label} close together?", "first principal component", "second principal component"
     )
     for colour, (group, rows) in zip((*COLOURS, BASELINE), table.groupby(groups), strict=False):
         axes.plot(rows["first"], rows["second"], ".", markersize=3, color=colour, label=group[:40])
