@@ -41,7 +41,7 @@ class EmbedReport:
 
     def __str__(self) -> str:
         """Return the counts and the time in words."""
-        counts = f"{self.documents:,} documents: {self.encoded:,} encoded, {self.reused:,} unchanged"
+        counts = f"{self.documents:,} documents: {self.encoded:,} encoded, {self.reused:,} with a stored vector"
         return f"{counts}, in {self.seconds:.1f} s"
 
 
