@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from embedlab import paths
@@ -26,13 +27,14 @@ def home(tmp_path, monkeypatch):
 
 def commit(digest: str, *, seed: int = 0, notebook: str = "07_tiny", finished: str = "2026", data="", **values) -> str:
     """A record of a notebook that was called `notebook` then."""
-    row = MetricRow(system="contrastive", technique="contrastive", split="dev", metric="ndcg@10", value=0.5)
+    score = {"system": "contrastive", "technique": "contrastive", "metric": "ndcg@10", "value": 0.5}
+    rows = [MetricRow(split=split, **score) for split in ("dev", "test")]
     run_id = f"{notebook}-{digest * 8}-s{seed}"
     record = Record(
         run_id=run_id,
         notebook=notebook,
         parameters={"seed": seed, **values},
-        metrics=[row],
+        metrics=rows,
         data_fingerprint=data,
         finished=finished,
     )
@@ -163,3 +165,15 @@ def test_code_is_older_when_the_notebook_on_the_topic_has_changed(home):
     assert not notebooks.is_older_code("01_tiny", code) and not notebooks.is_older_code("09_tiny", code)
     assert notebooks.is_older_code("01_tiny", "other") and notebooks.is_older_code("09_tiny", "other")
     assert not notebooks.is_older_code("01_gone", "other")  # nothing to compare with
+
+
+def test_the_table_keeps_older_records_that_a_filter_leaves_out(home):
+    from typer.testing import CliRunner
+
+    from embedlab.cli.main import app
+
+    older = [commit(digest, **{**DEFAULTS, "x": x}) for digest, x in (("a", 1.0), ("b", 2.0))]
+    tiny.write_sweep(home, grid={"x": [1.0, 2.0]})
+    done = CliRunner().invoke(app, ["sweep", "s", "--only", "x=1.0"])
+    table = pd.read_csv(paths.my_tables_dir() / "sweep-s.csv")
+    assert done.exit_code == 0 and sorted(table["runs"]) == older

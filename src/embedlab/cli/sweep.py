@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Spec = SweepSpec | StagedSweep
 
-WATCH_S = 0.5  # between two looks at the progress files
+WATCH_S = 0.5  # between two reads of the progress files
 
 OutputDir = Annotated[str, typer.Option(help="folder for runs; default results/runs")]
 
@@ -100,7 +100,9 @@ def _summary(planned: Sequence[Planned], jobs: int) -> str:
     from embedlab.sweeps import planning
 
     todo = sum(item.record is None for item in planned)
-    text = f"{len(planned)} runs, {len(planned) - todo} finished, {todo} to do"
+    older = sum(item.is_older for item in planned)
+    note = f" ({older} by older code; --rerun-stale repeats them)" if older else ""
+    text = f"{len(planned)} runs, {len(planned) - todo} finished{note}, {todo} to do"
     if not todo:
         return text
     seconds = planning.estimate_s(planned, jobs)
@@ -131,7 +133,7 @@ def _finish(spec: Spec, path: Path, result: Result, output_dir: str) -> None:
     from embedlab.sweeps import planning
 
     finished = [outcome.run_id for outcome in result.outcomes.values() if outcome.record]
-    recorded = [item.plan.run_id for item in planning.all_planned(spec, path, output_dir) if item.record]
+    recorded = [item.run_id for item in planning.all_planned(spec, path, output_dir) if item.record]
     written = _write_tables(path.stem, result, list(dict.fromkeys([*finished, *recorded])), output_dir)
     for outcome in result.failed:
         err.print(f"[red]{outcome.run_id} failed: {outcome.cause}[/red]", highlight=False)
@@ -167,7 +169,7 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="show the current state, then stop")] = False,
     output_dir: OutputDir = "",
 ) -> None:
-    """Follow the progress of all runs, whoever started them. Ctrl-C stops watching, not the runs."""
+    """Follow all runs in progress, also those of other commands. Ctrl-C stops watching, not the runs."""
     from embedlab.runs import attempts
     from embedlab.sweeps.progress_view import SweepView
 
