@@ -20,10 +20,10 @@ from embedlab.runs import attempts, execute, notebooks, records
 from tests.faults import tiny
 
 
-def tables(home):
-    """Content of the sweep's tables and of the tables of all runs."""
-    found = [*(home / "results" / "tables").glob("sweep-s.[mc]*"), *(home / "experiments").glob("*.csv")]
-    return {path.name: path.read_text() for path in found}
+def results(home):
+    """What the sweep's tables hold, and the score of every committed run."""
+    files = (home / "results" / "mine" / "tables").glob("sweep-s.[mc]*")
+    return {path.name: path.read_text() for path in files}, tiny.committed(home)
 
 
 def end_warm(driver, home):
@@ -37,8 +37,8 @@ def interrupted(home, count, signals):
     """A sweep that is interrupted so often and then left to end has the tables of one that nobody disturbed."""
     tiny.write_sweep(home, grid={"x": [0.0, 1.0]}, seeds=[0, 1], fixed={"seconds": 0.3})
     assert end_warm(tiny.start_warm_driver(home, "s", "--jobs", "2"), home) == 0
-    undisturbed, generator = tables(home), random.Random(0)
-    assert len(undisturbed) == 4
+    undisturbed, generator = results(home), random.Random(0)
+    assert set(undisturbed[0]) == {"sweep-s.md", "sweep-s.csv"} and len(undisturbed[1]) == 4
     shutil.rmtree(home / "results")
     while count:
         driver = tiny.start_warm_driver(home, "s", "--jobs", "2")
@@ -51,7 +51,7 @@ def interrupted(home, count, signals):
             for run_id in done:
                 records.set_aside(home / "results" / "runs" / run_id)
     assert end_warm(tiny.start_warm_driver(home, "s", "--jobs", "2"), home) == 0
-    assert tables(home) == undisturbed
+    assert results(home) == undisturbed
 
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -186,12 +186,12 @@ def test_a_disk_that_takes_nothing_costs_no_row_and_no_table(disk, command, spoi
     tiny.write_sweep(disk, grid={"x": [1.0]})
     assert command("sweep", "s")[0] == 0
     tiny.write_sweep(disk, grid={"x": [1.0, 2.0]})
-    before = tables(disk)
-    mend = spoil(disk)
+    before = results(disk)
+    make_writable = spoil(disk)
     code, out, err = command("sweep", "s", "--jobs", "2")
-    assert code == 1 and "1 failed" in out and "the tables cannot be written" in err and "Traceback" not in out + err
-    assert tables(disk) == before and len(before) == 4
-    mend()
+    assert code == 1 and "1 failed" in out and "cannot write the tables" in err and "Traceback" not in out + err
+    assert results(disk) == before and len(before[0]) == 2 and len(before[1]) == 1
+    make_writable()
     assert command("sweep", "s")[0] == 0
-    assert sorted(tiny.committed(disk).values()) == [1.0, 2.0] and tables(disk) != before
+    assert sorted(tiny.committed(disk).values()) == [1.0, 2.0] and results(disk)[0] != before[0]
     assert tiny.all_gone(disk)

@@ -194,25 +194,26 @@ def test_the_table_has_all_of_the_sweep_when_only_a_part_was_run(home, command):
     tiny.write_sweep(home, grid={"x": [1.0, 2.0, 3.0]})
     for x, rows in (("1.0", 1), ("3.0", 2)):
         assert command("sweep", "s", "--only", f"x={x}")[0] == 0
-        table = pd.read_csv(home / "results" / "tables" / "sweep-s.csv")
+        table = pd.read_csv(home / "results" / "mine" / "tables" / "sweep-s.csv")
         assert table["runs"].nunique() == rows
 
 
 def weights(outcome):
+    assert outcome.record, outcome.detail
     return outcome.record.model_fingerprints, {row.metric: row.value for row in outcome.record.metrics}
 
 
 def repeats(home, monkeypatch, count):
-    """The quickstart at smoke size, `count` times alone and `count` times beside another run."""
+    """Contrastive training at smoke size, `count` times alone and `count` times next to another run."""
     project = Path(notebooks.__file__).resolve().parents[3]
-    notebook = project / "notebooks" / "00_quickstart.ipynb"
+    notebook = project / "notebooks" / "03_contrastive.ipynb"
     (home / "notebooks" / notebook.name).write_bytes(notebook.read_bytes())
     fixed = {"dataset": "icd10cm:smoke", "max_steps": 2, "max_examples": 60, "matryoshka_dims": [384]}
     found = []
     for jobs, warm, seeds in ((1, "0", [7]), (2, "1", [7, 8])):
         monkeypatch.setenv("EMBEDLAB_WARM", warm)
         engine = LocalEngine(jobs)
-        spec = tiny.write_sweep(home, notebook="00_quickstart", fixed=fixed, seeds=seeds, resources={"cpus": 1})
+        spec = tiny.write_sweep(home, notebook="03_contrastive", fixed=fixed, seeds=seeds, resources={"cpus": 1})
         for _ in range(count):
             result, _ = tiny.run_sweep(spec, engine, output_dir=str(home / f"kept-{jobs}"))
             outcome = next(o for o in result.outcomes.values() if o.run_id.endswith("-s7"))
