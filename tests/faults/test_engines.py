@@ -199,7 +199,7 @@ def test_local_runs_share_the_gpus(home, monkeypatch):
         result, _ = tiny.run_sweep(path, engine)
         assert {outcome.record.notes["gpus"] for outcome in result.outcomes.values()} == {"3", "5"}
         path = tiny.write_sweep(home, resources={"gpus": 3})
-        with pytest.raises(ParameterError, match="needs 3 GPUs, and there are 2"):
+        with pytest.raises(ParameterError, match="needs 3 GPUs, but the engine has 2"):
             tiny.run_sweep(path, engine)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == []

@@ -63,7 +63,7 @@ SWEEPS = {
     ),
     "stage from nowhere": (
         "stages: [{name: a, notebook: 02_later, fixed: {source: '{b.model}'}}]\n",
-        "do not come before it",
+        "which must come before it",
     ),
     "parameter of a stage that has no such": (
         "stages: [{name: a, notebook: 01_tiny}, {name: b, notebook: 02_later, fixed: {factor: '{a.p.y}'}}]\n",

@@ -130,7 +130,7 @@ class TestCloneWithoutWeights:
             shutil.rmtree(model)
         (lost, *_) = tmp_path.glob("05_matryoshka-*-s1")
         shutil.rmtree(lost)
-        with pytest.raises(ParameterError, match=r"-s1/model, which is not there.*--rerun-stale") as failed:
+        with pytest.raises(ParameterError, match=r"-s1/model, which does not exist.*--rerun-stale") as failed:
             self.driven(tmp_path, PretendEngine())
         assert lost.name in str(failed.value)
         again = self.driven(tmp_path, PretendEngine(), rerun_stale=True)

@@ -1,4 +1,4 @@
-"""Drive a sweep to its end: what is finished is skipped, what failed is passed over, what was interrupted goes on."""
+"""Run a sweep: skip finished runs and runs that failed before, and execute the others."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from embedlab.sweeps.planning import Planned
 from embedlab.sweeps.spec import Metric, Stage, StagedSweep, SweepSpec
 
 POLL_S = 0.2
-RECORD_LOOK_EVERY = 10  # polls between two looks for records that others committed
+RECORD_CHECK_EVERY = 10  # polls between two checks for records that other processes committed
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a person asks of one call.
+    """The options of one call.
 
     Attributes:
-        output_dir: where runs are kept; empty for results/runs.
+        output_dir: folder of the runs; empty for results/runs.
         only: filters `name=value` on the parameters of the runs.
-        retry_failed: run again what failed by its own doing.
-        rerun_stale: run again what other code or other packages recorded.
+        retry_failed: repeat runs that failed because of their own code or limits.
+        rerun_stale: repeat runs recorded by other code or packages.
     """
 
     output_dir: str = ""
@@ -44,11 +44,16 @@ class Options:
 
 
 class View(Protocol):
-    """Where a sweep shows how it goes."""
+    """Shows the progress of a sweep."""
 
-    def begin(self, total: int, done: int) -> None: ...
-    def show(self, run_id: str, report: Mapping[str, Any]) -> None: ...
-    def ended(self, outcome: Outcome, note: str = "") -> None: ...
+    def begin(self, total: int, done: int) -> None:
+        """Add `total` runs, of which `done` are finished already."""
+
+    def show(self, run_id: str, report: Mapping[str, Any]) -> None:
+        """Show a progress report of a run."""
+
+    def ended(self, outcome: Outcome, note: str = "") -> None:
+        """Show how a run ended; `note` says what follows."""
 
 
 @dataclass
@@ -56,8 +61,8 @@ class Result:
     """How a sweep ended.
 
     Attributes:
-        outcomes: run id -> how it ended, in the order of the sweep.
-        cancelled: a person ended it.
+        outcomes: run id -> how the run ended, in the order of the sweep.
+        cancelled: whether Ctrl-C or SIGTERM ended the sweep.
     """
 
     outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -65,7 +70,7 @@ class Result:
 
     @property
     def failed(self) -> list[Outcome]:
-        """Runs without a record."""
+        """The runs without a record."""
         return [outcome for outcome in self.outcomes.values() if outcome.record is None]
 
 
@@ -75,9 +80,9 @@ class Driver:
     Args:
         spec: the sweep.
         engine: where its runs are executed.
-        view: where it shows how it goes.
-        options: what the person asked for.
-        path: the sweep's file, for messages.
+        view: shows the progress.
+        options: the options of this call.
+        path: the sweep's file, for error messages.
     """
 
     def __init__(
@@ -95,10 +100,10 @@ class Driver:
         self._order: dict[str, None] = {}  # run ids as the sweep lists them
 
     def run(self) -> Result:
-        """Execute all stages; a Ctrl-C ends the runs and keeps what they finished.
+        """Execute all stages. Ctrl-C stops the runs and keeps the finished ones.
 
         Raises:
-            ParameterError: a run needs more than the engine has, or what no earlier run left.
+            ParameterError: a run needs more GPUs than the engine has, or a file that no earlier run has written.
         """
         self._check_gpus()
         try:
@@ -106,12 +111,12 @@ class Driver:
             for stage in self.spec.stages:
                 finished = self._stage(stage, earlier)
                 if not finished:
-                    break  # a later stage has nothing to build on
+                    break  # later stages need its results
                 if planning.is_built_on(stage, self.spec.stages):
                     earlier[stage.name] = planning.best(stage, finished)
         except KeyboardInterrupt:
             self._cancel_all()
-        ended = self.result.outcomes  # as they ended; runs side by side do so in any order
+        ended = self.result.outcomes  # in the order in which they ended, which varies
         self.result.outcomes = {run_id: ended[run_id] for run_id in self._order if run_id in ended}
         return self.result
 
@@ -119,34 +124,34 @@ class Driver:
         """Check that the engine has enough GPUs; a run that needs more would wait forever."""
         needed, available = max(stage.resources.gpus for stage in self.spec.stages), self.engine.gpus
         if available is not None and needed > available:
-            problem, remedy = f"a run needs {needed} GPUs, and there are {available}", "Set a smaller number"
+            problem, remedy = f"a run needs {needed} GPUs, but the engine has {available}", "Set a smaller number"
             raise ParameterError(problem, remedy=remedy, file=self.path, field="resources.gpus")
 
     def _stage(self, stage: Stage, earlier: Mapping[str, Mapping[int, Planned]]) -> list[Planned]:
-        """Execute a stage; returns its finished runs."""
+        """Execute a stage and return its finished runs."""
         base = planning.expanded(stage, self.path, earlier)
         if stage.search is None:
-            return self._execute(stage, self._chosen(stage, base))
+            return self._execute(stage, self._plan(stage, base))
         finished, study = [], Study(stage.search)
         while values := study.ask():
-            trials = [self._chosen(stage, [{**run, **trial} for run in base]) for trial in values]
+            trials = [self._plan(stage, [{**run, **trial} for run in base]) for trial in values]
             self._execute(stage, [item for trial in trials for item in trial])
             scores = [self._score(stage.search, trial) for trial in trials]
             study.tell(scores)
             finished += [item for trial in trials for item in self._refreshed(trial)]
         return finished
 
-    def _chosen(self, stage: Stage, runs: Sequence[Mapping[str, Any]]) -> list[Planned]:
+    def _plan(self, stage: Stage, runs: Sequence[Mapping[str, Any]]) -> list[Planned]:
         planned = planning.only(planning.plan_values(stage, runs, self.options.output_dir), self.options.only)
         return [self._unless_stale(item) for item in planned]
 
     def _score(self, metric: Metric, trial: Sequence[Planned]) -> float | None:
-        """Mean over the trial's runs; None when one of them lacks the number."""
+        """Return the mean of the metric over the trial's runs; None if a run has no value."""
         numbers = planning.values_of(self._refreshed(trial), metric)
         return fmean(numbers) if numbers and len(numbers) == len(trial) else None
 
     def _refreshed(self, planned: Sequence[Planned]) -> list[Planned]:
-        """Those that are finished by now, with their records."""
+        """Return the runs that are finished now, with their records."""
         now = [replace(item, record=self._record(item)) for item in planned]
         return [item for item in now if item.record]
 
@@ -165,7 +170,7 @@ class Driver:
         return self._refreshed(planned)
 
     def _unless_stale(self, item: Planned) -> Planned:
-        """Forget a record of older code or packages where the person asked to run such runs again."""
+        """With `rerun_stale`, drop a record that other code or packages made, which repeats the run."""
         if item.record is None or item.run_id in self.result.outcomes or not self.options.rerun_stale:
             return item
         if not item.is_older:
@@ -175,7 +180,7 @@ class Driver:
         return replace(item, record=None)
 
     def _is_to_do(self, item: Planned) -> bool:
-        """Note the outcome of a run that need not run, and tell whether it has to."""
+        """Return whether a run must be executed; if not, store its outcome."""
         if item.run_id in self.result.outcomes:  # two trials with the same values
             return False
         if item.record:
@@ -185,13 +190,13 @@ class Driver:
             return True
         failed = Outcome(item.plan.run_id, item.plan.folder, cause=item.failure, skipped=True)
         self.result.outcomes[item.plan.run_id] = failed
-        self.view.ended(failed, "failed before; --retry-failed runs it again")
+        self.view.ended(failed, "failed before; --retry-failed repeats it")
         return False
 
     def _limits(self, stage: Stage) -> Limits:
-        wanted = stage.resources
-        cpus = wanted.cpus or (max(1, (os.cpu_count() or 1) // self.engine.jobs) if self.engine.jobs > 1 else 0)
-        return Limits(wall_min=wanted.wall_min, mem_gb=wanted.mem_gb, cpus=cpus)
+        resources = stage.resources
+        cpus = resources.cpus or (max(1, (os.cpu_count() or 1) // self.engine.jobs) if self.engine.jobs > 1 else 0)
+        return Limits(wall_min=resources.wall_min, mem_gb=resources.mem_gb, cpus=cpus)
 
     def _submit(self, job: Job) -> None:
         self._running[job.plan.run_id] = job
@@ -204,25 +209,25 @@ class Driver:
             for run_id, report in self.engine.reports():
                 self.view.show(run_id, report)
             for outcome in self.engine.poll():
-                self._take(outcome)
-            if (polls := polls + 1) % RECORD_LOOK_EVERY == 0:
+                self._store(outcome)
+            if (polls := polls + 1) % RECORD_CHECK_EVERY == 0:
                 for outcome in self._committed_by_others():
                     self.engine.cancel(outcome.run_id)
-                    self._take(outcome)
+                    self._store(outcome)
             time.sleep(POLL_S)
 
     def _committed_by_others(self) -> Iterator[Outcome]:
-        """Runs that wait or run here although another driver, or a task believed lost, has committed them."""
+        """Find pending or running runs that another driver, or a task believed lost, has committed."""
         for run_id, job in list(self._running.items()):
             folder = job.plan.folder
-            ours = attempts.running_in(folder)  # on this disk: it will see for itself
-            if not ours and (record := records.read_or_quarantine(folder)):
+            runs_locally = attempts.running_in(folder)  # such an attempt finds the record itself
+            if not runs_locally and (record := records.read_or_quarantine(folder)):
                 yield Outcome(run_id, folder, record, skipped=True)
 
-    def _take(self, outcome: Outcome) -> None:
-        """Note an outcome, or try again."""
+    def _store(self, outcome: Outcome) -> None:
+        """Store an outcome, or submit the run again after a failure that allows it."""
         job = self._running.pop(outcome.run_id, None)
-        if job is None:  # taken before
+        if job is None:  # stored already
             return
         tries = self._attempts[outcome.run_id]
         if outcome.record is None and tries <= self.spec.retries_after(outcome.cause):
@@ -233,7 +238,7 @@ class Driver:
         self.view.ended(outcome)
 
     def _cancel_all(self) -> None:
-        """End what runs, and take in what finished meanwhile."""
+        """Cancel all running runs; keep those that finished in the meantime."""
         self.result.cancelled = True
         for run_id in self._running:
             self.engine.cancel(run_id)
@@ -244,7 +249,7 @@ class Driver:
             if not self._running:
                 return
             time.sleep(POLL_S)
-        for run_id, job in self._running.items():  # among them one that ended just as the order came
+        for run_id, job in self._running.items():  # one of them may have finished just before the cancellation
             record = records.read_or_quarantine(job.plan.folder)
             cause = "" if record else CANCELLED
             self.result.outcomes[run_id] = Outcome(run_id, job.plan.folder, record, cause=cause)

@@ -1,7 +1,8 @@
-"""Records that an older version of a notebook made: they stay valid evidence for the runs of a sweep.
+"""Find records that an older version of a notebook made, for use in place of new runs.
 
-A run id covers the notebook's code, so an edited or renumbered notebook gives every run a new id. The older record
-still answers the same question when notebook topic, seed, data and parameters are the same. Sweeps use it, and say so.
+A run id depends on the notebook's code, so an edited or renumbered notebook gives every run a new id. An older record
+is still valid for a sweep if the notebook's topic, the seed, the data and the parameters are the same. Sweeps use it
+and mark it as older.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from embedlab.runs.notebooks import Parameter
 from embedlab.runs.records import Record
 from embedlab.runs.run_id import topic_of
 
-NOT_COMPARED = ("seed", "output_dir")  # the seed is compared apart, and where runs are kept changes no result
+NOT_COMPARED = ("seed", "output_dir")  # the seed is part of the key; the folder does not change results
 
 Key = tuple[str, str, str]  # seed, fingerprint of the data, parameters
 
@@ -27,9 +28,9 @@ class OlderRuns:
     """The records of one notebook's topic, found by seed, data and parameters.
 
     Args:
-        notebook: stem of the notebook as it is now, e.g. "03_contrastive".
-        parameters: of the notebook as it is now.
-        folder: where runs are kept; results/runs when not given.
+        notebook: current name of the notebook, e.g. "03_contrastive".
+        parameters: current parameters of the notebook.
+        folder: folder of the runs; default results/runs.
     """
 
     def __init__(self, notebook: str, parameters: Iterable[Parameter], folder: Path | None = None) -> None:
@@ -47,17 +48,17 @@ class OlderRuns:
                 self._by_key[self._key(record.parameters, record.data_fingerprint)] = record
 
     def find(self, values: Mapping[str, Any], data_fingerprint: str) -> str | None:
-        """The id of the newest run with the same seed, data and parameters.
+        """Return the id of the newest run with the same seed, data and parameters; None if there is none.
 
         Args:
-            values: every parameter of a planned run.
-            data_fingerprint: of its dataset.
+            values: all parameters of a planned run.
+            data_fingerprint: fingerprint of its dataset.
         """
         record = self._by_key.get(self._key(values, data_fingerprint))
         return record.run_id if record else None
 
     def _key(self, values: Mapping[str, Any], data_fingerprint: str) -> Key:
-        """Parameters that a record lacks count as the notebook's default."""
+        """Return what must be equal. A parameter that a record does not have counts as the notebook's default."""
         compared = {
             name: _comparable(values.get(name, default))
             for name, default in self._defaults.items()
@@ -67,10 +68,10 @@ class OlderRuns:
 
 
 def _varied(settings: Iterable[Mapping[str, Any]], defaults: Mapping[str, Any]) -> set[str]:
-    """Parameters that the notebook no longer has and that had several values.
+    """Return the parameters that the notebook no longer has and that had several values.
 
-    A record with such a parameter does not count: nobody can tell which value the notebook has now. One that always had
-    the same value is ignored.
+    Records with such a parameter are not used, because it is unknown which value the current notebook corresponds to. A
+    former parameter that always had the same value is ignored.
     """
     texts: dict[str, set[str]] = defaultdict(set)
     for values in settings:
@@ -80,7 +81,7 @@ def _varied(settings: Iterable[Mapping[str, Any]], defaults: Mapping[str, Any]) 
 
 
 def _comparable(value: Any) -> Any:
-    """1 and 1.0 are the same number."""
+    """Convert integers to floats: 1 and 1.0 are the same number."""
     if isinstance(value, list):
         return [_comparable(item) for item in value]
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

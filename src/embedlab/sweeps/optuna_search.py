@@ -1,7 +1,7 @@
-"""Optuna chooses the values; our records remember them.
+"""Hyperparameter search with Optuna, repeatable from the records of finished runs.
 
-A study is replayed from the records each time: its sampler is seeded, trials are asked for in batches of fixed size and
-told in order, so the same records lead to the same next values. Nothing else is stored, so nothing else can be damaged.
+Every call replays the study: the sampler has a fixed seed, and trials are suggested and reported in batches of fixed
+size, in the same order. The same records therefore give the same next values. No other state is stored.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from embedlab.sweeps.spec import Search, Space
 
 
 class Study:
-    """Values to try, batch after batch.
+    """Suggests values to try, one batch at a time.
 
     Args:
-        search: what is searched and by which number.
+        search: the parameters to search and the metric that decides.
     """
 
     def __init__(self, search: Search) -> None:
@@ -26,20 +26,20 @@ class Study:
         sampler = optuna.samplers.TPESampler(seed=search.seed)
         self._study = optuna.create_study(sampler=sampler, direction=search.direction)
         self._failed = optuna.trial.TrialState.FAIL
-        self._search, self._asked = search, 0
+        self._search, self._suggested = search, 0
         self._trials: list[Any] = []
 
     def ask(self) -> list[dict[str, Any]]:
-        """Values of the next batch; empty when all trials were made."""
-        count = min(self._search.batch, self._search.trials - self._asked)
-        self._asked += count
+        """Return the values of the next batch; empty after the last trial."""
+        count = min(self._search.batch, self._search.trials - self._suggested)
+        self._suggested += count
         self._trials = [self._study.ask() for _ in range(count)]
         return [
             {name: _suggest(trial, name, space) for name, space in self._search.space.items()} for trial in self._trials
         ]
 
     def tell(self, scores: Sequence[float | None]) -> None:
-        """What the batch scored, in the order it was asked for; None for a trial that failed."""
+        """Report the scores of the batch, in the order of `ask`; None for a trial that failed."""
         for trial, score in zip(self._trials, scores, strict=True):
             if score is None:
                 self._study.tell(trial, state=self._failed)
@@ -52,4 +52,5 @@ def _suggest(trial: Any, name: str, space: Space) -> Any:
         return trial.suggest_categorical(name, space.choices)
     if isinstance(space.low, int) and isinstance(space.high, int):
         return trial.suggest_int(name, space.low, space.high, log=space.log)
-    return float(f"{trial.suggest_float(name, space.low, space.high, log=space.log):.4g}")  # an id that can be typed
+    value = trial.suggest_float(name, space.low, space.high, log=space.log)
+    return float(f"{value:.4g}")  # four digits keep tables readable

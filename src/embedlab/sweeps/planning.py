@@ -1,4 +1,4 @@
-"""From a sweep file to its runs: their ids, which are finished, which are to do, and how long those may take."""
+"""Plan the runs of a sweep file: their ids, which are finished, and how long the others may take."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ RERUN_CAUSES = ("infrastructure", "cancelled")  # these failures are interruptio
 
 @dataclass(frozen=True)
 class Planned:
-    """One run of a sweep and its state.
+    """One run of a sweep, and whether it is finished.
 
     Attributes:
-        plan: the run, as the notebook's code is now.
-        values: what the sweep gives it.
-        record: its record when it is finished, or that of a run of older code with the same parameters and data.
-        failure: why its last attempt failed, when it is not finished.
+        plan: the run, with the current code of the notebook.
+        values: the parameters that the sweep sets.
+        record: its record if it is finished, or that of a run of older code with the same parameters and data.
+        failure: why its last attempt failed, if it is not finished.
     """
 
     plan: Plan
@@ -45,12 +45,12 @@ class Planned:
 
     @property
     def is_older(self) -> bool:
-        """Whether an older version of the notebook made the record."""
+        """Whether the record comes from an older version of the notebook."""
         return self.record is not None and self.record.run_id != self.plan.run_id
 
     @property
     def run_id(self) -> str:
-        """The id under which the results are kept, or will be."""
+        """The id of the record if there is one, else the id that the run will have."""
         return self.record.run_id if self.record else self.plan.run_id
 
     @property
@@ -59,17 +59,17 @@ class Planned:
         return self.plan.folder.with_name(self.run_id)
 
     def state(self) -> str:
-        """For a person."""
+        """Describe the state in a few words: finished, failed or to do."""
         if self.record:
             return f"finished (older code: {self.run_id})" if self.is_older else "finished"
         return f"failed: {self.failure}" if self.failure else "to do"
 
 
 def plan_values(stage: Stage, runs: Iterable[Mapping[str, Any]], output_dir: str = "") -> list[Planned]:
-    """The runs for parameter values, each once, with their state.
+    """Plan one run per set of parameter values, without duplicates.
 
-    A run without a record of its own takes that of an older version of the notebook, when there is one with the same
-    seed, data and parameters.
+    A run without a record uses the record of an older version of the notebook that has the same seed, data and
+    parameters, if there is one.
     """
     path = notebooks.find_notebook(stage.notebook)
     planned: dict[str, Planned] = {}
@@ -82,23 +82,23 @@ def plan_values(stage: Stage, runs: Iterable[Mapping[str, Any]], output_dir: str
 
 
 def _with_older(planned: list[Planned]) -> list[Planned]:
-    """Give runs without a record that of older code."""
+    """Give runs without a record the matching record of older code."""
     if not planned or all(item.record for item in planned):
         return planned
     notebook, folder = planned[0].plan.notebook, planned[0].plan.folder.parent
     older = OlderRuns(notebook.stem, notebooks.parameters(notebook), folder)
     fingerprint = lru_cache(source_fingerprint)
-    answered = []
+    with_records = []
     for item in planned:
         dataset = item.plan.values.get("dataset")
         run_id = None if item.record else older.find(item.plan.values, fingerprint(dataset) if dataset else "")
         record = records.read_or_quarantine(folder / run_id) if run_id else None
-        answered.append(replace(item, record=record, failure="") if record else item)
-    return answered
+        with_records.append(replace(item, record=record, failure="") if record else item)
+    return with_records
 
 
 def last_failure(folder: Path) -> str:
-    """Why the last attempt that says so failed; "" when none does."""
+    """Return why the run last failed; "" if no attempt has recorded a failure."""
     for path in sorted(folder.glob(f"attempts/*/{FAILED}"), reverse=True):
         try:
             return str(json.loads(path.read_text(encoding="utf-8"))["cause"])
@@ -108,7 +108,7 @@ def last_failure(folder: Path) -> str:
 
 
 def only(planned: Sequence[Planned], conditions: Sequence[str]) -> list[Planned]:
-    """Runs for which every `name=value` holds.
+    """Select the runs for which every condition `name=value` is true.
 
     Raises:
         ParameterError: a parameter does not exist, or no run matches.
@@ -126,26 +126,26 @@ def only(planned: Sequence[Planned], conditions: Sequence[str]) -> list[Planned]
 
 
 def is_stale(record: Record) -> bool:
-    """Whether code or packages have changed since the run."""
+    """Return whether code or packages have changed since the run."""
     commit, dirty = provenance.code_version()
     return bool(dirty) or (record.commit, record.dirty, record.versions) != (commit, dirty, provenance.versions())
 
 
 def seconds_of(record: Record) -> float:
-    """Duration of a run in seconds."""
+    """Return the duration of a run in seconds."""
     began, ended = (datetime.fromisoformat(text) for text in (record.started, record.finished))
     return (ended - began).total_seconds()
 
 
 def estimate_s(planned: Sequence[Planned], jobs: int) -> float | None:
-    """Estimate the seconds for the runs to do: the median of past runs of the notebook on the same data.
+    """Estimate how long the unfinished runs take, from the median time of past runs of the notebook on the same data.
 
     Args:
-        planned: runs of a sweep; finished ones cost nothing.
-        jobs: how many run at the same time.
+        planned: runs of a sweep; finished ones take no time.
+        jobs: number of runs at a time.
 
     Returns:
-        None when a notebook has no past run on its data with the same number of steps.
+        Seconds; None if a notebook has no past run with the same data and number of steps.
     """
     past: dict[tuple[Any, ...], list[float]] = defaultdict(list)
     for record in record_index.indexed_records(()):
@@ -163,10 +163,10 @@ def _workload(stem: str, values: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def metric_of(record: Record, metric: Metric) -> float | None:
-    """The value of the deciding metric, at full width; None when the record does not have it.
+    """Return a run's value of the deciding metric at full dimension; None if the record has none.
 
     Raises:
-        ParameterError: several systems have it, and `metric` names none of them.
+        ParameterError: several systems have the metric, and `metric.system` is empty.
     """
     rows = [
         row
@@ -189,9 +189,9 @@ def values_of(items: Iterable[Planned], metric: Metric) -> list[float]:
 
 
 def best(stage: Stage, finished: Sequence[Planned]) -> dict[int, Planned]:
-    """Seed -> the run of the stage's best combination, by the mean of the deciding metric over seeds.
+    """Return the runs of the stage's best combination (seed -> run), by the mean of the deciding metric over seeds.
 
-    A combination that lost a seed does not compete with one that has more: it might win by luck.
+    Only combinations with the largest number of finished seeds compete: with fewer, one could win by luck.
 
     Raises:
         ParameterError: no run has the deciding metric.
@@ -210,7 +210,7 @@ def best(stage: Stage, finished: Sequence[Planned]) -> dict[int, Planned]:
 
 
 def _setting(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values without the run's seed and the seeds of earlier runs: the same for all seeds of a combination."""
+    """Return the values without the seed and the seeds in paths: equal for all runs of a combination."""
     return {
         name: without_seeds(value) if isinstance(value, str) else value
         for name, value in values.items()
@@ -219,7 +219,7 @@ def _setting(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _score(items: Sequence[Planned], metric: Metric) -> float:
-    """Mean over seeds, larger is better; minus infinity when a run has no value."""
+    """Return the mean over seeds, negated if smaller is better; minus infinity if a run has no value."""
     numbers = values_of(items, metric)
     if len(numbers) < len(items):
         return -math.inf
@@ -229,14 +229,14 @@ def _score(items: Sequence[Planned], metric: Metric) -> float:
 def follow(runs: Sequence[Mapping[str, Any]], earlier: Mapping[str, Mapping[int, Planned]]) -> list[dict[str, Any]]:
     """Replace every reference to an earlier stage by the path or parameter that it names.
 
-    The path does not have to exist: only runs that are to do need it, see `require_inputs`.
+    The path does not have to exist yet: `require_inputs` checks the runs that will be executed.
 
     Args:
-        runs: values of a stage.
-        earlier: stage name -> seed -> its chosen run.
+        runs: values of the runs of a stage.
+        earlier: stage name -> seed -> best run.
 
     Raises:
-        ParameterError: the chosen run has no such parameter.
+        ParameterError: the earlier run does not have the parameter.
     """
     return [{name: _follow(value, values["seed"], earlier) for name, value in values.items()} for values in runs]
 
@@ -268,28 +268,30 @@ def require_inputs(planned: Iterable[Planned]) -> None:
             of_a_run = isinstance(value, str) and "/" in value and RunId.find_all(value)
             if of_a_run and not (path := paths.project_root() / value).exists():
                 names = ", ".join(sorted(entry.name for entry in path.parent.glob("*") if entry.name != "attempts"))
-                problem = f"{item.plan.run_id} needs {value}, which is not there; that run's folder holds {names}"
-                remedy = "Weights are not in git: --rerun-stale runs the earlier stages again and makes them"
+                problem = (
+                    f"{item.plan.run_id} needs {value}, which does not exist. Its folder has {names or 'no files'}"
+                )
+                remedy = "Weights are not in git. --rerun-stale repeats the earlier stages and writes them"
                 raise ParameterError(problem, remedy=remedy, field=name)
 
 
 def can_plan_ahead(stage: Stage, earlier: Mapping[str, Any]) -> bool:
-    """Whether the run ids of a stage can be computed now, given the stages that are finished."""
+    """Return whether the run ids of a stage can be computed now, given the finished stages."""
     return stage.search is None and stage.references() <= earlier.keys()
 
 
 def is_built_on(stage: Stage, stages: Iterable[Stage]) -> bool:
-    """Whether another stage uses results of this one."""
+    """Return whether another stage uses results of this one."""
     return any(stage.name in later.references() for later in stages)
 
 
 def expanded(stage: Stage, path: Path | None, earlier: Mapping[str, Mapping[int, Planned]]) -> list[dict[str, Any]]:
-    """Values of the stage's runs, with references replaced."""
+    """Return the values of the stage's runs, with references replaced."""
     return follow(expand(stage, path), earlier)
 
 
 def all_planned(spec: SweepSpec | StagedSweep, path: Path, output_dir: str = "") -> list[Planned]:
-    """All runs of a sweep whose ids can be computed from its file and the finished runs."""
+    """Plan all runs of a sweep whose ids can be computed from its file and the finished runs."""
     earlier: dict[str, dict[int, Planned]] = {}
     all_runs: list[Planned] = []
     for stage in spec.stages:

@@ -1,4 +1,4 @@
-"""What a person sees while a sweep is on: a line for every run and a total; on a pipe, plain lines."""
+"""Shows the progress of a sweep: on a terminal a bar per run and one for the sweep, in a pipe plain lines."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from embedlab.runs.run_progress import LiveView, new_bar
 
 
 class SweepView:
-    """Shows a sweep on a terminal or on a pipe; see `driver.View`.
+    """Shows a sweep on a terminal or in a pipe; see `driver.View`.
 
     Args:
         title: the sweep's name.
-        console: where to; standard error by default.
+        console: where to print; standard error by default.
     """
 
     def __init__(self, title: str, console: Console | None = None) -> None:
@@ -39,26 +39,26 @@ class SweepView:
             self._bar.stop()
 
     def begin(self, total: int, done: int) -> None:
-        """More runs: `total`, of which `done` were finished before."""
+        """Add `total` runs, of which `done` are finished already."""
         self._total, self._done = self._total + total, self._done + done
         self._say(f"{total} runs, {done} finished before")
         self._show_sum()
 
     def show(self, run_id: str, report: Mapping[str, Any]) -> None:
-        """Take in a progress report of a run."""
+        """Show a progress report of a run."""
         if run_id not in self._views:
             self._began[run_id] = time.monotonic()
             self._views[run_id] = LiveView(run_id, self.console, self._bar)
         self._views[run_id].show(dict(report))
 
     def ended(self, outcome: Outcome, note: str = "") -> None:
-        """A run has ended; with a `note` that says so, it goes on."""
+        """Show how a run ended; a `note` that begins with "try" means that the run is repeated."""
         if view := self._views.pop(outcome.run_id, None):
             view.__exit__()
         seconds = time.monotonic() - self._began.pop(outcome.run_id, time.monotonic())
-        again = note.startswith("try")
-        self._done += not again
-        self._failed += outcome.record is None and not again
+        is_repeated = note.startswith("try")
+        self._done += not is_repeated
+        self._failed += outcome.record is None and not is_repeated
         self._say(self._line(outcome, seconds, note))
         self._show_sum()
 
@@ -69,7 +69,7 @@ class SweepView:
         else:
             state = f"failed: {outcome.cause}"
         first_line = next((line for line in reversed(outcome.detail.splitlines()[:2]) if line.strip()), "")
-        return " · ".join(part for part in (count, state, first_line[:120], note) if part)
+        return " · ".join(text for text in (count, state, first_line[:120], note) if text)
 
     def _say(self, text: str) -> None:
         self.console.print(f"{self.title} · {text}", highlight=False, markup=False, soft_wrap=True)

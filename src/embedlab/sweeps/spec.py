@@ -1,18 +1,31 @@
-"""A sweep: many runs, written down in a YAML file and checked before the first one starts.
+"""Read sweep files: YAML files that describe many runs. Every value is checked before the first run starts.
 
 notebook: 03_contrastive
 fixed: {dataset: icd10cm:small}
 grid: {learning_rate: [1e-4, 2e-4], hard_negatives: [0, 1]}   # every combination
 list: [{}, {epochs: 5.0}]                                     # each added to every combination
-skip: ["hard_negatives == 0 and epochs > 3"]                  # but not these
+skip: ["hard_negatives == 0 and epochs > 3"]                  # leave these combinations out
 seeds: [0, 1, 2]
-resources: {cpus: 2, mem_gb: 8, wall_min: 60}                 # of each run
-retries: {infrastructure: 2, kernel died: 1}                  # how often, by cause
+resources: {cpus: 2, mem_gb: 8, wall_min: 60}                 # limits of each run
+retries: {infrastructure: 2, kernel died: 1}                  # how often a run is repeated, by cause of failure
 
-Instead of a grid, `search:` lets Optuna choose values, `trials` times. Instead of one notebook, `stages:` lists several
-such blocks, each with a `name`; a later stage may take what an earlier one left: `teacher: "{contrastive.model}"` is
-the model of the stage's best run on dev (see `pick`), of the same seed where the earlier stage has that seed; of a run
-that leaves several, `"{distillation.model/labelled}"` is one.
+`search:` lets Optuna choose values instead of a grid:
+
+    search:
+      trials: 20
+      metric: ndcg@10
+      system: contrastive
+      space: {learning_rate: {low: 1e-5, high: 1e-3, log: true}}
+
+`stages:` lists several such blocks instead of one notebook, each with a `name`. A later stage can use files and
+parameters of an earlier one: `teacher: "{contrastive.model}"` is the model of the best run of stage `contrastive`, with
+the same seed if that stage has it. `"{distillation.model/labelled}"` is one of several models of a run, and
+`"{contrastive.p.epochs}"` is a parameter. The best run is the one with the highest nDCG@10 on dev, unless the earlier
+stage says otherwise:
+
+    pick: {metric: ndcg@10, split: dev, system: contrastive}
+
+`system:` names the system to compare, as in the tables. It is needed if a run measures several systems.
 """
 
 from __future__ import annotations
@@ -35,7 +48,7 @@ from embedlab.runs import notebooks
 MAX_RUNS = 10_000
 REFERENCE = re.compile(r"^\{(?P<stage>[\w-]+)\.(?P<what>[\w./-]+)\}$")  # e.g. {contrastive.model}
 
-# YAML 1.2's floats: version 1.1, which PyYAML speaks, reads a bare 1e-5 as text.
+# Floats of YAML 1.2. PyYAML follows version 1.1, which reads 1e-5 as text.
 _FLOAT = re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?$")
 
 Cause = Literal["infrastructure", "kernel died", "out of memory", "timeout", "incomplete", "error in cell"]
@@ -51,7 +64,7 @@ class _Part(BaseModel):
 
 
 class Resources(_Part):
-    """Limits of each run; 0 means no limit, and for `cpus` an equal share of this machine's cores.
+    """Limits of each run. 0 means no limit; `cpus: 0` gives each run an equal share of this machine's cores.
 
     With a fixed `cpus`, results do not depend on how many runs execute at a time.
     """
@@ -63,11 +76,11 @@ class Resources(_Part):
 
 
 class Metric(_Part):
-    """Which number decides; by default one on dev, which keeps the test queries for the final evaluation.
+    """The metric that decides. The default split is dev, which keeps the test queries for the final evaluation.
 
     Attributes:
-        metric, split: e.g. "ndcg@10" on "dev".
-        system: the system that is compared; may stay "" where a run has this number of one system only.
+        metric, split: for example "ndcg@10" on "dev".
+        system: the system to compare, as in the tables, e.g. "contrastive"; can be "" if a run measures only one.
         direction: whether larger or smaller is better.
     """
 
@@ -88,16 +101,16 @@ class Space(_Part):
     @model_validator(mode="after")
     def _is_one_of_both(self) -> Space:
         if self.choices is None and (self.low is None or self.high is None or not self.low < self.high):
-            raise ValueError("give low < high, or choices")
+            raise ValueError("expected low < high, or choices")
         if self.choices is not None and (not self.choices or (self.low, self.high, self.log) != (None, None, False)):
-            raise ValueError("give low < high, or choices, not both")
+            raise ValueError("expected either low < high or a list of choices, got both")
         if self.log and self.low is not None and self.low <= 0:
-            raise ValueError("a log scale needs low > 0")
+            raise ValueError(f"low must be positive on a log scale, got {self.low}")
         return self
 
 
 class Search(Metric):
-    """Let Optuna's TPE sampler choose values; trials of one `batch` can run at the same time."""
+    """Values chosen by Optuna's TPE sampler. Trials of one `batch` can run at the same time."""
 
     trials: int = Field(gt=0, le=MAX_RUNS)
     space: dict[str, Space] = Field(min_length=1)
@@ -121,11 +134,11 @@ class Stage(_Part):
 
     @property
     def decides(self) -> Metric:
-        """What chooses the run that later stages use: `pick`, else the search."""
+        """The metric that chooses the run for later stages: `pick`, else that of the search."""
         return self.pick or self.search or Metric()
 
     def size(self) -> int:
-        """Number of runs before any is skipped."""
+        """Return the number of runs, including those that `skip` leaves out."""
         searched = self.search.trials if self.search else 1
         return math.prod(map(len, self.grid.values())) * len(self.rows) * len(self.seeds) * searched
 
@@ -165,18 +178,18 @@ class StagedSweep(_Retries):
 
     @model_validator(mode="after")
     def _names_are_good(self) -> StagedSweep:
-        known: set[str] = set()
+        earlier_names: set[str] = set()
         for stage in self.stages:
-            if not stage.name or stage.name in known:
+            if not stage.name or stage.name in earlier_names:
                 raise ValueError(f"every stage needs a unique name, got {stage.name!r}")
-            if unknown := stage.references() - known:
-                raise ValueError(f"stage {stage.name!r} refers to {sorted(unknown)}, which do not come before it")
-            known.add(stage.name)
+            if unknown := stage.references() - earlier_names:
+                raise ValueError(f"stage {stage.name!r} refers to {sorted(unknown)}, which must come before it")
+            earlier_names.add(stage.name)
         return self
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 floats; no duplicate keys, which would silently lose one; no aliases, which can explode."""
+    """Reads floats as YAML 1.2 does. Duplicate keys and aliases are errors: they lose values or grow without limit."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -193,27 +206,27 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
-# The stock resolvers for int come first and keep 5 an int.
+# PyYAML tries its integer pattern first, which keeps 5 an int.
 
 
 def find_sweep(name: str) -> Path:
-    """The sweep file called `name`: a path, or a stem in experiments/sweeps.
+    """Find a sweep file by its path or by its name in experiments/sweeps.
 
     Raises:
-        ParameterError: there is none.
+        ParameterError: no such file exists.
     """
     for path in (Path(name), paths.sweeps_dir() / f"{name}.yaml"):
         if path.suffix in (".yaml", ".yml") and path.is_file():
             return path.resolve()
-    known = ", ".join(sorted(path.stem for path in paths.sweeps_dir().glob("*.yaml"))) or "none"
-    raise ParameterError(f"there is no sweep {name!r}", remedy=f"Choose one of {known}, or a YAML file", field="sweep")
+    names = ", ".join(sorted(path.stem for path in paths.sweeps_dir().glob("*.yaml"))) or "none"
+    raise ParameterError(f"there is no sweep {name!r}", remedy=f"Choose one of {names}, or a YAML file", field="sweep")
 
 
 def read_sweep(path: Path) -> SweepSpec | StagedSweep:
-    """The spec in a YAML file.
+    """Read and check a sweep file.
 
     Raises:
-        ParameterError: not YAML, or not a sweep, with the line or the field.
+        ParameterError: the file is not YAML or not a sweep; the message names the line or the field.
     """
     kind: type[SweepSpec | StagedSweep] = SweepSpec
     try:
@@ -230,12 +243,12 @@ def read_sweep(path: Path) -> SweepSpec | StagedSweep:
         problem = getattr(error, "problem", None) or "is not YAML"
         raise ParameterError(problem, remedy="Fix this line", file=path, line=line) from None
     except ValidationError as error:
-        raise _refusal(error, kind, path) from None
-    except (TypeError, ValueError, RecursionError):  # a list or a text, keys that are no texts, absurd nesting
+        raise _validation_error(error, kind, path) from None
+    except (TypeError, ValueError, RecursionError):  # a list or string, keys that are not strings, deep nesting
         raise ParameterError("a sweep must be a mapping", remedy="Start with notebook: NAME", file=path) from None
 
 
-def _refusal(error: ValidationError, kind: type[BaseModel], path: Path) -> ParameterError:
+def _validation_error(error: ValidationError, kind: type[BaseModel], path: Path) -> ParameterError:
     first = error.errors()[0]
     field = ".".join(map(str, first["loc"]))
     remedy = f"Allowed fields: {', '.join(field.alias or name for name, field in kind.model_fields.items())}"
@@ -243,16 +256,17 @@ def _refusal(error: ValidationError, kind: type[BaseModel], path: Path) -> Param
 
 
 def expand(spec: Stage, path: Path | None = None) -> list[dict[str, Any]]:
-    """Parameter values of every run, checked against the notebook; seeds vary fastest, so that means come early.
+    """Return the parameter values of every run, checked against the notebook.
 
-    Searched parameters are not among them: their values come with the trials. References stand as they are.
+    Seeds vary fastest: all seeds of a combination finish early, and its mean is known. Searched parameters are missing,
+    because Optuna chooses them later. References to earlier stages are not replaced.
 
     Args:
         spec: a stage.
-        path: its file, for the message.
+        path: its file, for error messages.
 
     Raises:
-        ParameterError: an empty grid, too many runs, a name the notebook does not have, a value of another type.
+        ParameterError: an empty grid, too many runs, a name that the notebook does not have, a value of another type.
     """
     if not 0 < (size := spec.size()) <= MAX_RUNS:
         raise ParameterError(f"the sweep has {size:,} runs", remedy=f"It must have 1 to {MAX_RUNS:,}", file=path)
@@ -260,37 +274,38 @@ def expand(spec: Stage, path: Path | None = None) -> list[dict[str, Any]]:
         raise ParameterError(
             "seed must not be a parameter of a sweep", remedy="Write seeds: [0, 1, 2]", file=path, field="seed"
         )
-    known = notebooks.parameters(notebooks.find_notebook(spec.notebook))
+    parameters = notebooks.parameters(notebooks.find_notebook(spec.notebook))
     combinations = [dict(zip(spec.grid, values, strict=True)) for values in itertools.product(*spec.grid.values())]
     runs = [
         {**spec.fixed, **combination, **extra, "seed": seed}
         for combination, extra, seed in itertools.product(combinations, spec.rows, spec.seeds)
     ]
     for values in (*runs, *_corners(spec.search)):
-        notebooks.check_values(known, {name: value for name, value in values.items() if not is_reference(value)}, path)
-        check_names(values, [parameter.name for parameter in known])
-    return _without_skipped(runs, spec.skip, {parameter.name: parameter.default for parameter in known}, path)
+        concrete = {name: value for name, value in values.items() if not is_reference(value)}
+        notebooks.check_values(parameters, concrete, path)
+        check_names(values, [parameter.name for parameter in parameters])
+    return _without_skipped(runs, spec.skip, {parameter.name: parameter.default for parameter in parameters}, path)
 
 
 def check_references(spec: SweepSpec | StagedSweep, path: Path | None = None) -> None:
-    """Refuse a parameter of an earlier stage that its notebook does not have, or that is of another type.
+    """Check that every referenced parameter of an earlier stage exists and has the right type.
 
     Raises:
-        ParameterError: which one, in `path`.
+        ParameterError: it does not; the message names the parameter and the file.
     """
-    known = {stage.name: notebooks.parameters(notebooks.find_notebook(stage.notebook)) for stage in spec.stages}
+    parameters = {stage.name: notebooks.parameters(notebooks.find_notebook(stage.notebook)) for stage in spec.stages}
     for stage in spec.stages:
         for name, match in stage.named():
-            if match["stage"] in known and (wanted := match["what"].removeprefix("p.")) != match["what"]:
-                defaults = {parameter.name: parameter.default for parameter in known[match["stage"]]}
-                if wanted not in defaults:
+            if match["stage"] in parameters and (source := match["what"].removeprefix("p.")) != match["what"]:
+                defaults = {parameter.name: parameter.default for parameter in parameters[match["stage"]]}
+                if source not in defaults:
                     remedy = f"Name one of {', '.join(defaults)}"
                     raise ParameterError(f"there is no {match[0]}", remedy=remedy, file=path, field=name)
-                notebooks.check_values(known[stage.name], {name: defaults[wanted]}, path)
+                notebooks.check_values(parameters[stage.name], {name: defaults[source]}, path)
 
 
 def _corners(search: Search | None) -> Iterator[dict[str, Any]]:
-    """Values at the ends of every searched parameter, which have to be of its type."""
+    """Return the extreme values of every searched parameter, to check their types."""
     for name, space in search.space.items() if search else ():
         yield from ({name: value} for value in space.choices or (space.low, space.high))
 
@@ -310,19 +325,19 @@ def _without_skipped(
             reason = str(error).splitlines()[0]
             remedy = 'Write a condition on parameters, such as "epochs > 3 and batch_size == 64"'
             raise ParameterError(f"{condition!r}: {reason}", remedy=remedy, file=path, field="skip") from None
-        keep = [kept and not left_out for kept, left_out in zip(keep, skipped, strict=True)]
+        keep = [keep_run and not skip_run for keep_run, skip_run in zip(keep, skipped, strict=True)]
     if not any(keep):
         raise ParameterError("every run is skipped", remedy="Change the conditions", file=path, field="skip")
-    return [values for values, kept in zip(runs, keep, strict=True) if kept]
+    return [values for values, keep_run in zip(runs, keep, strict=True) if keep_run]
 
 
 def varying(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names whose value differs between runs, in order of first appearance; the seed last."""
+    """Return the parameters whose values differ between runs, in order of first appearance, without the seed."""
     names = list(dict.fromkeys(name for values in runs for name in values if name != "seed"))
     return [name for name in names if len({repr(values.get(name)) for values in runs}) > 1]
 
 
 def varying_where_known(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """`varying`, where a notebook that does not have a parameter makes it vary no more."""
-    known = {name: value for values in reversed(settings) for name, value in values.items()}
-    return varying([{**known, **values} for values in settings])
+    """Like `varying`, but a parameter that some notebooks do not have varies only if the others differ in it."""
+    any_value = {name: value for values in reversed(settings) for name, value in values.items()}
+    return varying([{**any_value, **values} for values in settings])
