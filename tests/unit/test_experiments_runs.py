@@ -253,3 +253,5 @@ def test_reading_is_of_this_run_and_knows_its_training():
     )
     run.log_history([{"step": 0, "dev": 0.5}, {"step": 9, "dev": 0.7}])
     assert "+0.250" in run.reading("contrastive") and "train longer" in run.reading("contrastive")
+    run.log_history([{"stage": "base", "step": 0, "dev": 0.5}, {"stage": "base", "step": 9, "dev": 0.7}])
+    assert "train longer" not in run.reading("contrastive")  # the history is of another system

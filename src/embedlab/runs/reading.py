@@ -60,7 +60,7 @@ def _last(rows: Sequence[MetricRow], **fields: object) -> MetricRow | None:
 
 
 def _advice(difference: MetricRow, system: str, against: str, history: Sequence[Mapping[str, float]]) -> str:
-    value, low, high = difference.value or 0.0, difference.ci_low, difference.ci_high
+    low, high = difference.ci_low, difference.ci_high
     scores = [(row["step"], row["dev"]) for row in history if row.get("dev") is not None]
     best_step = max(scores, key=lambda score: score[1])[0] if scores else None
     if scores and len(scores) > 1 and best_step == 0:
@@ -69,7 +69,7 @@ def _advice(difference: MetricRow, system: str, against: str, history: Sequence[
             "Lower the learning rate, or check the pairs."
         )
     if high is not None and high < 0:
-        return f"{system} is worse than {against} by {-value:.3f}. Do not ship it."
+        return f"The interval excludes 0: {system} is worse than {against}. Use it only if it is cheaper for you."
     if low is not None and low > 0:
         advice = f"The interval excludes 0: the gain over {against} is established on these queries."
     else:

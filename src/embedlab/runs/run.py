@@ -356,9 +356,9 @@ class Run:
         Raises:
             ParameterError: this run has not compared the two.
         """
-        return describe_difference(
-            self.rows, system, against, metric=metric, split=split, task=task, history=self._history
-        )
+        others = self._systems.keys() - {system}  # their training says nothing about this system
+        history = [row for row in self._history if str(row.get("stage")) not in others]
+        return describe_difference(self.rows, system, against, metric=metric, split=split, task=task, history=history)
 
     def finish(self) -> Record:
         """Commit the record and move the files of this attempt to the run's folder.
