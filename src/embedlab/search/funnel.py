@@ -33,7 +33,7 @@ class Funnel:
     Args:
         corpus: float32 (N, d), unit rows; used as it is, and the first `dims[0]` dimensions are copied.
         dims: dimensions in ascending order; a single one is plain full search.
-        shortlists: documents that each stage but the last hands on; one fewer than `dims`.
+        shortlists: documents that each stage but the last passes on; one fewer than `dims`.
 
     Raises:
         ParameterError: `dims` do not ascend or exceed d, or `shortlists` do not fit them.

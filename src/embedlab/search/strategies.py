@@ -41,7 +41,7 @@ def funnels(corpus: np.ndarray, shortlist: int) -> dict[str, Funnel]:
 
     Args:
         corpus: float32 (N, d), unit rows.
-        shortlist: documents that the stage before the last hands on; earlier stages hand on two and four times as
+        shortlist: documents that the stage before the last passes on; earlier stages pass on two and four times as
             many.
     """
     full = corpus.shape[1]
@@ -59,7 +59,7 @@ def stored_searches(corpus: np.ndarray, shortlist: int, path: Path) -> dict[str,
 
     Args:
         corpus: float32 (N, d), unit rows.
-        shortlist: documents that the bits hand on are 4 times, others 2 times as many.
+        shortlist: the bits pass on 4 times as many documents to rescoring, the other forms 2 times as many.
         path: file for the int8 vectors on disk.
 
     Returns:
