@@ -27,12 +27,11 @@ from embedlab.deploy.versions import (
     FileSum,
     Judged,
     Manifest,
-    StorageError,
     read_pointer,
     verify,
     version_folder,
 )
-from embedlab.errors import DataError
+from embedlab.errors import DataError, StorageError
 from embedlab.io import fsync, locked, sha256_of, write_synced
 
 DRAFT = ".draft-"

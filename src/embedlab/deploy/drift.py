@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -231,18 +231,19 @@ def false_alarm_rate(
     Returns:
         Share of checks that raised an alarm; None without repeats.
     """
-    vectors, texts, space = encoder.encode_queries(queries), np.array(queries), encoder.space
+    vectors, space = encoder.encode_queries(queries), encoder.space
 
     def top_scores(rows: np.ndarray) -> np.ndarray:
         return served.search(rows, space, 1)[0]
 
     alarms = []
     for repeat in track(list(range(repeats)), "false-alarm rate"):
-        order = np.random.default_rng(repeat).permutation(len(texts))
+        order = np.random.default_rng(repeat).permutation(len(queries))
         normal, fresh = order[: len(order) // 2], order[len(order) // 2 :][:CHECKED_QUERIES]
-        reference = make_reference(vectors[normal], texts[normal], space, search=top_scores, seed=repeat)
+        normal_texts, fresh_texts = [queries[row] for row in normal], [queries[row] for row in fresh]
+        reference = make_reference(vectors[normal], normal_texts, space, search=top_scores, seed=repeat)
         report = check_drift(
-            reference, vectors[fresh], texts[fresh], space, search=top_scores, alpha=alpha, permutations=199
+            reference, vectors[fresh], fresh_texts, space, search=top_scores, alpha=alpha, permutations=199
         )
         alarms.append(bool(report.alarms))
     return float(np.mean(alarms)) if alarms else None
@@ -284,7 +285,7 @@ def save_reference(reference: Reference, path: Path) -> None:
     """
     buffer = io.BytesIO()
     notes = json.dumps({"space": asdict(reference.space), "words": sorted(reference.vocabulary)})
-    features = {f"feature {name}": values for name, values in reference.features.items()}
+    features: dict[str, Any] = {f"feature {name}": values for name, values in reference.features.items()}
     np.savez_compressed(buffer, bank=reference.bank, sample=reference.sample, notes=np.array(notes), **features)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -96,7 +96,8 @@ def embed_corpus(
 
 def estimate(encoder: Encoder, documents: Iterable[Document], store: VectorStore) -> Estimate:
     """Count the texts without a vector, and time the encoding of up to 256 of them; their vectors are kept."""
-    missing, sample_texts = 0, {}
+    missing = 0
+    sample_texts: dict[bytes, str] = {}
     for documents_chunk in _chunks(documents, CHUNK):
         texts = {text_key(text): text for _, text in documents_chunk}
         new = store.missing(list(texts)) - sample_texts.keys()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -81,13 +81,13 @@ def search_lance(
     return [_search_one(table, query, k, where) for query in queries]
 
 
-def _search_one(table: object, query: np.ndarray, k: int, where: str | None) -> list[tuple[str, float]]:
+def _search_one(table: Any, query: np.ndarray, k: int, where: str | None) -> list[tuple[str, float]]:
     search = table.search(query, vector_column_name="vector").distance_type("cosine").limit(k)
     rows = (search.where(where, prefilter=True) if where else search).select(["id", "_distance"]).to_list()
     return [(row["id"], 1 - row["_distance"]) for row in rows]
 
 
-def _open(folder: Path, space: Space) -> object:
+def _open(folder: Path, space: Space) -> Any:
     if not folder.is_dir():
         raise StorageError("there is no database", remedy="Export one: embedlab deploy export", file=folder)
     database = _lancedb().connect(str(folder))

@@ -162,9 +162,10 @@ def shadow_test(
     """
     if not log.queries:
         raise DataError("the query log is empty", remedy="Give at least one query")
-    rankings = [_answers(side, log.queries, k) for side in (current, candidate)]
-    latency = tuple(_p95(side, list(log.queries.values())[:TIMED], k) for side in (current, candidate))
-    return compare_rankings(*rankings, log, latency=latency, qrels=qrels, k=k, limits=limits or Limits())
+    of_current, of_candidate = (_answers(side, log.queries, k) for side in (current, candidate))
+    timed = list(log.queries.values())[:TIMED]
+    latency = _p95(current, timed, k), _p95(candidate, timed, k)
+    return compare_rankings(of_current, of_candidate, log, latency=latency, qrels=qrels, k=k, limits=limits or Limits())
 
 
 def compare_rankings(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sentence_transformers.base.evaluation import BaseEvaluator
 
@@ -11,8 +11,9 @@ from embedlab.data.dataset import SPLITS, Dataset
 from embedlab.data.splits import seeded_order
 from embedlab.errors import ParameterError
 from embedlab.evaluation.metrics import evaluate
-from embedlab.evaluation.retrieval import Encode, encode_split, sample_corpus
+from embedlab.evaluation.retrieval import sample_corpus
 from embedlab.evaluation.significance import bootstrap_ci
+from embedlab.search.vectors import Encode, encode_split
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -49,7 +50,8 @@ class SplitCurves(BaseEvaluator):
             problem = f"{dataset.name} has no {empty[0]} queries to watch"
             raise ParameterError(problem, remedy="Choose a dataset with queries in every split", field="dataset")
         self.encode, self.dataset = encode, _sample(dataset, seed)
-        self.primary_metric, self.rows = f"ndcg@{K}", []
+        self.primary_metric = f"ndcg@{K}"
+        self.rows: list[dict[str, Any]] = []
 
     def __call__(
         self, model: SentenceTransformer, output_path: str | None = None, epoch: float = -1, steps: int = -1

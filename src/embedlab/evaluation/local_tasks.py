@@ -16,7 +16,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,14 +60,14 @@ def local_task(kind: str, location: str | Path) -> AbsTask:
     return builders[kind](Path(location).expanduser())
 
 
-def sts_columns(path: Path) -> dict[str, list]:
+def sts_columns(path: Path) -> dict[str, list[Any]]:
     """Read the columns sentence1, sentence2 and score (any scale) of a file with or without a header."""
     rows = _with_header(textio.read_rows(path), path)
     texts = {name: [textio.text_of(row, name, path) for row in rows] for name in ("sentence1", "sentence2")}
     return {**texts, "score": [_number(row, "score", path) for row in rows]}
 
 
-def labelled_columns(path: Path) -> dict[str, dict[str, list]]:
+def labelled_columns(path: Path) -> dict[str, dict[str, list[Any]]]:
     """Read split -> columns text and label (a number, by the sorted names of all splits) of a file or folder."""
     rows = _rows_by_split(path)
     named = {
@@ -111,14 +111,15 @@ def _classification(path: Path) -> AbsTask:
     return with_data(type("LocalClassification", (AbsTaskClassification,), attributes)(), {SUBSET: data})
 
 
-def _scores_of_plain_labels(task: AbsTask, y_test: Sequence, y_pred: np.ndarray) -> ClassificationMetrics:
+def _scores_of_plain_labels(task: AbsTask, y_test: Sequence[int], y_pred: np.ndarray) -> ClassificationMetrics:
     """mteb's own scores; read once, for sklearn asks for the labels 150 times and `datasets` decodes them each time."""
     return super(type(task), task)._calculate_scores(np.asarray(y_test), y_pred)
 
 
-def _drawable(columns: Mapping[str, list]) -> dict[str, list]:
+def _drawable(columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     """At most `DRAWABLE` texts of every label, a seeded sample in their order: nothing that a draw could tell."""
-    seen, rows = Counter(), []
+    seen: Counter[int] = Counter()
+    rows = []
     for row in map(int, seeded_order(map(str, range(len(columns["label"]))))):
         label = columns["label"][row]
         seen[label] += 1
@@ -204,14 +205,14 @@ def _with_header(rows: list[Row], path: Path) -> list[Row]:
 
 
 def _number(row: Row, field: str, path: Path) -> float:
-    value = row.values.get(field)
+    value: Any = row.values.get(field)
     if not _is_number(value):
         problem = f"'{field}' must be a number, got {value!r}"
         raise DataError(problem, remedy="Write it as 3.5", file=path, line=row.line, field=field)
     return float(value)
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: Any) -> bool:
     try:
         number = float(value)
     except (TypeError, ValueError):

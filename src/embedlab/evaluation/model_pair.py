@@ -23,7 +23,6 @@ from embedlab.evaluation.metrics import Evaluation, evaluate
 from embedlab.evaluation.mteb_tasks import retrieval_task, run_task
 from embedlab.evaluation.neighbours import evaluate_neighbours, item_groups
 from embedlab.evaluation.probes import compare_probes
-from embedlab.evaluation.retrieval import encode_split
 from embedlab.evaluation.segments import derived_fields
 from embedlab.evaluation.significance import Interval, PairedDifference, bootstrap_ci, paired_difference
 from embedlab.evaluation.slices import slice_differences
@@ -31,6 +30,7 @@ from embedlab.models.cache import EmbeddingCache
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.search.bm25 import bm25_ranking
 from embedlab.search.exact import Ranking
+from embedlab.search.vectors import encode_split
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,10 +22,11 @@ from embedlab.errors import DataError
 from embedlab.evaluation.local_tasks import local_task
 from embedlab.evaluation.metrics import evaluate
 from embedlab.evaluation.mteb_tasks import SUBSET, TaskResult, run_task, task_by_name
-from embedlab.evaluation.retrieval import Encode, evaluate_retrieval, sample_corpus
+from embedlab.evaluation.retrieval import evaluate_retrieval, sample_corpus
 from embedlab.evaluation.significance import NAN, PairedDifference, bootstrap_ci, paired_difference
 from embedlab.progress import track
 from embedlab.search.exact import Ranking
+from embedlab.search.vectors import Encode
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,13 +120,15 @@ def correlation_difference(
     truth, of_a, of_b = (rankdata(values) for values in (gold, a, b))
     base = float(_spearman(truth, of_b))
     observed = float(_spearman(truth, of_a) - base)
-    resampled, swapped = [], []
+    resampled_blocks, swapped_blocks = [], []
     for start in range(0, samples, block := max(1, BLOCK // n)):
         shape = min(block, samples - start), n
         rows, flip = rng.integers(0, n, shape), rng.random(shape) < 0.5
-        resampled.append(_spearman(gold[rows], a[rows]) - _spearman(gold[rows], b[rows]))
-        swapped.append(_spearman(truth, np.where(flip, of_b, of_a)) - _spearman(truth, np.where(flip, of_a, of_b)))
-    resampled, swapped = np.concatenate(resampled), np.concatenate(swapped)
+        resampled_blocks.append(_spearman(gold[rows], a[rows]) - _spearman(gold[rows], b[rows]))
+        swapped_blocks.append(
+            _spearman(truth, np.where(flip, of_b, of_a)) - _spearman(truth, np.where(flip, of_a, of_b))
+        )
+    resampled, swapped = np.concatenate(resampled_blocks), np.concatenate(swapped_blocks)
     low, high = np.nanquantile(resampled, (0.025, 0.975))
     p_value = (1 + np.sum(np.abs(swapped) >= abs(observed) - 1e-12)) / (samples + 1)
     gain = np.abs(of_b - truth) - np.abs(of_a - truth)
@@ -189,7 +192,7 @@ def _score_task(model: SentenceTransformer, task: AbsTask) -> ProbeScore:
     return reader(task, result)
 
 
-def _rows(task: AbsTask) -> Mapping:
+def _rows(task: AbsTask) -> Mapping[str, Any]:
     """The rows of the evaluated split, whether the task's data has a subset level or not."""
     subsets = task.dataset.get(SUBSET, task.dataset)
     return subsets[task.eval_splits[0]]

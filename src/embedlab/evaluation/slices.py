@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -69,5 +70,5 @@ def _slices(query_ids: tuple[str, ...], fields: Fields, by: str) -> Iterator[tup
         yield name, np.flatnonzero(values == name)
 
 
-def _largest_first(rows: list[dict]) -> pd.DataFrame:
+def _largest_first(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("n", ascending=False, kind="stable", ignore_index=True)

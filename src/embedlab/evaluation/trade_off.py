@@ -14,9 +14,10 @@ from embedlab.data.tasks import Task
 from embedlab.errors import ParameterError
 from embedlab.evaluation.metrics import Evaluation, evaluate
 from embedlab.evaluation.probes import ProbeScore, Scorer, compare_probe, open_probe
-from embedlab.evaluation.retrieval import Encode, encode_split, evaluate_retrieval, sample_corpus
+from embedlab.evaluation.retrieval import evaluate_retrieval, sample_corpus
 from embedlab.evaluation.significance import PairedDifference, bootstrap_ci, paired_difference
 from embedlab.progress import track
+from embedlab.search.vectors import Encode, encode_split
 
 if TYPE_CHECKING:
     import pandas as pd

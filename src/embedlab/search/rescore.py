@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,13 +18,19 @@ Searcher = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 BLOCK_QUERIES = 64
 
 
-def rescore(queries: np.ndarray, corpus: np.ndarray, candidates: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+class VectorRows(Protocol):
+    """An array (N, d), a memory map, or anything that returns rows, such as `quantised.QuantisedVectors`."""
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
+        """Return the vectors (..., d) of an array of indices (...)."""
+
+
+def rescore(queries: np.ndarray, corpus: VectorRows, candidates: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Order candidates by their dot products with better vectors than those that found them.
 
     Args:
         queries: float32 (Q, d).
-        corpus: (N, d): an array, a memory map, or anything that returns rows for an array of indices, such as
-            `quantised.QuantisedVectors`.
+        corpus: (N, d), see `VectorRows`.
         candidates: int64 (Q, m) indices into `corpus`; -1 for empty ranks.
         k: documents per query, at most m.
 
@@ -45,7 +52,7 @@ def rescore(queries: np.ndarray, corpus: np.ndarray, candidates: np.ndarray, k: 
     return scores, indices
 
 
-def rescored(first: Searcher, store: np.ndarray, shortlist: int) -> Searcher:
+def rescored(first: Searcher, store: VectorRows, shortlist: int) -> Searcher:
     """Build a search in two stages: `first` finds a shortlist, and the vectors of `store` rescore it.
 
     Args:
@@ -60,7 +67,7 @@ def rescored(first: Searcher, store: np.ndarray, shortlist: int) -> Searcher:
     return search
 
 
-def _rescore_block(queries: np.ndarray, corpus: np.ndarray, candidates: np.ndarray, k: int) -> tuple[Tensor, Tensor]:
+def _rescore_block(queries: np.ndarray, corpus: VectorRows, candidates: np.ndarray, k: int) -> tuple[Tensor, Tensor]:
     rows = torch.from_numpy(np.asarray(corpus[np.maximum(candidates, 0)], dtype=np.float32))
     indices = torch.from_numpy(candidates)
     scores = dot(rows, torch.from_numpy(np.asarray(queries, np.float32))).masked_fill(indices < 0, -torch.inf)

@@ -67,7 +67,10 @@ def stored_searches(corpus: np.ndarray, shortlist: int, path: Path) -> dict[str,
     """
     full = corpus.shape[1]
     signs, int8 = BinaryVectors(corpus), QuantisedVectors.encode(corpus, "int8")
-    stores = {f"float32 {full}": QuantisedVectors.encode(corpus, "float32"), f"int8 {full}": int8}
+    stores: dict[str, QuantisedVectors | BinaryVectors] = {
+        f"float32 {full}": QuantisedVectors.encode(corpus, "float32"),
+        f"int8 {full}": int8,
+    }
     for precision, dim in FORTY_EIGHT_BYTES:
         if dim <= full:
             stores[f"{precision} {dim}"] = QuantisedVectors.encode(corpus, precision, dim)

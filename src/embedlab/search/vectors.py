@@ -93,7 +93,8 @@ class Vectors:
         """Compute the dot product of every pair: (query id, document id) -> score."""
         query_row = {query: row for row, query in enumerate(self.query_ids)}
         document_row = {document: row for row, document in enumerate(self.corpus_ids)}
-        pairs, scores = list(pairs), {}
+        pairs = list(pairs)
+        scores: dict[tuple[str, str], float] = {}
         for start in range(0, len(pairs), PAIRS_PER_BLOCK):
             block = pairs[start : start + PAIRS_PER_BLOCK]
             query_vectors = self.queries[[query_row[query] for query, _ in block]]
@@ -128,7 +129,9 @@ def encode_split(
         DataError: `corpus_vectors` has another number of rows than the corpus.
     """
     if encode is None:
-        from embedlab.models.encode import encode
+        from embedlab.models.encode import encode as default_encode
+
+        encode = default_encode
     queries, prompts = judged_queries(dataset, split), prompts_of(model)
     if corpus_vectors is None:
         corpus_vectors = encode(model, list(dataset.corpus.values()), stage="encode corpus", prompt=prompts.document)

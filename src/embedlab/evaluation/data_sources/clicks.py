@@ -76,8 +76,9 @@ class ClickStudy:
 
     def positions(self) -> pd.DataFrame:
         """Return the true and the estimated examination by rank: columns rank, true, and one per number of sessions."""
-        columns = {"rank": list(RANKS), "true": self.bias.to_list()}
-        return pd.DataFrame({**columns, **{count: values.to_list() for count, values in self.estimated.items()}})
+        columns: dict[str | int, list[float]] = {"rank": list(RANKS), "true": self.bias.to_list()}
+        columns |= {count: values.to_list() for count, values in self.estimated.items()}
+        return pd.DataFrame(columns)
 
     def taus(self) -> dict[tuple[str, int], np.ndarray]:
         """Compute Kendall's tau between true and estimated order: (system, sessions) -> one value per query (Q,)."""

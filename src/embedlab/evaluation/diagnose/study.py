@@ -15,12 +15,12 @@ from embedlab.errors import DataError
 from embedlab.evaluation.diagnose.failures import missed_queries
 from embedlab.evaluation.diagnose.verdict import Evidence, Finding, Thresholds, Verdict, decide
 from embedlab.evaluation.metrics import Evaluation, evaluate
-from embedlab.evaluation.retrieval import encode_split, sample_corpus
+from embedlab.evaluation.retrieval import sample_corpus
 from embedlab.evaluation.significance import bootstrap_ci, minimum_detectable_effect, paired_difference
 from embedlab.models.encoders import Encoder
 from embedlab.search.bm25 import bm25_ranking
 from embedlab.search.exact import Ranking
-from embedlab.search.vectors import Vectors
+from embedlab.search.vectors import Vectors, encode_split
 
 DEPTH = 100  # documents ranked per query
 METRIC = "ndcg@10"
