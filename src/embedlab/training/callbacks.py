@@ -24,19 +24,30 @@ class ProgressReport(TrainerCallback):
 
     def __init__(self, stage: str, dev_metric: str) -> None:
         self.stage, self.dev_metric = stage, dev_metric
-        self.rows: list[dict[str, float]] = []
+        self.rows: list[dict[str, float | None]] = []
         self._dev: float | None = None
         self._start = time.monotonic()
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **kw: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
     ) -> None:
-        values = {key: logs[key] for key in ("loss", "learning_rate", "grad_norm") if key in (logs or {})}
+        logs = logs or {}
+        values = {key: logs[key] for key in ("loss", "learning_rate", "grad_norm") if key in logs}
         if values:
             self._report(state, **values)
 
     def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float],
+        **kwargs: Any,
     ) -> None:
         self._dev = metrics.get(self.dev_metric)
         self._report(state, dev=self._dev)
@@ -75,7 +86,7 @@ class KeepBest(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        metrics: dict,
+        metrics: dict[str, float],
         model: torch.nn.Module,
         **kwargs: Any,
     ) -> None:

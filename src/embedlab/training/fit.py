@@ -70,7 +70,7 @@ class FitResult:
         seconds: wall-clock time, dev evaluations included.
     """
 
-    history: list[dict[str, float]]
+    history: list[dict[str, float | None]]
     best_dev: float | None
     best_step: int
     steps: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedlab.errors import ModelError
 from embedlab.models.layers import layer_count
@@ -46,7 +46,7 @@ def learning_rates(
 
 def _token_embeddings_name(model: SentenceTransformer) -> str:
     """Name of the module that maps token ids to vectors."""
-    network = getattr(model[0], "model", None)
+    network: Any = getattr(model[0], "model", None)
     embeddings = network.get_input_embeddings() if hasattr(network, "get_input_embeddings") else None
     for name, module in model.named_modules():
         if module is embeddings:

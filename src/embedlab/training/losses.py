@@ -14,7 +14,7 @@ All columns of a batch are encoded in one forward pass (`EmbeddingLoss`), whatev
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from sentence_transformers.base.losses.gradcache import CachedLossMixin
 from torch import Tensor, nn
 
 from embedlab.models.packing import embed_columns
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 TEMPERATURE = 0.05  # default of every contrastive loss; sentence-transformers' `scale=20` is 1 / 0.05
 TRIPLET_MARGIN = 0.1  # difference of two cosines
@@ -98,7 +101,7 @@ class EmbeddingLoss(nn.Module):
         dims: dimensions to train; None trains the full embedding only.
     """
 
-    def __init__(self, model: nn.Module, dims: Sequence[int] | None = None) -> None:
+    def __init__(self, model: SentenceTransformer, dims: Sequence[int] | None = None) -> None:
         super().__init__()
         self.model = model
         self.dims = tuple(dims or (model.get_embedding_dimension(),))
@@ -145,7 +148,9 @@ class ContrastiveLoss(EmbeddingLoss):
         dims: dimensions to train; None trains the full embedding only.
     """
 
-    def __init__(self, model: nn.Module, temperature: float = TEMPERATURE, dims: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, model: SentenceTransformer, temperature: float = TEMPERATURE, dims: Sequence[int] | None = None
+    ) -> None:
         super().__init__(model, dims)
         self.temperature = temperature
 
@@ -192,7 +197,7 @@ class GuidedLoss(ContrastiveLoss):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: SentenceTransformer,
         queries: np.ndarray,
         documents: np.ndarray,
         temperature: float = TEMPERATURE,
@@ -201,11 +206,12 @@ class GuidedLoss(ContrastiveLoss):
         super().__init__(model, temperature, dims)
         self._queries, self._documents = torch.from_numpy(queries), torch.from_numpy(documents)
 
-    def targets(self, labels: Tensor) -> Tensor:
+    def targets(self, labels: Tensor | None) -> Tensor:
         """Compute the mask of false negatives, from the labels (B, 2 + n) and from the guide: bool (B, B * (1 + n))."""
+        assert labels is not None  # the guide's vectors are looked up by text index
         texts = labels.cpu()
         guided = guide_mask(self._queries[texts[:, 0]], self._documents[texts[:, 1:].T.reshape(-1)])
-        return super().targets(labels) | guided.to(labels.device)
+        return false_negative_mask(labels) | guided.to(labels.device)
 
 
 class TripletLoss(EmbeddingLoss):
@@ -219,7 +225,7 @@ class TripletLoss(EmbeddingLoss):
         dims: dimensions to train; None trains the full embedding only.
     """
 
-    def __init__(self, model: nn.Module, dims: Sequence[int] | None = None) -> None:
+    def __init__(self, model: SentenceTransformer, dims: Sequence[int] | None = None) -> None:
         from sentence_transformers.sentence_transformer import losses
 
         super().__init__(model, dims)
@@ -254,7 +260,7 @@ class CachedLoss(CachedLossMixin, nn.Module):
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
         """Compute the loss of one batch; arguments as for `EmbeddingLoss.forward`."""
-        return self.forward_cached(sentence_features, labels)
+        return self.forward_cached(sentence_features, labels)  # type: ignore[operator] # of the mixin
 
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False

@@ -11,7 +11,7 @@ from embedlab.data.icd10cm import code_similarity
 from embedlab.models.cache import EmbeddingCache
 from embedlab.search.vectors import Vectors, encode_split
 from embedlab.training.contrastive.ance import with_texts
-from embedlab.training.contrastive.graded import by_text, graded_rows, train_graded
+from embedlab.training.contrastive.graded import by_text, graded_rows, is_graded, train_graded
 from embedlab.training.contrastive.mining import MiningReport, Negatives
 from embedlab.training.contrastive.negative_sources import Rankers, mine_sources
 from embedlab.training.contrastive.train import ContrastiveParams, as_guide, train_contrastive
@@ -91,7 +91,7 @@ def fine_tune(
     Returns:
         History, best dev value and its step.
     """
-    if params.graded:
+    if is_graded(params.loss):
         similarity = by_text(dataset.corpus, code_similarity) if params.dataset.startswith("icd10cm") else None
         return train_graded(
             model,

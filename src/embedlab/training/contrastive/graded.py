@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from embedlab.data.dataset import Dataset, GradedPair
 from embedlab.models.prompts import prompts_of
@@ -18,8 +18,14 @@ from embedlab.training.losses import TEMPERATURE, EmbeddingLoss
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.evaluation import BaseEvaluator
+    from typing_extensions import TypeIs
 
 GradedLossName = Literal["cosine", "cosent", "angle"]
+
+
+def is_graded(loss: str) -> TypeIs[GradedLossName]:
+    """Return whether a loss trains on graded pairs."""
+    return loss in get_args(GradedLossName)
 
 
 class GradedLoss(EmbeddingLoss):
@@ -43,7 +49,7 @@ class GradedLoss(EmbeddingLoss):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: SentenceTransformer,
         grades: Tensor,
         kind: GradedLossName,
         temperature: float = TEMPERATURE,
@@ -58,8 +64,9 @@ class GradedLoss(EmbeddingLoss):
         else:
             self._loss = {"cosent": losses.CoSENTLoss, "angle": losses.AnglELoss}[kind](model, scale=1 / temperature)
 
-    def targets(self, labels: Tensor) -> Tensor:
+    def targets(self, labels: Tensor | None) -> Tensor:
         """Look up the grades (B,) of labels (B, 3): the indices of both texts, then the row index."""
+        assert labels is not None  # they hold the row index
         return self._grades[labels[:, -1].cpu()].to(labels.device)
 
     def at_width(self, embeddings: Sequence[Tensor], targets: Tensor | None) -> Tensor:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from embedlab.training.contrastive.graded import GradedLoss, GradedLossName
+from embedlab.training.contrastive.graded import GradedLoss, GradedLossName, is_graded
 from embedlab.training.contrastive.train import Guide, RankingLossName, ranking_loss
-from embedlab.training.losses import TEMPERATURE
+from embedlab.training.losses import TEMPERATURE, EmbeddingLoss
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,12 +52,13 @@ def loss_gradients(
     return pd.DataFrame(rows)
 
 
-def _value(name: str, cosines: Tensor, temperature: float) -> Tensor:
+def _value(name: RankingLossName | GradedLossName, cosines: Tensor, temperature: float) -> Tensor:
     heights = (1 - cosines**2).sqrt() * torch.tensor([1.0, -1.0])
     query, documents = torch.tensor([[1.0, 0.0]]), torch.stack([cosines, heights], dim=1)
-    if name in get_args(GradedLossName):
-        loss = GradedLoss(nn.Identity(), torch.tensor([1.0, 0.0]), name, temperature, dims=[2])
-        return loss.of_embeddings([query.expand(2, 2), documents], torch.tensor([[0, 1, 0], [0, 2, 1]]))
+    if is_graded(name):
+        graded_loss = GradedLoss(nn.Identity(), torch.tensor([1.0, 0.0]), name, temperature, dims=[2])
+        return graded_loss.of_embeddings([query.expand(2, 2), documents], torch.tensor([[0, 1, 0], [0, 2, 1]]))
     guide_vectors = torch.cat([query, documents.detach()]).numpy()
     loss = ranking_loss(name, nn.Identity(), temperature, [2], Guide(guide_vectors, guide_vectors))
+    assert isinstance(loss, EmbeddingLoss)  # unlike `cached`
     return loss.of_embeddings([query, documents[:1], documents[1:]], torch.tensor([[0, 1, 2]]))

@@ -55,16 +55,14 @@ class MiningReport:
         )
 
 
-def score_ceiling(
-    positive_score: np.ndarray | float, relative_margin: float, absolute_margin: float = 0.0
-) -> np.ndarray | float:
+def score_ceiling(positive_score: float, relative_margin: float, absolute_margin: float = 0.0) -> float:
     """Compute the highest score that a hard negative may have, from the score of its positive.
 
     `s - (1 - m) |s| - a`. With `a = 0` this is `m s` for a positive score s. For a negative s, `m s` would be above s
     and exclude nothing; this formula stays below s.
 
     Args:
-        positive_score: s, a scalar or an array (n,).
+        positive_score: s.
         relative_margin: m.
         absolute_margin: a.
 

@@ -112,6 +112,7 @@ def _candidates(source: str, dataset: Dataset, rankers: Rankers) -> tuple[Candid
     with its query has no BM25 score to compare with. A cross-encoder has its own order and scores.
     """
     if source == "bm25":
+        assert rankers.lexical is not None  # `Rankers.of` sets it
         return rescored(rankers.lexical().as_candidates(), rankers.base.pair_scores), rankers.base.pair_scores
     vectors = rankers.own or rankers.base if source == "self" else rankers.base
     candidates = vectors.rank(DEPTH).as_candidates()

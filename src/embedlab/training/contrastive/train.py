@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -14,7 +14,7 @@ from embedlab.models.prompts import prompts_of
 from embedlab.params import Count, CountOrNone, PositiveFloat, Share, TrainingParams
 from embedlab.training.batches import TokenisedCollator
 from embedlab.training.contrastive.ance import Renew, RenewingCollator, with_row_indices
-from embedlab.training.contrastive.graded import GradedLossName
+from embedlab.training.contrastive.graded import GradedLossName, is_graded
 from embedlab.training.contrastive.negative_sources import EXPERT, Source
 from embedlab.training.fit import FitResult, FitSettings, fit
 from embedlab.training.losses import TEMPERATURE, CachedLoss, ContrastiveLoss, GuidedLoss, SymmetricLoss, TripletLoss
@@ -73,7 +73,7 @@ class ContrastiveParams(TrainingParams):
     @property
     def graded(self) -> bool:
         """Whether the loss trains on graded pairs instead of (query, positive, negatives) rows."""
-        return self.loss in get_args(GradedLossName)
+        return is_graded(self.loss)
 
     @property
     def use_triplets(self) -> bool:

@@ -20,6 +20,7 @@ from embedlab.training.losses import TEMPERATURE, false_negative_mask, info_nce
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, CrossEncoderTrainingArguments, SentenceTransformer
     from sentence_transformers.base.evaluation import BaseEvaluator
+    from sentence_transformers.sentence_transformer.losses import DistillKLDivLoss, MarginMSELoss
 
 ScoreLoss = Literal["margin_mse", "kl"]
 
@@ -48,7 +49,7 @@ class RerankerParams(TrainingParams):
 
 def train_cross_encoder(
     encoder: CrossEncoder, rows: Sequence[Row], settings: FitSettings, *, output_dir: str, hold_out: int = HOLD_OUT
-) -> list[dict[str, float]]:
+) -> list[dict[str, float | None]]:
     """Train a cross-encoder in place to score the positive of a row above its negatives.
 
     This is sentence-transformers' `CrossEncoderTrainer` with `ListNetLoss` and a one-hot target: the cross-entropy of
@@ -96,8 +97,8 @@ def _arguments(settings: FitSettings, rows: int, output_dir: str) -> CrossEncode
     from embedlab.training.fit import training_arguments
 
     arguments = training_arguments(settings, rows, False, output_dir)
-    names = ("max_steps", "per_device_train_batch_size", "learning_rate", "warmup_steps", "weight_decay")
-    names += ("logging_steps", "save_strategy", "seed", "disable_tqdm", "report_to", "dataloader_pin_memory")
+    names = ["max_steps", "per_device_train_batch_size", "learning_rate", "warmup_steps", "weight_decay"]
+    names += ["logging_steps", "save_strategy", "seed", "disable_tqdm", "report_to", "dataloader_pin_memory"]
     return CrossEncoderTrainingArguments(output_dir=output_dir, **{name: getattr(arguments, name) for name in names})
 
 
@@ -181,7 +182,7 @@ class ScoreDistillationLoss(nn.Module):
         self.model, self.weight, self.temperature, self.kind = model, weight, temperature, kind
         self._scores, self._term = scores, self._library_loss()
 
-    def _library_loss(self) -> nn.Module:
+    def _library_loss(self) -> MarginMSELoss | DistillKLDivLoss:
         from sentence_transformers.sentence_transformer.losses import DistillKLDivLoss, MarginMSELoss
 
         kinds = {"margin_mse": MarginMSELoss, "kl": DistillKLDivLoss}

@@ -36,9 +36,9 @@ class DistillationParams(TrainingParams):
     random_negatives: CountOrNone
     score_loss: Literal["margin_mse", "kl"]
 
-    def fit_settings(self, **changes: float) -> FitSettings:
+    def fit_settings(self, **changes: Any) -> FitSettings:
         """Return the settings of a transformer student; `changes` override single fields of `FitSettings`."""
-        common = {"epochs": self.epochs, "learning_rate": self.learning_rate}
+        common: dict[str, Any] = {"epochs": self.epochs, "learning_rate": self.learning_rate}
         return FitSettings(**{**common, "max_steps": self.max_steps, "seed": self.seed, **changes})
 
     def student_settings(self) -> FitSettings:

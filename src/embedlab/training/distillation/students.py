@@ -86,8 +86,10 @@ def distil_dimensions(
     projection = pca_projection(teacher_vectors, dim)
     narrow = project(keep_layers(student, range(layer_count(student))), projection)
     collator = TokenisedCollator(narrow, texts, ["text"])
-    options = {"collator": collator, "projection": projection, "output_dir": output_dir}
-    return narrow, distil(narrow, texts, teacher_vectors, settings, **options)
+    result = distil(
+        narrow, texts, teacher_vectors, settings, collator=collator, projection=projection, output_dir=output_dir
+    )
+    return narrow, result
 
 
 def distil_static(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -32,10 +32,11 @@ class MultitaskParams(TrainingParams):
         """Kind of task -> weight of its loss."""
         return dict(zip(KINDS, self.task_weights, strict=True))
 
-    def fit_settings(self, **changes: float) -> FitSettings:
+    def fit_settings(self, **changes: Any) -> FitSettings:
         """Return the training settings, with one dev evaluation per epoch; `changes` override single settings."""
-        common = {"epochs": self.epochs, "max_steps": self.max_steps, "learning_rate": self.learning_rate}
-        run = {"sampling": self.sampling, "seed": self.seed, "evaluations": max(1, round(self.epochs))}
+        common: dict[str, Any] = {"epochs": self.epochs, "learning_rate": self.learning_rate}
+        run = {"max_steps": self.max_steps, "sampling": self.sampling, "seed": self.seed}
+        run["evaluations"] = max(1, round(self.epochs))
         return FitSettings(**{**common, **run, **changes})
 
     def static_settings(self) -> FitSettings:

@@ -69,10 +69,11 @@ class WeightedLoss(nn.Module):
 
     def __init__(self, loss: nn.Module, weight: float) -> None:
         super().__init__()
-        self.loss, self.weight = loss, weight
+        self.loss: Any = loss  # its `model` and `get_config_dict` are not part of nn.Module
+        self.weight = weight
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> SentenceTransformer:
         """The model being trained; the Trainer reads it from the loss."""
         return self.loss.model
 
@@ -209,7 +210,7 @@ def objective(model: SentenceTransformer, task: Task, weight: float = 1.0) -> Ob
         task: its kind and training examples.
         weight: factor on the loss.
     """
-    builders = {
+    builders: dict[str, Callable[[SentenceTransformer, Any], Objective]] = {
         "retrieval": retrieval,
         "similarity": similarity,
         "classification": classification,

@@ -216,12 +216,13 @@ def perplexity(loss: nn.Module, texts: Sequence[str], *, collator: NoiseCollator
     """
     mode = loss.training  # the Trainer only switches the model; dropout of the head must be restored here
     loss.eval()
-    collator = collator or MaskingCollator(loss.model, texts)
+    head: Any = loss  # its `model` and `targets` are not part of nn.Module
+    collator = collator or MaskingCollator(head.model, texts)
     total, count = 0.0, 0
     for batch in _batches(collator, len(texts)):
-        batch = {key: value.to(loss.model.device) if hasattr(value, "to") else value for key, value in batch.items()}
+        batch = {key: value.to(head.model.device) if hasattr(value, "to") else value for key, value in batch.items()}
         labels = batch.pop("label")
-        predicted = int((loss.targets(labels) != IGNORED).sum())
+        predicted = int((head.targets(labels) != IGNORED).sum())
         features = {key.removeprefix("text_"): value for key, value in batch.items()}
         total += loss([features], labels).item() * predicted
         count += predicted

@@ -117,7 +117,7 @@ class PretrainResult:
     after: float | None = None
 
     @property
-    def history(self) -> list[dict[str, float]]:
+    def history(self) -> list[dict[str, float | None]]:
         """Training history: rows of step, seconds, loss and learning_rate."""
         return self.fit.history if self.fit else []
 

@@ -77,6 +77,9 @@ class DenoisingLoss(nn.Module):
         ModelError: the model has no token embeddings to share, or sentence embeddings of another dimension.
     """
 
+    vocabulary: Tensor
+    index_of_id: Tensor
+
     def __init__(self, model: SentenceTransformer, vocabulary: Sequence[int] | None = None, layers: int = 1) -> None:
         super().__init__()
         self.model = model
@@ -144,7 +147,7 @@ class DenoisingLoss(nn.Module):
 
 def _token_embeddings(model: SentenceTransformer) -> tuple[int, int]:
     """Return the shape (tokens, d) of the token embeddings that the decoder shares."""
-    transformer = getattr(model[0], "model", None)
+    transformer: Any = getattr(model[0], "model", None)
     if not hasattr(transformer, "embeddings"):
         problem = f"tsdae needs token embeddings to share with its decoder, {type(transformer).__name__} has none"
         raise ModelError(problem, remedy="Use a BERT-like encoder or another objective")
