@@ -66,6 +66,13 @@ def style_axes(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
     axes.grid(axis="y", alpha=0.3)
 
 
+def _letters_of_line(axes: Axes) -> int:
+    """Letters of a subtitle that fit in the width of the figure."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return int(figure.get_size_inches()[0] * 14)
+
+
 def set_finding(axes: Axes, finding: str) -> None:
     """Write the finding as subtitle, in small letters between the title and the axes.
 
@@ -73,8 +80,7 @@ def set_finding(axes: Axes, finding: str) -> None:
         axes: made by `new_axes`.
         finding: one short sentence, computed from the numbers that are drawn.
     """
-    width = int(axes.figure.get_size_inches()[0] * 14)  # letters of a line
-    lines = textwrap.wrap(finding, width)
+    lines = textwrap.wrap(finding, _letters_of_line(axes))
     if not lines:
         return
     axes.set_title(axes.get_title(loc="left"), loc="left", fontsize=11.5, fontweight="bold", pad=6 + 12.5 * len(lines))
@@ -92,8 +98,7 @@ def set_finding(axes: Axes, finding: str) -> None:
 
 def title_at_left_edge(axes: Axes, title: str, finding: str) -> None:
     """Start title and finding at the left edge of the figure, where long names leave the axes too narrow for them."""
-    width = int(axes.figure.get_size_inches()[0] * 14)
-    lines = textwrap.wrap(finding, width)
+    lines = textwrap.wrap(finding, _letters_of_line(axes))
     place: dict[str, Any] = {"xy": (0.01, 1), "xycoords": ("figure fraction", "axes fraction"), "va": "bottom"}
     place["textcoords"] = "offset points"
     axes.set_title("")
@@ -128,8 +133,8 @@ def label_lines(axes: Axes, labels: Iterable[Label]) -> None:
     lines = max((text.count("\n") + 1 for text in texts), default=1)
     heights = spread([_fraction(axes, label)[1] for label in ordered], LABEL_GAP * (0.85 * lines + 0.15))
     for label, text, height in zip(ordered, texts, heights, strict=True):
-        style = {"color": label.colour, "fontsize": LABEL_SIZE, "va": "center", "transform": axes.transAxes}
-        axes.text(1.015, height, text, **style)
+        place = axes.transAxes
+        axes.text(1.015, height, text, color=label.colour, fontsize=LABEL_SIZE, va="center", transform=place)
 
 
 def label_points(axes: Axes, labels: Iterable[Label]) -> None:
@@ -285,7 +290,7 @@ def draw_learning_curve(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _line(axes: Axes, table: pd.DataFrame, column: str, colour: str, **style: str) -> None:
+def _line(axes: Axes, table: pd.DataFrame, column: str, colour: str, **style: Any) -> None:
     if column in table:
         measured = table.dropna(subset=[column])
         axes.plot(measured["step"], measured[column], color=colour, **style)

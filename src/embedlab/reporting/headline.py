@@ -332,4 +332,4 @@ def _bytes(point: _Point, records: Mapping[str, Record]) -> float | None:
         for row in records[run_id].metrics
         if row.metric == MEMORY and (row.system, row.condition, row.stage) == key
     ]
-    return pd.Series(recorded, dtype=float).mean()
+    return float(pd.Series(recorded, dtype=float).mean())

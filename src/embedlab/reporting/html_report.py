@@ -13,13 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from embedlab import paths
 from embedlab.errors import ParameterError
 from embedlab.reporting import sweep_figures
+from embedlab.reporting.figures import MAX_SERIES
 from embedlab.reporting.sweep_data import COSTS, View
 from embedlab.reporting.sweep_table import SweepTable, caption, readable, sweep_table
 from embedlab.runs import provenance, records
@@ -117,7 +118,7 @@ def write_report(
     return path
 
 
-def page(title: str, content: Sequence[dict[str, object]]) -> str:
+def page(title: str, content: Sequence[dict[str, Any]]) -> str:
     """Render the page; everything but our own figures is escaped."""
     from jinja2 import Environment, StrictUndefined
 
@@ -173,7 +174,7 @@ def _figures(table: SweepTable, folder: Path | None) -> Iterator[dict[str, str]]
         yield {"svg": svg(figure), "caption": "A dot per run, a bar per mean over seeds."}
     if histories := _histories(table, folder):
         figure, _ = sweep_figures.learning_curves(histories)
-        count = min(len(histories), sweep_figures.MAX_SERIES)
+        count = min(len(histories), MAX_SERIES)
         yield {"svg": svg(figure), "caption": f"{count} of {len(histories)} combinations, one seed each."}
 
 

@@ -150,7 +150,7 @@ def draw_trade_off(table: pd.DataFrame, *, budget: float | None = None) -> Figur
     axes.axhline(0, color=BASELINE, linewidth=0.8)
     if budget is not None:
         axes.axvline(-budget, color=BASELINE, linestyle="--", linewidth=1.2)
-        style = {"color": BASELINE, "fontsize": 8.5, "ha": "right"}
+        style: dict[str, Any] = {"color": BASELINE, "fontsize": 8.5, "ha": "right"}
         axes.annotate(f"budget: -{budget:g} ", (-budget, 0.96), xycoords=("data", "axes fraction"), **style)
         allowed = table[table["change"] >= -budget]
         best = allowed.loc[allowed["gain"].idxmax()]

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import yaml
@@ -145,7 +146,8 @@ def relinked(text: str, source: str, page: str, pages: Mapping[str, str]) -> str
 
 def _parts(text: str) -> Iterator[tuple[str, bool]]:
     """The text in parts, with whether each is fenced code."""
-    part, code = [], False
+    part: list[str] = []
+    code = False
     for line in text.splitlines(keepends=True):
         if FENCE.match(line):
             yield "".join(part), code
@@ -183,12 +185,12 @@ def with_mathematics(text: str) -> str:
     from latex2mathml.converter import convert
 
     def formula(match: re.Match[str]) -> str:
-        return convert(match["inline"]) if match["inline"] else convert(match["block"], display="block")
+        return str(convert(match["inline"]) if match["inline"] else convert(match["block"], display="block"))
 
     return MATHEMATICS.sub(formula, text)
 
 
-def _is_shown(output: Mapping) -> bool:
+def _is_shown(output: Mapping[str, Any]) -> bool:
     """Neither progress widgets, which are dead on a page, nor messages to the error stream."""
     return WIDGET not in output.get("data", ()) and output.get("name") != "stderr"
 
@@ -212,7 +214,7 @@ def _copy_assets(docs: Path, pages: Mapping[str, str]) -> None:
 def _code_style() -> str:
     from pygments.formatters import HtmlFormatter
 
-    return HtmlFormatter(style="friendly").get_style_defs(".codehilite")
+    return str(HtmlFormatter(style="friendly").get_style_defs(".codehilite"))
 
 
 def _write(path: Path, text: str) -> None:

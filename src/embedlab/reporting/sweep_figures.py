@@ -209,7 +209,7 @@ def spread_over_seeds(table: SweepTable) -> tuple[Figure, pd.DataFrame]:
         .assign(position=lambda frame: frame["run_id"].map(positions))
     )
     figure, axes = new_axes("How much does the seed change?", "combination, as in the table", metric)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     labels = []
     for colour, (system, of_system) in zip(COLOURS, values.groupby("system", sort=False), strict=False):
         means = of_system.groupby("position")["value"].mean()

@@ -155,8 +155,9 @@ def pivot(frame: pd.DataFrame, rows: Sequence[str], columns: str, metric: str = 
 
 def _order(value: object) -> tuple[int, float, str]:
     """Numbers by size, then texts by letter; mixed columns have an order too."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return (0, float(value), "") if number else (1, 0.0, str(value))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return 0, float(value), ""
+    return 1, 0.0, str(value)
 
 
 def write_table(
@@ -201,10 +202,10 @@ def export(frame: pd.DataFrame, path: Path) -> Path:
 def as_text(frame: pd.DataFrame, kind: str) -> str:
     """Return the table as csv, md or tex text, missing values empty."""
     if kind == "csv":
-        return frame.to_csv(index=False, lineterminator="\n")
+        return str(frame.to_csv(index=False, lineterminator="\n"))
     if kind == "md":
         return markdown(frame) + "\n"
-    return frame.astype(object).where(frame.notna(), None).to_latex(index=False, na_rep="", escape=True)
+    return str(frame.astype(object).where(frame.notna(), None).to_latex(index=False, na_rep="", escape=True))
 
 
 def markdown(frame: pd.DataFrame) -> str:
