@@ -21,8 +21,8 @@ quickstart:  ## train on all of ICD-10-CM and show the measured gain (about 6 mi
 	"  find out what your data needs: $$cli diagnose pairs:my.csv            (notebooks/01_diagnose.ipynb)" \
 	'  fine-tune the transformer too: notebooks/03_contrastive.ipynb'
 
-test:  ## style, unit tests, fault tests, notebooks at smoke size
-	@$(ENVIRONMENT) python -m ruff check . && python -m ruff format --check . && python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+test:  ## style, types, unit tests, fault tests, notebooks at smoke size
+	@$(ENVIRONMENT) python -m ruff check . && python -m ruff format --check . && python -m mypy && python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lab:  ## JupyterLab on the notebooks
 	@$(ENVIRONMENT) python -m ipykernel install --sys-prefix --name embedlab --display-name embedlab >/dev/null && python -m jupyterlab notebooks
@@ -48,4 +48,4 @@ lock:  ## rewrite requirements.lock from the environment in use
 	@$(if $(VIRTUAL_ENV)$(CONDA_PREFIX),python,.venv/bin/python) tools/lock.py
 
 clean:  ## remove .venv and caches; runs and results stay
-	rm -rf .venv .cache .hypothesis .pytest_cache .ruff_cache build dist src/*.egg-info
+	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist src/*.egg-info
