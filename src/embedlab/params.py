@@ -17,6 +17,7 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 
+TEMPERATURE = 0.05  # of the softmax of every contrastive loss; sentence-transformers' `scale=20` is 1 / 0.05
 INJECTED = "# Parameters"  # first line of the cell that papermill puts behind the parameters cell
 
 

@@ -12,6 +12,7 @@ from embedlab.errors import ParameterError
 from embedlab.models.layers import project
 from embedlab.search.exact import search
 from embedlab.search.vectors import truncate
+from embedlab.training.contrastive import matryoshka_adaptor
 from embedlab.training.contrastive.matryoshka_adaptor import fit_prefixes, map_vectors, prefix_loss
 from tests.conftest import TEXTS, tiny_model
 from tests.unit.test_funnel import unit
@@ -38,20 +39,21 @@ def recall_at(dim, queries, corpus, wanted):
     return np.mean([np.isin(a, b).mean() for a, b in zip(wanted, found, strict=True)])
 
 
-def test_prefixes_find_more_of_what_the_whole_finds():
+def test_prefixes_find_more_of_what_the_whole_finds(monkeypatch):
     """Vectors whose last numbers matter most: the plain cut is nearly blind, the fitted one is not."""
     flipped = [np.ascontiguousarray(unit(rows, seed=seed)[:, ::-1]) for rows, seed in ((60, 1), (30, 2), (400, 3))]
     training, queries, corpus = flipped
     _, wanted = search(queries, corpus, 10)
-    linear = fit_prefixes(training, corpus, [6, 24], steps=60, batch_size=64, candidates=200, learning_rate=3e-2)
+    for name, value in {"BATCH": 64, "CANDIDATES": 200, "LEARNING_RATE": 3e-2}.items():
+        monkeypatch.setattr(matryoshka_adaptor, name, value)
+    linear = fit_prefixes(training, corpus, [6, 24], steps=60)
     mapped = [map_vectors(vectors, linear) for vectors in (queries, corpus)]
     assert recall_at(6, *mapped, wanted) > recall_at(6, queries, corpus, wanted) + 0.15
     assert recall_at(24, *mapped, wanted) > 0.8
 
 
 def test_seeded():
-    settings = {"steps": 3, "batch_size": 8, "candidates": 20}
-    first, again, other = (fit_prefixes(unit(9), unit(50), [4], seed=seed, **settings) for seed in (0, 0, 1))
+    first, again, other = (fit_prefixes(unit(9), unit(50), [4], steps=3, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 

@@ -85,17 +85,17 @@ def test_cross_encoder_brings_order_and_scores():
 
 
 def test_the_model_itself_is_the_base_model_until_it_is_given():
-    own = Vectors({"pos": 0.9, "a": 0.1, "b": 0.2, "c": 0.3, "d": 0.8})
+    current = Vectors({"pos": 0.9, "a": 0.1, "b": 0.2, "c": 0.3, "d": 0.8})
     assert mine(["self"])[0] == ("a",)
-    assert mine(["self"], Rankers(Vectors(BASE), own=own))[0] == ("d",)
-    assert mine(["base"], Rankers(Vectors(BASE), own=own))[0] == ("a",)
+    assert mine(["self"], Rankers(Vectors(BASE), current=current))[0] == ("d",)
+    assert mine(["base"], Rankers(Vectors(BASE), current=current))[0] == ("a",)
 
 
 def test_base_model_as_guide_of_another_source():
     """The trained model wants a, which the base model ranks above the positive."""
-    base, own = Vectors({**BASE, "pos": 0.65}), Vectors({"pos": 0.9, "a": 0.5, "b": 0.4, "c": 0.3, "d": 0.2})
-    assert mine(["self"], Rankers(base, own=own))[0] == ("a",)
-    negatives, reports = mine(["self"], Rankers(base, own=own), guided=True)
+    base, current = Vectors({**BASE, "pos": 0.65}), Vectors({"pos": 0.9, "a": 0.5, "b": 0.4, "c": 0.3, "d": 0.2})
+    assert mine(["self"], Rankers(base, current=current))[0] == ("a",)
+    negatives, reports = mine(["self"], Rankers(base, current=current), guided=True)
     assert negatives == ("b",)
     assert reports["self"].above_guide == 1
 

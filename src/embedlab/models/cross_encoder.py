@@ -20,6 +20,7 @@ from embedlab.io import atomic_path
 from embedlab.models.encode import encode
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.models.pair_pooling import PairProductPooling
+from embedlab.params import TEMPERATURE
 from embedlab.paths import cache_dir
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 Head = Literal["pooled", "product"]
 Row = tuple[str, ...]  # query, positive, negatives
 
-COSINE_SCALE = 20.0  # cosines times this are logits: `scale` of MultipleNegativesRankingLoss, 1 / temperature
+COSINE_SCALE = 1 / TEMPERATURE  # cosines times this are logits: `scale` of MultipleNegativesRankingLoss
 PAIRS_PER_FORWARD = 128
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 TOKENS_PER_BATCH = 2048
 TEXTS_PER_BATCH = 4096
+SIF_COEFFICIENT = 1e-3  # a smaller value weighs frequent tokens less
 
 
 @dataclass(frozen=True)
@@ -92,26 +93,23 @@ class BagCollator:
         return batch
 
 
-def static_student(
-    teacher: SentenceTransformer, texts: Sequence[str], *, sif_coefficient: float = 1e-3
-) -> SentenceTransformer:
+def static_student(teacher: SentenceTransformer, texts: Sequence[str]) -> SentenceTransformer:
     """Build a static model whose token embeddings are the teacher's embeddings of single tokens, weighted by rarity.
 
-    The vector of token w is `a / (a + p(w))` times the teacher's unit vector of the text [CLS] w [SEP], with p(w)
-    the relative frequency of w in `texts`: frequent tokens tell texts apart least (smooth inverse frequency, Arora,
-    Liang & Ma, ICLR 2017; Model2Vec does the same). Nothing is trained here.
+    The vector of token w is `a / (a + p(w))` times the teacher's unit vector of the text [CLS] w [SEP], with a = 0.001
+    and p(w) the relative frequency of w in `texts`: frequent tokens say least about a text (smooth inverse frequency,
+    Arora, Liang & Ma, ICLR 2017; Model2Vec does the same). Nothing is trained here.
 
     Args:
         teacher: a sentence-transformers model with a fast tokenizer and d dimensions.
         texts: token frequencies are counted on these.
-        sif_coefficient: a; a smaller value weighs frequent tokens less.
 
     Returns:
         `SentenceTransformer` of `StaticEmbedding` and `Normalize`, with d dimensions.
     """
     embeddings = token_vectors(teacher)
     model = static_model(teacher, embeddings)
-    weights = sif_coefficient / (sif_coefficient + TokenBags.tokenise(model, texts).frequencies(len(embeddings)))
+    weights = SIF_COEFFICIENT / (SIF_COEFFICIENT + TokenBags.tokenise(model, texts).frequencies(len(embeddings)))
     model[0].embedding.weight.data.mul_(weights[:, None])
     return model
 

@@ -23,11 +23,11 @@ from sentence_transformers.base.losses.gradcache import CachedLossMixin
 from torch import Tensor, nn
 
 from embedlab.models.packing import embed_columns
+from embedlab.params import TEMPERATURE
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-TEMPERATURE = 0.05  # default of every contrastive loss; sentence-transformers' `scale=20` is 1 / 0.05
 TRIPLET_MARGIN = 0.1  # difference of two cosines
 ROWS_PER_FORWARD = 128  # rows of one column per forward pass with GradCache
 

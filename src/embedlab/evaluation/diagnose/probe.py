@@ -16,6 +16,7 @@ from embedlab import progress
 from embedlab.data.dataset import Qrels
 from embedlab.errors import DataError
 from embedlab.evaluation.metrics import evaluate
+from embedlab.params import TEMPERATURE
 from embedlab.search.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ STEPS = 400
 EVERY = 20  # steps between dev evaluations
 BATCH = 256
 NEGATIVES = 2_048  # random documents per step, shared by all queries of the batch
-TEMPERATURE = 0.05
 LEARNING_RATE = 5e-4
 METRIC = "ndcg@10"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedlab.data.dataset import Dataset
 from embedlab.data.icd10cm import code_similarity
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def mine_negatives(
-    dataset: Dataset, params: ContrastiveParams, base: Vectors, own: Vectors | None = None
+    dataset: Dataset, params: ContrastiveParams, base: Vectors, current: Vectors | None = None
 ) -> tuple[Negatives, dict[str, MiningReport]]:
     """Mine hard negatives from the sources that `params.negatives` lists.
 
@@ -32,12 +32,12 @@ def mine_negatives(
         dataset: its training pairs are used.
         params: sources, hard negatives per pair, margins and ranks.
         base: training queries and corpus under the base model.
-        own: training queries and corpus under the model being trained, for the source `self`.
+        current: training queries and corpus under the model being trained, for the source `self`.
 
     Returns:
         (query id, positive id) -> hard negative ids, and source -> report.
     """
-    rankers = replace(Rankers.of(dataset, base), own=own)
+    rankers = replace(Rankers.of(dataset, base), current=current)
     return mine_sources(dataset, params.negatives, rankers, **params.mining())
 
 
@@ -91,35 +91,26 @@ def fine_tune(
     Returns:
         History, best dev value and its step.
     """
+    options: dict[str, Any] = {
+        "temperature": params.temperature,
+        "dims": params.dims(model),
+        "evaluator": evaluator,
+        "output_dir": output_dir,
+    }
     if is_graded(params.loss):
         similarity = by_text(dataset.corpus, code_similarity) if params.dataset.startswith("icd10cm") else None
-        return train_graded(
-            model,
-            graded_rows(dataset, rows, similarity),
-            params.fit_settings(),
-            loss=params.loss,
-            temperature=params.temperature,
-            dims=params.dims(model),
-            evaluator=evaluator,
-            output_dir=output_dir,
-        )
+        graded = graded_rows(dataset, rows, similarity)
+        return train_graded(model, graded, params.fit_settings(), loss=params.loss, **options)
 
     def renewed_rows() -> list[Row]:
-        negatives, _ = mine_negatives(dataset, params, base, own=encode_split(model, dataset, "train"))
+        negatives, _ = mine_negatives(dataset, params, base, current=encode_split(model, dataset, "train"))
         return build_rows(dataset, params, negatives)
 
     numbered, renews = number_rows(rows), "self" in params.negatives
     if renews:
         numbered = with_texts(numbered, dataset.corpus.values())
+    guide = as_guide(model, numbered.texts, EmbeddingCache().encode) if params.loss == "gist" else None
+    renew = renewed_rows if renews else None
     return train_contrastive(
-        model,
-        numbered,
-        params.fit_settings(),
-        loss=params.loss,
-        temperature=params.temperature,
-        dims=params.dims(model),
-        guide=as_guide(model, numbered.texts, EmbeddingCache().encode) if params.loss == "gist" else None,
-        renew=renewed_rows if renews else None,
-        evaluator=evaluator,
-        output_dir=output_dir,
+        model, numbered, params.fit_settings(), loss=params.loss, guide=guide, renew=renew, **options
     )

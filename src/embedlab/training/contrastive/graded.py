@@ -10,10 +10,11 @@ from torch import Tensor
 
 from embedlab.data.dataset import Dataset, GradedPair
 from embedlab.models.prompts import prompts_of
+from embedlab.params import TEMPERATURE
 from embedlab.training.batches import TokenisedCollator
 from embedlab.training.examples import Row, number_rows
 from embedlab.training.fit import FitResult, FitSettings, fit
-from embedlab.training.losses import TEMPERATURE, EmbeddingLoss
+from embedlab.training.losses import EmbeddingLoss
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from embedlab.params import TEMPERATURE
 from embedlab.training.contrastive.graded import GradedLoss, GradedLossName, is_graded
 from embedlab.training.contrastive.train import Guide, RankingLossName, ranking_loss
-from embedlab.training.losses import TEMPERATURE, EmbeddingLoss
+from embedlab.training.losses import EmbeddingLoss
 
 if TYPE_CHECKING:
     import pandas as pd

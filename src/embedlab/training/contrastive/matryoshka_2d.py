@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from embedlab.errors import ParameterError
 from embedlab.models.layers import layer_count
 from embedlab.models.packing import merge_columns
-from embedlab.params import Count, PositiveFloat
+from embedlab.params import TEMPERATURE, Count, PositiveFloat
 from embedlab.training.batches import TokenisedCollator
 from embedlab.training.contrastive.train import ContrastiveParams
 from embedlab.training.fit import FitResult, FitSettings, fit
-from embedlab.training.losses import TEMPERATURE, false_negative_mask, info_nce
+from embedlab.training.losses import false_negative_mask, info_nce
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -105,14 +105,11 @@ class LayeredContrastiveLoss(nn.Module):
         model: the model being trained, not wrapped for distributed training.
         layers: layer counts to train, e.g. (6, 3).
         dims: dimensions to train at each layer count.
-        temperature: see `info_nce`.
     """
 
-    def __init__(
-        self, model: nn.Module, layers: Sequence[int], dims: Sequence[int], temperature: float = TEMPERATURE
-    ) -> None:
+    def __init__(self, model: nn.Module, layers: Sequence[int], dims: Sequence[int]) -> None:
         super().__init__()
-        self.model, self.temperature = model, temperature
+        self.model = model
         self.layers, self.dims = tuple(layers), tuple(dims)
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
@@ -126,12 +123,12 @@ class LayeredContrastiveLoss(nn.Module):
         losses = []
         for queries, *documents in embed_layers(self.model, list(sentence_features), self.layers):
             candidates = torch.cat(documents)
-            losses += [info_nce(queries[:, :dim], candidates[:, :dim], self.temperature, mask) for dim in self.dims]
+            losses += [info_nce(queries[:, :dim], candidates[:, :dim], TEMPERATURE, mask) for dim in self.dims]
         return torch.stack(losses).mean()
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the settings that the model card shows."""
-        return {"temperature": self.temperature, "layers": list(self.layers), "dims": list(self.dims)}
+        return {"temperature": TEMPERATURE, "layers": list(self.layers), "dims": list(self.dims)}
 
 
 def train_matryoshka(
@@ -141,9 +138,7 @@ def train_matryoshka(
     *,
     layers: Sequence[int],
     dims: Sequence[int],
-    temperature: float = TEMPERATURE,
     output_dir: str,
-    stage: str = "train",
 ) -> FitResult:
     """Fine-tune `model` in place at all combinations of layers and dimensions; the last weights are kept.
 
@@ -155,13 +150,11 @@ def train_matryoshka(
         settings: training settings.
         layers: layer counts to train; only the full depth trains a plain model.
         dims: dimensions to train; only the full dimension trains without Matryoshka.
-        temperature: see `info_nce`.
         output_dir: scratch folder of the Trainer.
-        stage: name of this training in progress reports.
 
     Returns:
         History and steps; there is no dev value.
     """
-    loss = LayeredContrastiveLoss(model, layers, dims, temperature)
+    loss = LayeredContrastiveLoss(model, layers, dims)
     collator = TokenisedCollator(model, rows.texts, rows.columns)
-    return fit(model, rows.dataset, loss, settings, collator=collator, output_dir=output_dir, stage=stage)
+    return fit(model, rows.dataset, loss, settings, collator=collator, output_dir=output_dir)

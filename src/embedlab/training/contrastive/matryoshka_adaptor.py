@@ -16,7 +16,10 @@ from torch import Tensor
 
 from embedlab import progress
 from embedlab.errors import ParameterError
-from embedlab.training.losses import TEMPERATURE
+from embedlab.params import TEMPERATURE
+
+BATCH, CANDIDATES = 256, 4096  # queries and random documents per step
+LEARNING_RATE = 1e-3  # peak
 
 
 def prefix_loss(queries: Tensor, documents: Tensor, target: Tensor, dims: Sequence[int], temperature: float) -> Tensor:
@@ -47,9 +50,6 @@ def fit_prefixes(
     dims: Sequence[int],
     *,
     steps: int = 300,
-    batch_size: int = 256,
-    candidates: int = 4096,
-    learning_rate: float = 1e-3,
     seed: int = 0,
 ) -> Tensor:
     """Fit a linear map after which embeddings truncated to `dims` rank like the full embeddings.
@@ -61,9 +61,6 @@ def fit_prefixes(
         corpus: float32 (N, d), unit rows.
         dims: dimensions to fit; include d if you also use the full embedding after the map.
         steps: steps of Adam, with a one-cycle learning rate.
-        batch_size: queries per step.
-        candidates: random documents per step.
-        learning_rate: peak learning rate.
         seed: seed of the random batches.
 
     Returns:
@@ -79,11 +76,11 @@ def fit_prefixes(
     texts = torch.cat([torch.from_numpy(np.asarray(queries, np.float32)), documents])
     draw = torch.Generator().manual_seed(seed)
     linear = torch.eye(corpus.shape[1]).requires_grad_()
-    adam = torch.optim.Adam([linear], lr=learning_rate)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(adam, learning_rate, total_steps=steps)
+    adam = torch.optim.Adam([linear], lr=LEARNING_RATE)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(adam, LEARNING_RATE, total_steps=steps)
     for _ in progress.track(range(steps), "fit prefixes"):
-        query_batch = texts[torch.randint(len(texts), (batch_size,), generator=draw)]
-        document_batch = documents[torch.randint(len(documents), (candidates,), generator=draw)]
+        query_batch = texts[torch.randint(len(texts), (BATCH,), generator=draw)]
+        document_batch = documents[torch.randint(len(documents), (CANDIDATES,), generator=draw)]
         target = F.softmax(query_batch @ document_batch.T / TEMPERATURE, dim=-1)
         loss = prefix_loss(query_batch @ linear, document_batch @ linear, target, dims, TEMPERATURE)
         adam.zero_grad()

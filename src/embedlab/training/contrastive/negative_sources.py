@@ -54,13 +54,13 @@ class Rankers:
 
     Attributes:
         base: vectors under the base model.
-        own: vectors under the model being trained; None before training.
+        current: vectors under the model being trained; None before training.
         lexical: returns BM25's ranking of the training queries.
         cross_encoder: name -> scoring function of (query, document) texts.
     """
 
     base: Searchable
-    own: Searchable | None = None
+    current: Searchable | None = None
     lexical: Callable[[], Ranked] | None = None
     cross_encoder: Callable[[str], TextScore] = load_reranker
 
@@ -114,7 +114,7 @@ def _candidates(source: str, dataset: Dataset, rankers: Rankers) -> tuple[Candid
     if source == "bm25":
         assert rankers.lexical is not None  # `Rankers.of` sets it
         return rescored(rankers.lexical().as_candidates(), rankers.base.pair_scores), rankers.base.pair_scores
-    vectors = rankers.own or rankers.base if source == "self" else rankers.base
+    vectors = rankers.current or rankers.base if source == "self" else rankers.base
     candidates = vectors.rank(DEPTH).as_candidates()
     if not source.startswith(CROSS_ENCODER):
         return candidates, vectors.pair_scores

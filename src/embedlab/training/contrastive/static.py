@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from embedlab.models.static import BagCollator, TokenBags
+from embedlab.params import TEMPERATURE
 from embedlab.training.fit import FitResult, FitSettings, fit
-from embedlab.training.losses import TEMPERATURE, false_negative_mask, info_nce
+from embedlab.training.losses import false_negative_mask, info_nce
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -32,7 +33,6 @@ class RandomNegativesLoss(nn.Module):
         text_indices: int (N,), the text index of each document as in the rows' labels; -1 if it is in no row.
         count: random documents per step.
         temperature: see `info_nce`.
-        dims: Matryoshka dimensions, whose losses are averaged; None trains the full embedding only.
         seed: seed of the random documents.
     """
 
@@ -44,11 +44,10 @@ class RandomNegativesLoss(nn.Module):
         *,
         count: int,
         temperature: float = TEMPERATURE,
-        dims: Sequence[int] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.model, self.temperature, self.count, self.dims = model, temperature, count, tuple(dims or (None,))
+        self.model, self.temperature, self.count = model, temperature, count
         self._documents, self._text_indices = documents, text_indices
         self._random = torch.Generator().manual_seed(seed)
 
@@ -60,16 +59,15 @@ class RandomNegativesLoss(nn.Module):
             labels: int (B, 2 + n) text indices, see `false_negative_mask`.
         """
         queries, *documents = [self.model(column)["sentence_embedding"] for column in sentence_features]
-        drawn = torch.randint(len(self._documents), (self.count,), generator=self._random)
-        documents.append(self.model(self._documents.features(drawn))["sentence_embedding"])
-        is_positive = labels[:, 1, None] == self._text_indices[drawn]  # (B, count)
-        mask, candidates = torch.cat([false_negative_mask(labels), is_positive], dim=1), torch.cat(documents)
-        losses = [info_nce(queries[:, :dim], candidates[:, :dim], self.temperature, mask) for dim in self.dims]
-        return torch.stack(losses).mean()
+        sample = torch.randint(len(self._documents), (self.count,), generator=self._random)
+        documents.append(self.model(self._documents.features(sample))["sentence_embedding"])
+        is_positive = labels[:, 1, None] == self._text_indices[sample]  # (B, count)
+        mask = torch.cat([false_negative_mask(labels), is_positive], dim=1)
+        return info_nce(queries, torch.cat(documents), self.temperature, mask)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the settings that the model card shows."""
-        return {"temperature": self.temperature, "random_negatives": self.count, "dims": list(self.dims)}
+        return {"temperature": self.temperature, "random_negatives": self.count}
 
 
 def train_static(
@@ -79,8 +77,6 @@ def train_static(
     settings: FitSettings,
     *,
     random_negatives: int = 4096,
-    temperature: float = TEMPERATURE,
-    dims: Sequence[int] | None = None,
     evaluator: BaseEvaluator | None = None,
     output_dir: str,
 ) -> FitResult:
@@ -93,23 +89,17 @@ def train_static(
         settings: training settings. Set weight_decay=0: decay would shrink the embeddings of all tokens that a batch
             does not contain.
         random_negatives: random documents per step.
-        temperature: see `info_nce`.
-        dims: Matryoshka dimensions; larger ones than the model has count as its full dimension. None trains the full
-            embedding only.
         evaluator: computes the dev value (larger is better); its `primary_metric` chooses the weights.
         output_dir: scratch folder of the Trainer.
 
     Returns:
         History, best dev value and its step.
     """
-    width = model.get_embedding_dimension()
     loss = RandomNegativesLoss(
         model,
         TokenBags.tokenise(model, documents),
         _text_indices(rows.texts, documents),
         count=random_negatives,
-        temperature=temperature,
-        dims=[*dict.fromkeys(min(dim, width) for dim in dims or (width,))],
         seed=settings.seed,
     )
     collator = BagCollator(TokenBags.tokenise(model, rows.texts), rows.columns)

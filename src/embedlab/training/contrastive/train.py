@@ -11,13 +11,13 @@ from pydantic import Field
 from embedlab.errors import ParameterError
 from embedlab.models.encode import encode
 from embedlab.models.prompts import prompts_of
-from embedlab.params import Count, CountOrNone, PositiveFloat, Share, TrainingParams
+from embedlab.params import TEMPERATURE, Count, CountOrNone, PositiveFloat, Share, TrainingParams
 from embedlab.training.batches import TokenisedCollator
 from embedlab.training.contrastive.ance import Renew, RenewingCollator, with_row_indices
 from embedlab.training.contrastive.graded import GradedLossName, is_graded
 from embedlab.training.contrastive.negative_sources import EXPERT, Source
 from embedlab.training.fit import FitResult, FitSettings, fit
-from embedlab.training.losses import TEMPERATURE, CachedLoss, ContrastiveLoss, GuidedLoss, SymmetricLoss, TripletLoss
+from embedlab.training.losses import CachedLoss, ContrastiveLoss, GuidedLoss, SymmetricLoss, TripletLoss
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from embedlab.errors import DataError
 from embedlab.models.packing import embed_columns
-from embedlab.params import Count, PositiveFloat, TrainingParams
+from embedlab.params import TEMPERATURE, Count, PositiveFloat, TrainingParams
 from embedlab.training.callbacks import ProgressReport
 from embedlab.training.examples import Row, TrainingRows
 from embedlab.training.fit import FitResult, FitSettings, fit
-from embedlab.training.losses import TEMPERATURE, false_negative_mask, info_nce
+from embedlab.training.losses import false_negative_mask, info_nce
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, CrossEncoderTrainingArguments, SentenceTransformer

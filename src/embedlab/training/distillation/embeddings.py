@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedlab.errors import ParameterError
-from embedlab.params import Count, CountOrNone, PositiveFloat, TrainingParams
+from embedlab.params import TEMPERATURE, Count, CountOrNone, PositiveFloat, TrainingParams
 from embedlab.training.fit import FitResult, FitSettings, fit
-from embedlab.training.losses import TEMPERATURE
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

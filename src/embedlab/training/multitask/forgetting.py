@@ -16,6 +16,7 @@ import torch
 from embedlab.errors import DataError
 from embedlab.models.encode import encode
 from embedlab.models.prompts import prompts_of
+from embedlab.params import TEMPERATURE
 from embedlab.training.losses import info_nce
 from embedlab.training.multitask.train import Objective, anchor, retrieval
 
@@ -48,9 +49,9 @@ def share_of_rows(pairs: Sequence[Pair], domain_rows: int, share: float, seed: i
     return [order[row % len(order)] for row in range(count)]
 
 
-def first_words(text: str, count: int = REPLAY_WORDS) -> str:
-    """Return the first `count` words of a text, with single spaces between them."""
-    return " ".join(text.split()[:count])
+def first_words(text: str) -> str:
+    """Return the first words of a text, as many as are replayed, with single spaces between them."""
+    return " ".join(text.split()[:REPLAY_WORDS])
 
 
 def with_replay(
@@ -97,14 +98,13 @@ def _shortened(pairs: Sequence[Pair]) -> list[Pair]:
     return [(first_words(query), first_words(document)) for query, document in pairs]
 
 
-def example_loss(model: SentenceTransformer, pairs: Sequence[Pair], *, temperature: float = 0.05) -> float:
+def example_loss(model: SentenceTransformer, pairs: Sequence[Pair]) -> float:
     """Compute the InfoNCE loss of a model on a few (query, positive) texts; LM-Cocktail weighs models by it.
 
     Args:
         model: the model to score.
         pairs: (query, positive) texts, all in one batch.
-        temperature: of the softmax.
     """
     sides = zip(map(list, zip(*pairs, strict=True)), prompts_of(model), strict=True)
     queries, documents = (torch.from_numpy(encode(model, texts, prompt=prompt)) for texts, prompt in sides)
-    return info_nce(queries, documents, temperature).item()
+    return info_nce(queries, documents, TEMPERATURE).item()

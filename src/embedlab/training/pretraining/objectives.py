@@ -14,9 +14,10 @@ from embedlab.data.dataset import Dataset
 from embedlab.data.overlap import normalise
 from embedlab.data.splits import seeded_order
 from embedlab.errors import ModelError
+from embedlab.params import TEMPERATURE
 from embedlab.training.batches import TokenisedCollator
 from embedlab.training.fit import FitSettings
-from embedlab.training.losses import TEMPERATURE, ContrastiveLoss
+from embedlab.training.losses import ContrastiveLoss
 from embedlab.training.pretraining.mlm import MaskedLanguageLoss, MaskingCollator, NoiseCollator, perplexity
 from embedlab.training.pretraining.simcse import simcse_rows
 from embedlab.training.pretraining.tsdae import DeletionCollator, DenoisingLoss

@@ -133,7 +133,6 @@ def pretrain(
     settings: PretrainSettings,
     *,
     cache: Path | None = None,
-    stage: str = "pretrain",
 ) -> PretrainResult:
     """Train `model` in place on unlabelled texts.
 
@@ -145,7 +144,6 @@ def pretrain(
         texts: from `domain_texts`.
         settings: objective and training settings.
         cache: folder of results and checkpoints; None uses `paths.cache_dir()/pretrained`.
-        stage: name of this training in progress reports.
 
     Returns:
         History, and the perplexity before and after.
@@ -159,12 +157,12 @@ def pretrain(
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / "lock"):
         if not (folder / DONE).exists():
-            _save(_pretrain(model, texts, settings, folder, stage), model, folder / DONE)
+            _save(_pretrain(model, texts, settings, folder), model, folder / DONE)
         return _load(model, folder / DONE)
 
 
 def _pretrain(
-    model: SentenceTransformer, texts: DomainTexts, settings: PretrainSettings, folder: Path, stage: str
+    model: SentenceTransformer, texts: DomainTexts, settings: PretrainSettings, folder: Path
 ) -> PretrainResult:
     task = make_task(model, texts, settings)
     before = task.perplexity(texts.held_out)
@@ -175,7 +173,7 @@ def _pretrain(
         head_learning_rate=settings.head_learning_rate,
         checkpoint_steps=settings.checkpoint_steps,
         folder=folder,
-        stage=stage,
+        stage="pretrain",
     )
     return PretrainResult(result, before, task.perplexity(texts.held_out))
 

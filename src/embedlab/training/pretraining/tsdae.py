@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # Tokens scored per training step. A batch of long texts has ten thousand tokens, each with a score for every token of
 # the vocabulary. The mean over a random subset is an unbiased estimate.
 MAX_SCORED = 4096
+DECODER_LAYERS = 1
 
 
 class DeletionCollator(NoiseCollator):
@@ -71,7 +72,6 @@ class DenoisingLoss(nn.Module):
         model: its first module is a transformer with an `embeddings` module.
         vocabulary: token ids that can occur; a softmax over these only saves most of its cost on domain text. None
             uses all tokens.
-        layers: decoder layers.
 
     Raises:
         ModelError: the model has no token embeddings to share, or sentence embeddings of another dimension.
@@ -80,7 +80,7 @@ class DenoisingLoss(nn.Module):
     vocabulary: Tensor
     index_of_id: Tensor
 
-    def __init__(self, model: SentenceTransformer, vocabulary: Sequence[int] | None = None, layers: int = 1) -> None:
+    def __init__(self, model: SentenceTransformer, vocabulary: Sequence[int] | None = None) -> None:
         super().__init__()
         self.model = model
         tokens, dim = _token_embeddings(model)
@@ -91,7 +91,7 @@ class DenoisingLoss(nn.Module):
         layer = nn.TransformerDecoderLayer(
             dim, _heads(model), 4 * dim, dropout=0.1, activation="gelu", batch_first=True
         )
-        self.decoder = nn.TransformerDecoder(layer, layers)
+        self.decoder = nn.TransformerDecoder(layer, DECODER_LAYERS)
         self.bias = nn.Parameter(torch.zeros(len(ids)))
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor) -> Tensor:
