@@ -81,7 +81,7 @@ def test_rank_range_by_hand(first, last, expected, mean_rank):
     ranks = {"skip_first": first, "last_rank": last}
     negatives, report = mine_hard_negatives(DATASET, CANDIDATES, SCORES, per_pair=9, relative_margin=1.0, **ranks)
     assert negatives["q", "pos"] == expected
-    assert (report.chosen, report.mean_rank) == (len(expected), mean_rank)
+    assert (report.mined, report.mean_rank) == (len(expected), mean_rank)
 
 
 def test_guide_drops_what_it_ranks_above_the_positive():
@@ -96,7 +96,7 @@ def test_guide_drops_what_it_ranks_above_the_positive():
 def test_report_counts_every_candidate_looked_at():
     negatives, report = mine_hard_negatives(DATASET, CANDIDATES, SCORES, per_pair=2)
     assert negatives["q", "pos"] == ("hard", "easy")
-    assert report.chosen + report.is_positive + report.is_related + report.too_close + report.above_guide == 5
+    assert report.mined + report.is_positive + report.is_related + report.too_close + report.above_guide == 5
     assert report.mean_rank == 4.5
     assert mine_hard_negatives(DATASET, {"q": []}, SCORES)[1].mean_rank is None
 

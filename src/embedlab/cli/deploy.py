@@ -106,9 +106,9 @@ def status(root: Root = None) -> None:
 
     folder, damaged = _root(root), []
     pointer = versions.read_pointer(folder)
-    others = (Column(name, overflow="fold") for name in ("model", "index", "documents", "quality", "files"))
+    columns = (Column(name, overflow="fold") for name in ("model", "index", "documents", "quality", "files"))
     # Versions are for copying, so they must not be shortened.
-    table = Table(Column(""), Column("version", no_wrap=True, min_width=29), *others, box=None, pad_edge=False)
+    table = Table(Column(""), Column("version", no_wrap=True, min_width=29), *columns, box=None, pad_edge=False)
     for version in versions.versions(folder):
         mark = "→" if pointer and pointer.version == version else ""
         try:
@@ -196,8 +196,8 @@ def drift_reference(
     else:
         encoder = _encoder(served.manifest.model_name)
         texts = list(_log_texts(log) if log else data.split_queries("train").values())
-        vectors, known = encoder.encode_queries(texts), data.corpus.values()
-        reference = make_reference(vectors, texts, encoder.space, known_texts=known, search=_scores(served))
+        vectors, corpus = encoder.encode_queries(texts), data.corpus.values()
+        reference = make_reference(vectors, texts, encoder.space, known_texts=corpus, search=_scores(served))
     save_reference(reference, path)
     out.print(f"{len(texts):,} texts saved in {paths.shown(path)}", highlight=False)
 
@@ -221,19 +221,19 @@ def drift_check(
         texts, search = _log_texts(log), _scores(served)
         vectors = encoder.encode_queries(texts)
     else:
-        held, search = set(served.ids), None  # a document would find itself
-        texts = [text for name, text in _load(dataset).corpus.items() if name not in held]
+        served_ids, search = set(served.ids), None  # a document would find itself
+        texts = [text for name, text in _load(dataset).corpus.items() if name not in served_ids]
         vectors = encoder.encode_documents(texts) if texts else served.index.vectors[:0]
-    found = check_drift(reference, vectors, texts, encoder.space, search=search, alpha=alpha)
-    _show_drift(found, len(texts))
-    raise typer.Exit(ALARM if found.alarms else 0)
+    drift = check_drift(reference, vectors, texts, encoder.space, search=search, alpha=alpha)
+    _show_drift(drift, len(texts))
+    raise typer.Exit(ALARM if drift.alarms else 0)
 
 
-def _show_drift(found: DriftReport, count: int) -> None:
-    print_frame(found.table.round(4), f"{count:,} texts, false-alarm rate {found.alpha:g}")
-    for text in found.unusual["text"].head(5):
+def _show_drift(drift: DriftReport, count: int) -> None:
+    print_frame(drift.table.round(4), f"{count:,} texts, false-alarm rate {drift.alpha:g}")
+    for text in drift.unusual["text"].head(5):
         out.print(f"  unlike the reference: {text}", markup=False)
-    for sentence in found.advice:
+    for sentence in drift.advice:
         out.print(f"[yellow]{sentence}[/yellow]")
 
 
@@ -252,13 +252,13 @@ def recheck(
     spec = dataset or (manifest.judged.dataset if manifest.judged else manifest.dataset)
     encoder, data, folder = _encoder(manifest.model_name), _load(spec), _root(root)
     fingerprint = source_fingerprint(spec)
-    found = check_again(folder, encoder, data, version=manifest.version, data_fingerprint=fingerprint)
-    out.print(f"now: {_quality(found.found)}", markup=False, highlight=False)
-    out.print(f"when it was built: {_quality(found.stored)}", markup=False, highlight=False)
-    out.print(f"{found.missing_documents:,} documents are new since then, {found.gone_documents:,} are gone")
+    check = check_again(folder, encoder, data, version=manifest.version, data_fingerprint=fingerprint)
+    out.print(f"now: {_quality(check.found)}", markup=False, highlight=False)
+    out.print(f"when it was built: {_quality(check.stored)}", markup=False, highlight=False)
+    out.print(f"{check.missing_documents:,} documents are new since then, {check.gone_documents:,} are gone")
     out.print(f"saved in {paths.shown(checks_file(folder, manifest.version))}", highlight=False)
     _show_checks(read_checks(folder, manifest.version))
-    raise typer.Exit(ALARM if found.worse else 0)
+    raise typer.Exit(ALARM if check.worse else 0)
 
 
 def _show_checks(checks: Sequence[Check]) -> None:

@@ -36,8 +36,8 @@ def diagnose(
     """
     from embedlab.evaluation.diagnose.params import DiagnoseParams
 
-    base, *others = model or [BASE_MODEL]
-    values = {"dataset": dataset, "model_name": base, "other_models": others, "reranker": reranker, "seed": seed}
+    base, *other_models = model or [BASE_MODEL]
+    values = {"dataset": dataset, "model_name": base, "other_models": other_models, "reranker": reranker, "seed": seed}
     values |= {"filter_field": filter_field, "filter_known": filter_known, "max_docs": max_docs}
     values |= {name: texts for name, texts in (("prompts", prompt), ("chunkings", chunk)) if texts is not None}
     _show(*_run(DiagnoseParams.checked({**values, "good_enough": good_enough})))

@@ -32,8 +32,8 @@ def table(
     frame = tables.runs_frame(run_records)
     if not differences:
         frame = frame[frame["statistic"].isin(["value"])]
-    chosen = tables.mine_first(filters.select(filters.where(frame, where or []), [], sort), study_runs())
-    view = tables.pivot(chosen, rows.split(","), columns, metric) if rows and columns else chosen
+    selection = tables.mine_first(filters.select(filters.where(frame, where or []), [], sort), study_runs())
+    view = tables.pivot(selection, rows.split(","), columns, metric) if rows and columns else selection
     if output:
         out.print(f"wrote {paths.shown(tables.export(view, output))}", highlight=False)
     elif format != "table":
@@ -41,9 +41,9 @@ def table(
     elif rows and columns:
         print_frame(view.round(4), f"{len(view)} rows {metric}")
     else:
-        narrow, common = tables.compact(chosen, tables.varying_parameters(chosen))
-        print_frame(narrow, f"{len(chosen)} rows {common}")
-    for warning in tables.mixtures(chosen) if len(chosen) else ():
+        narrow, common = tables.compact(selection, tables.varying_parameters(selection))
+        print_frame(narrow, f"{len(selection)} rows {common}")
+    for warning in tables.mixtures(selection) if len(selection) else ():
         err.print(f"[yellow]{escape(warning)}[/yellow]")
 
 

@@ -91,16 +91,16 @@ def recheck(
     """
     served = open_version(root, version)
     stored = served.manifest.judged
-    found = judge(served, encoder, dataset, stored.split if stored else "test")
+    current = judge(served, encoder, dataset, stored.split if stored else "test")
     served_ids = set(served.ids)
     check = Check(
         version=served.manifest.version,
-        found=found,
+        found=current,
         stored=stored,
         data_fingerprint=data_fingerprint,
         missing_documents=len(dataset.corpus.keys() - served_ids),
         gone_documents=len(served_ids - dataset.corpus.keys()),
-        worse=_is_worse(found, stored),
+        worse=_is_worse(current, stored),
         time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     path = checks_file(root, check.version)

@@ -68,7 +68,7 @@ class _Judgements(NamedTuple):
     """All judgements as parallel arrays (J,): the query's row, the document's place in the corpus (-1: not in it)."""
 
     row: np.ndarray
-    place: np.ndarray
+    column: np.ndarray
     grade: np.ndarray
 
 
@@ -143,8 +143,8 @@ def _grades_by_rank(ranking: Ranking, judgements: _Judgements, depth: int) -> np
     """Grades (Q, depth) of the documents found, by rank; 0 where unjudged or nothing was found."""
     indices = np.take_along_axis(ranking.indices, _trec_order(ranking), 1)[:, :depth]
     width = len(ranking.corpus_ids)
-    in_corpus = judgements.place != ABSENT
-    keys = judgements.row[in_corpus] * width + judgements.place[in_corpus]
+    in_corpus = judgements.column != ABSENT
+    keys = judgements.row[in_corpus] * width + judgements.column[in_corpus]
     order = keys.argsort()
     # The sentinel keeps the lookup inside the arrays, and gives unjudged documents their grade of 0.
     keys, grades = np.append(keys[order], -1), np.append(judgements.grade[in_corpus][order], 0)

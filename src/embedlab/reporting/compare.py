@@ -144,9 +144,9 @@ class _Pairing:
     def _values(self, row: MetricRow) -> list[dict[Measured, pd.Series]]:
         key = (row.metric, row.split, row.task, row.stage)
         if key not in self._cache:
-            place = {"split": row.split, "task": row.task, "stage": row.stage}
+            rows = {"split": row.split, "task": row.task, "stage": row.stage}
             runs = zip((self.a, self.b), self.folders, strict=True)
-            self._cache[key] = [query_values(run.run_id, row.metric, folder=folder, **place) for run, folder in runs]
+            self._cache[key] = [query_values(run.run_id, row.metric, folder=folder, **rows) for run, folder in runs]
         return self._cache[key]
 
 

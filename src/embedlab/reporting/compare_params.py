@@ -64,8 +64,8 @@ class CompareParams(Params):
 
     def _matches(self, record: Record) -> bool:
         required = {"dataset": self.dataset, "model_name": self.model_name}
-        same = all(record.parameters.get(name) == value for name, value in required.items() if value)
-        return same and self.notebook_filter in record.notebook and topic_of(record.notebook) != TOPIC
+        equal = all(record.parameters.get(name) == value for name, value in required.items() if value)
+        return equal and self.notebook_filter in record.notebook and topic_of(record.notebook) != TOPIC
 
 
 def pair(table: SweepTable, run_a: str = "", run_b: str = "") -> list[str]:

@@ -1,4 +1,4 @@
-"""Figures that answer one question each: the question as title, the finding as subtitle, labels beside the lines.
+"""Figures that answer one question each: the question as title, the finding as subtitle, labels next to the lines.
 
 Every function returns the figure and the table behind it; `Run.figure` saves both. Figures are made for a width of
 about 800 pixels, with at most eight series.
@@ -99,17 +99,17 @@ def set_finding(axes: Axes, finding: str) -> None:
 def title_at_left_edge(axes: Axes, title: str, finding: str) -> None:
     """Start title and finding at the left edge of the figure, where long names leave the axes too narrow for them."""
     lines = textwrap.wrap(finding, _letters_of_line(axes))
-    place: dict[str, Any] = {"xy": (0.01, 1), "xycoords": ("figure fraction", "axes fraction"), "va": "bottom"}
-    place["textcoords"] = "offset points"
+    options: dict[str, Any] = {"xy": (0.01, 1), "xycoords": ("figure fraction", "axes fraction"), "va": "bottom"}
+    options["textcoords"] = "offset points"
     axes.set_title("")
     axes.set_title("", loc="left")
-    axes.annotate("\n".join(lines), xytext=(0, 5), fontsize=9, color=SUBTITLE_COLOUR, **place)
-    axes.annotate(title, xytext=(0, 8 + 12.5 * len(lines)), fontsize=11.5, fontweight="bold", **place)
+    axes.annotate("\n".join(lines), xytext=(0, 5), fontsize=9, color=SUBTITLE_COLOUR, **options)
+    axes.annotate(title, xytext=(0, 8 + 12.5 * len(lines)), fontsize=11.5, fontweight="bold", **options)
 
 
 @dataclass(frozen=True)
 class Label:
-    """A name that stands beside a line or a mark.
+    """A name that stands next to a line or a mark.
 
     Attributes:
         text: the name.
@@ -133,12 +133,12 @@ def label_lines(axes: Axes, labels: Iterable[Label]) -> None:
     lines = max((text.count("\n") + 1 for text in texts), default=1)
     heights = spread([_fraction(axes, label)[1] for label in ordered], LABEL_GAP * (0.85 * lines + 0.15))
     for label, text, height in zip(ordered, texts, heights, strict=True):
-        place = axes.transAxes
-        axes.text(1.015, height, text, color=label.colour, fontsize=LABEL_SIZE, va="center", transform=place)
+        position = axes.transAxes
+        axes.text(1.015, height, text, color=label.colour, fontsize=LABEL_SIZE, va="center", transform=position)
 
 
 def label_points(axes: Axes, labels: Iterable[Label]) -> None:
-    """Name marks beside them, to the left in the right part of the axes, moved apart where names would overlap.
+    """Write names next to marks, to the left in the right part of the axes, moved apart where names would overlap.
 
     A thin line leads from a name that was moved to its mark. Call it after everything is drawn.
     """
@@ -252,18 +252,18 @@ def draw_quality_by_dimension(table: pd.DataFrame, metric: str = "ndcg@10") -> F
     dims = sorted(lines["dim"].unique())
     axes.set_xticks(dims, [f"{dim:.0f}" for dim in dims])
     axes.minorticks_off()
-    labels, kept = [], []
+    labels, shares = [], []
     for colour, (system, rows) in zip(COLOURS, lines.groupby("system", sort=False), strict=False):
         axes.plot(rows["dim"], rows["value"], "o-", color=colour)
         axes.fill_between(rows["dim"], rows["ci_low"], rows["ci_high"], color=colour, alpha=0.15, linewidth=0)
         full = rows.loc[rows["dim"].idxmax()]
         labels.append(Label(str(system), full["dim"], full["value"], colour))
-        kept += [f"{system} {share:.0%}" for share in rows.loc[rows["dim"] == 64, "value"] / full["value"]]
+        shares += [f"{system} {share:.0%}" for share in rows.loc[rows["dim"] == 64, "value"] / full["value"]]
     axes.set_ylim(bottom=0)
     labels += [draw_level(axes, level, "BM25") for level in table.loc[table["dim"].isna(), "value"]]
     label_lines(axes, labels)
-    if kept:
-        set_finding(axes, f"With 64 dimensions, {' and '.join(kept[:2])} of the full {metric} remain.")
+    if shares:
+        set_finding(axes, f"With 64 dimensions, {' and '.join(shares[:2])} of the full {metric} remain.")
     return figure
 
 
@@ -285,8 +285,8 @@ def draw_learning_curve(table: pd.DataFrame) -> Figure:
     if "dev" in table and table["dev"].notna().any():
         best = table.loc[table["dev"].idxmax()]
         last = table["step"].max()
-        place = "at the last step" if best["step"] == last else f"at step {best['step']:.0f} of {last:.0f}"
-        set_finding(axes, f"Dev nDCG@10 was best {place}: {best['dev']:.3f}.")
+        best_step = "at the last step" if best["step"] == last else f"at step {best['step']:.0f} of {last:.0f}"
+        set_finding(axes, f"Dev nDCG@10 was best {best_step}: {best['dev']:.3f}.")
     return figure
 
 

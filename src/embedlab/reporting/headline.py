@@ -144,7 +144,7 @@ def headline(group: HeadlineGroup, folder: Path | None = None) -> pd.DataFrame:
         ParameterError: a run has no record, another dataset, or did not measure the row's system.
     """
     records = _read(group, folder)
-    measured = [found for row in group.rows for found in _points(row, records, group)]
+    measured = [point for row in group.rows for point in _points(row, records, group)]
     speeds = _speeds(group, records)
     values_of = lru_cache(maxsize=64)(
         lambda run_id, stage: query_values(run_id, METRIC, split=SPLIT, stage=stage, folder=folder)
@@ -186,14 +186,14 @@ class _Point:
 def _read(group: HeadlineGroup, folder: Path | None) -> dict[str, Record]:
     """The records of all runs that a group names."""
     run_ids = dict.fromkeys(run_id for row in group.rows for run_id in row.all_runs())
-    found = {record.run_id: record for record in indexed_records((METRIC, MEMORY, SPEED), list(run_ids), folder)}
+    records = {record.run_id: record for record in indexed_records((METRIC, MEMORY, SPEED), list(run_ids), folder)}
     for row in group.rows:
         for run_id in row.all_runs():
-            if run_id not in found:
+            if run_id not in records:
                 raise _problem(row, f"the run {run_id} has no record", "Check the id, or fetch the run")
-            if (dataset := found[run_id].parameters.get("dataset")) != group.dataset:
+            if (dataset := records[run_id].parameters.get("dataset")) != group.dataset:
                 raise _problem(row, f"the run {run_id} used {dataset}, expected {group.dataset}", "Move the row")
-    return found
+    return records
 
 
 def _problem(row: HeadlineRow, problem: str, remedy: str) -> ParameterError:
@@ -207,8 +207,8 @@ def _points(row: HeadlineRow, records: Mapping[str, Record], group: HeadlineGrou
         raise _problem(row, f"two of its runs have the same seed ({seeds})", "List one run per seed")
     plain = _by_form(row.runs, records, lambda metric: _is_plain(metric, row))
     if not plain:
-        what = f"{row.system!r}" + (f" ({row.condition})" if row.condition else "")
-        problem = f"its runs did not measure {what} on the {SPLIT} queries"
+        measurement = f"{row.system!r}" + (f" ({row.condition})" if row.condition else "")
+        problem = f"its runs did not measure {measurement} on the {SPLIT} queries"
         raise _problem(row, problem, f"Their systems are {', '.join(sorted(_systems(row, records)))}")
     declared = (
         row.dim if (row.condition, row.dim) in plain else max((dim for _, dim in plain), key=lambda dim: dim or 0)
@@ -238,8 +238,8 @@ def _is_score(metric: MetricRow) -> bool:
 
 
 def _is_plain(metric: MetricRow, row: HeadlineRow) -> bool:
-    same = (metric.system, metric.condition) == (row.system, row.condition)
-    return same and _is_score(metric) and metric.stage == RETRIEVAL
+    matches = (metric.system, metric.condition) == (row.system, row.condition)
+    return matches and _is_score(metric) and metric.stage == RETRIEVAL
 
 
 def _is_compressed(metric: MetricRow, row: HeadlineRow) -> bool:

@@ -76,7 +76,7 @@ def sweep_runs(name: str, folder: Path | None) -> list[str]:
 def _tabled(name: str, folder: Path | None) -> list[str]:
     """Runs in the sweep's table, your own or the committed one: only there are the values of a search known."""
     places = (paths.my_tables_dir(folder), *(() if folder else (paths.tables_dir(),)))
-    files = [place / f"sweep-{name}.parquet" for place in places]
+    files = [table_folder / f"sweep-{name}.parquet" for table_folder in places]
     runs = [text for file in files if file.is_file() for text in pd.read_parquet(file, columns=["runs"])["runs"]]
     return [run_id for run_ids in runs for run_id in run_ids.split()]
 
@@ -108,11 +108,11 @@ def write_report(
     Raises:
         ParameterError: there is no such sweep, or no run at all.
     """
-    chosen = groups(names, folder)
-    if not chosen:
+    selection = groups(names, folder)
+    if not selection:
         remedy = "Run a notebook first: embedlab run 00_quickstart"
         raise ParameterError("there are no runs to report", remedy=remedy, file=folder or paths.runs_dir())
-    content = [part for group in chosen for part in sections(group, view, folder=folder, paired=paired)]
+    content = [section for group in selection for section in sections(group, view, folder=folder, paired=paired)]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page(", ".join(names) or "All runs", content), encoding="utf-8")
     return path
@@ -124,7 +124,7 @@ def page(title: str, content: Sequence[dict[str, Any]]) -> str:
 
     source = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    count = sum(len(part["runs"]) for part in content)
+    count = sum(len(section["runs"]) for section in content)
     summary = f"{count:,} runs, tabulated {provenance.now()} from their records."
     return environment.from_string(source).render(title=title, summary=summary, sections=content)
 

@@ -44,11 +44,13 @@ def with_current_prose(executed: nbformat.NotebookNode, current: nbformat.Notebo
         return executed
     ran = [cell for cell in executed.cells if cell.cell_type == "code" and not _is_injected(cell)]
     code = [cell for cell in current.cells if cell.cell_type == "code"]
-    for cell, same in zip(code, ran, strict=True):
-        cell.source, cell.outputs, cell.execution_count = same.source, same.outputs, same.execution_count
+    for cell, recorded in zip(code, ran, strict=True):
+        cell.source, cell.outputs, cell.execution_count = recorded.source, recorded.outputs, recorded.execution_count
     for cell in filter(_is_injected, executed.cells):
-        place = next(number for number, one in enumerate(current.cells) if TAG in one.metadata.get("tags", ()))
-        current.cells.insert(place + 1, cell)
+        index = next(
+            number for number, code_cell in enumerate(current.cells) if TAG in code_cell.metadata.get("tags", ())
+        )
+        current.cells.insert(index + 1, cell)
     return current
 
 
@@ -65,19 +67,19 @@ def write_copy(executed: Path, stem: str) -> Path:
     """
     copy = paths.executed_notebooks_dir() / f"{stem}.ipynb"
     ran = notebooks.read(executed)
-    shown = with_current_prose(ran, notebooks.read(paths.notebooks_dir() / copy.name))
-    if shown is ran and executed == copy:
+    page = with_current_prose(ran, notebooks.read(paths.notebooks_dir() / copy.name))
+    if page is ran and executed == copy:
         if all(cell.source != OLDER for cell in ran.cells):
             ran.cells.insert(1, nbformat.v4.new_markdown_cell(OLDER, id="older-code"))
             nbformat.write(ran, copy)
         return copy
-    for cell in shown.cells:
+    for cell in page.cells:
         if cell.cell_type != "code":
             cell.source = cell.source.replace("](../", "](../../")  # the copy is one folder deeper
         else:  # progress bars do not work in a copy
             cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", ())]
     copy.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(shown, copy)
+    nbformat.write(page, copy)
     return copy
 
 

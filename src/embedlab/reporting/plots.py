@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NAME_WIDTH = 34  # letters of a name beside an interval
+NAME_WIDTH = 34  # letters of a name next to an interval
 
 
 def draw_lines(

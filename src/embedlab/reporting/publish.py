@@ -132,7 +132,7 @@ def publish_run(run_id: str, name: str) -> list[Path]:
 
 
 def publish_all() -> list[Path]:
-    """Write everything that experiments/published.yaml lists anew from the records; returns what was written.
+    """Write everything that experiments/published.yaml lists, from the records; returns what was written.
 
     Raises:
         RecordError: a run is missing, or its record is damaged.
@@ -170,12 +170,12 @@ def _write_run(record: Record, name: str) -> list[Path]:
 def _write_sweep_figures(name: str, run_ids: Sequence[str]) -> list[Path]:
     """The figures of a comparison of runs, drawn from the records; a figure without any point is left out."""
     table = sweep_table(indexed_records((*View().metrics, *COSTS), run_ids))
-    drawn = {f"quality_by_{name}": sweep_figures.quality_by_parameter(table, name) for name in table.parameters}
-    drawn |= {f"quality_by_{cost}": sweep_figures.quality_by_cost(table, cost) for cost in varying_costs(table)}
+    figures = {f"quality_by_{name}": sweep_figures.quality_by_parameter(table, name) for name in table.parameters}
+    figures |= {f"quality_by_{cost}": sweep_figures.quality_by_cost(table, cost) for cost in varying_costs(table)}
     if table.source.runs["seed"].nunique() > 1:
-        drawn["spread_over_seeds"] = sweep_figures.spread_over_seeds(table)
+        figures["spread_over_seeds"] = sweep_figures.spread_over_seeds(table)
     written = []
-    for stem, (figure, points) in drawn.items():
+    for stem, (figure, points) in figures.items():
         picture = paths.figures_dir() / f"{name}_{stem}.png"
         if points.empty:
             continue

@@ -141,23 +141,23 @@ def relinked(text: str, source: str, page: str, pages: Mapping[str, str]) -> str
         relative = posixpath.relpath(target_page, posixpath.dirname(page) or ".")
         return f"{match['picture']}[{match['text']}]({relative}{anchor})"
 
-    return "".join(part if code else LINK.sub(link, part) for part, code in _parts(text))
+    return "".join(piece if code else LINK.sub(link, piece) for piece, code in _parts(text))
 
 
 def _parts(text: str) -> Iterator[tuple[str, bool]]:
     """The text in parts, with whether each is fenced code."""
-    part: list[str] = []
+    lines: list[str] = []
     code = False
     for line in text.splitlines(keepends=True):
         if FENCE.match(line):
-            yield "".join(part), code
-            part, code = [], not code
-        part.append(line)
-    yield "".join(part), code
+            yield "".join(lines), code
+            lines, code = [], not code
+        lines.append(line)
+    yield "".join(lines), code
 
 
 def _write_notebook(path: Path, docs: Path, pages: Mapping[str, str]) -> None:
-    """A notebook as a page, its figures beside it."""
+    """A notebook as a page, its figures next to it."""
     from nbconvert import MarkdownExporter
 
     published, source = executed_copy(path.stem), f"notebooks/{path.name}"
@@ -235,8 +235,8 @@ def mkdocs_config(docs: Path, site: Path, reference: list[str]) -> dict[str, obj
         return (docs / page).exists()
 
     lessons = [f"notebooks/{path.name}" for path in sorted((docs / "notebooks").glob("[0-9]*.md"))]
-    known = {f"docs/{name}.md": name for name in GUIDES}
-    guides = [*filter(existing, known), *(f"docs/{path.name}" for path in sorted((docs / "docs").glob("*.md")))]
+    guide_names = {f"docs/{name}.md": name for name in GUIDES}
+    guides = [*filter(existing, guide_names), *(f"docs/{path.name}" for path in sorted((docs / "docs").glob("*.md")))]
     results = [page for page in ("results.md", "benchmarks.md", "tables/index.md", "log/index.md") if existing(page)]
     sections: list[object] = [{"Home": "index.md"}] if existing("index.md") else []
     sections += (

@@ -17,7 +17,7 @@ from embedlab.sweeps.spec import varying_where_known
 BYTES = "bytes_per_document"  # a metric row of this name: what one document takes in an index
 SECONDS = "training_seconds"  # a metric row of this name: what training a system took
 COSTS = (BYTES, SECONDS)
-NOT_VARIED = ("seed", "dataset")  # runs differ in these too, and no combination is told apart by them
+NOT_VARIED = ("seed", "dataset")  # runs differ in these too, but they do not define a combination
 SYSTEM_COLUMNS = ["system", "condition", "dim"]  # what one measured row of a run is about
 
 
@@ -43,8 +43,8 @@ class View:
 
     def shows(self, row: MetricRow) -> bool:
         """Tell whether a row is a system's score on this task, stage and split."""
-        same = (row.task, row.stage, row.split) == (self.task, self.stage, self.split)
-        return same and row.statistic == "value" and row.metric in self.metrics
+        matches = (row.task, row.stage, row.split) == (self.task, self.stage, self.split)
+        return matches and row.statistic == "value" and row.metric in self.metrics
 
     def is_baseline(self, frame: pd.DataFrame) -> pd.Series:
         """Mark the rows of baselines; under a condition ("truncated", "teacher") a baseline is a system to compare."""

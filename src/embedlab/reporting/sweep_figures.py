@@ -158,7 +158,7 @@ def quality_by_cost(table: SweepTable, cost: str) -> tuple[Figure, pd.DataFrame]
 
 
 def _named(rows: pd.DataFrame) -> list[pd.Series]:
-    """The rows as series whose name is the text beside their mark."""
+    """The rows as series whose name is the text next to their mark."""
     return [row.rename(row["name"]) for _, row in rows.iterrows()]
 
 
@@ -242,17 +242,17 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> tuple[Figure, pd.D
     curves = {label: history.dropna(subset=[column])[["step", column]] for label, history in usable.items()}
     curves = {label: curve for label, curve in curves.items() if len(curve)}
     best_first = sorted(curves, key=lambda label: curves[label][column].iloc[-1], reverse=column == "dev")
-    labels, drawn = [], [pd.DataFrame(columns=["step", column, "run"])]
+    labels, points = [], [pd.DataFrame(columns=["step", column, "run"])]
     for colour, label in zip(COLOURS, best_first, strict=False):
         curve = curves[label]
         axes.plot(curve["step"], curve[column], ".-", color=colour)
         labels.append(Label(label, curve["step"].iloc[-1], curve[column].iloc[-1], colour))
-        drawn.append(curve.assign(run=label))
+        points.append(curve.assign(run=label))
     label_lines(axes, labels)
     if column == "dev" and labels:
         still = sum(curves[label][column].idxmax() == curves[label].index[-1] for label in best_first[:MAX_SERIES])
         set_finding(axes, f"{still} of {min(len(curves), MAX_SERIES)} were best at their last step.")
-    return figure, pd.concat(drawn[1:] or drawn, ignore_index=True)
+    return figure, pd.concat(points[1:] or points, ignore_index=True)
 
 
 def _full_size(rows: pd.DataFrame) -> pd.DataFrame:

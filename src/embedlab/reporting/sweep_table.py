@@ -1,7 +1,7 @@
 """A sweep as one table: a row per combination of parameters, averaged over seeds, next to the baselines.
 
 The table is read from records alone, so it is the same on every machine and in whatever order the runs finished.
-Files are written anew every time and never appended to. Baselines, differences and Pareto marks are computed within one
+Files are rewritten every time and never appended to. Baselines, differences and Pareto marks are computed within one
 dataset; a sweep over several datasets has a column for it.
 """
 
@@ -80,11 +80,11 @@ class SweepTable:
         """
         if len(self.datasets) <= 1:
             return self
-        chosen = self.datasets[0] if dataset is None else dataset
-        runs = self.source.runs[self.source.runs["dataset"] == chosen]
+        name = self.datasets[0] if dataset is None else dataset
+        runs = self.source.runs[self.source.runs["dataset"] == name]
         measured = self.source.measured[self.source.measured["run_id"].isin(runs["run_id"])]
         source = replace(self.source, runs=runs, measured=measured)
-        return replace(self, frame=self.frame[self.frame["dataset"] == chosen], source=source)
+        return replace(self, frame=self.frame[self.frame["dataset"] == name], source=source)
 
 
 def sweep_table(
@@ -217,10 +217,10 @@ def _recorded(cost: str, rows: pd.DataFrame, collected: Collected, by: list[str]
 def _paired(rows: pd.DataFrame, collected: Collected, folder: Path | None) -> pd.DataFrame:
     """Difference of every row from the base model; empty where the queries do not allow it."""
     view, compared = collected.view, {}
-    place = {"split": view.split, "task": view.task, "stage": view.stage}
+    selection = {"split": view.split, "task": view.task, "stage": view.stage}
     for _, of_combination in rows.groupby("combination"):
         run_ids = of_combination["runs"].iloc[0].split()
-        values = [query_values(run_id, view.metrics[0], folder=folder, **place) for run_id in run_ids]
+        values = [query_values(run_id, view.metrics[0], folder=folder, **selection) for run_id in run_ids]
         for index, system, condition, dim in of_combination[SYSTEM_COLUMNS].itertuples(name=None):
             compared[index] = _difference(values, Measured(system, condition, int(dim) or None), view.against)
     return pd.DataFrame.from_dict(compared, orient="index", columns=list(PAIRED[:4])).astype(float)
@@ -247,7 +247,7 @@ def _column_names(collected: Collected) -> list[str]:
 def _joined(parts: Sequence[pd.DataFrame], collected: Collected) -> pd.DataFrame:
     """The rows of all parts under the same columns; whole numbers stay whole next to missing ones."""
     columns = _column_names(collected)
-    rows = [row for part in parts for row in part.reindex(columns=columns).to_dict("records")]
+    rows = [row for frame in parts for row in frame.reindex(columns=columns).to_dict("records")]
     frame = pd.DataFrame(rows, columns=columns)
     frame["dim"] = frame["dim"].where(frame["dim"] > 0)
     nullable = {"i": "Int64", "b": "boolean"}
@@ -313,7 +313,7 @@ def write_sweep_table(
     tables_folder: Path | None = None,
     paired: bool = True,
 ) -> list[Path]:
-    """Write sweep-NAME.md, .csv and .parquet anew; returns the three paths.
+    """Write sweep-NAME.md, .csv and .parquet; returns the three paths.
 
     Args:
         name: the sweep.

@@ -118,8 +118,8 @@ def compact(frame: pd.DataFrame, parameters: Sequence[str] = ()) -> tuple[pd.Dat
         for value, low, high in frame[["value", "ci_low", "ci_high"]].astype(float).itertuples(index=False)
     ]
     names = ["from", "run_id", "dataset", *COMPACT_COLUMNS, "system", *optional, "dim"]
-    shown = [name for name in names if name in frame and name not in constant]
-    narrow = frame[[*shown, *parameters]].assign(value=cells)
+    columns = [name for name in names if name in frame and name not in constant]
+    narrow = frame[[*columns, *parameters]].assign(value=cells)
     short = {name: str(name).removeprefix("p.") for name in parameters}
     return narrow.rename(columns=short), ", ".join(str(frame[name].iloc[0]) for name in constant)
 
@@ -138,17 +138,17 @@ def pivot(frame: pd.DataFrame, rows: Sequence[str], columns: str, metric: str = 
     Raises:
         ParameterError: an unknown column or metric.
     """
-    chosen = frame[frame["metric"] == metric]
-    if chosen.empty:
+    measured = frame[frame["metric"] == metric]
+    if measured.empty:
         metrics = ", ".join(map(str, frame["metric"].dropna().unique())) or "none"
         raise ParameterError(f"no run has the metric {metric!r}", remedy=f"Metrics are {metrics}", field="metric")
-    separate = [name for name in ("dataset", *SEPARATE) if name in chosen and name not in (*rows, columns)]
-    separate = [name for name in separate if chosen[name].nunique(dropna=False) > 1]
-    by = [filters.column(chosen, name).rename(name) for name in (*rows, *separate)]
-    across = filters.column(chosen, columns).rename(columns)
+    separate = [name for name in ("dataset", *SEPARATE) if name in measured and name not in (*rows, columns)]
+    separate = [name for name in separate if measured[name].nunique(dropna=False) > 1]
+    by = [filters.column(measured, name).rename(name) for name in (*rows, *separate)]
+    across = filters.column(measured, columns).rename(columns)
     # An empty text, not NaN: rows without a value of a parameter are rows too.
     keys = [key.astype(object).where(key.notna(), "") for key in (*by, across)]
-    wide = chosen["value"].groupby(keys, sort=False).mean().unstack(columns)
+    wide = measured["value"].groupby(keys, sort=False).mean().unstack(columns)
     wide = wide[sorted(wide.columns, key=_order)].sort_index(key=lambda level: level.map(_order))
     return wide.rename(columns=str).rename_axis(columns=None).reset_index()
 

@@ -302,12 +302,12 @@ class Leaderboard:
 
         from embedlab.evaluation.slices import slice_differences
 
-        known = {name for values in self.data.fields.values() for name in values}
+        available = {name for values in self.data.fields.values() for name in values}
         pair = (self.evaluations[system], self.evaluations[against])
         tables = {
             field: slice_differences(*pair, self.data.fields, by=field, metric=self.metric)
             for field in fields
-            if field in known
+            if field in available
         }
         return pd.concat(tables, names=["field"]).reset_index("field") if tables else pd.DataFrame()
 

@@ -356,8 +356,8 @@ class Run:
         Raises:
             ParameterError: this run has not compared the two.
         """
-        others = self._systems.keys() - {system}  # their training says nothing about this system
-        history = [row for row in self._history if str(row.get("stage")) not in others]
+        other_systems = self._systems.keys() - {system}  # their training says nothing about this system
+        history = [row for row in self._history if str(row.get("stage")) not in other_systems]
         return describe_difference(self.rows, system, against, metric=metric, split=split, task=task, history=history)
 
     def finish(self) -> Record:

@@ -119,8 +119,8 @@ def _loss(matrix: Tensor, queries: Tensor, positives: Tensor, corpus: Tensor) ->
     import torch
     import torch.nn.functional as F
 
-    drawn = torch.randint(len(corpus), (NEGATIVES,))
-    rows, column_of = torch.unique(torch.cat([positives, drawn]), return_inverse=True)
+    negatives = torch.randint(len(corpus), (NEGATIVES,))
+    rows, column_of = torch.unique(torch.cat([positives, negatives]), return_inverse=True)
     scores = F.normalize(queries @ matrix, dim=-1) @ F.normalize(corpus[rows] @ matrix, dim=-1).T  # (B, rows)
     return F.cross_entropy(scores / TEMPERATURE, column_of[: len(positives)])
 

@@ -168,15 +168,15 @@ class Study:
         if not remedy.candidates:
             raise DataError(f"the remedy {remedy.kind!r} has no settings to try", remedy="Add a setting or skip it")
         trials = {candidate.setting: self._mean(candidate, "dev") for candidate in remedy.candidates}
-        chosen = max(remedy.candidates, key=lambda candidate: trials[candidate.setting])
-        test = evaluate(chosen.rank("test"), self.data.qrels["test"])
-        ours, base = test.of(METRIC), self.evaluations["test"].of(METRIC)
+        best = max(remedy.candidates, key=lambda candidate: trials[candidate.setting])
+        test = evaluate(best.rank("test"), self.data.qrels["test"])
+        values, base = test.of(METRIC), self.evaluations["test"].of(METRIC)
         finding = Finding(
             kind=remedy.kind,
-            setting=chosen.setting,
-            dev_gain=trials[chosen.setting] - self.evaluations["dev"].mean(METRIC),
-            gain=paired_difference(ours, base),
-            detectable=minimum_detectable_effect(ours - base),
+            setting=best.setting,
+            dev_gain=trials[best.setting] - self.evaluations["dev"].mean(METRIC),
+            gain=paired_difference(values, base),
+            detectable=minimum_detectable_effect(values - base),
         )
         return Outcome(finding, test, trials)
 

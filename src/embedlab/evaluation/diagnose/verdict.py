@@ -157,8 +157,8 @@ def _good_enough(evidence: Evidence, thresholds: Thresholds) -> Verdict | None:
         return None
     reason = f"the base model reaches {evidence.base.mean:.3f}; you set {thresholds.good_enough} as good enough"
     working = _working(evidence.findings, thresholds)
-    others = [f"{advice(finding)} would still gain {_gain(finding.gain)}" for finding in working]
-    return Verdict(GOOD_ENOUGH, "", None, (reason, *others), tuple(map(advice, working)))
+    other_reasons = [f"{advice(finding)} would still gain {_gain(finding.gain)}" for finding in working]
+    return Verdict(GOOD_ENOUGH, "", None, (reason, *other_reasons), tuple(map(advice, working)))
 
 
 def _working(findings: Sequence[Finding], thresholds: Thresholds) -> list[Finding]:
@@ -173,18 +173,18 @@ def _working(findings: Sequence[Finding], thresholds: Thresholds) -> list[Findin
 
 
 def _cheapest_sufficient(evidence: Evidence, thresholds: Thresholds) -> Verdict | None:
-    chosen, working = None, _working(evidence.findings, thresholds)
+    best, working = None, _working(evidence.findings, thresholds)
     for finding in working:
-        if chosen is None or finding.dev_gain >= chosen.dev_gain + thresholds.costlier:
-            chosen = finding
-    if chosen is None:
+        if best is None or finding.dev_gain >= best.dev_gain + thresholds.costlier:
+            best = finding
+    if best is None:
         return None
-    others = sorted((f for f in working if f is not chosen), key=lambda f: -f.gain.mean)
-    reasons = [f"{advice(chosen)} gains {_gain(chosen.gain)} on {chosen.gain.n} test queries"]
-    reasons += [f"{advice(finding)} also works: {_gain(finding.gain)}" for finding in others]
+    runners_up = sorted((f for f in working if f is not best), key=lambda f: -f.gain.mean)
+    reasons = [f"{advice(best)} gains {_gain(best.gain)} on {best.gain.n} test queries"]
+    reasons += [f"{advice(finding)} also works: {_gain(finding.gain)}" for finding in runners_up]
     reasons += [_misses(evidence)] if sum(evidence.causes.values()) else []
     reasons += [UNTRIED] if _fine_tune(evidence) is None and evidence.train_pairs >= thresholds.min_train_pairs else []
-    return Verdict(advice(chosen), chosen.setting, chosen.gain, tuple(reasons), tuple(map(advice, others)))
+    return Verdict(advice(best), best.setting, best.gain, tuple(reasons), tuple(map(advice, runners_up)))
 
 
 def _without_remedy(evidence: Evidence, thresholds: Thresholds) -> Verdict:

@@ -29,7 +29,7 @@ class MiningReport:
     Attributes:
         pairs: training pairs.
         full: pairs with as many hard negatives as requested.
-        chosen: hard negatives in total.
+        mined: hard negatives in total.
         is_positive: candidates excluded because they are labelled positive for the query.
         is_related: candidates excluded because they are related to a positive.
         too_close: candidates excluded by the margin.
@@ -39,7 +39,7 @@ class MiningReport:
 
     pairs: int
     full: int
-    chosen: int
+    mined: int
     is_positive: int
     is_related: int
     too_close: int
@@ -48,7 +48,7 @@ class MiningReport:
 
     def __str__(self) -> str:
         guide = f", {self.above_guide:,} above the positive for the guide" if self.above_guide else ""
-        rank = f"; mean rank of the hard negatives {self.mean_rank:.1f}" if self.chosen else ""
+        rank = f"; mean rank of the hard negatives {self.mean_rank:.1f}" if self.mined else ""
         return (
             f"{self.full:,} of {self.pairs:,} pairs have all their hard negatives; excluded: {self.is_positive:,} "
             f"positive, {self.is_related:,} related, {self.too_close:,} too close to the positive{guide}{rank}"
@@ -100,7 +100,7 @@ def mine_hard_negatives(
     Returns:
         (query id, positive id) -> hard negative ids, and a report of what was excluded.
     """
-    chosen: dict[Pair, tuple[str, ...]] = {}
+    negatives: dict[Pair, tuple[str, ...]] = {}
     excluded: Counter[str] = Counter()
     ranks: list[int] = []
     for query_id, positive_id in dataset.pairs("train"):
@@ -120,9 +120,9 @@ def mine_hard_negatives(
                 excluded[reason] += 1
             else:
                 picked[document_id] = rank
-        chosen[query_id, positive_id] = tuple(picked)
+        negatives[query_id, positive_id] = tuple(picked)
         ranks += picked.values()
-    return chosen, _report(chosen, per_pair, excluded, ranks)
+    return negatives, _report(negatives, per_pair, excluded, ranks)
 
 
 @dataclass(frozen=True)
@@ -145,11 +145,11 @@ class _Filters:
         return "above_guide" if self.guide and self.guide[document_id] > self.guide_ceiling else None
 
 
-def _report(chosen: Negatives, per_pair: int, excluded: Counter[str], ranks: Sequence[int]) -> MiningReport:
+def _report(negatives: Negatives, per_pair: int, excluded: Counter[str], ranks: Sequence[int]) -> MiningReport:
     return MiningReport(
-        pairs=len(chosen),
-        full=sum(len(picked) == per_pair for picked in chosen.values()),
-        chosen=len(ranks),
+        pairs=len(negatives),
+        full=sum(len(picked) == per_pair for picked in negatives.values()),
+        mined=len(ranks),
         **{name: excluded[name] for name in ("is_positive", "is_related", "too_close", "above_guide")},
         mean_rank=float(np.mean(ranks)) if ranks else None,
     )

@@ -120,7 +120,7 @@ def corrupt(
 
 
 class NoiseCollator(ABC):
-    """Trainer collator that corrupts a text anew each time; the labels say what to predict.
+    """Trainer collator that corrupts a text differently each time; the labels say what to predict.
 
     Rows contain `label`, the index of a text. Texts are tokenised once. The noise of a batch depends only on the seed
     and on the number of earlier batches, so a resumed training with `batches` set continues as if it had not stopped.
