@@ -31,7 +31,7 @@ study:  ## the complete study on ICD-10-CM, some hours; SIZE=gpu on a GPU, MEDQU
 	@$(ENVIRONMENT) python -m embedlab.cli sweep study$(SIZE:%=_%) \
 	$(if $(MEDQUAD),&& mkdir -p data && ln -sfn "$(abspath $(MEDQUAD))" data/medquad && python -m embedlab.cli sweep study_medquad$(SIZE:%=_%))
 
-tables:  ## write the committed tables and figures anew from the records, and README's tables
+tables:  ## write the committed tables and figures again from the records, and README's tables
 	@$(ENVIRONMENT) python -m embedlab.cli publish && python -m embedlab.cli headline && python -m experiments.benchmarks.hardware
 
 report:  ## one page with all runs, from the records, in build/report.html
