@@ -1,11 +1,10 @@
-# Every target first makes sure of an environment with the pinned packages: the active one if it matches
-# requirements.lock, else .venv, which is built or updated when needed.
-# `make PYTHON=python3.12 …` chooses the interpreter that a new .venv is made from.
+# Every target uses an environment with the pinned packages: the active one if it matches requirements.lock, else .venv,
+# which is built or updated if necessary. `make PYTHON=python3.12 …` selects the interpreter for a new .venv.
 PYTHON ?= python3
 .DEFAULT_GOAL := help
 .PHONY: help environment quickstart test lab study tables report site bench lock clean
 
-# A recipe that starts with $(ENVIRONMENT) finds the right `python` first on its path.
+# $(ENVIRONMENT) puts the right `python` first on the path of a recipe.
 ENVIRONMENT = found=$$($(PYTHON) tools/bootstrap.py) || exit 1; export PATH="$$(dirname "$$found"):$$PATH";
 
 help:  ## list the targets
@@ -21,30 +20,30 @@ quickstart:  ## train on all of ICD-10-CM and show the measured gain (about 6 mi
 	"  find out what your data needs: $$cli diagnose pairs:my.csv            (notebooks/01_diagnose.ipynb)" \
 	'  fine-tune the transformer too: notebooks/03_contrastive.ipynb'
 
-test:  ## style, types, unit tests, fault tests, notebooks at smoke size
+test:  ## check style and types, and run all tests, with the notebooks at smoke size
 	@$(ENVIRONMENT) python -m ruff check . && python -m ruff format --check . && python -m mypy && python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-lab:  ## JupyterLab on the notebooks
+lab:  ## open the notebooks in JupyterLab
 	@$(ENVIRONMENT) python -m ipykernel install --sys-prefix --name embedlab --display-name embedlab >/dev/null && python -m jupyterlab notebooks
 
-study:  ## the complete study on ICD-10-CM, some hours; SIZE=gpu on a GPU, MEDQUAD=folder adds MedQuAD
+study:  ## run the complete study on ICD-10-CM (hours); SIZE=gpu for a GPU, MEDQUAD=folder adds MedQuAD
 	@$(ENVIRONMENT) python -m embedlab.cli sweep study$(SIZE:%=_%) \
 	$(if $(MEDQUAD),&& mkdir -p data && ln -sfn "$(abspath $(MEDQUAD))" data/medquad && python -m embedlab.cli sweep study_medquad$(SIZE:%=_%))
 
-tables:  ## write the committed tables and figures again from the records, and README's tables
+tables:  ## rebuild the committed tables and figures from the records, and README's tables
 	@$(ENVIRONMENT) python -m embedlab.cli publish && python -m embedlab.cli headline && python -m experiments.benchmarks.hardware
 
-report:  ## one page with all runs, from the records, in build/report.html
+report:  ## write build/report.html, one page with all runs
 	@$(ENVIRONMENT) python -m embedlab.cli report -o build/report.html
 
-site:  ## a browsable site of executed notebooks and tables, in build/site
+site:  ## build the website of executed notebooks and tables in build/site
 	@$(ENVIRONMENT) python -m embedlab.cli site
 
-bench:  ## measure the fast paths against the stock ones
+bench:  ## compare our fast code with the standard libraries
 	@$(ENVIRONMENT) python experiments/benchmarks/run.py
 
-# Not through $(ENVIRONMENT), which would first undo the very change that is to be locked.
-lock:  ## rewrite requirements.lock from the environment in use
+# Not through $(ENVIRONMENT), which would first undo the change to be locked.
+lock:  ## rewrite requirements.lock from the active environment
 	@$(if $(VIRTUAL_ENV)$(CONDA_PREFIX),python,.venv/bin/python) tools/lock.py
 
 clean:  ## remove .venv and caches; runs and results stay

@@ -1,14 +1,14 @@
-"""Give this project an environment that matches its pins, and say where its interpreter is.
+"""Find or build an environment with the pinned packages, and print the path of its interpreter.
 
-    python tools/bootstrap.py          reuse the active environment if its pins match, else build or mend .venv
-    python tools/bootstrap.py --check  list what differs in the interpreter that runs this; exit 1 if anything does
+    python tools/bootstrap.py          use the active environment if its packages match, else build or repair .venv
+    python tools/bootstrap.py --check  list what differs in the running interpreter; exit 1 if anything does
 
-Standard library only, and no network when nothing is missing. What it does goes to stderr; the one line on stdout is
-the path of the interpreter.
+It needs only the standard library, and no network if nothing is missing. Progress goes to stderr; the only line on
+stdout is the path of the interpreter.
 
-On Linux the package index's `torch` is the CUDA build, which drags in several gigabytes of nvidia packages. Without an
-NVIDIA card the CPU build is installed instead: pip is asked what it would take, and where that is the CUDA build, uv,
-which knows PyTorch's CPU index by itself, installs torch. Everything else is installed exactly as the lock says.
+On Linux, `torch` from PyPI is the CUDA build, which needs several gigabytes of nvidia packages. Without an NVIDIA GPU
+the CPU build is installed instead: if pip would choose the CUDA build, uv installs torch from PyTorch's CPU index. All
+other packages are installed exactly as in requirements.lock.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from urllib.parse import unquote, urlsplit
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements.lock"
 VENV = ROOT / ".venv"
-# There while .venv is being built. A killed build leaves it behind, with packages that may be half copied although
-# their metadata is complete; such a .venv is not mended but built anew. One made by hand has no such file and is kept.
+# Exists while .venv is being built. After a killed build, packages may be incomplete although their metadata is not, so
+# a .venv with this file is rebuilt from scratch. One made by hand has no such file and is repaired.
 UNFINISHED = VENV / "unfinished"
 TURN = ROOT / ".cache" / "environment.turn"
 
@@ -40,44 +40,45 @@ HERE = {"python_version": "{}.{}".format(*sys.version_info[:2]), "sys_platform":
 
 
 def canonical(name: str) -> str:
-    """Package names compare without case, dots and underscores (PEP 503)."""
+    """Return the normalised package name: case, dots and underscores do not count (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def pins(lock: Path = LOCK, here: dict[str, str] = HERE) -> dict[str, str]:
-    """Package -> version of the lock's lines that hold on a system; by default the one that this runs on."""
-    found = {}
+    """Return the pins of requirements.lock (package -> version) for a system; by default the current one."""
+    versions = {}
     for number, line in enumerate(lock.read_text().splitlines(), start=1):
         if not line or line.startswith("#"):
             continue
         if (match := PIN.match(line)) is None:
-            raise SystemExit(f"{lock.name}:{number}: {line!r} is no pin; run `make lock`")
+            raise SystemExit(f"{lock.name}:{number}: {line!r} is not a pin; run `make lock`")
         name, version, variable, value = match.groups()
         if variable is None or here[variable] == value:
-            found[canonical(name)] = version
-    return found
+            versions[canonical(name)] = version
+    return versions
 
 
 def installed() -> dict[str, str]:
-    """Package -> version in the running interpreter, without local suffixes (+cpu); the first on the path wins."""
-    found: dict[str, str] = {}
+    """Return package -> version of the running interpreter, without local suffixes such as +cpu."""
+    versions: dict[str, str] = {}
     for distribution in metadata.distributions():
         if name := distribution.metadata["Name"]:
-            found.setdefault(canonical(name), distribution.version.split("+")[0])
-    return found
+            # The first on the path is the one that Python imports.
+            versions.setdefault(canonical(name), distribution.version.split("+")[0])
+    return versions
 
 
-def mismatches(wanted: dict[str, str], found: dict[str, str]) -> list[str]:
-    """One line per pin that is missing or has another version."""
+def mismatches(pinned: dict[str, str], versions: dict[str, str]) -> list[str]:
+    """Return one line per pinned package that is missing or has another version."""
     return [
-        f"{name} {version}: {found.get(name, 'not installed')}"
-        for name, version in wanted.items()
-        if found.get(name) != version
+        f"{name} {version}: {versions.get(name, 'not installed')}"
+        for name, version in pinned.items()
+        if versions.get(name) != version
     ]
 
 
 def checkout() -> Path | None:
-    """The folder that the installed embedlab is run from; None when it is no editable installation."""
+    """Return the source folder of the installed embedlab; None if the installation is not editable."""
     try:
         url = metadata.distribution("embedlab").read_text("direct_url.json")
     except metadata.PackageNotFoundError:
@@ -86,73 +87,76 @@ def checkout() -> Path | None:
 
 
 def differences() -> list[str]:
-    """What the running interpreter lacks: pins, and embedlab itself from this very checkout."""
+    """Return what differs in the running interpreter: pinned packages, and embedlab if it is not from this checkout."""
     source = checkout()
-    own = [] if source == ROOT else [f"embedlab from {ROOT}: {source or 'not installed'}"]
-    return mismatches(pins(), installed()) + own
+    checkouts = [] if source == ROOT else [f"embedlab from {ROOT}: {source or 'not installed'}"]
+    return mismatches(pins(), installed()) + checkouts
 
 
 def inspect(python: Path) -> list[str]:
-    """`differences` of another interpreter."""
+    """Return the `differences` of another interpreter."""
     command = [str(python), str(Path(__file__)), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return (done.stdout or done.stderr or str(python)).splitlines() if done.returncode else []
 
 
 def has_nvidia_gpu() -> bool:
-    """Whether there is a card, or the driver's tool for one."""
+    """Return whether the machine has an NVIDIA GPU or its driver."""
     return shutil.which("nvidia-smi") is not None or any(Path("/dev").glob("nvidia*"))
 
 
 def say(text: str) -> None:
-    """One stage, visible also where stdout is captured."""
+    """Print a progress message to stderr; stdout is for the result."""
     print(f"== {text}", file=sys.stderr, flush=True)
 
 
-def run(*command: str | Path, remedy: str = "mend the cause above and call again") -> None:
-    """Run a command with its output visible; a failure ends everything in one line."""
-    # Open files go along, and the turn with them: a build outlives its killed parent, and the next call must wait.
+def run(*command: str | Path, remedy: str = "fix the cause above and run the command again") -> None:
+    """Run a command and show its output; exit with a short message if it fails."""
+    # The child inherits the lock file: a build survives its killed parent, and the next call must wait for it.
     done = subprocess.run([str(part) for part in command], stdout=sys.stderr, close_fds=False, check=False)
     if done.returncode:
         raise SystemExit(f"== failed: {' '.join(map(str, command))}\n== {remedy}")
 
 
 def pip_takes_cuda(python: Path, torch: str) -> bool:
-    """Whether the wheel that pip would take for `torch` wants CUDA packages. Reads metadata; installs nothing."""
+    """Return whether pip would install a `torch` that requires CUDA packages. Reads metadata only."""
     command = [str(python), "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", "--ignore-installed"]
     answer = subprocess.run([*command, "--report", "-", torch], capture_output=True, text=True, check=False)
     if answer.returncode:
-        raise SystemExit(f"{answer.stderr.strip()[-800:]}\n== pip finds no {torch} for Python {HERE['python_version']}")
-    wanted = json.loads(answer.stdout)["install"][0]["metadata"].get("requires_dist", [])
-    return any(CUDA.match(canonical(requirement)) for requirement in wanted)
+        raise SystemExit(
+            f"{answer.stderr.strip()[-800:]}\n== pip cannot find {torch} for Python {HERE['python_version']}"
+        )
+    requirements = json.loads(answer.stdout)["install"][0]["metadata"].get("requires_dist", [])
+    return any(CUDA.match(canonical(requirement)) for requirement in requirements)
 
 
 def install_torch(python: Path, torch: str) -> None:
-    """The build of torch that suits this machine."""
+    """Install the build of torch for this machine: CUDA or CPU."""
     pip = (python, "-m", "pip", "install")
     if has_nvidia_gpu():
         run(*pip, torch)  # together with its CUDA packages, which the lock leaves out
     elif sys.platform == "linux" and pip_takes_cuda(python, torch):
-        say("no NVIDIA card here: taking the CPU build of torch, through uv")
+        say("no NVIDIA GPU: installing the CPU build of torch with uv")
         run(*pip, "--quiet", "uv")
-        remedy = "mend that, or export PIP_FIND_LINKS=<a folder with the wheel of torch's CPU build>; call again"
+        remedy = "fix this, or export PIP_FIND_LINKS=<folder with a CPU wheel of torch>; then run the command again"
         uv = (python, "-m", "uv", "pip", "install", "--python", python)
         run(*uv, "--no-deps", "--torch-backend=cpu", torch, remedy=remedy)
     else:
         run(*pip, "--no-deps", torch)
 
 
-def refuse_cuda_without_gpu(python: Path) -> None:
-    """A CUDA package on a machine without a card is several gigabytes of nothing."""
+def check_no_cuda_without_gpu(python: Path) -> None:
+    """Exit if CUDA packages, several gigabytes, are installed on a machine without a GPU."""
     code = "from importlib import metadata; print(*{d.metadata['Name'] for d in metadata.distributions()})"
     names = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    found = sorted(name for name in names if CUDA.match(canonical(name)))
-    if found and not has_nvidia_gpu():
-        raise SystemExit(f"== no NVIDIA card, yet there are {', '.join(found)}\n== run `make clean` and call again")
+    cuda_packages = sorted(name for name in names if CUDA.match(canonical(name)))
+    if cuda_packages and not has_nvidia_gpu():
+        problem = f"== CUDA packages without an NVIDIA GPU: {', '.join(cuda_packages)}"
+        raise SystemExit(f"{problem}\n== run `make clean`, then the command again")
 
 
 def usable(python: Path) -> bool:
-    """Whether .venv is worth mending: a finished build of a fitting Python that has pip."""
+    """Return whether .venv can be repaired: a finished build with pip and a supported Python."""
     if UNFINISHED.exists() or not python.exists():
         return False
     code = "import pip, sys; sys.exit(sys.version_info < (3, 11))"
@@ -160,17 +164,17 @@ def usable(python: Path) -> bool:
 
 
 def start_afresh() -> None:
-    """An empty .venv, marked as unfinished from its first moment on."""
+    """Create an empty .venv that is marked as unfinished."""
     say(f"building {VENV.name} with Python {sys.version.split()[0]}")
     shutil.rmtree(VENV, ignore_errors=True)
     VENV.mkdir()
     UNFINISHED.touch()
-    # The running interpreter may be the one of the .venv that has just gone.
+    # The running interpreter may belong to the .venv that was just deleted.
     run(getattr(sys, "_base_executable", sys.executable), "-m", "venv", VENV)
 
 
 def build(python: Path) -> None:
-    """Make .venv match the lock: from nothing, or by changing what differs."""
+    """Make .venv match requirements.lock: build it, or install what differs."""
     if not usable(python):
         start_afresh()
     UNFINISHED.touch()
@@ -178,15 +182,15 @@ def build(python: Path) -> None:
     if any(line.startswith("torch ") for line in inspect(python)):
         install_torch(python, f"torch=={pins()['torch']}")
     pip = (python, "-m", "pip", "install")
-    run(*pip, "--no-deps", "-r", LOCK)  # a closure: nothing else may come along
+    run(*pip, "--no-deps", "-r", LOCK)  # the lock is complete: no other package may be added
     run(*pip, "--quiet", "--no-deps", "--no-build-isolation", "-e", ROOT)
-    refuse_cuda_without_gpu(python)
+    check_no_cuda_without_gpu(python)
     UNFINISHED.unlink()
 
 
 @contextmanager
 def my_turn() -> Iterator[None]:
-    """One build at a time in this checkout; the system ends the turn of a killed process."""
+    """Allow one build at a time in this checkout; the system releases the lock of a killed process."""
     TURN.parent.mkdir(exist_ok=True)
     with TURN.open("w") as file:
         os.set_inheritable(file.fileno(), True)
@@ -199,35 +203,37 @@ def my_turn() -> Iterator[None]:
 
 
 def ready(python: Path) -> bool:
-    """Whether .venv is finished and matches."""
+    """Return whether .venv is finished and matches the lock."""
     return python.exists() and not UNFINISHED.exists() and not inspect(python)
 
 
 def active_environment() -> Path | None:
-    """The interpreter of the active virtual or conda environment."""
+    """Return the interpreter of the active virtual or conda environment."""
     folder = os.environ.get("VIRTUAL_ENV") or os.environ.get("CONDA_PREFIX")
     return Path(folder) / "bin" / "python" if folder else None
 
 
 def ensure() -> Path:
-    """An interpreter with every pin: the active environment's, else that of .venv, built when needed."""
-    active, own = active_environment(), VENV / "bin" / "python"
-    if active is not None and active != own:
-        if not (wrong := inspect(active) if active.exists() else ["gone"]):
+    """Return an interpreter with all pinned packages: the active one, else that of .venv, built if necessary."""
+    active, venv = active_environment(), VENV / "bin" / "python"
+    if active is not None and active != venv:
+        if not (wrong := inspect(active) if active.exists() else ["missing"]):
             return active
-        say(f"the active environment does not match ({len(wrong)}, first {wrong[0]}): using {VENV.name}")
-    if not ready(own):
+        say(f"the active environment differs in {len(wrong)} packages ({wrong[0]}, …): using {VENV.name}")
+    if not ready(venv):
         with my_turn():
-            if not ready(own):  # the turn may have been another's, who built it
-                build(own)
-        if wrong := inspect(own):
-            raise SystemExit("\n".join([*wrong, "== built, yet not as pinned: run `make clean` and call again"]))
-    return own
+            if not ready(venv):  # another process may have built it while this one waited
+                build(venv)
+        if wrong := inspect(venv):
+            raise SystemExit(
+                "\n".join([*wrong, "== built, but not as pinned: run `make clean`, then the command again"])
+            )
+    return venv
 
 
 def main() -> None:
-    """Do what the arguments say."""
-    if sys.version_info < (3, 11):  # noqa: UP036 - this script is what an older interpreter meets first
+    """Run the command line."""
+    if sys.version_info < (3, 11):  # noqa: UP036 - older interpreters can start this script
         raise SystemExit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: make PYTHON=python3.11 …")
     if "--check" in sys.argv:
         if wrong := differences():
@@ -237,7 +243,7 @@ def main() -> None:
     try:
         print(ensure())
     except KeyboardInterrupt:
-        raise SystemExit("== interrupted; the next call builds what is missing") from None
+        raise SystemExit("== interrupted; run the command again to continue") from None
 
 
 if __name__ == "__main__":

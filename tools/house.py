@@ -75,7 +75,7 @@ PAIRED = {"left": "right", "before": "after"}  # these say enough in a file that
 
 
 class Finding(NamedTuple):
-    """One reason why a measure is not better, with the place where it stands."""
+    """One finding that counts against a measure, with its file and line."""
 
     where: str
     text: str
@@ -200,7 +200,7 @@ def names_measure(trees: dict[str, ast.Module]) -> Measure:
 
 
 def prose(root: Path) -> Iterator[Text]:
-    """Every text that a person reads: pages, notebooks, and the docstrings, comments and strings of the package."""
+    """All texts for readers: pages, notebooks, and the docstrings, comments and strings of the package."""
     pages = [root / name for name in ("README.md", "CONTRIBUTING.md", "Makefile", "results/README.md")]
     pages += [root / "notebooks/README.md", root / "experiments/LOG.md"]
     for folder in ("docs", "experiments/log"):

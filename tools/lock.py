@@ -1,10 +1,10 @@
-"""Rewrite requirements.lock: every package that this project needs, with its exact version.
+"""Rewrite requirements.lock: the exact versions of all packages that the project needs.
 
     python tools/lock.py
 
-Versions are those installed in the environment that runs this. The walk starts at pyproject.toml (dependencies, extras
-and build requirements) and is repeated for every supported Python and system; a package that only some of them need
-gets a marker, and when it is not installed here, pip says what it is.
+The versions are those of the running environment. Starting from pyproject.toml (dependencies, extras and build
+requirements), the script collects all requirements for every supported Python and system. A package that only some of
+them need gets a marker; if it is not installed here, pip looks up its version.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ MARKERS = {
 
 
 def systems() -> list[dict[str, str]]:
-    """Marker environments (PEP 508) of every supported Python on every supported platform."""
+    """Return the marker environment (PEP 508) of every supported Python on every supported platform."""
     here = default_environment()
     pythons = [{"python_version": python, "python_full_version": f"{python}.0"} for python in PYTHONS]
     return [{**here, **platform, **python} for platform in PLATFORMS for python in pythons]
 
 
 def direct_requirements() -> list[Requirement]:
-    """What pyproject.toml asks for, extras and build requirements included."""
+    """Return the requirements in pyproject.toml, with extras and build requirements."""
     content = tomllib.loads((ROOT / "pyproject.toml").read_text())
     project = content["project"]
     extras = [text for texts in project["optional-dependencies"].values() for text in texts]
@@ -50,32 +50,32 @@ def direct_requirements() -> list[Requirement]:
 
 @cache
 def package(name: str) -> tuple[str, list[str]]:
-    """Version (without local suffix) and requirements of a package: as installed here, else as pip would install it."""
+    """Return version (without local suffix) and requirements of a package, as installed here or as known to pip."""
     try:
-        found = metadata.distribution(name)
-        return found.version.split("+")[0], found.requires or []
+        distribution = metadata.distribution(name)
+        return distribution.version.split("+")[0], distribution.requires or []
     except metadata.PackageNotFoundError:
         return ask_pip(name)
 
 
 def ask_pip(name: str) -> tuple[str, list[str]]:
-    """`package` for what other systems need; needs the package index."""
+    """Look up a package that only other systems need; requires network access."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", "--report", "-", name]
     answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if answer.returncode:
-        raise SystemExit(f"== pip knows nothing of {name}, which another supported system needs")
-    found = json.loads(answer.stdout)["install"][0]["metadata"]
-    return found["version"], found.get("requires_dist", [])
+        raise SystemExit(f"== pip cannot find {name}, which another supported system needs")
+    details = json.loads(answer.stdout)["install"][0]["metadata"]
+    return details["version"], details.get("requires_dist", [])
 
 
 def applies(requirement: Requirement, system: dict[str, str], extras: set[str]) -> bool:
-    """Whether a system needs a requirement of a package that was asked for with these extras."""
+    """Return whether a system needs a requirement of a package that is installed with these extras."""
     marker = requirement.marker
     return marker is None or any(marker.evaluate({**system, "extra": extra}) for extra in {"", *extras})
 
 
 def closure(system: dict[str, str]) -> set[str]:
-    """Names of all packages that a system needs, but for those that only torch's CUDA build asks for."""
+    """Return the names of all packages that a system needs, except those of torch's CUDA build."""
     queue, seen = direct_requirements(), {}
     while queue:
         requirement = queue.pop()
@@ -89,7 +89,7 @@ def closure(system: dict[str, str]) -> set[str]:
 
 
 def marker(name: str, closures: list[tuple[dict[str, str], set[str]]]) -> str:
-    """The marker that holds exactly where a package is needed; none when it is needed everywhere or no marker fits."""
+    """Return the marker of the systems that need a package; "" if all need it or no single marker fits."""
     needed = [name in names for _, names in closures]
     for text, (variable, value) in MARKERS.items():
         if not all(needed) and needed == [system[variable] == value for system, _ in closures]:
@@ -98,18 +98,20 @@ def marker(name: str, closures: list[tuple[dict[str, str], set[str]]]) -> str:
 
 
 def lines() -> list[str]:
-    """The lock, one line per package."""
+    """Return the lines of the lock, one per package."""
     closures = [(system, closure(system)) for system in systems()]
-    names = sorted(set().union(*(found for _, found in closures)))
+    names = sorted(set().union(*(packages for _, packages in closures)))
     return [f"{name}=={package(name)[0]}{marker(name, closures)}" for name in names]
 
 
 def main() -> None:
-    """Write the lock, unless the environment differs from what pyproject.toml asks for."""
-    asked = [(requirement, package(requirement.name)[0]) for requirement in direct_requirements()]
-    wrong = [str(requirement) for requirement, version in asked if version not in requirement.specifier]
+    """Write the lock; exit with an error if the environment does not match pyproject.toml."""
+    requirements = [(requirement, package(requirement.name)[0]) for requirement in direct_requirements()]
+    wrong = [str(requirement) for requirement, version in requirements if version not in requirement.specifier]
     if wrong:
-        raise SystemExit(f"== not as pyproject.toml asks: first run {sys.executable} -m pip install {' '.join(wrong)}")
+        raise SystemExit(
+            f"== packages differ from pyproject.toml; first run {sys.executable} -m pip install {' '.join(wrong)}"
+        )
     LOCK.write_text(HEADER + "\n".join(lines()) + "\n")
     print(f"{LOCK.name}: {len(pins())} packages here")
 

@@ -2,8 +2,8 @@
 
     python tools/notebook.py FILE.py NOTEBOOK.ipynb
 
-`# %% [markdown]` begins prose, written as comments; `# %% tags=["parameters"]` tags a cell. The notebook has no
-outputs, and the same text gives the same bytes.
+`# %% [markdown]` begins a markdown cell, written as comments; `# %% tags=["parameters"]` tags a cell. The notebook has
+no outputs, and the same text always gives the same file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name
 
 
 def convert(text: str) -> nbformat.NotebookNode:
-    """The notebook of a text in percent format."""
+    """Return the notebook of a text in percent format."""
     parts = CELL.split(text)[1:]
     cells = [_cell(head, body.strip("\n")) for head, body in zip(parts[::2], parts[1::2], strict=True)]
     for number, cell in enumerate(cells):

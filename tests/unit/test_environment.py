@@ -169,7 +169,7 @@ def venv(tmp_path, monkeypatch):
     monkeypatch.setattr(bootstrap, "UNFINISHED", here.folder / "unfinished")
     monkeypatch.setattr(bootstrap, "TURN", tmp_path / ".cache" / "turn")
     monkeypatch.setattr(bootstrap, "run", record)
-    monkeypatch.setattr(bootstrap, "refuse_cuda_without_gpu", lambda python: None)
+    monkeypatch.setattr(bootstrap, "check_no_cuda_without_gpu", lambda python: None)
     monkeypatch.setattr(bootstrap, "inspect", lambda python: [])
     monkeypatch.delenv("VIRTUAL_ENV", raising=False)
     monkeypatch.delenv("CONDA_PREFIX", raising=False)
@@ -201,7 +201,7 @@ def test_a_build_that_fails_stays_unfinished(venv, monkeypatch):
     def fail(python):
         raise SystemExit("CUDA")
 
-    monkeypatch.setattr(bootstrap, "refuse_cuda_without_gpu", fail)
+    monkeypatch.setattr(bootstrap, "check_no_cuda_without_gpu", fail)
     with pytest.raises(SystemExit, match="CUDA"):
         bootstrap.ensure()
     assert not bootstrap.ready(venv.python)
@@ -278,10 +278,10 @@ def test_cuda_packages_without_a_card_are_refused(monkeypatch, gpu):
     monkeypatch.setattr(bootstrap.subprocess, "run", lambda *args, **kwargs: listing)
     monkeypatch.setattr(bootstrap, "has_nvidia_gpu", lambda: gpu)
     if gpu:
-        bootstrap.refuse_cuda_without_gpu(Path("python"))
+        bootstrap.check_no_cuda_without_gpu(Path("python"))
     else:
         with pytest.raises(SystemExit, match="nvidia_cublas, triton"):
-            bootstrap.refuse_cuda_without_gpu(Path("python"))
+            bootstrap.check_no_cuda_without_gpu(Path("python"))
 
 
 def test_old_python_gets_one_line(monkeypatch):
