@@ -30,7 +30,7 @@ from embedlab.models.cache import EmbeddingCache
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.search.bm25 import bm25_ranking
 from embedlab.search.exact import Ranking
-from embedlab.search.vectors import encode_split
+from embedlab.search.vectors import Encode, encode_split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 DEPTH = 100  # documents ranked per query
 SHORT_DIM = 64  # a second, truncated evaluation
-SLICED_BY = ("seen", "length", "document length", "frequency", "risk")
+SLICED_BY = ("seen", "length", "document length", "script", "frequency", "risk")
 SHOWN_METRICS = ("ndcg@10", "recall@10", "precision@10", "mrr@10", "map@10")
 COMPARED_METRICS = ("ndcg@10", "mrr@10")
 MAX_CASES = 50  # in a sheet for reviewers
@@ -48,7 +48,7 @@ MAX_CASES = 50  # in a sheet for reviewers
 
 @dataclass(frozen=True, eq=False)
 class ModelPair:
-    """Two models on the test split of a dataset; differences are candidate - base.
+    """Two models on one split of a dataset; differences are candidate - base.
 
     Attributes:
         models: the candidate and the base model.
@@ -56,10 +56,11 @@ class ModelPair:
         data: queries, corpus and qrels.
         metric: what decides, e.g. `ndcg@10`.
         seed: of intervals and tests.
-        vectors: system name -> vectors of the test queries and the corpus.
+        vectors: system name -> vectors of the queries and the corpus.
         rankings: system name -> ranking; BM25 is "bm25".
         evaluations: (system name, dimensions) -> evaluation; BM25 has the dimensions None.
         cache: keeps the base model's embeddings.
+        split: the split of the queries.
     """
 
     models: tuple[SentenceTransformer, SentenceTransformer]
@@ -71,6 +72,7 @@ class ModelPair:
     rankings: dict[str, Ranking]
     evaluations: dict[tuple[str, int | None], Evaluation]
     cache: EmbeddingCache = field(default_factory=EmbeddingCache)
+    split: str = "test"
 
     @property
     def candidate(self) -> Evaluation:
@@ -104,28 +106,39 @@ class ModelPair:
         table = metric_table(self._labelled(), metrics)
         return table.pivot(index="system", columns="metric", values="value")[list(metrics)]
 
-    def comparison(self) -> pd.DataFrame:
+    def comparison(self, metrics: Sequence[str] = COMPARED_METRICS) -> pd.DataFrame:
         """Compare every other system with the base model; see `comparison.compare_systems`."""
         base = _label(self.names[1], self.vectors[self.names[1]].dim)
         compared = {label: evaluation for label, evaluation in self._labelled().items() if label != base}
-        return compare_systems(compared, self.base, COMPARED_METRICS, seed=self.seed)
+        return compare_systems(compared, self.base, metrics, seed=self.seed)
 
     def _labelled(self) -> dict[str, Evaluation]:
         return {_label(name, dim): evaluation for (name, dim), evaluation in self.evaluations.items()}
 
     def fields(self, kind: str = "", high_risk: Collection[str] = ()) -> dict[str, dict[str, str]]:
-        """Return the fields of the test queries: the dataset's own, length, rare and risky kinds.
+        """Return the fields of the queries: the dataset's own, length, rare and risky kinds.
 
         Args:
             kind: field that distinguishes kinds of queries; "" for none.
             high_risk: values of `kind` where a mistake costs most.
         """
-        return derived_fields(self.data, kind=kind or None, high_risk=high_risk)
+        return derived_fields(self.data, self.split, kind=kind or None, high_risk=high_risk)
 
-    def slices(self, fields: dict[str, dict[str, str]], kind: str = "") -> dict[str, pd.DataFrame]:
-        """Compare the pair in every slice of every field that has two values or more: field -> table."""
-        names = [name for name in (*SLICED_BY, kind) if name]
-        names = [name for name in names if len({values.get(name) for values in fields.values()}) > 1]
+    def slices(
+        self, fields: dict[str, dict[str, str]], kind: str = "", by: Sequence[str] = ()
+    ) -> dict[str, pd.DataFrame]:
+        """Compare the pair in every slice of each field.
+
+        Args:
+            fields: query id -> {field name: value}.
+            kind: see `fields`.
+            by: fields to slice by; default: every field, `kind` included, that has two values or more.
+
+        Returns:
+            Field -> table of `slices.slice_differences`.
+        """
+        usable = [name for name in (*SLICED_BY, kind) if len({values.get(name) for values in fields.values()}) > 1]
+        names = list(dict.fromkeys(by or usable))
         return {name: slice_differences(self.candidate, self.base, fields, name, self.metric) for name in names}
 
     def probes(
@@ -185,7 +198,7 @@ class ModelPair:
         """Return the share of questions whose answer fits into a context of `tokens` tokens: system -> interval."""
         lengths = token_counts(self.models[1], list(self.data.corpus.values()))
         return {
-            name: bootstrap_ci(answer_in_context(ranking, self.data.qrels["test"], lengths, tokens))
+            name: bootstrap_ci(answer_in_context(ranking, self.data.qrels[self.split], lengths, tokens))
             for name, ranking in self.rankings.items()
         }
 
@@ -200,23 +213,29 @@ class ModelPair:
         """Return wins, ties and losses with the documents that both models rank highest."""
         rankings = self.rankings[self.names[0]], self.rankings[self.names[1]]
         evaluations = self.candidate, self.base
-        return side_by_side(self.data, "test", rankings, evaluations, metric=self.metric, fields=fields)
+        return side_by_side(self.data, self.split, rankings, evaluations, metric=self.metric, fields=fields)
 
-    def export_review(self, cases: Sequence[Case], page: Path, sheet: Path) -> str:
+    def export_review(
+        self, cases: Sequence[Case], page: Path | None, sheet: Path | None, *, max_cases: int | None = MAX_CASES
+    ) -> str:
         """Write wins and losses as an HTML page, and a sheet for reviewers that hides which model ranked what.
 
         Args:
             cases: from `cases`.
-            page: the HTML file.
-            sheet: the CSV file, with at most 50 cases.
+            page: the HTML file; None for none.
+            sheet: the CSV file; None for none.
+            max_cases: most cases in the sheet; None for all.
 
         Returns:
             One line: wins, ties and losses, and the share of shown documents that nobody judged.
         """
-        write_browser(cases, page, names=self.names, title=self.data.name)
-        export_sheet(sheet, self.data, pooled(cases[:MAX_CASES]), seed=self.seed)
+        if page:
+            write_browser(cases, page, names=self.names, title=self.data.name)
+        if sheet:
+            sheet.parent.mkdir(parents=True, exist_ok=True)
+            export_sheet(sheet, self.data, pooled(cases[:max_cases]), seed=self.seed)
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in counts(cases).items())
-        return f"{outcomes}; {unjudged(cases, self.data.qrels['test']):.0%} of the shown documents are not judged"
+        return f"{outcomes}; {unjudged(cases, self.data.qrels[self.split]):.0%} of the shown documents are not judged"
 
     def lenient_review(self, sheet: Path, filled_sheet: Path) -> tuple[Agreement, PairedDifference]:
         """Fill in a review sheet by rule (relatives of the answer are relevant) and compute the gain with it.
@@ -230,7 +249,7 @@ class ModelPair:
         """
         import pandas as pd
 
-        qrels, families = self.data.qrels["test"], item_groups(self.data)
+        qrels, families = self.data.qrels[self.split], item_groups(self.data)
         relatives = {query: {families.get(answer, answer) for answer in grades} for query, grades in qrels.items()}
         rows = pd.read_csv(sheet, dtype=str)
         rows["grade"] = [
@@ -243,7 +262,7 @@ class ModelPair:
             query: {document: qrels[query].get(document, 0) for document in grades}
             for query, grades in lenient.grades.items()
         }
-        wider = with_judgements(self.data, lenient).qrels["test"]
+        wider = with_judgements(self.data, lenient).qrels[self.split]
         values = [evaluate(self.rankings[name], wider).of(self.metric) for name in self.names]
         return agreement(strict, lenient.grades), paired_difference(*values, seed=self.seed)
 
@@ -256,8 +275,10 @@ def compare_models(
     names: tuple[str, str] = ("contrastive", "base"),
     metric: str = "ndcg@10",
     seed: int = 0,
+    split: str = "test",
+    encode: Encode | None = None,
 ) -> ModelPair:
-    """Encode and search the test split with both models and BM25, and score all of them.
+    """Encode and search one split with both models and BM25, and score all of them.
 
     Args:
         candidate: the model that may be released.
@@ -266,24 +287,26 @@ def compare_models(
         names: system names of the two.
         metric: what decides.
         seed: of intervals and tests.
+        split: the split of the queries.
+        encode: encodes with the candidate in place of `embedlab.models.encode.encode`, e.g. a cache's.
 
     Returns:
         The pair; both models also at 64 dimensions.
     """
     cache = EmbeddingCache()
     vectors = {
-        names[1]: encode_split(base, data, encode=cache.encode),
-        names[0]: encode_split(candidate, data),
+        names[1]: encode_split(base, data, split, encode=cache.encode),
+        names[0]: encode_split(candidate, data, split, encode=encode),
     }
     rankings = {name: encoded.rank(DEPTH) for name, encoded in vectors.items()}
-    rankings["bm25"] = bm25_ranking(data.corpus, data.split_queries("test"), k=DEPTH)
-    qrels = data.qrels["test"]
+    rankings["bm25"] = bm25_ranking(data.corpus, data.split_queries(split), k=DEPTH)
+    qrels = data.qrels[split]
     evaluations: dict[tuple[str, int | None], Evaluation] = {("bm25", None): evaluate(rankings["bm25"], qrels)}
     for name, encoded in vectors.items():
         evaluations[name, encoded.dim] = evaluate(rankings[name], qrels)
         if encoded.dim > SHORT_DIM:
             evaluations[name, SHORT_DIM] = evaluate(encoded.truncated(SHORT_DIM).rank(DEPTH), qrels)
-    return ModelPair((candidate, base), names, data, metric, seed, vectors, rankings, evaluations, cache)
+    return ModelPair((candidate, base), names, data, metric, seed, vectors, rankings, evaluations, cache, split)
 
 
 def _label(name: str, dim: int | None) -> str:
