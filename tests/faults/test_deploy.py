@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embedlab import io
 from embedlab.deploy import build as building
-from embedlab.deploy import files, versions
+from embedlab.deploy import versions
 from embedlab.deploy.build import Source, build_version, store_of
 from embedlab.deploy.embed import embed_corpus
 from embedlab.deploy.indexes import IndexSpec
@@ -166,8 +167,8 @@ def test_a_full_disk_is_one_clear_error_and_changes_nothing_that_is_served(tmp_p
     ship(tmp_path, OLD, DOCUMENTS)
     left, fsync = count(call, -1), os.fsync
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "fsync", lambda descriptor: full_disk() if next(left) <= 0 else fsync(descriptor))
-        with pytest.raises(StorageError, match="No space left on device.*what is served has not changed"):
+        patch.setattr(io.os, "fsync", lambda descriptor: full_disk() if next(left) <= 0 else fsync(descriptor))
+        with pytest.raises(StorageError, match="No space left on device.*the served version has not changed"):
             ship(tmp_path, NEW, DOCUMENTS)
     assert assert_whole(tmp_path, {OLD.space.model: DOCUMENTS}) == OLD.space.model
     ship(tmp_path, NEW, DOCUMENTS)
@@ -178,12 +179,14 @@ def test_a_pointer_that_could_not_be_written_whole_is_never_read(tmp_path, monke
     old = ship(tmp_path, OLD, DOCUMENTS)
     new, _ = build_version(tmp_path, NEW, Source(DOCUMENTS.items()), SPEC)
 
+    write_bytes = Path.write_bytes
+
     def half(path, content):
-        path.write_bytes(content[: len(content) // 2])
+        write_bytes(path, content[: len(content) // 2])
         full_disk()
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "write_synced", half)
+        patch.setattr(Path, "write_bytes", half)
         with pytest.raises(StorageError, match="No space left"):
             versions.promote(tmp_path, new)
     assert versions.current(tmp_path) == old
@@ -214,7 +217,7 @@ def test_two_promotions_at_once_lose_nothing(tmp_path):
 
 def test_two_builders_in_one_space_do_not_mix(tmp_path):
     folder = tmp_path / OLD.space.fingerprint
-    with files.locked(folder / ".lock"), pytest.raises(StorageError, match="another process is working here"):
+    with io.locked(folder / ".lock"), pytest.raises(StorageError, match="another process is using this folder"):
         ship(tmp_path, OLD, DOCUMENTS)
     ship(tmp_path, OLD, DOCUMENTS)
 
