@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DIMS = (384, 256, 128, 64, 32)
 HIDDEN = 384
-NOISE = 5.0  # length of the noise on a query beside its document's unit vector; leaves nDCG@10 between 0 and 1
+NOISE = 5.0  # length of the noise on a query relative to its document's unit vector; leaves nDCG@10 between 0 and 1
 
 
 def ours_dims(*, data: str) -> Workload:

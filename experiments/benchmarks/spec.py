@@ -1,4 +1,4 @@
-"""What a benchmark is: arms that do the same work, and the figures wanted from comparing them."""
+"""What a benchmark is: arms that do the same work, and the figures that compare them."""
 
 from __future__ import annotations
 

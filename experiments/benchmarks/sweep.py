@@ -45,8 +45,8 @@ rows = contrastive_rows(data, hard_negatives=0, use_triplets=False)[: params.max
 train_contrastive(model, number_rows(rows), params.fit_settings(), dims=params.matryoshka_dims, output_dir=run.scratch)
 (tuned,) = evaluate_retrieval(model, data).values()"""
 
-OUR_END = """run.metrics(base, model="base", split="test")
-run.metrics(tuned, model="tuned", split="test")
+OUR_END = """run.metrics(base, system="base", split="test")
+run.metrics(tuned, system="contrastive", split="test")
 run.finish();"""
 
 STOCK_IMPORTS = """import torch
@@ -86,7 +86,7 @@ def write_notebook(path: Path, *sources: str) -> Path:
 
 
 def _project() -> Path:
-    """A project of this arm alone, with caches that are cold."""
+    """A project of this arm alone, with empty caches."""
     home = scratch() / uuid.uuid4().hex[:8]
     for name in ("notebooks", "experiments/sweeps"):
         (home / name).mkdir(parents=True)
@@ -109,7 +109,7 @@ def _imports_alone(home: Path) -> Path:
 
 
 def fixed_ours(**_: object) -> Workload:
-    """One more run of a sweep that is under way."""
+    """One more run of a sweep in progress."""
     from embedlab.runs import execute
 
     home = _project()

@@ -48,7 +48,7 @@ def read_results(folder: Path) -> dict[str, Result]:
 
 
 def write_table(benchmarks: Iterable[Benchmark], folder: Path) -> Path:
-    """Write `folder`/README.md from the result files beside it."""
+    """Write `folder`/README.md from the result files in the same folder."""
     path = folder / NAME
     path.write_text(markdown(list(benchmarks), read_results(folder)), encoding="utf-8")
     return path
