@@ -99,7 +99,7 @@ def randomisation_p(differences: np.ndarray, *, samples: int = 9999, seed: int =
     return (reached + 1) / (samples + 1)
 
 
-def paired_difference(a: np.ndarray, b: np.ndarray, *, level: float = 0.95, seed: int = 0) -> PairedDifference:
+def paired_difference(a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> PairedDifference:
     """Compare two systems on the same queries: `a` and `b` are (Q,) in the same query order.
 
     A query with NaN from either system is left out. The interval is bootstrapped over the differences, the p-value is
@@ -109,7 +109,7 @@ def paired_difference(a: np.ndarray, b: np.ndarray, *, level: float = 0.95, seed
         DataError: when the two do not have one value per query.
     """
     differences = _differences(a, b)
-    interval = bootstrap_ci(differences, level=level, seed=seed)
+    interval = bootstrap_ci(differences, seed=seed)
     base = float(np.asarray(b, dtype=float)[~np.isnan(differences)].mean()) if interval.n else NAN
     return PairedDifference(
         interval.mean,

@@ -12,6 +12,7 @@ from embedlab import progress
 from embedlab.search.recall import recall_at_k
 from embedlab.search.rescore import Searcher
 
+K = 10  # documents per query
 BLOCK_ROWS = 16_384  # generated together
 
 
@@ -59,18 +60,15 @@ def exact(corpus: np.ndarray) -> Searcher:
     return lambda queries, k: faiss.knn(queries, corpus, k, metric=faiss.METRIC_INNER_PRODUCT)
 
 
-def recall_of_first(
-    searchers: Mapping[str, Searcher], queries: np.ndarray, corpus: np.ndarray, k: int = 10
-) -> dict[str, float]:
-    """Compute how many documents of the first search, which is exact, each search finds: name -> recall@k.
+def recall_of_first(searchers: Mapping[str, Searcher], queries: np.ndarray, corpus: np.ndarray) -> dict[str, float]:
+    """Compute how many documents of the first search, which is exact, each search finds: name -> recall@10.
 
     Args:
         searchers: name -> search over `corpus`.
         queries: float32 (Q, d).
         corpus: float32 (N, d).
-        k: documents per query.
     """
-    retrieved = {name: searcher(queries, k) for name, searcher in searchers.items()}
+    retrieved = {name: searcher(queries, K) for name, searcher in searchers.items()}
     exact_scores = next(iter(retrieved.values()))[0]
     return {
         name: float(recall_at_k(indices, queries, corpus, exact_scores).mean())
@@ -79,14 +77,13 @@ def recall_of_first(
 
 
 def compare_speed(
-    searchers: Mapping[str, Searcher], queries: np.ndarray, *, k: int = 10, batch: int = 0, rounds: int = 5
+    searchers: Mapping[str, Searcher], queries: np.ndarray, *, batch: int = 0, rounds: int = 5
 ) -> pd.DataFrame:
     """Time searches in turns, so that a busy machine slows all of them.
 
     Args:
         searchers: name -> search; the others are compared with the first.
         queries: float32 (Q, d).
-        k: documents per query.
         batch: queries per call; 0 passes all at once, 1 measures latency.
         rounds: timed rounds; one more at the start is not counted.
 
@@ -94,7 +91,7 @@ def compare_speed(
         Columns name, ms_per_query (median over rounds), speed (time of the first divided by this one's, median of the
         rounds), speed_low, speed_high (smallest and largest of a round).
     """
-    turns = [_round(searchers, queries, k, batch or len(queries)) for _ in progress.track(range(rounds + 1), "time")]
+    turns = [_round(searchers, queries, batch or len(queries)) for _ in progress.track(range(rounds + 1), "time")]
     seconds = np.array(turns[1:])  # (rounds, searchers)
     ratios = seconds[:, :1] / seconds
     return pd.DataFrame(
@@ -108,12 +105,12 @@ def compare_speed(
     )
 
 
-def _round(searchers: Mapping[str, Searcher], queries: np.ndarray, k: int, batch: int) -> Sequence[float]:
+def _round(searchers: Mapping[str, Searcher], queries: np.ndarray, batch: int) -> Sequence[float]:
     """Return the seconds of each search for all queries."""
     seconds = []
     for search in searchers.values():
         start_time = time.perf_counter()
         for start in range(0, len(queries), batch):
-            search(queries[start : start + batch], k)
+            search(queries[start : start + batch], K)
         seconds.append(time.perf_counter() - start_time)
     return seconds
