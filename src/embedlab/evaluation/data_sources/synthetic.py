@@ -57,7 +57,7 @@ class TrainingSets:
 
     Attributes:
         datasets: system -> dataset.
-        filtered: what each filter removed: columns filter and queries.
+        filtered: how many queries each filter removed: columns filter and removed.
         lost: synthetic queries that do not find their own document.
         size: training queries of each dataset.
     """
