@@ -142,7 +142,6 @@ def test_the_project_meets_its_limits():
     assert not worse, f"run `python tools/house.py --list` to see each place: {worse}"
 
 
-@pytest.mark.skip(reason="enabled once the long subjects since the first measured commit have been reworded")
 def test_commit_subjects_are_short():
     subjects = measure(house.repository_measures(ROOT), "commit subject")
     assert subjects.passes, subjects.findings
