@@ -10,6 +10,7 @@ import nbformat
 import pytest
 
 from embedlab import __version__, paths
+from embedlab.cli import console
 from embedlab.cli import main as cli
 from embedlab.errors import ParameterError
 from embedlab.runs import execute, records
@@ -43,6 +44,8 @@ def record(*rows: MetricRow, run_id="01_tiny-00000001-s0", **fields) -> Record:
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("EMBEDLAB_HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "200")
+    for shared in (console.out, console.err):  # made when the module was imported, with the width of that time
+        monkeypatch.setattr(shared, "_width", 200)
     for name in ("notebooks", "experiments"):
         (tmp_path / name).mkdir()
     cell = nbformat.v4.new_code_cell(

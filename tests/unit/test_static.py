@@ -116,6 +116,16 @@ def test_random_negatives_by_hand():
     assert value.item() == pytest.approx(-math.log(math.e**2 / (math.e**2 + 3)))
 
 
+def test_every_width_counts_the_same_by_hand():
+    """At width 1 the random document is as good as the positive: log 2; at width 2 as above with n = 1."""
+    model = two_dimensional([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    documents = TokenBags(torch.tensor([3]), torch.tensor([0, 1]))
+    loss = RandomNegativesLoss(model, documents, torch.tensor([3]), count=1, temperature=0.5, dims=(2, 1))
+    value = loss([{"input_ids": torch.tensor([0])}, {"input_ids": torch.tensor([1])}], torch.tensor([[0, 1]]))
+    full = -math.log(math.e**2 / (math.e**2 + math.exp(2 / math.sqrt(2))))
+    assert value.item() == pytest.approx((full + math.log(2)) / 2)
+
+
 def test_a_random_document_that_is_the_positive_is_no_negative():
     model = two_dimensional([[1.0, 0.0], [1.0, 0.0]])
     documents = TokenBags(torch.tensor([1]), torch.tensor([0, 1]))
@@ -136,6 +146,14 @@ def test_training_brings_queries_to_their_documents(static, tmp_path):
     train_static(static, rows, TEXTS, settings, random_negatives=8, output_dir=str(tmp_path))
     similarity = static.encode(queries) @ static.encode(TEXTS).T
     assert similarity.argmax(1).tolist() == [0, 1, 2, 3]
+
+
+def test_widths_beyond_the_model_count_once_as_the_whole(static, monkeypatch, tmp_path):
+    whole = static.get_embedding_dimension()
+    monkeypatch.setattr("embedlab.training.contrastive.static.fit", lambda model, dataset, loss, *_, **__: loss.dims)
+    rows, dims = number_rows([("hip", TEXTS[0])]), (2 * whole, whole, whole + 1, 2)
+    assert train_static(static, rows, TEXTS, FitSettings(), dims=dims, output_dir=str(tmp_path)) == (whole, 2)
+    assert train_static(static, rows, TEXTS, FitSettings(), output_dir=str(tmp_path)) == (whole,)
 
 
 def test_training_repeats_bit_for_bit(teacher, tmp_path):

@@ -139,6 +139,7 @@ def train_matryoshka(
     layers: Sequence[int],
     dims: Sequence[int],
     output_dir: str,
+    stage: str = "train",
 ) -> FitResult:
     """Fine-tune `model` in place at all combinations of layers and dimensions; the last weights are kept.
 
@@ -151,10 +152,11 @@ def train_matryoshka(
         layers: layer counts to train; only the full depth trains a plain model.
         dims: dimensions to train; only the full dimension trains without Matryoshka.
         output_dir: scratch folder of the Trainer.
+        stage: name of this training in progress reports.
 
     Returns:
         History and steps; there is no dev value.
     """
     loss = LayeredContrastiveLoss(model, layers, dims)
     collator = TokenisedCollator(model, rows.texts, rows.columns)
-    return fit(model, rows.dataset, loss, settings, collator=collator, output_dir=output_dir)
+    return fit(model, rows.dataset, loss, settings, collator=collator, output_dir=output_dir, stage=stage)

@@ -33,6 +33,7 @@ class RandomNegativesLoss(nn.Module):
         text_indices: int (N,), the text index of each document as in the rows' labels; -1 if it is in no row.
         count: random documents per step.
         temperature: see `info_nce`.
+        dims: Matryoshka dimensions, whose losses are averaged; None trains the full embedding only.
         seed: seed of the random documents.
     """
 
@@ -44,10 +45,11 @@ class RandomNegativesLoss(nn.Module):
         *,
         count: int,
         temperature: float = TEMPERATURE,
+        dims: Sequence[int] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.model, self.temperature, self.count = model, temperature, count
+        self.model, self.temperature, self.count, self.dims = model, temperature, count, tuple(dims or (None,))
         self._documents, self._text_indices = documents, text_indices
         self._random = torch.Generator().manual_seed(seed)
 
@@ -62,12 +64,13 @@ class RandomNegativesLoss(nn.Module):
         sample = torch.randint(len(self._documents), (self.count,), generator=self._random)
         documents.append(self.model(self._documents.features(sample))["sentence_embedding"])
         is_positive = labels[:, 1, None] == self._text_indices[sample]  # (B, count)
-        mask = torch.cat([false_negative_mask(labels), is_positive], dim=1)
-        return info_nce(queries, torch.cat(documents), self.temperature, mask)
+        mask, candidates = torch.cat([false_negative_mask(labels), is_positive], dim=1), torch.cat(documents)
+        losses = [info_nce(queries[:, :dim], candidates[:, :dim], self.temperature, mask) for dim in self.dims]
+        return torch.stack(losses).mean()
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the settings that the model card shows."""
-        return {"temperature": self.temperature, "random_negatives": self.count}
+        return {"temperature": self.temperature, "random_negatives": self.count, "dims": list(self.dims)}
 
 
 def train_static(
@@ -77,6 +80,7 @@ def train_static(
     settings: FitSettings,
     *,
     random_negatives: int = 4096,
+    dims: Sequence[int] | None = None,
     evaluator: BaseEvaluator | None = None,
     output_dir: str,
 ) -> FitResult:
@@ -89,17 +93,21 @@ def train_static(
         settings: training settings. Set weight_decay=0: decay would shrink the embeddings of all tokens that a batch
             does not contain.
         random_negatives: random documents per step.
+        dims: Matryoshka dimensions; larger ones than the model has count as its full dimension. None trains the full
+            embedding only.
         evaluator: computes the dev value (larger is better); its `primary_metric` chooses the weights.
         output_dir: scratch folder of the Trainer.
 
     Returns:
         History, best dev value and its step.
     """
+    width = model.get_embedding_dimension()
     loss = RandomNegativesLoss(
         model,
         TokenBags.tokenise(model, documents),
         _text_indices(rows.texts, documents),
         count=random_negatives,
+        dims=[*dict.fromkeys(min(dim, width) for dim in dims or (width,))],
         seed=settings.seed,
     )
     collator = BagCollator(TokenBags.tokenise(model, rows.texts), rows.columns)
