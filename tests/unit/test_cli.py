@@ -206,6 +206,12 @@ def test_table_formats_filters_and_warns(call):
     code, text, _ = call("table", "--filter", "lr=1e-4")
     assert code == 0 and "2 rows retrieval, retrieval, test, ndcg@10" in text and "0.200 [0.400, 0.600]" in text
     assert call("table", "--metric", "mrr@10")[0] == 0
+    for pivot in ((), ("--rows", "system", "--columns", "dim")):
+        code, text, errors = call("table", "--filter", "notebook=04_gone", *pivot)
+        assert (code, text) == (2, "")
+        assert "no run with the metric 'ndcg@10' matches the filter 'notebook=04_gone'. --metric '' shows all" in errors
+    _, _, errors = call("table", "--metric", "", "--filter", "notebook=04_gone", "--filter", "seed=0")
+    assert "no run matches the filter 'notebook=04_gone' and 'seed=0'." in errors
     assert list(paths.experiments_dir().iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +33,10 @@ def table(
     frame = tables.runs_frame(run_records)
     if not differences:
         frame = frame[frame["statistic"].isin(["value"])]
-    selection = tables.mine_first(filters.select(filters.where(frame, where or []), [], sort), study_runs())
+    matching = filters.where(frame, where or [])
+    if len(frame) and matching.empty:
+        raise _no_match(where or [], metric)
+    selection = tables.mine_first(filters.select(matching, [], sort), study_runs())
     view = tables.pivot(selection, rows.split(","), columns, metric) if rows and columns else selection
     if output:
         out.print(f"wrote {paths.shown(tables.export(view, output))}", highlight=False)
@@ -45,6 +49,18 @@ def table(
         print_frame(narrow, f"{len(selection)} rows {common}")
     for warning in tables.mixtures(selection) if len(selection) else ():
         err.print(f"[yellow]{escape(warning)}[/yellow]")
+
+
+def _no_match(where: Sequence[str], metric: str) -> ParameterError:
+    texts = " and ".join(map(repr, where))
+    if metric:
+        problem, remedy = (
+            f"no run with the metric {metric!r} matches the filter {texts}",
+            "--metric '' shows all metrics",
+        )
+    else:
+        problem, remedy = f"no run matches the filter {texts}", "embedlab table without --filter shows all runs"
+    return ParameterError(problem, remedy=remedy, field="--filter")
 
 
 def diff(
