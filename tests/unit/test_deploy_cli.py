@@ -93,6 +93,7 @@ def test_drift_is_quiet_on_its_own_log_and_loud_on_another(call, shipped, tmp_pa
     assert "p_holm" in call("drift", "check", "--log", str(fresh))
     loud = call("drift", "check", "--log", str(other), exit_code=1)
     assert "nobody used before" in loud and "fine-tune" in loud
+    assert "words that the reference does not have (number of texts): " in loud and "array (40)" in loud
 
 
 def test_drift_without_a_reference_says_how_to_make_one(call, shipped, tmp_path):

@@ -233,6 +233,9 @@ def _show_drift(drift: DriftReport, count: int) -> None:
     print_frame(drift.table.round(4), f"{count:,} texts, false-alarm rate {drift.alpha:g}")
     for text in drift.unusual["text"].head(5):
         out.print(f"  unlike the reference: {text}", markup=False)
+    if drift.new_words:
+        words = ", ".join(f"{word} ({texts:,})" for word, texts in drift.new_words[:5])
+        out.print(f"  words that the reference does not have (number of texts): {words}", markup=False)
     for sentence in drift.advice:
         out.print(f"[yellow]{sentence}[/yellow]")
 
