@@ -15,6 +15,7 @@ from embedlab.errors import ParameterError
 from embedlab.reporting import html_report as report
 from embedlab.reporting import sweep_figures, sweep_table
 from embedlab.reporting.figures import new_axes
+from embedlab.reporting.tables import all_records
 from embedlab.runs import records
 from embedlab.runs.records import MetricRow, Record
 from embedlab.runs.run import write_failure
@@ -144,7 +145,7 @@ def test_svg_stands_inside_a_page_and_follows_its_colours():
 
 
 def table() -> sweep_table.SweepTable:
-    return sweep_table.sweep_table(report.read_runs([path.name for path in sorted(paths.runs_dir().iterdir())]))
+    return sweep_table.sweep_table(all_records())
 
 
 def test_figures_come_with_the_numbers_behind_them():

@@ -28,6 +28,7 @@ BASELINE = "#666666"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 MAX_SERIES = len(COLOURS)
 
+METRIC = "ndcg@10"  # of the figures by dimension
 SIZE = (6.6, 4.2)  # inches
 DPI = 120
 LABEL_SIZE = 8.5  # points
@@ -37,15 +38,12 @@ LETTER = 0.0115  # width of a label's letter, of the width of the axes
 SUBTITLE_COLOUR = "#444444"
 
 
-def new_axes(
-    title: str, xlabel: str, ylabel: str, *, subtitle: str = "", size: tuple[float, float] = SIZE
-) -> tuple[Figure, Axes]:
+def new_axes(title: str, xlabel: str, ylabel: str, *, size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
     """Create one set of axes in the house style.
 
     Args:
         title: the question that the figure answers.
         xlabel, ylabel: what the axes show, with units.
-        subtitle: the finding in one sentence; see `set_finding`.
         size: width and height in inches.
     """
     from matplotlib.figure import Figure
@@ -53,8 +51,6 @@ def new_axes(
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     axes = figure.subplots()
     style_axes(axes, title, xlabel, ylabel)
-    if subtitle:
-        set_finding(axes, subtitle)
     return figure, axes
 
 
@@ -230,23 +226,22 @@ def interval_table(evaluations: Mapping[str, Mapping[int, Evaluation]], metric: 
 
 
 def quality_by_dimension(
-    evaluations: Mapping[str, Mapping[int, Evaluation]], *, bm25: Evaluation, metric: str = "ndcg@10"
+    evaluations: Mapping[str, Mapping[int, Evaluation]], *, bm25: Evaluation
 ) -> tuple[Figure, pd.DataFrame]:
     """Draw what truncated embeddings cost: a line per system with its 95 % band, BM25 as a dashed line.
 
     Args:
         evaluations: system -> dimension -> evaluation.
         bm25: the evaluation of BM25.
-        metric: e.g. "ndcg@10".
     """
-    level = pd.DataFrame([{"system": "bm25", "value": bm25.mean(metric)}])
-    table = pd.concat([interval_table(evaluations, metric), level], ignore_index=True)
-    return draw_quality_by_dimension(table, metric), table
+    level = pd.DataFrame([{"system": "bm25", "value": bm25.mean(METRIC)}])
+    table = pd.concat([interval_table(evaluations, METRIC), level], ignore_index=True)
+    return draw_quality_by_dimension(table), table
 
 
-def draw_quality_by_dimension(table: pd.DataFrame, metric: str = "ndcg@10") -> Figure:
+def draw_quality_by_dimension(table: pd.DataFrame) -> Figure:
     """Draw the table of `quality_by_dimension`."""
-    figure, axes = new_axes("What does a smaller embedding cost?", "dimensions kept", f"{metric} (test)")
+    figure, axes = new_axes("What does a smaller embedding cost?", "dimensions kept", f"{METRIC} (test)")
     lines = table.dropna(subset="dim")
     axes.set_xscale("log", base=2)
     dims = sorted(lines["dim"].unique())
@@ -263,7 +258,7 @@ def draw_quality_by_dimension(table: pd.DataFrame, metric: str = "ndcg@10") -> F
     labels += [draw_level(axes, level, "BM25") for level in table.loc[table["dim"].isna(), "value"]]
     label_lines(axes, labels)
     if shares:
-        set_finding(axes, f"With 64 dimensions, {' and '.join(shares[:2])} of the full {metric} remain.")
+        set_finding(axes, f"With 64 dimensions, {' and '.join(shares[:2])} of the full {METRIC} remain.")
     return figure
 
 

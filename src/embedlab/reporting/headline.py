@@ -85,16 +85,13 @@ class HeadlineGroup(BaseModel):
     rows: tuple[HeadlineRow, ...] = Field(min_length=1)
 
 
-def read_headline(path: Path | None = None) -> list[HeadlineGroup]:
+def read_headline() -> list[HeadlineGroup]:
     """Read and check experiments/headline.yaml; the first group is the one of README and the figures.
-
-    Args:
-        path: another file.
 
     Raises:
         ParameterError: the file is missing, has a field that does not fit, a label twice or too many marked rows.
     """
-    path = path or paths.experiments_dir() / "headline.yaml"
+    path = paths.experiments_dir() / "headline.yaml"
     if not path.is_file():
         raise ParameterError("the file does not exist", remedy="Restore it with git checkout", file=path)
     try:
@@ -126,12 +123,11 @@ def _check_group(group: HeadlineGroup, path: Path) -> None:
             raise ParameterError(problem, remedy=f"Set {flag}: false in some", file=path, field=group.dataset)
 
 
-def headline(group: HeadlineGroup, folder: Path | None = None) -> pd.DataFrame:
+def headline(group: HeadlineGroup) -> pd.DataFrame:
     """Measure every row of a group: nDCG@10 on its test queries, costs, and the difference from the base model.
 
     Args:
         group: from `read_headline`.
-        folder: where runs are kept; results/runs when not given.
 
     Returns:
         One row per label, condition and dimension, in the order of the file and with the declared dimension first:
@@ -143,12 +139,10 @@ def headline(group: HeadlineGroup, folder: Path | None = None) -> pd.DataFrame:
     Raises:
         ParameterError: a run has no record, another dataset, or did not measure the row's system.
     """
-    records = _read(group, folder)
+    records = _read(group)
     measured = [point for row in group.rows for point in _points(row, records, group)]
     speeds = _speeds(group, records)
-    values_of = lru_cache(maxsize=64)(
-        lambda run_id, stage: query_values(run_id, METRIC, split=SPLIT, stage=stage, folder=folder)
-    )
+    values_of = lru_cache(maxsize=64)(lambda run_id, stage: query_values(run_id, METRIC, split=SPLIT, stage=stage))
     per_query = [_mean_per_query(point, values_of) for point in measured]
     base = next(
         values for point, values in zip(measured, per_query, strict=True) if point.row.system == BASE and point.declared
@@ -183,10 +177,10 @@ class _Point:
         return self.row.dim if self.declared and self.row.dim else self.first.dim
 
 
-def _read(group: HeadlineGroup, folder: Path | None) -> dict[str, Record]:
+def _read(group: HeadlineGroup) -> dict[str, Record]:
     """The records of all runs that a group names."""
     run_ids = dict.fromkeys(run_id for row in group.rows for run_id in row.all_runs())
-    records = {record.run_id: record for record in indexed_records((METRIC, MEMORY, SPEED), list(run_ids), folder)}
+    records = {record.run_id: record for record in indexed_records((METRIC, MEMORY, SPEED), list(run_ids))}
     for row in group.rows:
         for run_id in row.all_runs():
             if run_id not in records:

@@ -168,17 +168,14 @@ def _finding(points: pd.DataFrame, cost: str) -> str:
     return f"{fast['label']} encodes {times:,.0f} times as fast as {best['label']}, and loses {loss:.3f} nDCG@10."
 
 
-def write_headline(folder: Path | None = None) -> list[Path]:
+def write_headline() -> list[Path]:
     """Write the tables, both figures with their points, and README's block; returns what was written.
-
-    Args:
-        folder: where runs are kept; results/runs when not given.
 
     Raises:
         ParameterError: experiments/headline.yaml does not fit the records.
     """
     groups = read_headline()
-    measured = [headline(group, folder) for group in groups]
+    measured = [headline(group) for group in groups]
     written = [
         *_write_full(groups, measured),
         tables.write_table(readme_table(measured[0]), f"readme-{NAME}", caption=caption(measured[0], groups[0])),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
@@ -23,10 +23,9 @@ from embedlab.reporting import sweep_figures
 from embedlab.reporting.figures import MAX_SERIES
 from embedlab.reporting.sweep_data import COSTS, View
 from embedlab.reporting.sweep_table import SweepTable, caption, readable, sweep_table
-from embedlab.runs import provenance, records
+from embedlab.runs import provenance
 from embedlab.runs.failures import failures
 from embedlab.runs.record_index import indexed_records
-from embedlab.runs.records import Record
 from embedlab.runs.run_id import RunId
 from embedlab.sweeps import planning
 from embedlab.sweeps.spec import find_sweep, read_sweep
@@ -81,38 +80,22 @@ def _tabled(name: str, folder: Path | None) -> list[str]:
     return [run_id for run_ids in runs for run_id in run_ids.split()]
 
 
-def read_runs(run_ids: Iterable[str], folder: Path | None = None) -> Iterator[Record]:
-    """Read their records, one at a time; runs without a record are left out."""
-    for run_id in run_ids:
-        if record := records.read_or_quarantine((folder or paths.runs_dir()) / run_id):
-            yield record
-
-
-def write_report(
-    path: Path,
-    names: Sequence[str] = (),
-    *,
-    view: View | None = None,
-    folder: Path | None = None,
-    paired: bool = True,
-) -> Path:
+def write_report(path: Path, names: Sequence[str] = (), *, view: View | None = None) -> Path:
     """Write the page about the named sweeps, or about all runs; returns `path`.
 
     Args:
         path: the HTML file.
         names: sweeps; a section for each of their datasets.
         view: metrics and split to show.
-        folder: where runs are kept; results/runs when not given.
-        paired: compare with the base model query by query, which reads a file per run.
 
     Raises:
         ParameterError: there is no such sweep, or no run at all.
     """
-    selection = groups(names, folder)
+    selection = groups(names)
     if not selection:
         remedy = "Run a notebook first: embedlab run 00_quickstart"
-        raise ParameterError("there are no runs to report", remedy=remedy, file=folder or paths.runs_dir())
-    content = [section for group in selection for section in sections(group, view, folder=folder, paired=paired)]
+        raise ParameterError("there are no runs to report", remedy=remedy, file=paths.runs_dir())
+    content = [section for group in selection for section in sections(group, view)]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page(", ".join(names) or "All runs", content), encoding="utf-8")
     return path
@@ -129,39 +112,37 @@ def page(title: str, content: Sequence[dict[str, Any]]) -> str:
     return environment.from_string(source).render(title=title, summary=summary, sections=content)
 
 
-def sections(
-    group: Group, view: View | None = None, *, folder: Path | None = None, paired: bool = True
-) -> Iterator[dict[str, object]]:
+def sections(group: Group, view: View | None = None) -> Iterator[dict[str, object]]:
     """Prepare what the page's template shows of one group: a section per dataset.
 
     Failed runs have no record and so no dataset; they are listed in the group's first section.
     """
     view = view or View()
     by_dataset: dict[str, list[str]] = {}
-    for record in indexed_records((), group.run_ids, folder):
+    for record in indexed_records((), group.run_ids):
         by_dataset.setdefault(str(record.parameters.get("dataset") or ""), []).append(record.run_id)
-    failed = failures(group.run_ids, folder)
+    failed = failures(group.run_ids)
     for dataset, run_ids in (by_dataset or {"": []}).items():
-        measured = indexed_records((*view.metrics, *COSTS), run_ids, folder)
-        table = sweep_table(measured, view, folder=folder, paired=paired)
-        yield _section(f"{group.name} on {dataset}" if dataset else group.name, table, failed, folder)
+        measured = indexed_records((*view.metrics, *COSTS), run_ids)
+        table = sweep_table(measured, view)
+        yield _section(f"{group.name} on {dataset}" if dataset else group.name, table, failed)
         failed = failed.iloc[:0]
 
 
-def _section(name: str, table: SweepTable, failed: pd.DataFrame, folder: Path | None) -> dict[str, object]:
+def _section(name: str, table: SweepTable, failed: pd.DataFrame) -> dict[str, object]:
     return {
         "name": name,
         "notes": table.notes,
         "table": readable(table).astype(object).fillna(""),
         "baselines": set(table.frame.index.difference(table.combinations.index)),
         "caption": caption(table),
-        "figures": list(_figures(table, folder)) if len(table.frame) else [],
+        "figures": list(_figures(table)) if len(table.frame) else [],
         "failures": failed.astype(object).fillna("") if len(failed) else None,
         "runs": [*_provenance(table.source.runs)],
     }
 
 
-def _figures(table: SweepTable, folder: Path | None) -> Iterator[dict[str, str]]:
+def _figures(table: SweepTable) -> Iterator[dict[str, str]]:
     for parameter in table.parameters:
         figure, points = sweep_figures.quality_by_parameter(table, parameter)
         if len(points):
@@ -172,18 +153,18 @@ def _figures(table: SweepTable, folder: Path | None) -> Iterator[dict[str, str]]
     if table.source.runs["seed"].nunique() > 1:
         figure, _ = sweep_figures.spread_over_seeds(table)
         yield {"svg": svg(figure), "caption": "A dot per run, a bar per mean over seeds."}
-    if histories := _histories(table, folder):
+    if histories := _histories(table):
         figure, _ = sweep_figures.learning_curves(histories)
         count = min(len(histories), MAX_SERIES)
         yield {"svg": svg(figure), "caption": f"{count} of {len(histories)} combinations, one seed each."}
 
 
-def _histories(table: SweepTable, folder: Path | None) -> dict[str, pd.DataFrame]:
+def _histories(table: SweepTable) -> dict[str, pd.DataFrame]:
     """Label -> train_log.csv of the first seed of every combination that kept one."""
     histories = {}
     for row in table.combinations.drop_duplicates("runs").to_dict("records"):
         run_id = row["runs"].split()[0]
-        log = (folder or paths.runs_dir()) / run_id / "train_log.csv"
+        log = paths.runs_dir() / run_id / "train_log.csv"
         if log.is_file():
             values = [f"{name}={row[f'p.{name}']}" for name in table.parameters]
             histories[", ".join(values) or run_id] = pd.read_csv(log)

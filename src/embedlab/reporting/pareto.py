@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from embedlab.evaluation.metrics import Evaluation
 
 
+METRIC = "ndcg@10"
+
+
 def pareto_front(frame: pd.DataFrame, larger: Sequence[str] = (), smaller: Sequence[str] = ()) -> pd.Series:
     """Mark the rows on the Pareto front: no other row is as good in every column and better in one.
 
@@ -51,15 +54,12 @@ def _is_dominated(row: np.ndarray, candidates: np.ndarray) -> bool:
     return bool(((candidates <= row).all(axis=1) & (candidates < row).any(axis=1)).any())
 
 
-def pareto_table(
-    evaluations: Mapping[str, Evaluation], footprints: Mapping[str, Footprint], metric: str = "ndcg@10"
-) -> pd.DataFrame:
-    """Tabulate quality with its 95 % interval and the costs of each system.
+def pareto_table(evaluations: Mapping[str, Evaluation], footprints: Mapping[str, Footprint]) -> pd.DataFrame:
+    """Tabulate nDCG@10 with its 95 % interval and the costs of each system.
 
     Args:
         evaluations: system -> evaluation.
         footprints: system -> parameters, size and speed.
-        metric: e.g. "ndcg@10".
 
     Returns:
         Columns system, value, ci_low, ci_high, n, parameters, megabytes, texts_per_second, slowest, fastest, front
@@ -67,22 +67,21 @@ def pareto_table(
     """
     rows = []
     for system, cost in footprints.items():
-        interval = bootstrap_ci(evaluations[system].of(metric))
+        interval = bootstrap_ci(evaluations[system].of(METRIC))
         quality = {"value": interval.mean, "ci_low": interval.low, "ci_high": interval.high, "n": interval.n}
         rows.append({"system": system, **quality, **cost.as_dict()})
     table = pd.DataFrame(rows)
     return table.assign(front=pareto_front(table, larger=("value", "texts_per_second")).fillna(False).astype(bool))
 
 
-def pareto_figure(table: pd.DataFrame, *, bm25: float | None = None, metric: str = "ndcg@10") -> Figure:
+def pareto_figure(table: pd.DataFrame, *, bm25: float | None = None) -> Figure:
     """Draw quality against speed: a mark per system with its interval, the Pareto front as a grey line.
 
     Args:
         table: from `pareto_table`.
         bm25: its quality, drawn as a dashed line; None draws none.
-        metric: what the table's values are.
     """
-    figure, axes = new_axes("What does speed cost?", "texts per second on this machine (log scale)", f"{metric} (test)")
+    figure, axes = new_axes("What does speed cost?", "texts per second on this machine (log scale)", f"{METRIC} (test)")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     front = table[table["front"]].sort_values("texts_per_second")
@@ -99,11 +98,11 @@ def pareto_figure(table: pd.DataFrame, *, bm25: float | None = None, metric: str
     if bm25 is not None:
         label_lines(axes, [draw_level(axes, bm25, "BM25")])
     label_points(axes, labels)
-    set_finding(axes, _finding(table, metric))
+    set_finding(axes, _finding(table))
     return figure
 
 
-def _finding(table: pd.DataFrame, metric: str) -> str:
+def _finding(table: pd.DataFrame) -> str:
     """The best system, and how much faster than it the fastest on the front is."""
     best = table.loc[table["value"].idxmax()]
     fastest = table.loc[table["texts_per_second"].idxmax()]
@@ -112,6 +111,6 @@ def _finding(table: pd.DataFrame, metric: str) -> str:
     times = fastest["texts_per_second"] / best["texts_per_second"]
     ratio = f"{times:.0f}" if times >= 10 else f"{times:.1f}"
     return (
-        f"{best['system']} has the best {metric} ({best['value']:.3f}). "
+        f"{best['system']} has the best {METRIC} ({best['value']:.3f}). "
         f"{fastest['system']} encodes {ratio} times as fast and reaches {fastest['value']:.3f}."
     )

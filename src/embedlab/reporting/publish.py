@@ -78,14 +78,9 @@ def _remember(name: str, run_id: str) -> Path:
     return _file()
 
 
-def study_runs(folder: Path | None = None) -> frozenset[str]:
-    """Return the ids of the runs that are committed to git: the study. All other runs are your own.
-
-    Args:
-        folder: where runs are kept; results/runs when not given.
-    """
-    folder = folder or paths.runs_dir()
-    command = ["git", "-C", str(folder), "ls-files", f"*/{records.FILE}"]
+def study_runs() -> frozenset[str]:
+    """Return the ids of the runs that are committed to git: the study. All other runs are your own."""
+    command = ["git", "-C", str(paths.runs_dir()), "ls-files", f"*/{records.FILE}"]
     try:
         listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):

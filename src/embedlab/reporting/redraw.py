@@ -82,13 +82,13 @@ def _name(text: str) -> str:
     return NAMES.get(text, text)
 
 
-def _level(record: Record, system: str, metric: str = "ndcg@10") -> float | None:
-    """A system's value on the test queries, at its largest dimension."""
+def _level(record: Record, system: str) -> float | None:
+    """A system's nDCG@10 on the test queries, at its largest dimension."""
     rows = [
         row
         for row in record.metrics
         if (row.system, row.metric, row.statistic, row.split, row.stage)
-        == (system, metric, "value", "test", "retrieval")
+        == (system, "ndcg@10", "value", "test", "retrieval")
     ]
     return max(rows, key=lambda row: row.dim or 0).value if rows else None
 

@@ -15,27 +15,26 @@ if TYPE_CHECKING:
 
     from embedlab.evaluation.metrics import Evaluation
 
+BASE = "base"
 TITLE = "Which system finds the right document?"
 
 
-def quality_by_system(
-    evaluations: Mapping[str, Evaluation], metric: str = "ndcg@10", *, baseline: str = "base"
-) -> tuple[Figure, pd.DataFrame]:
-    """Draw each system's mean with its 95 % interval, the first system at the top.
+def quality_by_system(evaluations: Mapping[str, Evaluation]) -> tuple[Figure, pd.DataFrame]:
+    """Draw each system's mean nDCG@10 with its 95 % interval, the first system at the top.
+
+    The mean of the base model, if it is among them, is a dashed line.
 
     Args:
         evaluations: system -> evaluation of the same queries, at most eight of them.
-        metric: which metric to draw.
-        baseline: the system whose mean is drawn as a dashed line, if it is among them.
 
     Returns:
         The figure, and its table with columns system, metric, value, ci_low, ci_high, n.
     """
-    table = metric_table(evaluations, [metric])
-    return draw_quality_by_system(table, baseline=baseline), table
+    table = metric_table(evaluations, ["ndcg@10"])
+    return draw_quality_by_system(table), table
 
 
-def draw_quality_by_system(table: pd.DataFrame, *, baseline: str = "base") -> Figure:
+def draw_quality_by_system(table: pd.DataFrame) -> Figure:
     """Draw the table of `quality_by_system`."""
     figure, axes = new_axes(TITLE, f"{table['metric'].iloc[0]} (test)", "", size=(6.6, 1.4 + 0.55 * len(table)))
     positions = list(range(len(table)))[::-1]
@@ -48,9 +47,9 @@ def draw_quality_by_system(table: pd.DataFrame, *, baseline: str = "base") -> Fi
     axes.grid(axis="x", alpha=0.3)
     axes.grid(axis="y", visible=False)
     values = dict(zip(table["system"], table["value"], strict=True))
-    if level := values.get(baseline):
+    if level := values.get(BASE):
         axes.axvline(level, color=BASELINE, linestyle="--", linewidth=1, zorder=0)
         best = max(values, key=lambda system: values[system])
-        if best != baseline:
-            set_finding(axes, f"{best} is best: {values[best] / level - 1:+.0%} over {baseline}.")
+        if best != BASE:
+            set_finding(axes, f"{best} is best: {values[best] / level - 1:+.0%} over {BASE}.")
     return figure

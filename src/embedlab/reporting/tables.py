@@ -24,12 +24,12 @@ SEPARATE = ("task", "stage", "split", "statistic", "against", "system", "conditi
 FORMATS = ("csv", "md", "parquet", "tex")
 
 
-def all_records(folder: Path | None = None) -> Iterator[Record]:
+def all_records() -> Iterator[Record]:
     """Read every committed record in order of its id; damaged ones are set aside with a message.
 
     Runs that a forced rerun has replaced do not count.
     """
-    folder = folder or paths.runs_dir()
+    folder = paths.runs_dir()
     for run_folder in sorted(folder.iterdir()) if folder.is_dir() else ():
         if records.OLD not in run_folder.name and (record := records.read_or_quarantine(run_folder)):
             yield record
@@ -160,19 +160,16 @@ def _order(value: object) -> tuple[int, float, str]:
     return 1, 0.0, str(value)
 
 
-def write_table(
-    frame: pd.DataFrame, name: str, *, hide: Sequence[str] = (), caption: str = "", folder: Path | None = None
-) -> Path:
-    """Write NAME.csv and NAME.md (without the columns in `hide`); returns the CSV's path.
+def write_table(frame: pd.DataFrame, name: str, *, hide: Sequence[str] = (), caption: str = "") -> Path:
+    """Write NAME.csv and NAME.md (without the columns in `hide`) to results/tables; returns the CSV's path.
 
     Args:
         frame: the table.
         name: the files' name without ending.
         hide: columns that only the CSV has.
         caption: a text below the Markdown table.
-        folder: where to write; results/tables when not given.
     """
-    folder = folder or paths.tables_dir()
+    folder = paths.tables_dir()
     folder.mkdir(parents=True, exist_ok=True)
     frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
     text = markdown(frame.drop(columns=list(hide))) + (f"\n\n{caption}" if caption else "")

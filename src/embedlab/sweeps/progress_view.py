@@ -18,11 +18,10 @@ class SweepView:
 
     Args:
         title: the sweep's name.
-        console: where to print; standard error by default.
     """
 
-    def __init__(self, title: str, console: Console | None = None) -> None:
-        self.console = console or Console(file=sys.stderr)
+    def __init__(self, title: str) -> None:
+        self.console = Console(file=sys.stderr)
         self.title, self._total, self._done, self._failed = title, 0, 0, 0
         self._bar = new_bar(self.console) if self.console.is_terminal else None
         self._sum = self._bar.add_task(title, total=0, numbers="") if self._bar else None

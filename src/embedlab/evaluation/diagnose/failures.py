@@ -45,13 +45,11 @@ class Cause:
         name: name of the cause.
         rule: when the cause applies.
         remedy: what usually helps.
-        learnable: whether training on pairs can help.
     """
 
     name: str
     rule: str
     remedy: str
-    learnable: bool
 
 
 CAUSES = (
@@ -59,34 +57,26 @@ CAUSES = (
         "truncated or missing",
         "no answer has text, or a query word occurs only in the part of an answer that the model truncates",
         "chunking",
-        False,
     ),
     Cause(
         "ambiguous",
         f"one of the first {HIT} documents equals an answer, or an equal query has other answers",
         "better judgements",
-        False,
     ),
-    Cause(
-        "identifier", "the query and an answer share an identifier (a code, a version, a long number)", "hybrid", False
-    ),
+    Cause("identifier", "the query and an answer share an identifier (a code, a version, a long number)", "hybrid"),
     Cause(
         "sibling above",
         f"one of the first {HIT} documents is related to an answer or shares {SIBLING:.0%} of its words",
         "hard negatives",
-        True,
     ),
     Cause(
         "rare word or acronym",
         f"the query has an acronym, or a word of {MANY_PIECES} or more word pieces, that no answer contains",
         "fine-tuning, domain pre-training",
-        True,
     ),
-    Cause(
-        "no shared word", "query and answers share no word, after stemming and without stop words", "fine-tuning", True
-    ),
-    Cause("close", "an answer is ranked below the first ten, but among the first hundred", "a reranker", True),
-    Cause("far", "none of the above", "fine-tuning", True),
+    Cause("no shared word", "query and answers share no word, after stemming and without stop words", "fine-tuning"),
+    Cause("close", "an answer is ranked below the first ten, but among the first hundred", "a reranker"),
+    Cause("far", "none of the above", "fine-tuning"),
 )
 NAMES = tuple(cause.name for cause in CAUSES)
 
