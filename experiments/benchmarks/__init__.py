@@ -1,1 +1,1 @@
-"""The fast path measured against sentence-transformers and transformers: `python experiments/benchmarks/run.py`."""
+"""Benchmarks against sentence-transformers and transformers: `python experiments/benchmarks/run.py`."""

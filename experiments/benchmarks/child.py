@@ -1,4 +1,4 @@
-"""One arm in a process of its own: loads, says so, then does a repeat for every line on its standard input."""
+"""Runs one arm in its own process: loads it, reports that, then runs a repeat for every line on standard input."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WARM_UP, REPEAT = "warm up", "repeat"
 
 
 def take_stdout() -> TextIO:
-    """The parent's channel; whatever libraries print goes to standard error from here on."""
+    """Return the channel to the parent. From now on, what libraries print goes to standard error."""
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     return channel
@@ -31,14 +31,14 @@ def build(factory: str, options: dict[str, object]) -> Workload:
 
 
 def warm_up(workload: Workload) -> dict[str, object]:
-    """What the first repeat would otherwise pay for: caches, lazy imports, memory from the system."""
+    """Run once without measuring: fills caches, runs lazy imports and takes memory from the system."""
     workload.prepare()
     (workload.warm_up or workload.run)()
     return {}
 
 
 def measure(workload: Workload, loaded_bytes: int | None) -> dict[str, object]:
-    """One repeat: wall-clock and processor seconds, and peak memory above what loading left."""
+    """Run one repeat; returns wall-clock and processor seconds, and peak memory minus the memory after loading."""
     workload.prepare()
     gc.collect()
     memory.forget_peak()
@@ -69,7 +69,7 @@ def _device_peak() -> dict[str, object]:
 
 
 def main() -> None:
-    """Serve the parent until it closes the standard input."""
+    """Answer the parent until it closes standard input."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("factory")
     parser.add_argument("options", type=json.loads)

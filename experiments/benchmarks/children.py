@@ -1,4 +1,4 @@
-"""Child processes, one per arm, that wait for their turn."""
+"""Child processes, one per arm, that take turns."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ LIMIT_S = 3_600.0  # for one answer
 
 
 class ChildFailure(Exception):
-    """An arm that gave no result, with its cause."""
+    """An arm failed; the message is the cause."""
 
 
 class Child:
-    """An arm running in a process of its own. Use it as a context manager; leaving ends the process.
+    """An arm that runs in its own process. Use it as a context manager; leaving it ends the process.
 
     Args:
         arm: what to run.
-        size: keyword arguments beside the arm's own.
+        size: keyword arguments in addition to the arm's own.
         threads, device: see `child_environment`.
     """
 
@@ -53,15 +53,15 @@ class Child:
         self._log.close()
 
     def loaded(self) -> dict[str, Any]:
-        """Wait until the arm is ready: its facts, and its memory after loading."""
+        """Wait until the arm is ready; returns its facts and its memory after loading."""
         return self._answer()
 
     def warm_up(self) -> None:
-        """Run once, unmeasured."""
+        """Run once without measuring."""
         self._ask(WARM_UP)
 
     def repeat(self) -> dict[str, Any]:
-        """One measured repeat."""
+        """Run and measure one repeat."""
         return self._ask(REPEAT)
 
     def _ask(self, command: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from experiments.benchmarks.table import write_summary, write_table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the chosen benchmarks, write their files and the table; 1 when an arm failed."""
+    """Run the chosen benchmarks, write their files and the table; returns 1 if an arm failed."""
     options = _parser().parse_args(arguments)
     folder = _folder(options)
     failed = False
@@ -32,15 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Measure the fast path against sentence-transformers and transformers."
+        description="Compare the speed and memory of embedlab with sentence-transformers and transformers."
     )
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=[], metavar="NAME", help=", ".join(BENCHMARKS))
-    parser.add_argument("--skip", nargs="+", choices=BENCHMARKS, default=[], metavar="NAME", help="leave these out")
-    parser.add_argument("--quick", action="store_true", help="smoke sizes; never into the results folder")
-    parser.add_argument("--repeats", type=int, help="per arm; 5 when not given")
-    parser.add_argument("--threads", type=int, default=THREADS, help="for every arm")
-    parser.add_argument("--out", type=Path, help="folder of the JSON files and the table")
-    parser.add_argument("--table", action="store_true", help="measure nothing, rebuild the table")
+    parser.add_argument("--skip", nargs="+", choices=BENCHMARKS, default=[], metavar="NAME", help="do not run these")
+    parser.add_argument("--quick", action="store_true", help="use smoke sizes; never writes to results/benchmarks")
+    parser.add_argument("--repeats", type=int, help="repeats per arm; default 5")
+    parser.add_argument("--threads", type=int, default=THREADS, help="threads of every arm")
+    parser.add_argument("--out", type=Path, help="folder for the JSON files and the table")
+    parser.add_argument("--table", action="store_true", help="rebuild the table without measuring")
     return parser
 
 
@@ -56,5 +56,5 @@ def _folder(options: argparse.Namespace) -> Path:
         return options.out or results
     folder = options.out or cache_dir() / "benchmarks"
     if folder.resolve().is_relative_to(results.resolve()):
-        raise SystemExit(f"{folder}: a smoke run writes no results; give another --out")
+        raise SystemExit(f"{folder}: a smoke run writes no results. Choose another folder with --out.")
     return folder

@@ -38,7 +38,7 @@ def ours(*, data: str, texts: int, device: str = "cpu", precision: str = "fp32")
 def stock(
     *, data: str, texts: int, batch_size: int = DEFAULT_BATCH, device: str = "cpu", precision: str = "fp32"
 ) -> Workload:
-    """`SentenceTransformer.encode`; "bf16" converts the weights, as the library's documentation advises."""
+    """`SentenceTransformer.encode`; "bf16" converts the weights, as the documentation recommends."""
     corpus = texts_of(short_dataset(data), texts)
     model = stock_model(device)
     if precision == "bf16":

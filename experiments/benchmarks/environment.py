@@ -1,4 +1,4 @@
-"""Where a benchmark ran, and what a child process may see of it."""
+"""The machine and settings of a benchmark, and the environment of its child processes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PACKAGES = ("torch", "transformers", "sentence-transformers", "tokenizers", "dat
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 DISK_BYTES = 2 << 30  # a million vectors and their scratch copy
 
-# Unset, waiting OpenMP threads spin, and the faster arm would gain most from ending that; so it is ended for all.
+# By default, waiting OpenMP threads spin. Turning that off would help the faster arm most, so it is off for all arms.
 WAIT_POLICY = "PASSIVE"
 
 
 def child_environment(threads: int, device: str) -> dict[str, str]:
-    """Environment of every arm, ours and the others': same threads, same wait policy, no network, no progress bars."""
+    """Return the environment of every arm: same threads, same wait policy, no network, no progress bars."""
     variables = {
         "OMP_NUM_THREADS": str(threads),
         "RAYON_NUM_THREADS": str(threads),
@@ -37,7 +37,7 @@ def child_environment(threads: int, device: str) -> dict[str, str]:
 
 
 def describe(threads: int) -> dict[str, object]:
-    """Hardware, versions and settings, to be kept with every result."""
+    """Return hardware, versions and settings, which every result stores."""
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
@@ -55,14 +55,14 @@ def describe(threads: int) -> dict[str, object]:
 
 
 def processor_seconds() -> tuple[float, float]:
-    """Seconds all processors have been busy, time stolen by other machines included, and seconds they have existed."""
+    """Return the busy seconds of all processors (including time taken by other virtual machines) and their total."""
     times = psutil.cpu_times()
-    total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)  # counted in user already
+    total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)  # already counted in user
     return total - times.idle - getattr(times, "iowait", 0.0), total
 
 
 def lacking(requirement: str) -> str | None:
-    """Why this machine cannot serve a requirement of a benchmark; None where it can."""
+    """Say why this machine does not meet a requirement of a benchmark; None if it does."""
     if requirement == "cuda":
         return None if _gpu_name() else "no CUDA device"
     if requirement == "amx_bf16":
@@ -70,7 +70,7 @@ def lacking(requirement: str) -> str | None:
     if requirement == "disk":
         cache_dir().mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(cache_dir()).free
-        return None if free > DISK_BYTES else f"{DISK_BYTES / 1e9:.1f} GB of free disk are needed"
+        return None if free > DISK_BYTES else f"needs {DISK_BYTES / 1e9:.1f} GB of free disk"
     raise ValueError(f"unknown requirement {requirement!r}")
 
 
@@ -99,7 +99,7 @@ def _gpu_name() -> str | None:
 
 
 def _commit() -> str:
-    """The commit, with a + when files differ from it; empty outside a git checkout."""
+    """The commit, with a + if files differ from it; empty outside a git checkout."""
     commands = (["git", "rev-parse", "--short=12", "HEAD"], ["git", "status", "--porcelain"])
     try:
         commit, changes = (

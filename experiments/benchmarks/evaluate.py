@@ -1,4 +1,4 @@
-"""Evaluation: five Matryoshka dimensions from texts to metrics, and search with metrics on given vectors."""
+"""Evaluation: from texts to metrics at five Matryoshka dimensions, and search plus metrics on given vectors."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 DIMS = (384, 256, 128, 64, 32)
 HIDDEN = 384
-NOISE = 5.0  # length of the noise on a query relative to its document's unit vector; leaves nDCG@10 between 0 and 1
+NOISE = 5.0  # length of a query's noise relative to its document's unit vector; keeps nDCG@10 between 0 and 1
 
 
 def ours_dims(*, data: str) -> Workload:
-    """`evaluate_retrieval` at all dimensions: one encoding, cut and searched five times."""
+    """`evaluate_retrieval` at all dimensions: encodes once, then truncates and searches five times."""
     from embedlab.evaluation.retrieval import evaluate_retrieval
 
     dataset, model = short_dataset(data), our_model()
@@ -38,8 +38,8 @@ def stock_dims(*, data: str, batch_size: int = 32, encode_once: bool = False) ->
 
     Args:
         data: size of ICD-10-CM.
-        batch_size: of its encoding.
-        encode_once: encode the corpus by hand and give every call its first dimensions.
+        batch_size: of the encoding.
+        encode_once: encode the corpus once and pass its truncated vectors to every call.
     """
     dataset, model = short_dataset(data), stock_model()
     evaluators = {dim: _evaluator(dataset, batch_size, dim) for dim in DIMS}
@@ -78,13 +78,13 @@ def _evaluator(dataset: Dataset, batch_size: int, dim: int) -> InformationRetrie
 
 @cache
 def _vectors(documents: int, queries: int) -> tuple[np.ndarray, np.ndarray, Qrels]:
-    """Random unit vectors; every query is its document's vector with noise."""
+    """Draw random unit vectors; a query is its document's vector plus noise."""
     rng = np.random.default_rng(SEED)
     corpus = _unit(rng.standard_normal((documents, HIDDEN), dtype=np.float32))
-    wanted = rng.choice(documents, size=queries, replace=False)
+    answers = rng.choice(documents, size=queries, replace=False)
     noise = _unit(rng.standard_normal((queries, HIDDEN), dtype=np.float32)) * NOISE
-    qrels = {f"q{row}": {f"d{document}": 1} for row, document in enumerate(wanted)}
-    return corpus, _unit(corpus[wanted] + noise), qrels
+    qrels = {f"q{row}": {f"d{document}": 1} for row, document in enumerate(answers)}
+    return corpus, _unit(corpus[answers] + noise), qrels
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -93,7 +93,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 def ours_search(*, documents: int, queries: int) -> Workload:
     """`search` in blocks and vectorised `evaluate`."""
-    import torch  # noqa: F401 - loaded here, as memory is counted from after loading
+    import torch  # noqa: F401 - loaded here because memory is measured after loading
 
     from embedlab.evaluation.retrieval import evaluate_vectors
     from embedlab.search.vectors import Vectors
@@ -104,7 +104,7 @@ def ours_search(*, documents: int, queries: int) -> Workload:
 
 
 def product_alone(*, documents: int, queries: int) -> Workload:
-    """The scores that every exact search has to compute, in our blocks, and nothing made of them."""
+    """Compute only the scores that every exact search needs, in our blocks; they are not used."""
     import torch
 
     from embedlab.search.exact import BLOCK_DOCS, BLOCK_QUERIES
@@ -120,7 +120,7 @@ def product_alone(*, documents: int, queries: int) -> Workload:
 
 
 def stock_search(*, documents: int, queries: int, chunk: int = 50_000) -> Workload:
-    """The evaluator's own search and metrics, with a model that hands out the given vectors."""
+    """`InformationRetrievalEvaluator` with a model that returns the given vectors."""
     import torch
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
@@ -144,20 +144,22 @@ def stock_search(*, documents: int, queries: int, chunk: int = 50_000) -> Worklo
 
 
 def _dot(queries: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
-    """Dot products: the vectors are of unit length already, and `ours` does not normalise them again."""
+    """Dot products, because the vectors have unit length; `ours` does not normalise them again either."""
     return queries @ documents.T
 
 
 BENCHMARKS = (
     Benchmark(
         name="evaluate_dims",
-        title="evaluate 5 Matryoshka dimensions, texts to metrics",
+        title="evaluate 5 Matryoshka dimensions, from texts to metrics",
         arms={
-            "ours": Arm(f"{__name__}:ours_dims", "one encoding cut five times, search in blocks, vectorised metrics"),
+            "ours": Arm(
+                f"{__name__}:ours_dims", "one encoding, five truncations, search in blocks, vectorised metrics"
+            ),
             "stock": Arm(f"{__name__}:stock_dims", "five calls of InformationRetrievalEvaluator(truncate_dim=…)"),
             "tuned": Arm(
                 f"{__name__}:stock_dims",
-                "the corpus encoded once by hand and passed to the five calls, batches of 16",
+                "the corpus encoded once and passed to the five calls, batches of 16",
                 {"encode_once": True, "batch_size": 16},
             ),
         },
@@ -168,7 +170,7 @@ BENCHMARKS = (
         ),
         size={"data": "small"},
         quick={"data": "smoke"},
-        tolerance=0.005,  # equal texts tie, and the two libraries order ties differently
+        tolerance=0.005,  # texts that are equal tie, and the two libraries order ties differently
     ),
     Benchmark(
         name="search",
@@ -179,7 +181,7 @@ BENCHMARKS = (
             "tuned": Arm(
                 f"{__name__}:stock_search", "corpus_chunk_size=100000: one chunk, fastest", {"chunk": 100_000}
             ),
-            PRODUCT: Arm(f"{__name__}:product_alone", "the matrix product alone, which every exact search computes"),
+            PRODUCT: Arm(f"{__name__}:product_alone", "only the matrix product, which every exact search computes"),
             "small": Arm(
                 f"{__name__}:stock_search", "corpus_chunk_size=8192: slower, but little memory", {"chunk": 8_192}
             ),

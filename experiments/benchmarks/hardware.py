@@ -1,11 +1,11 @@
-"""What hardware a fine-tune needs: pairs per second, memory and minutes, measured up to where it stays short.
+"""Estimate the hardware that fine-tuning needs: pairs per second, memory and minutes.
 
     python experiments/benchmarks/run.py --only hardware --repeats 1     # about three minutes on 2 cores
-    python -m experiments.benchmarks.hardware                            # the table of advice from what is measured
+    python -m experiments.benchmarks.hardware                            # the table, from the measurements
 
-The time of a pass over short pairs is what starting costs plus pairs over rate. Both come from `train_short` and this
-benchmark, which is the same work on more pairs; minutes for other sizes are extrapolated, and say so. Each machine that
-measured has its own table: a line through two machines would be of neither.
+The time of a pass over short pairs is the start-up time plus the number of pairs divided by the rate. Both are
+estimated from `train_short` and this benchmark, which does the same work on more pairs. Minutes for other sizes are
+extrapolated and marked as such. Each machine has its own table.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from experiments.benchmarks.spec import Benchmark, Figure
 SOURCES = (("train_short", "hardware"), ("train_short_gpu", "hardware_gpu"))  # of a CPU, of a GPU
 ADVISED = (1_000, 10_000, 100_000, 1_000_000)
 TABLE = "hardware"
-COLUMNS = ("pairs", "minutes", "pairs per second", "memory, GB", "how it is known")
+COLUMNS = ("pairs", "minutes", "pairs per second", "memory, GB", "source")
 CAPTION = (
-    "One pass over pairs of about a dozen tokens with one hard negative; base model with 22 M parameters, Matryoshka "
-    "widths, batch {batch}, {threads} threads, {device}. Memory is the peak of the training process. Mining and "
-    "evaluation come on top: each encodes the corpus once.{busy}"
+    "One pass over pairs of about a dozen tokens with one hard negative. Base model with 22 M parameters, Matryoshka "
+    "dimensions, batch {batch}, {threads} threads, {device}. Memory is the peak of the training process. Mining and "
+    "evaluation are not included. Each encodes the corpus once.{busy}"
 )
 _FIGURES = (Figure("seconds", unit="s"), Figure("peak_bytes", unit="bytes"))
 
@@ -61,7 +61,7 @@ Result = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass over the pairs, as measured: the median of its seconds, and the largest memory."""
+    """One measured pass over the pairs: the median of its seconds and the largest memory."""
 
     pairs: int
     seconds: float
@@ -69,7 +69,7 @@ class Pass:
 
 
 def passes(results: Sequence[Result]) -> list[Pass]:
-    """What our arm of every result measured, fewest pairs first; smoke runs measure nothing."""
+    """Return the passes that our arm measured, fewest pairs first; smoke runs do not count."""
     found = [_pass(result) for result in results if not result["smoke"] and result["arms"]["ours"]["repeats"]]
     return sorted(found, key=lambda one: one.pairs)
 
@@ -83,13 +83,13 @@ def _pass(result: Result) -> Pass:
 
 
 def advice(measured: Sequence[Pass]) -> pd.DataFrame:
-    """Minutes and memory for every size of `ADVISED`, and for those that were measured.
+    """Tabulate minutes and memory for the sizes in `ADVISED` and the measured ones.
 
     Args:
-        measured: from `passes`. With one size alone, starting is taken to cost nothing.
+        measured: from `passes`. With only one size, the start-up time counts as 0.
 
     Returns:
-        A row per size with the columns `COLUMNS`; empty when nothing was measured.
+        A row per size with the columns `COLUMNS`; empty if nothing was measured.
     """
     if not measured:
         return pd.DataFrame(columns=list(COLUMNS))
@@ -134,7 +134,7 @@ def _read(folder: Path, names: Sequence[str]) -> Iterator[Result]:
 
 
 def _machine(result: Result) -> str:
-    """What it ran on, with the instructions that decide how fast a CPU multiplies."""
+    """Name the processor, with the instructions that decide how fast a CPU multiplies."""
     environment = result["environment"]
     if result["size"].get("device") == "cuda":
         return environment["gpu"]
@@ -148,7 +148,7 @@ def _caption(results: Sequence[Result]) -> str:
         batch=size["batch_size"],
         threads=environment["threads"],
         device=_machine(results[-1]),
-        busy=f" Others took {share:.0%} of the machine meanwhile." if share > 0.05 else "",
+        busy=f" Other programs used {share:.0%} of the machine during the measurement." if share > 0.05 else "",
     )
 
 

@@ -1,4 +1,4 @@
-"""Run a benchmark and keep what it gave."""
+"""Run a benchmark and store its result."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ MEASURED, FAILED, NOT_MEASURED = "measured", "failed", "not measured"
 REPEATS = 5
 THREADS = 2
 
-Arms = Mapping[str, Mapping[str, Any]]  # arm -> what it is, its facts and its repeats
+Arms = Mapping[str, Mapping[str, Any]]  # arm -> its description, facts and repeats
 
 
 def run_benchmark(
     benchmark: Benchmark, *, repeats: int | None = None, quick: bool = False, threads: int = THREADS
 ) -> dict[str, Any]:
-    """Measure every arm and return what `write_result` keeps.
+    """Measure every arm and return the result for `write_result`.
 
     Args:
         benchmark: what to run.
-        repeats: per arm; `REPEATS` when not given.
-        quick: run the smoke size; the result says so.
-        threads: for every arm.
+        repeats: per arm; default `REPEATS`.
+        quick: run the smoke size; the result is marked.
+        threads: of every arm.
     """
     size = {**benchmark.size, **(benchmark.quick if quick else {})}
     result = {
@@ -60,18 +60,18 @@ def run_benchmark(
 
 
 def obstacle(benchmark: Benchmark) -> str | None:
-    """Why the benchmark cannot be measured here and now; None when it can."""
+    """Say why the benchmark cannot run on this machine; None if it can."""
     return next(filter(None, map(environment.lacking, benchmark.requires)), None)
 
 
 class Measurement:
-    """The repeats of all arms of a benchmark. An arm that fails drops out with its cause; the others go on.
+    """The repeats of all arms of a benchmark. If an arm fails, its cause is stored and the others continue.
 
     Attributes:
-        arms: arm -> what it is, its facts and its repeats.
+        arms: arm -> its description, facts and repeats.
         causes: arm -> why it failed.
-        background_share: share of all processors that other programs took during the repeats, in [0, 1]; None where
-            the arms' own processes cannot be told from others.
+        background_share: share of all processors that other programs used during the repeats, in [0, 1]; None if the
+            arms start processes, which cannot be distinguished from other programs.
     """
 
     def __init__(self, benchmark: Benchmark, size: Mapping[str, Any], threads: int) -> None:
@@ -86,7 +86,7 @@ class Measurement:
     def take(self, repeats: int) -> None:
         """Load all arms, warm each up, and repeat them in ABBA order."""
         with ExitStack() as stack:
-            for name, arm in self.benchmark.arms.items():  # all start to load at once
+            for name, arm in self.benchmark.arms.items():  # all load at the same time
                 child = Child(arm, self.size, self.threads, self.benchmark.device)
                 self._children[name] = stack.enter_context(child)
             for name, facts in self.arms.items():
@@ -107,7 +107,7 @@ class Measurement:
         self.background_share = None if self.benchmark.spawns else round(max(others, 0.0), 3)
 
     def _attempt(self, name: str, action: str) -> dict[str, Any]:
-        """What the arm answers; nothing once it has failed."""
+        """Return the arm's answer; an empty one if the arm has failed."""
         if name in self.causes:
             return {}
         try:
@@ -118,7 +118,7 @@ class Measurement:
 
 
 def disagreements(arms: Arms, tolerance: float | None) -> dict[str, str]:
-    """Arm -> cause for every arm whose `check` lies further than `tolerance` from ours: faster, but not the same."""
+    """Find the arms whose `check` differs from ours by more than `tolerance`: arm -> cause."""
     if tolerance is None or not arms["ours"]["repeats"]:
         return {}
     ours = arms["ours"]["repeats"][0]["check"]
@@ -133,18 +133,18 @@ def disagreements(arms: Arms, tolerance: float | None) -> dict[str, str]:
 
 
 def figure_row(figure: Figure, arms: Arms, causes: Mapping[str, str]) -> dict[str, Any]:
-    """One row of the table: an estimate, or why there is none."""
-    wanted = [name for name in (figure.arm, figure.against) if name]
-    if broken := [f"{name}: {causes[name]}" for name in wanted if name in causes]:
+    """Return one row of the table: an estimate, or why there is none."""
+    names = [name for name in (figure.arm, figure.against) if name]
+    if broken := [f"{name}: {causes[name]}" for name in names if name in causes]:
         return _row(figure, FAILED, "; ".join(broken))
-    columns = [[repeat.get(figure.measure) for repeat in arms[name]["repeats"]] for name in wanted]
+    columns = [[repeat.get(figure.measure) for repeat in arms[name]["repeats"]] for name in names]
     if any(not column or None in column for column in columns):
-        return _row(figure, NOT_MEASURED, f"this machine does not tell {figure.measure}")
+        return _row(figure, NOT_MEASURED, f"this machine does not report {figure.measure}")
     return {**_row(figure, MEASURED), **estimate(figure, *columns)._asdict()}
 
 
 def estimate(figure: Figure, ours: list[float], other: list[float] | None = None) -> Estimate:
-    """The figure's value: other / ours for time, ours / other for memory, ours alone without an opponent."""
+    """Estimate a figure: other / ours for time, ours / other for memory, or the value of ours without another arm."""
     if other is None:
         return median_of(ours)
     return median_ratio(other, ours) if figure.higher_is_better else median_ratio(ours, other)
@@ -155,7 +155,7 @@ def _row(figure: Figure, status: str, cause: str = "") -> dict[str, Any]:
 
 
 def write_result(result: Mapping[str, Any], folder: Path) -> Path:
-    """Write `folder`/NAME.json, whole or not at all."""
+    """Write `folder`/NAME.json atomically."""
     path = folder / f"{result['name']}.json"
     write_atomic(path, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     return path

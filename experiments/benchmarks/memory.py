@@ -15,7 +15,7 @@ SAMPLE_S = 0.005
 
 
 def status_bytes(field: str) -> int | None:
-    """A size from the kernel's status page, e.g. VmRSS, VmHWM or RssAnon; None where there is no such page."""
+    """Read a size from /proc/self/status, e.g. VmRSS, VmHWM or RssAnon; None if that file does not exist."""
     if not STATUS.exists():
         return None
     for line in STATUS.read_text().splitlines():
@@ -25,45 +25,45 @@ def status_bytes(field: str) -> int | None:
 
 
 def resident_bytes() -> int | None:
-    """Resident memory now."""
+    """Return the current resident memory."""
     return status_bytes("VmRSS")
 
 
 def forget_peak() -> None:
-    """Start the high-water mark anew, so that what loading took for a moment does not hide what the work takes."""
+    """Reset the peak of resident memory, which would otherwise include the peak of loading."""
     if CLEAR.exists():
         CLEAR.write_text("5")
 
 
 def peak_bytes() -> int:
-    """The highest resident memory since `forget_peak`, or since the process began where that cannot be reset."""
+    """Return the peak of resident memory since `forget_peak`, or since the process started if it cannot be reset."""
     return status_bytes("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def own_bytes() -> int:
-    """Memory of the process's own now: heap and stacks, without mapped file pages, which the kernel can drop."""
+    """Return heap and stack memory, without memory-mapped files, whose pages the kernel can drop."""
     return status_bytes("RssAnon") or 0
 
 
 @dataclass
 class OwnPeak:
-    """The highest `own_bytes` seen."""
+    """The highest value of `own_bytes`."""
 
     highest: int = 0
 
-    def look(self) -> None:
+    def sample(self) -> None:
         """Take one sample."""
         self.highest = max(self.highest, own_bytes())
 
 
 @contextmanager
 def own_peak() -> Iterator[OwnPeak]:
-    """Sample `own_bytes` while the body runs, as the kernel keeps no high-water mark of it."""
+    """Sample `own_bytes` while the body runs, because the kernel does not record its peak."""
     peak, done = OwnPeak(), threading.Event()
 
     def sample() -> None:
         while not done.wait(SAMPLE_S):
-            peak.look()
+            peak.sample()
 
     thread = threading.Thread(target=sample, daemon=True)
     thread.start()
@@ -72,4 +72,4 @@ def own_peak() -> Iterator[OwnPeak]:
     finally:
         done.set()
         thread.join()
-        peak.look()
+        peak.sample()

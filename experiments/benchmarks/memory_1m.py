@@ -1,7 +1,7 @@
 """Memory while a million documents are encoded and searched, in RAM and through a memory map.
 
-The model is a lookup table, as a transformer would take hours and the memory of its batches does not grow with the
-corpus; encoding, files and search are the project's own.
+The model is a static one: a transformer would take hours, and the memory of its batches does not grow with the corpus.
+Encoding, files and search are those of embedlab.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ def _workload(run: Callable[[Grow, Sequence[str]], dict[str, float]], documents:
 
 
 def _growth(model: SentenceTransformer, loaded: int, texts: Sequence[str], encoder: Encoder) -> int:
-    """Bytes of its own, at most, that the process holds above `loaded` while `texts` are encoded and searched."""
+    """Return the peak of `own_bytes` above `loaded` while `texts` are encoded and searched."""
     from embedlab.search.exact import search
 
     cache_dir().mkdir(parents=True, exist_ok=True)
-    # Beside the project, as a temporary folder may itself lie in memory.
+    # In the cache folder, because the system's temporary folder may be in memory.
     with tempfile.TemporaryDirectory(dir=cache_dir()) as folder, own_peak() as peak:
         corpus = encoder(model, texts, Path(folder) / "corpus.npy")
         queries = np.random.default_rng(SEED).standard_normal((QUERIES, HIDDEN), dtype=np.float32)
@@ -104,7 +104,7 @@ def _lookup_model() -> SentenceTransformer:
 
 
 def _texts(count: int) -> list[str]:
-    """Different texts of eight words each."""
+    """Make distinct texts of eight words each."""
     words = [f"{first}{second}" for first in "bdgklmnprst" for second in ("an", "el", "in", "or", "us")]
     picks = np.random.default_rng(SEED).integers(len(words), size=(count, 8))
     return [f"{' '.join(words[pick] for pick in row)} {number}" for number, row in enumerate(picks)]
@@ -118,7 +118,7 @@ BENCHMARKS = (
             "ours": Arm(f"{__name__}:in_ram", "vectors in an array"),
             "memmap": Arm(
                 f"{__name__}:memory_map",
-                "vectors in a memory-mapped file; growth with all documents over growth with a quarter of them",
+                "vectors in a memory-mapped file; memory for all documents divided by memory for a quarter of them",
             ),
         },
         figures=(

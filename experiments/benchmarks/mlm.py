@@ -1,4 +1,4 @@
-"""Masked-language training: one epoch from texts to trained weights, tokenising included."""
+"""Masked-language training: one epoch from texts to trained weights, including tokenisation."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def stock(
 
     Args:
         data, batch_size, steps: as for `ours`.
-        block: join all texts and cut them into blocks of so many tokens, so that there is no padding but texts see
-            their neighbours; one text per row when None.
-        arguments: more training arguments.
+        block: join all texts and split them into blocks of this many tokens. That avoids padding, but texts attend to
+            their neighbours. None trains on one text per row.
+        arguments: additional training arguments.
     """
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
@@ -79,7 +79,7 @@ def _stock_train(
     )
     if block:
         rows = rows.map(lambda batch: _in_blocks(batch, block), batched=True)
-        batch_size = max(1, batch_size * len(rows) // len(texts))  # the same number of steps over the same tokens
+        batch_size = max(1, batch_size * len(rows) // len(texts))  # the same number of steps on the same tokens
     settings = TrainingArguments(
         output_dir=str(scratch()),
         num_train_epochs=1,
@@ -95,7 +95,7 @@ def _stock_train(
 
 
 def _in_blocks(batch: dict[str, list[list[int]]], block: int) -> dict[str, list[list[int]]]:
-    """All rows joined and cut into blocks of equal length, as the library's own example script does."""
+    """Join all rows and split them into blocks of equal length, as the example script of transformers does."""
     joined = {key: [number for row in rows for number in row] for key, rows in batch.items()}
     usable = len(joined["input_ids"]) // block * block
     return {
@@ -108,7 +108,7 @@ BENCHMARKS = (
         name="mlm",
         title="masked-language training, short texts",
         arms={
-            "ours": Arm(f"{__name__}:ours", "packed batches, vocabulary scores at masked positions only"),
+            "ours": Arm(f"{__name__}:ours", "packed batches, vocabulary scores only at masked positions"),
             "stock": Arm(f"{__name__}:stock", "AutoModelForMaskedLM and Trainer, defaults, one text per row"),
             "tuned": Arm(
                 f"{__name__}:stock",

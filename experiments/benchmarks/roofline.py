@@ -1,7 +1,7 @@
-"""How much of a padded run is padding, and how much faster a run without any could be at the same rate of arithmetic.
+"""Count padding, and the speed-up that leaving it out allows at the same FLOPs per second.
 
 One multiplication with its addition counts as two operations (FLOPs). Embeddings, norms, activations and the optimizer
-are left out: they are a few per cent of the arithmetic, though not always of the time.
+are not counted. They are a few per cent of the FLOPs, but sometimes a larger share of the time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Lengths = Sequence[int]  # tokens of every text
+Lengths = Sequence[int]  # number of tokens per text
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Shape:
 
     @classmethod
     def of(cls, config: Any) -> Shape:
-        """From a transformers configuration."""
+        """Read the sizes from a transformers configuration."""
         return cls(config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.vocab_size)
 
     @property
@@ -43,27 +43,27 @@ class Shape:
 
 
 def batches(lengths: Lengths, batch_size: int) -> Iterator[Lengths]:
-    """`lengths` cut into batches, in order."""
+    """Split `lengths` into batches, in order."""
     return (lengths[start : start + batch_size] for start in range(0, len(lengths), batch_size))
 
 
 def padded_tokens(lengths: Lengths, batch_size: int) -> int:
-    """Tokens computed when every batch is padded to its longest text."""
+    """Count the tokens if every batch is padded to its longest text."""
     return sum(len(batch) * max(batch) for batch in batches(lengths, batch_size))
 
 
 def padding_share(lengths: Lengths, batch_size: int) -> float:
-    """Share of the tokens computed that are padding, in [0, 1)."""
+    """Return the share of padding among these tokens, in [0, 1)."""
     return 1 - sum(lengths) / padded_tokens(lengths, batch_size)
 
 
 def forward_flops(padded_batches: Iterable[Lengths], shape: Shape, *, packed: bool, head_share: float = 0.0) -> int:
-    """FLOPs of a forward pass; a training step takes three times as many, packed or not.
+    """Count the FLOPs of a forward pass; a training step takes three times as many, packed or not.
 
     Args:
-        padded_batches: lengths of the texts that are padded to one width.
+        padded_batches: lengths of the texts that are padded together.
         shape: of the model.
-        packed: count every text at its own length, not at its batch's longest.
+        packed: count every text with its own length instead of the longest of its batch.
         head_share: share of the tokens that a masked-language head predicts when packed; a stock head predicts all.
     """
     total = 0
@@ -77,7 +77,7 @@ def forward_flops(padded_batches: Iterable[Lengths], shape: Shape, *, packed: bo
 
 
 def roofline(padded_batches: Sequence[Lengths], shape: Shape, head_share: float = 0.0) -> dict[str, float]:
-    """Tokens with and without padding, FLOPs of both, and the ratio to expect where arithmetic alone takes time."""
+    """Return tokens and FLOPs with and without padding, and the ratio: the speed-up if only FLOPs took time."""
     real = sum(sum(batch) for batch in padded_batches)
     padded = sum(len(batch) * max(batch) for batch in padded_batches)
     packed_flops = forward_flops(padded_batches, shape, packed=True, head_share=head_share)

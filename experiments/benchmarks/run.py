@@ -1,11 +1,11 @@
-"""Measure the fast path: `python experiments/benchmarks/run.py [--only NAME …] [--quick] [--repeats N]`."""
+"""Run the benchmarks: `python experiments/benchmarks/run.py [--only NAME …] [--quick] [--repeats N]`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-# In the place of this script's own folder, whose module names nobody else is meant to see.
+# Replaces this script's folder, whose module names would hide others.
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from experiments.benchmarks.command import main  # noqa: E402

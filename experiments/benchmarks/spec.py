@@ -1,4 +1,4 @@
-"""What a benchmark is: arms that do the same work, and the figures that compare them."""
+"""A benchmark: arms that do the same work, and the figures that compare them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-PRODUCT = "product"  # name of an arm that does only what no other arm can leave out
+PRODUCT = "product"  # name of an arm that does only the part that every arm needs
 
 
 def _nothing() -> None:
@@ -15,14 +15,14 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Workload:
-    """What a child process repeats, once everything it needs is imported and loaded.
+    """The work that a child process repeats after imports and loading.
 
     Attributes:
-        run: the measured work; what it returns joins the repeat's line. Its `check` is a number that must agree
-            between arms, where the benchmark names a tolerance.
-        prepare: put back what the last repeat changed; not measured.
-        warm_up: done once before the first repeat; a whole `run` when not given.
-        facts: what the arm knows of its data, e.g. the share of padding.
+        run: the measured work. The values that it returns are stored with the repeat. If the benchmark has a
+            tolerance, the value `check` must agree between arms.
+        prepare: undo the changes of the last repeat; not measured.
+        warm_up: runs once before the first repeat; default `run`.
+        facts: properties of the data, e.g. the share of padding.
     """
 
     run: Callable[[], Mapping[str, float] | None]
@@ -36,8 +36,8 @@ class Arm:
     """One way to do the work.
 
     Attributes:
-        factory: `module:function`, called in the child with `options` and the benchmark's size; gives a `Workload`.
-        about: what it is, in the words of the table's footnotes.
+        factory: `module:function`, called in the child with `options` and the benchmark's size; returns a `Workload`.
+        about: description, shown below the table.
         options: keyword arguments of the factory.
     """
 
@@ -51,12 +51,12 @@ class Figure:
     """One row of the table.
 
     Attributes:
-        measure: the number of a repeat that is looked at: `seconds`, `peak_bytes` or one that `run` returns.
-        target: at least this for `seconds`, at most this for everything else; None where nothing was promised.
+        measure: the value of a repeat: `seconds`, `peak_bytes` or one that `run` returns.
+        target: at least this for `seconds`, at most this for everything else; None without a target.
         against: the other arm. A ratio is other / ours for `seconds` (how many times faster) and ours / other
-            otherwise (the share of memory). None takes the value of `arm` as it is.
+            otherwise (the share of memory). None uses the value of `arm` itself.
         arm: our arm.
-        unit: of a value that is no ratio.
+        unit: of a value that is not a ratio.
     """
 
     measure: str
@@ -67,11 +67,11 @@ class Figure:
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether the target is a floor."""
+        """Whether the value must be at least the target."""
         return self.measure == "seconds"
 
     def meets(self, value: float) -> bool | None:
-        """Whether `value` reaches the target; None without one."""
+        """Tell whether `value` meets the target; None without one."""
         if self.target is None:
             return None
         return value >= self.target if self.higher_is_better else value <= self.target
@@ -79,18 +79,18 @@ class Figure:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Arms, the size of the work, and the rows it gives.
+    """Arms, the size of the work, and the rows of the table.
 
     Attributes:
         name: of the JSON file and of `--only`.
-        title: what is done, in a few words.
+        title: the work in a few words.
         arms: by name; ours is called `ours`.
         figures: the rows.
         size: keyword arguments of every arm's factory.
-        quick: those that differ in a smoke run.
-        tolerance: how far the arms' `check` may lie apart; None where chance (dropout) decides it.
-        requires: what the machine must have, as `environment.lacking` knows it.
-        spawns: its arms compute in processes of their own, so what others took of the machine cannot be told.
+        quick: keyword arguments that differ in a smoke run.
+        tolerance: how much `check` may differ between arms; None if it is random (dropout).
+        requires: what the machine must have; see `environment.lacking`.
+        spawns: its arms start processes, so the load of other programs cannot be measured.
     """
 
     name: str
@@ -105,5 +105,5 @@ class Benchmark:
 
     @property
     def device(self) -> str:
-        """Where it runs: "cuda" or "cpu"."""
+        """The device: "cuda" or "cpu"."""
         return "cuda" if "cuda" in self.requires else "cpu"

@@ -1,4 +1,4 @@
-"""The order of repeats and what they say together."""
+"""The order of repeats, and the median with its interval."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Estimate(NamedTuple):
 
 
 def abba(arms: Sequence[str], repeats: int) -> Iterator[str]:
-    """The arms in turn, every second round backwards, so that a machine that slows down over time favours none.
+    """Yield the arms in turn, every second round backwards: a machine that slows down then favours no arm.
 
     >>> "".join(abba("AB", 4))
     'ABBAABBA'
@@ -30,7 +30,7 @@ def abba(arms: Sequence[str], repeats: int) -> Iterator[str]:
 
 
 def median_of(values: Sequence[float], *, seed: int = 0) -> Estimate:
-    """Median of `values` with the percentile bootstrap interval over them (Efron 1979)."""
+    """Return the median of `values` with its percentile bootstrap interval (Efron 1979)."""
     sample = np.asarray(values, dtype=np.float64)
     rng = np.random.default_rng(seed)
     medians = np.median(rng.choice(sample, size=(RESAMPLES, len(sample))), axis=1)
@@ -39,7 +39,7 @@ def median_of(values: Sequence[float], *, seed: int = 0) -> Estimate:
 
 
 def median_ratio(over: Sequence[float], under: Sequence[float], *, seed: int = 0) -> Estimate:
-    """`median_of` the ratios of repeats that ran side by side: the i-th of one arm over the i-th of the other."""
+    """Return `median_of` the ratios of neighbouring repeats: the i-th of one arm over the i-th of the other."""
     if len(over) != len(under):
-        raise ValueError(f"{len(over)} repeats against {len(under)}")
+        raise ValueError(f"expected as many repeats of both arms, got {len(over)} and {len(under)}")
     return median_of([a / b for a, b in zip(over, under, strict=True)], seed=seed)

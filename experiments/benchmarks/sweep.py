@@ -1,4 +1,4 @@
-"""What a run costs beyond its work, and a whole sweep from cold caches: warm kernels against plain papermill."""
+"""The fixed cost of one run, and a sweep with empty caches: warm kernels against plain papermill."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ print(base, tuned)"""
 
 
 def write_notebook(path: Path, *sources: str) -> Path:
-    """A notebook whose second cell holds the parameters."""
+    """Write a notebook whose second cell holds the parameters."""
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
     cells[1].metadata["tags"] = ["parameters"]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -86,7 +86,7 @@ def write_notebook(path: Path, *sources: str) -> Path:
 
 
 def _project() -> Path:
-    """A project of this arm alone, with empty caches."""
+    """Create a project for this arm, with empty caches."""
     home = scratch() / uuid.uuid4().hex[:8]
     for name in ("notebooks", "experiments/sweeps"):
         (home / name).mkdir(parents=True)
@@ -98,8 +98,8 @@ def _enter(home: Path) -> None:
 
 
 def _papermill(notebook: Path, output: Path, **values: Any) -> None:
-    given = [text for name, value in values.items() for text in ("-p", name, str(value))]
-    command = [sys.executable, "-m", "papermill", str(notebook), str(output), "--no-progress-bar", *given]
+    options = [text for name, value in values.items() for text in ("-p", name, str(value))]
+    command = [sys.executable, "-m", "papermill", str(notebook), str(output), "--no-progress-bar", *options]
     subprocess.run(command, check=True, capture_output=True, cwd=output.parent)
 
 
@@ -109,7 +109,7 @@ def _imports_alone(home: Path) -> Path:
 
 
 def fixed_ours(**_: object) -> Workload:
-    """One more run of a sweep in progress."""
+    """Run one more notebook of a sweep that is already running."""
     from embedlab.runs import execute
 
     home = _project()
@@ -136,7 +136,7 @@ def fixed_stock(**_: object) -> Workload:
 
 
 def sweep_ours(*, runs: int, jobs: int, dataset: str, **_: object) -> Workload:
-    """`embedlab sweep` in a project whose caches are empty."""
+    """Run `embedlab sweep` in a project with empty caches."""
 
     def run() -> None:
         home = _project()
@@ -154,7 +154,7 @@ def sweep_ours(*, runs: int, jobs: int, dataset: str, **_: object) -> Workload:
 
 
 def sweep_stock(*, runs: int, dataset: str, **_: object) -> Workload:
-    """A loop over `papermill`, the notebook written with stock sentence-transformers."""
+    """Run `papermill` in a loop on a notebook that uses stock sentence-transformers."""
 
     def run() -> None:
         home = _project()
@@ -174,7 +174,10 @@ BENCHMARKS = (
         name="run_fixed_cost",
         title="fixed cost of one run against plain papermill",
         arms={
-            "ours": Arm(f"{__name__}:fixed_ours", "one more run of a sweep: child and kernel forked warm"),
+            "ours": Arm(
+                f"{__name__}:fixed_ours",
+                "one more run of a sweep, in a fork with all imports loaded",
+            ),
             "stock": Arm(f"{__name__}:fixed_stock", "papermill IN OUT on the same notebook, which only imports"),
         },
         figures=(Figure("seconds", 10.0, against="stock"),),
@@ -182,9 +185,9 @@ BENCHMARKS = (
     ),
     Benchmark(
         name="sweep_cold",
-        title="sweep of eight runs, cold caches",
+        title="sweep of eight runs, empty caches",
         arms={
-            "ours": Arm(f"{__name__}:sweep_ours", "embedlab sweep --jobs 2, start of the nursery included"),
+            "ours": Arm(f"{__name__}:sweep_ours", "embedlab sweep --jobs 2, including its start-up time"),
             "stock": Arm(f"{__name__}:sweep_stock", f"stock sentence-transformers in a notebook, {PAPERMILL}"),
         },
         figures=(Figure("seconds", 2.2, against="stock"),),

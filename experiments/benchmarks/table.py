@@ -1,4 +1,4 @@
-"""The table of all results, rebuilt from their files."""
+"""The table of all results, built from their files."""
 
 from __future__ import annotations
 
@@ -12,37 +12,44 @@ from embedlab.paths import tables_dir
 from experiments.benchmarks.harness import MEASURED, NOT_MEASURED
 from experiments.benchmarks.spec import PRODUCT, Benchmark, Figure
 
-HEADER = ("benchmark", "measure", "against", "target", "median [95 % interval]", "target met", "FLOPs allow")
+HEADER = ("benchmark", "measure", "against", "target", "median [95 % interval]", "target met", "FLOPs ratio")
 MEASURES = {
     "seconds": "time",
     "peak_bytes": "peak memory",
-    "bytes_per_document": "own memory per document, in RAM",
-    "growth_ratio": "own memory, memory map",
+    "bytes_per_document": "memory per document, vectors in RAM",
+    "growth_ratio": "memory, vectors in a memory map",
 }
 NAME = "README.md"
-BUSY_SHARE = 0.05  # of the processors taken by others; above, a row says so
+BUSY_SHARE = 0.05  # of the processors used by other programs; a row with more is marked
 
 SUMMARY = "benchmarks"  # results/tables/benchmarks.md, and its block in the project's README
-SUMMARY_HEADER = ("what", "times as fast as stock [95 % interval]", "aim", "as tuned", "FLOPs allow", "peak memory")
+SUMMARY_HEADER = (
+    "what",
+    "times as fast as stock [95 % interval]",
+    "target",
+    "against tuned",
+    "FLOPs ratio",
+    "peak memory",
+)
 
 PREAMBLE = """\
-Rebuilt from the JSON files beside it by `python experiments/benchmarks/run.py --table`.
+`python experiments/benchmarks/run.py --table` rebuilds this page from the JSON files in this folder.
 
-- Every arm runs in a process of its own. Repeats alternate (ABBA) after an unmeasured warm-up; the interval is a \
+- Every arm runs in its own process. Repeats alternate (ABBA) after a warm-up that is not measured. The interval is a \
 bootstrap over the ratios of neighbouring repeats.
-- Time is wall-clock; 2 × means twice as fast as the other arm. Peak memory is the high-water mark above what loading \
-left, as a share of the other arm's.
-- All arms, ours and the others', run with the same number of threads and with `OMP_WAIT_POLICY=PASSIVE`. This package \
-sets it because waiting threads that spin slow every process on the machine; a row would otherwise count that as a gain.
-- *FLOPs allow* is the ratio that leaving out padding, and vocabulary scores nobody needs, gives at the same rate of \
-arithmetic; for the search it is the measured time of the matrix product alone. A target above it is out of reach by \
-that alone, and one near it leaves nothing for the rest of the work."""
+- Time is wall-clock time: 2 × means twice as fast as the other arm. Peak memory is the peak minus the memory after \
+loading, as a share of the other arm's.
+- All arms run with the same number of threads and with `OMP_WAIT_POLICY=PASSIVE`. embedlab sets this because threads \
+that spin while they wait slow down every process on the machine. Without it, that would count as a gain of embedlab.
+- *FLOPs ratio* is the speed-up from leaving out padding and unused vocabulary scores if only FLOPs took time. For \
+search, it is the speed-up if only the matrix product took time, from its measured time. A target above this ratio \
+needs other savings too."""
 
 Result = Mapping[str, Any]
 
 
 def read_results(folder: Path) -> dict[str, Result]:
-    """Benchmark name -> result, of every result file in `folder`."""
+    """Read every result file in `folder`: benchmark name -> result."""
     results = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json")))
     return {result["name"]: result for result in results}
 
@@ -55,14 +62,14 @@ def write_table(benchmarks: Iterable[Benchmark], folder: Path) -> Path:
 
 
 def write_summary(benchmarks: Iterable[Benchmark], folder: Path) -> Path:
-    """Write the measured ratios against stock, one line a benchmark, to results/tables/benchmarks.md."""
+    """Write the measured ratios against stock, one line per benchmark, to results/tables/benchmarks.md."""
     path = tables_dir() / f"{SUMMARY}.md"
     path.write_text(summary(list(benchmarks), read_results(folder)), encoding="utf-8")
     return path
 
 
 def summary(benchmarks: list[Benchmark], results: Mapping[str, Result]) -> str:
-    """The Markdown table of what was measured in time against stock; the page has the rest."""
+    """Return the Markdown table of times against stock; README.md has everything else."""
     found = (_summary_row(benchmark, results.get(benchmark.name, {})) for benchmark in benchmarks)
     rows = [SUMMARY_HEADER, ["---"] * len(SUMMARY_HEADER), *filter(None, found)]
     return "\n".join(map(_line, rows)) + "\n"
@@ -85,11 +92,11 @@ def _summary_row(benchmark: Benchmark, result: Result) -> list[str] | None:
 
 
 def markdown(benchmarks: list[Benchmark], results: Mapping[str, Result]) -> str:
-    """The page: how it was measured, the table, what the arms are, the machines."""
+    """Return the page: method, table, arms and machines."""
     rows = [cells for benchmark in benchmarks for cells in _rows(benchmark, results.get(benchmark.name, {}))]
     sections = ["# Benchmarks"]
     if any(result["smoke"] for result in results.values()):
-        sections.append("**Smoke run: sizes of seconds, numbers without meaning.**")
+        sections.append("**Smoke run: too short, the numbers mean nothing.**")
     sections += [PREAMBLE, "\n".join([_line(HEADER), _line(["---"] * len(HEADER)), *map(_line, rows)])]
     sections += ["## Arms", *map(_arms, filter(lambda benchmark: benchmark.arms, benchmarks))]
     if machines := sorted({_machine(result["environment"]) for result in results.values()}):
@@ -121,14 +128,14 @@ def _cells(figure: Figure, row: Mapping[str, Any], result: Result) -> list[str]:
 
 
 def target_text(figure: Figure) -> str:
-    """The target with its direction, e.g. ≥ 2.5 ×; empty without one."""
+    """Format the target with its direction, e.g. ≥ 2.5 ×; empty without one."""
     if figure.target is None:
         return ""
     return f"{'≥' if figure.higher_is_better else '≤'} {_number(figure.target)} {figure.unit}"
 
 
 def value_text(figure: Figure, row: Mapping[str, Any]) -> str:
-    """The estimate with its interval, or the status and its cause; never a number for a row that has no measurement."""
+    """Format the estimate with its interval, or the status and its cause if nothing was measured."""
     if row["status"] != MEASURED:
         return ": ".join(filter(None, (row["status"], row["cause"])))
     return f"{_number(row['value'])} {figure.unit} [{_number(row['low'])}, {_number(row['high'])}]"
@@ -138,7 +145,7 @@ def _caution(result: Result) -> str:
     if result["smoke"]:
         return " (smoke)"
     share = result["background_share"] or 0.0
-    return f" (busy machine: others took {share:.0%} of it)" if share > BUSY_SHARE else ""
+    return f" (busy machine: {share:.0%} used by other programs)" if share > BUSY_SHARE else ""
 
 
 def _bound(figure: Figure, result: Result) -> str:

@@ -1,4 +1,4 @@
-"""Contrastive training: one epoch from texts to trained weights, tokenising included."""
+"""Contrastive training: one epoch from texts to trained weights, including tokenisation."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def stock(
 
     Args:
         data, batch_size, steps, max_seq_length, device, precision: as for `ours`.
-        mini_batch_size: take the cached loss with mini-batches of this size.
-        attention: the attention implementation to ask for; the library's choice when None.
-        arguments: more training arguments.
+        mini_batch_size: use the cached loss with mini-batches of this size.
+        attention: the attention implementation; None leaves the choice to the library.
+        arguments: additional training arguments.
     """
     _, rows = _rows(data, steps * batch_size)
     model = stock_model(device, max_seq_length)
@@ -124,28 +124,28 @@ def _stock_train(
 
 
 def _padding(model: SentenceTransformer, rows: Sequence[Row], batch_size: int) -> dict[str, float]:
-    """Roofline of the stock epoch."""
+    """Compute the roofline of the stock epoch."""
     queries, *documents = (lengths_of(model, column) for column in zip(*rows, strict=True))
     return roofline(_stock_batches(queries, documents, batch_size), shape_of(model))
 
 
 def _stock_batches(queries: Lengths, documents: Sequence[Lengths], batch_size: int) -> list[Lengths]:
-    """Lengths of the texts padded together: queries apart, positives and hard negatives to one width."""
+    """Group lengths of texts that are padded together: queries; positives with hard negatives."""
     together = zip(*(batches(column, batch_size) for column in documents), strict=True)
     return [*batches(queries, batch_size), *([n for column in columns for n in column] for columns in together)]
 
 
-OURS = Arm(f"{__name__}:ours", "packed batches, token ids made once, one forward for all columns and dimensions")
+OURS = Arm(f"{__name__}:ours", "packed batches, tokenised once, one forward pass for all columns and dimensions")
 STOCK = Arm(f"{__name__}:stock", "MatryoshkaLoss(MultipleNegativesRankingLoss), defaults")
 
-OURS_BF16 = Arm(f"{__name__}:ours", "the same under autocast to bfloat16", {"precision": "bf16"})
+OURS_BF16 = Arm(f"{__name__}:ours", "the same with autocast to bfloat16", {"precision": "bf16"})
 STOCK_BF16 = Arm(f"{__name__}:stock", "the stock losses with bf16=True", {"precision": "bf16"})
-# Of what the documentation offers for fp32 on a CPU this pads least. Measured against the defaults, in processor time:
-# mini-batches of 32, 16 and 8 take 1.05, 1.0 and 1.1 times as much, torch_compile=True 1.1 times, a dataloader worker
-# more than it saves (tokenising is below 1 %); train_sampling_strategy="group_by_length" is ignored by this Trainer.
+# Of the documented options for fp32 on a CPU, this one pads least. Processor time relative to the defaults:
+# mini-batches of 32, 16 and 8 take 1.05, 1.0 and 1.1 times as much, torch_compile=True 1.1 times. A dataloader worker
+# costs more than it saves (tokenisation is below 1 %). This Trainer ignores train_sampling_strategy="group_by_length".
 CACHED = Arm(
     f"{__name__}:stock",
-    "CachedMultipleNegativesRankingLoss(mini_batch_size=16): pads least and needs least memory, but runs forward twice",
+    "CachedMultipleNegativesRankingLoss(mini_batch_size=16): least padding and memory, but two forward passes",
     {"mini_batch_size": 16},
 )
 

@@ -1,4 +1,4 @@
-"""The texts, rows and models that arms work on; the same for every arm of a benchmark."""
+"""The texts, rows and models of the benchmarks, the same for every arm."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ SEED = 0
 
 
 def short_dataset(size: str) -> Dataset:
-    """ICD-10-CM of the given size: terms of a dozen tokens, with expert triplets."""
+    """Load ICD-10-CM of a size: terms of about a dozen tokens, with expert triplets."""
     return load_dataset(f"icd10cm:{size}")
 
 
 def passage_dataset() -> tuple[str, Dataset]:
-    """Name and data of the passages: MedQuAD where it lies beside the project, else the docstrings on every machine."""
+    """Load the passages and their name: MedQuAD if it is next to the project, else docstrings."""
     medquad = project_root().parent / "shared" / "datasets" / "medquad"
     if medquad.is_dir():
         return "MedQuAD", load_dataset(f"beir:{medquad}?repair=true")
@@ -39,27 +39,27 @@ def passage_dataset() -> tuple[str, Dataset]:
 
 
 def training_rows(dataset: Dataset, count: int) -> list[Row]:
-    """`count` shuffled rows of query, positive and one hard negative: an expert's, else any other document.
+    """Return `count` shuffled rows of query, positive and hard negative (an expert's, or a random document).
 
-    A dataset that is a probe and has no training queries lends those of its test split.
+    A dataset without training queries uses those of its test split.
     """
     split = "train" if dataset.qrels.get("train") else "test"
     rng, documents = random.Random(SEED), list(dataset.corpus.values())
     rows = [(dataset.queries[q], dataset.corpus[d], rng.choice(documents)) for q, d in dataset.pairs(split)]
     rows += [tuple(triplet) for triplet in dataset.triplets]
     rng.shuffle(rows)
-    return [rows[place % len(rows)] for place in range(count)]
+    return [rows[index % len(rows)] for index in range(count)]
 
 
 def texts_of(dataset: Dataset, count: int) -> list[str]:
-    """`count` documents drawn in a fixed order."""
+    """Return `count` documents in a fixed random order."""
     texts = list(dataset.corpus.values())
     random.Random(SEED).shuffle(texts)
     return texts[:count]
 
 
 def stock_model(device: str = "cpu", max_seq_length: int | None = None) -> SentenceTransformer:
-    """The base model as sentence-transformers loads it."""
+    """Load the base model with sentence-transformers."""
     from sentence_transformers import SentenceTransformer
 
     from embedlab.models.load import BASE_MODEL, model_path
@@ -71,26 +71,26 @@ def stock_model(device: str = "cpu", max_seq_length: int | None = None) -> Sente
 
 
 def our_model(device: str = "cpu", max_seq_length: int | None = None) -> SentenceTransformer:
-    """The base model as this package loads it: packed."""
+    """Load the base model with embedlab, which packs batches."""
     from embedlab.models.load import load_model
 
     return load_model(device=device, max_seq_length=max_seq_length)
 
 
 def lengths_of(model: SentenceTransformer, texts: Sequence[str]) -> Lengths:
-    """Tokens of every text, as the model truncates them."""
+    """Count the tokens of every text after the model's truncation."""
     from embedlab.models.tokens import token_ids
 
     return [len(ids) for ids in token_ids(model, texts)]
 
 
 def shape_of(model: SentenceTransformer) -> Shape:
-    """Sizes of the model's encoder."""
+    """Return the sizes of the model's encoder."""
     return Shape.of(model[0].model.config)
 
 
 def precision_context(device: str, precision: str) -> AbstractContextManager[object]:
-    """Autocast to bfloat16 when `precision` is "bf16"; nothing for "fp32"."""
+    """Autocast to bfloat16 if `precision` is "bf16"; nothing for "fp32"."""
     import torch
 
     return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
@@ -102,11 +102,11 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
 
 
 def scratch() -> Path:
-    """A folder of this process alone, gone when it ends."""
+    """Return a folder for this process, deleted when it ends."""
     return Path(_scratch().name)
 
 
 def checksum(vectors: np.ndarray) -> float:
-    """One number that changes when any row of (n, d) changes: mean dot product with a random vector of its own."""
+    """Reduce (n, d) vectors to a number that changes with any row: the mean absolute dot product with random ones."""
     directions = np.random.default_rng(SEED).standard_normal(vectors.shape, dtype=np.float32)
     return float(np.abs(np.einsum("nd,nd->n", vectors, directions)).mean())

@@ -77,7 +77,7 @@ def test_ratio_is_the_median_over_neighbouring_repeats():
     """The medians' own ratio would be 9 / 3; neighbours give 2, 3 and 2."""
     assert median_ratio([4, 9, 10], [2, 3, 5]).value == 2
     assert median_ratio([3, 3], [3, 3]) == Estimate(1, 1, 1)
-    with pytest.raises(ValueError, match="3 repeats against 2"):
+    with pytest.raises(ValueError, match="got 3 and 2"):
         median_ratio([1, 2, 3], [1, 2])
 
 
@@ -195,7 +195,7 @@ def test_table_labels_smoke_and_a_busy_machine():
     smoke = {**result_with(status=MEASURED), "smoke": True}
     assert first_row(smoke)[4:6] == ["123 × [120, 130] (smoke)", ""]
     busy = {**result_with(status=MEASURED), "background_share": 0.3}
-    assert first_row(busy)[4] == "123 × [120, 130] (busy machine: others took 30% of it)"
+    assert first_row(busy)[4] == "123 × [120, 130] (busy machine: 30% used by other programs)"
 
 
 def test_a_product_measured_alone_is_the_bound():

@@ -31,14 +31,14 @@ def test_minutes_by_hand():
     assert found.index.tolist() == ["1,000", "10,000", "100,000", "1,000,000"]
     assert found["minutes"].tolist() == ["0.2", "1.7", "16.7", "166.7"]
     assert found["pairs per second"].tolist() == ["83", "98", "100", "100"]
-    assert found["how it is known"].tolist() == ["measured", "measured", "extrapolated", "extrapolated"]
+    assert found["source"].tolist() == ["measured", "measured", "extrapolated", "extrapolated"]
     assert set(found["memory, GB"]) == {"2.2"}
 
 
 def test_one_size_alone_is_extrapolated_in_proportion():
     found = hardware.advice(hardware.passes([result("train_short", 6, 6.0)])).set_index("pairs")
-    assert found.loc["600", "how it is known"] == "measured"
-    assert set(found.drop("600")["how it is known"]) == {"extrapolated"}
+    assert found.loc["600", "source"] == "measured"
+    assert set(found.drop("600")["source"]) == {"extrapolated"}
     assert found.loc["1,000,000", "minutes"] == "166.7"
 
 
@@ -53,7 +53,7 @@ def test_memory_that_the_machine_does_not_tell_is_missing():
     assert set(hardware.advice(hardware.passes([unknown]))["memory, GB"]) == {""}
 
 
-@pytest.mark.parametrize(("changes", "said"), [({"background_share": 0.31}, "took 31%"), ({}, "2 threads, X")])
+@pytest.mark.parametrize(("changes", "said"), [({"background_share": 0.31}, "used 31%"), ({}, "2 threads, X")])
 def test_caption_says_where_it_was_and_what_spoils_the_numbers(tmp_path, monkeypatch, changes, said):
     monkeypatch.setenv("EMBEDLAB_HOME", str(tmp_path))
     write_result(SHORT | changes, tmp_path)
