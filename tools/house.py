@@ -202,7 +202,7 @@ def names_measure(trees: dict[str, ast.Module]) -> Measure:
 def prose(root: Path) -> Iterator[Text]:
     """All texts for readers: pages, notebooks, and the docstrings, comments and strings of the package."""
     pages = [root / name for name in ("README.md", "CONTRIBUTING.md", "Makefile", "results/README.md")]
-    pages += [root / "notebooks/README.md", root / "experiments/LOG.md"]
+    pages += [root / "notebooks/README.md"]
     for folder in ("docs", "experiments/log"):
         pages += sorted((root / folder).rglob("*.md"))
     pages += sorted((root / "src").rglob("*.html"))
