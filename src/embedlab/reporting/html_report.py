@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
@@ -23,9 +23,10 @@ from embedlab.reporting import sweep_figures
 from embedlab.reporting.figures import MAX_SERIES
 from embedlab.reporting.sweep_data import COSTS, View
 from embedlab.reporting.sweep_table import SweepTable, caption, readable, sweep_table
-from embedlab.runs import provenance
+from embedlab.runs import provenance, records
 from embedlab.runs.failures import failures
 from embedlab.runs.record_index import indexed_records
+from embedlab.runs.records import Record
 from embedlab.runs.run_id import RunId
 from embedlab.sweeps import planning
 from embedlab.sweeps.spec import find_sweep, read_sweep
@@ -78,6 +79,13 @@ def _tabled(name: str, folder: Path | None) -> list[str]:
     files = [table_folder / f"sweep-{name}.parquet" for table_folder in places]
     runs = [text for file in files if file.is_file() for text in pd.read_parquet(file, columns=["runs"])["runs"]]
     return [run_id for run_ids in runs for run_id in run_ids.split()]
+
+
+def read_runs(run_ids: Iterable[str], folder: Path | None = None) -> Iterator[Record]:
+    """Read the records of runs, one at a time; runs without a record are left out."""
+    for run_id in run_ids:
+        if record := records.read_or_quarantine((folder or paths.runs_dir()) / run_id):
+            yield record
 
 
 def write_report(path: Path, names: Sequence[str] = (), *, view: View | None = None) -> Path:
