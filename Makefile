@@ -13,7 +13,7 @@ help:  ## list the targets
 environment:  ## build or update the environment
 	@$(ENVIRONMENT) echo "environment: $$found"
 
-quickstart:  ## train on all of ICD-10-CM and show the measured gain (about 6 minutes on 2 free cores)
+quickstart:  ## train on all of ICD-10-CM and show the measured gain (about 3 minutes on 2 free cores)
 	@$(ENVIRONMENT) python -m embedlab.cli run 00_quickstart --html --output-dir results/quickstart && \
 	cli="$$(dirname "$$found")/embedlab" && printf '%s\n' '' 'What to do next:' \
 	"  train on your own data:        $$cli run 00 -p dataset=pairs:my.csv   (columns query and positive)" \
