@@ -171,7 +171,7 @@ def test_a_parameter_is_judged_with_all_else_equal():
     assert found == {
         "contrastive, epochs 1": [0.3, 0.4],
         "contrastive, epochs 2": [0.5, 0.7],
-    }  # 9e-4 has nothing beside it
+    }  # 9e-4 has no neighbour
 
 
 def test_a_figure_never_mixes_datasets():

@@ -246,7 +246,7 @@ def test_fronts_and_figures(home):
     best = points[points["front"]].sort_values("bytes")
     assert best["bytes"].tolist() == [48, 1536] and best["value"].is_monotonic_increasing
     assert {"BM25", "base model", "contrastive", "static"} <= texts(figure) and "shallow" not in texts(figure)
-    assert not figure.legends  # labels stand beside the lines
+    assert not figure.legends  # labels stand next to the lines
     figure, fast = headline_views.quality_figure(rows, "texts_per_second")
     assert set(fast[fast["front"]]["label"]) == {"static"} and len(fast) == 3
     assert "static is both the best and the fastest." in texts(figure)

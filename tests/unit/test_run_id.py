@@ -1,4 +1,4 @@
-"""Run ids: parsed, found in text, and read alike for all seeds."""
+"""Run ids: parsed, found in text, and pooled over seeds."""
 
 from __future__ import annotations
 

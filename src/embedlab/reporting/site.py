@@ -24,7 +24,7 @@ from embedlab import paths
 from embedlab.errors import EmbedlabError
 from embedlab.reporting import api_pages
 from embedlab.reporting.html_report import groups, write_report
-from embedlab.reporting.notebook_outputs import WIDGET, executed_copy, is_current, with_current_prose
+from embedlab.reporting.notebook_outputs import WIDGET, executed_copy, with_current_prose
 from embedlab.runs import notebooks
 
 LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s#]*)(?P<anchor>#[^)\s]*)?\)")
@@ -161,9 +161,10 @@ def _write_notebook(path: Path, docs: Path, pages: Mapping[str, str]) -> None:
     from nbconvert import MarkdownExporter
 
     published, source = executed_copy(path.stem), f"notebooks/{path.name}"
-    executed = published if published and is_current(published, path.stem) else None
-    page = pages[source]
-    notebook = with_current_prose(notebooks.read(executed), notebooks.read(path)) if executed else notebooks.read(path)
+    page, notebook = pages[source], notebooks.read(path)
+    executed = notebooks.read(published) if published else None
+    if executed and with_current_prose(executed, notebook) is executed:  # of older code
+        executed = None
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = with_mathematics(relinked(cell.source, source, page, pages))
