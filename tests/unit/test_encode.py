@@ -100,3 +100,43 @@ def test_damaged_cache_is_set_aside(tiny, texts, tmp_path, caplog):
     file.write_bytes(b"not a database" * 100)
     np.testing.assert_allclose(cache.encode(tiny, texts), encode(tiny, texts), atol=1e-6)
     assert "damaged" in caplog.text
+
+
+def test_a_damaged_vector_is_encoded_again_once(tiny, texts, tmp_path, counted, caplog):
+    cache = EmbeddingCache(tmp_path)
+    expected = cache.encode(tiny, texts)
+    (file,) = tmp_path.glob("*.sqlite")
+    with sqlite3.connect(file) as database:
+        (row,) = database.execute("SELECT rowid FROM vectors LIMIT 1").fetchone()
+        database.execute("UPDATE vectors SET vector = zeroblob(LENGTH(vector)) WHERE rowid = ?", (row,))
+    counted.clear()
+    np.testing.assert_allclose(cache.encode(tiny, texts), expected, atol=1e-6)
+    assert len(counted) == 1 and "1 cached vectors are damaged" in caplog.text
+    caplog.clear()
+    np.testing.assert_allclose(cache.encode(tiny, texts), expected, atol=1e-6)
+    assert len(counted) == 1 and caplog.text == ""
+
+
+def test_an_interrupted_call_keeps_what_it_encoded(tiny, texts, tmp_path, counted, monkeypatch):
+    inner = encoding._encode_chunk
+
+    def interrupted(model, chunk, prompt, batch_tokens):
+        if len(counted) >= 2:
+            raise KeyboardInterrupt
+        return inner(model, chunk, prompt, batch_tokens)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(encoding, "_encode_chunk", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            EmbeddingCache(tmp_path).encode(tiny, texts)
+    counted.clear()
+    EmbeddingCache(tmp_path).encode(tiny, texts)
+    assert counted == texts[2:]
+
+
+def test_a_cache_that_cannot_be_written_is_said_once(tiny, texts, tmp_path, caplog):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    cache = EmbeddingCache(tmp_path / "cache")
+    for _ in range(2):
+        np.testing.assert_allclose(cache.encode(tiny, texts), encode(tiny, texts), atol=1e-6)
+    assert caplog.text.count("cannot be used") == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +28,7 @@ def encode(
     stage: str = "encode",
     prompt: str | None = None,
     batch_tokens: int = BATCH_TOKENS,
+    keep: Callable[[slice, np.ndarray], None] | None = None,
 ) -> np.ndarray:
     """Encode texts to unit vectors. Same result as `model.encode(..., normalize_embeddings=True)`, but faster.
 
@@ -37,18 +38,22 @@ def encode(
         stage: label in the progress report.
         prompt: prepended to every text.
         batch_tokens: tokens per forward pass of a packed model; a longer text gets a batch of its own.
+        keep: called after every chunk of texts with their rows and vectors, e.g. to store them.
 
     Returns:
         float32 (len(texts), d), rows of unit length, in the order of `texts`.
     """
-    vectors = np.empty((len(texts), _dimension(model)), dtype=np.float32)
+    vectors = np.empty((len(texts), dimension(model)), dtype=np.float32)
     chunks = [slice(start, min(start + CHUNK, len(texts))) for start in range(0, len(texts), CHUNK)]
     for rows in progress.track(chunks, stage):
         vectors[rows] = _encode_chunk(model, texts[rows], prompt, batch_tokens)
+        if keep:
+            keep(rows, vectors[rows])
     return vectors
 
 
-def _dimension(model: SentenceTransformer) -> int:
+def dimension(model: SentenceTransformer) -> int:
+    """Return the number of dimensions of the model's vectors, after truncation."""
     return model.truncate_dim or model.get_embedding_dimension()
 
 
@@ -62,7 +67,7 @@ def _encode_chunk(
         )
     model.eval()
     ids = token_ids(model, texts, prompt)
-    vectors = np.empty((len(ids), _dimension(model)), dtype=np.float32)
+    vectors = np.empty((len(ids), dimension(model)), dtype=np.float32)
     for rows in _token_batches([len(row) for row in ids], batch_tokens):
         features = to_features(model, [ids[row] for row in rows], prompt)
         features = {key: value.to(model.device) if hasattr(value, "to") else value for key, value in features.items()}
