@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 
 from embedlab.errors import ParameterError
+from embedlab.sweeps.conditions import Condition
 from embedlab.sweeps.spec import SweepSpec, expand, find_sweep, read_sweep, varying
 
 
@@ -20,6 +23,63 @@ def test_floats_ints_and_text_are_what_they_look_like(tmp_path):
     )
     assert spec.fixed == {"a": 1e-5, "b": 5, "c": 1.0, "d": "text", "e": 2000.0, "f": "1e-5", "g": True}
     assert [type(value) for value in spec.fixed.values()] == [float, int, float, str, float, str, bool]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("10", 10), ("-3", -3), ("0", 0), ("1.5e3", 1500.0), ("true", True), ("null", None),
+        *((text, text) for text in ("010", "016", "0012", "-07", "00.5", "1_000", "0x1f", "0o17", "1:30", "1:30.5")),
+        *((text, text) for text in ("2020-01-01", "yes", "no", "on", "off", "y", "No")),
+    ],
+)  # fmt: skip
+def test_scalars_are_those_of_yaml_1_2_and_leading_zeros_stay_a_text(tmp_path, text, value):
+    read = read_sweep(write(tmp_path, f"notebook: nb\nfixed: {{a: {text}}}\n")).fixed["a"]
+    assert read == value and type(read) is type(value)
+
+
+class TestConditions:
+    VALUES: ClassVar = {"epochs": 3.0, "batch_size": 64, "loss": "gist", "dims": [384, 64], "whole_words": True}
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("epochs > 2", True), ("epochs >= 4", False), ("1 < epochs < 4", True), ("epochs == 3", True),
+            ("loss == 'gist' and batch_size != 32", True), ("loss in ['infonce', 'gist']", True),
+            ("loss not in ('infonce', 'gist')", False), ("not epochs > 2 or batch_size == 64", True),
+            ("not (epochs > 2 or batch_size == 64)", False), ("64 in dims", True), ("dims == [384, 64]", True),
+            ("whole_words", True), ("whole_words == false", False), ("-epochs < -2", True),
+            ("epochs > 2 or unknown > 1", True),
+        ],
+    )  # fmt: skip
+    def test_compare_parameters_with_literals(self, text, expected):
+        assert Condition(text).holds(self.VALUES) is expected
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '@pd.io.common.os.system("touch {file}") == 5', '__import__("os").system("touch {file}")',
+            'open("{file}", "w")', "loss.__class__", "dims[0] == 384", "(lambda: 1)()", "[x for x in dims]",
+            "epochs := 3", "f'{{epochs}}'", "epochs ** 9 > 1", "epochs * 2 > 4", "epochs if 1 else 2", "{{1: 2}}",
+            "dims == [*dims]", "epochs > 1; epochs", "batch_size == 64 & epochs > 1", "epochs is 3", "", "epochs >",
+            "epochs", "unknown > 1", "loss > 3", "3", "[1]", "not loss", "epochs and loss", "-" * 5_000,
+            "(" * 300 + "1" + ")" * 300, "'a' * 10 ** 9 == 1",
+        ],
+    )  # fmt: skip
+    def test_anything_else_is_refused_and_nothing_runs(self, text, tmp_path):
+        with pytest.raises(ParameterError, match=r"\[skip\]") as caught:
+            Condition(text.format(file=tmp_path / "made")).holds(self.VALUES)
+        assert "\n" not in str(caught.value) and not (tmp_path / "made").exists()
+
+    def test_skipped_combinations_are_left_out_with_defaults_counted(self):
+        fields = {"notebook": "03_contrastive", "grid": {"hard_negatives": [0, 1], "epochs": [1.0, 5.0]}}
+        runs = expand(SweepSpec(**fields, skip=["hard_negatives == 0 and epochs > 3", "lora_rank > 0"]))
+        assert [(run["hard_negatives"], run["epochs"]) for run in runs] == [(0, 1.0), (1, 1.0), (1, 5.0)]
+
+    def test_an_error_names_the_file(self, tmp_path):
+        path = write(tmp_path, "notebook: 03_contrastive\nskip: ['@pd.io == 5']\n")
+        with pytest.raises(ParameterError, match=r"sweep.yaml \[skip\]: '@pd.io == 5': this is not a condition"):
+            expand(read_sweep(path), path)
 
 
 def test_grid_list_and_seeds_multiply_with_seeds_fastest():
@@ -52,6 +112,13 @@ def test_grid_list_and_seeds_multiply_with_seeds_fastest():
         ("notebook: nb\nseeds: [a]\n", r"\[seeds.0\]"),
         ("notebook: nb\nseeds: 3\n", r"\[seeds\]"),
         ("notebook: nb\nseeds: [true]\n", r"\[seeds.0\]"),
+        ("notebook: nb\nseeds: [-1]\n", r"\[seeds.0\]: Input should be greater than or equal to 0"),
+        (f"notebook: nb\nseeds: [{2**70}]\n", r"\[seeds.0\]: Input should be less than 4294967296"),
+        ("notebook: nb\nseeds: [010]\n", r"\[seeds.0\]: Input should be a valid integer"),
+        ("notebook: nb\nretries: {timeout: -1}\n", r"\[retries.timeout\]"),
+        ("notebook: nb\nretries: {timeout: 1000000000}\n", r"\[retries.timeout\].*100"),
+        ("notebook: nb\nresources: {mem_gb: .inf}\n", r"\[resources.mem_gb\]"),
+        ("stages: [{name: '../a', notebook: nb}]\n", r"\[stages.0.name\]"),
     ],
 )
 def test_malformed_file_is_one_clear_line(tmp_path, text, message):
@@ -71,7 +138,16 @@ def test_bom_and_windows_line_ends_are_read_and_utf16_refused(tmp_path):
     [
         ({"grid": {"learning_rate": []}}, "the sweep has 0 runs"),
         ({"grid": {"seed": list(range(10**4)), "epochs": list(range(10**3))}}, "10,000,000 runs"),
-        ({"grid": {"seed": [1, 2]}}, "must not be a parameter of a sweep"),
+        ({"grid": {"seed": [1, 2]}}, r"\[grid.seed\]: seed must not be a parameter of a sweep"),
+        ({"search": {"trials": 1, "space": {"seed": {"low": 0, "high": 9}}}}, r"\[search.space.seed\]"),
+        ({"grid": {"output_dir": ["a", "b"]}}, r"\[grid.output_dir\].*--output-dir"),
+        ({"fixed": {"output_dir": "a"}}, r"\[fixed.output_dir\].*--output-dir"),
+        ({"grid": {"epochs": [1.0]}, "list": [{"epochs": 2.0}]}, r"\[list.epochs\]: epochs stands under grid and"),
+        ({"fixed": {"epochs": 1.0}, "grid": {"epochs": [2.0]}}, r"\[grid.epochs\]: epochs stands under fixed and"),
+        (
+            {"fixed": {"epochs": 1.0}, "search": {"trials": 1, "space": {"epochs": {"low": 1.0, "high": 2.0}}}},
+            r"\[search.space.epochs\]: epochs stands under fixed and",
+        ),
         ({"grid": {"learnin_rate": [1e-4]}}, "Did you mean 'learning_rate'"),
         ({"fixed": {"batch_size": True}}, r"\[batch_size\]: must be int, got True"),
         ({"fixed": {"batch_size": "64"}}, r"must be int, got '64'"),

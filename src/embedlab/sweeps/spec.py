@@ -4,7 +4,7 @@ notebook: 03_contrastive
 fixed: {dataset: icd10cm:small}
 grid: {learning_rate: [1e-4, 2e-4], hard_negatives: [0, 1]}   # every combination
 list: [{}, {epochs: 5.0}]                                     # each added to every combination
-skip: ["hard_negatives == 0 and epochs > 3"]                  # leave these combinations out
+skip: ["hard_negatives == 0 and epochs > 3"]                  # leave these combinations out; see `conditions`
 seeds: [0, 1, 2]
 resources: {cpus: 2, mem_gb: 8, wall_min: 60}                 # limits of each run
 retries: {infrastructure: 2, kernel died: 1}                  # how often a run is repeated, by cause of failure
@@ -35,7 +35,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -44,13 +44,28 @@ from embedlab import paths
 from embedlab.errors import ParameterError
 from embedlab.params import check_names
 from embedlab.runs import notebooks
+from embedlab.sweeps.conditions import Condition
 
 MAX_RUNS = 10_000
+MAX_RETRIES = 100
+RESERVED = {"seed": "Write seeds: [0, 1, 2]", "output_dir": "Use the option --output-dir"}
 REFERENCE = re.compile(r"^\{(?P<stage>[\w-]+)\.(?P<what>[\w./-]+)\}$")  # e.g. {contrastive.model}
 
-# Floats of YAML 1.2. PyYAML follows version 1.1, which reads 1e-5 as text.
-_FLOAT = re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?$")
+# Scalars of YAML 1.2. PyYAML follows version 1.1, where 1e-5 is a text, 010 is 8, 1:30 is 90 and yes is true. A number
+# with leading zeros stays a text: it is a name such as 0012, or a mistake that the check of types reports.
+_SCALARS = {
+    "bool": (re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF"),
+    "int": (re.compile(r"^[-+]?(?:0|[1-9]\d{0,24})$"), "-+0123456789"),
+    "float": (
+        re.compile(
+            r"^[-+]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
+        ),
+        "-+0123456789.",
+    ),
+}
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy accepts
 Cause = Literal["infrastructure", "kernel died", "out of memory", "timeout", "incomplete", "error in cell"]
 
 
@@ -71,8 +86,8 @@ class Resources(_Part):
 
     cpus: int = Field(default=0, ge=0)
     gpus: int = Field(default=0, ge=0)
-    mem_gb: float = Field(default=0, ge=0)
-    wall_min: float = Field(default=0, ge=0)
+    mem_gb: float = Field(default=0, ge=0, allow_inf_nan=False)
+    wall_min: float = Field(default=0, ge=0, allow_inf_nan=False)
 
 
 class Metric(_Part):
@@ -93,8 +108,8 @@ class Metric(_Part):
 class Space(_Part):
     """Values of a searched parameter: between low and high (integers if both are integers), or one of the choices."""
 
-    low: int | float | None = None
-    high: int | float | None = None
+    low: int | Finite | None = None
+    high: int | Finite | None = None
     log: bool = False
     choices: list[Any] | None = None
 
@@ -115,19 +130,19 @@ class Search(Metric):
     trials: int = Field(gt=0, le=MAX_RUNS)
     space: dict[str, Space] = Field(min_length=1)
     batch: int = Field(default=1, gt=0)
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Stage(_Part):
     """Runs of one notebook."""
 
-    name: str = ""
+    name: str = Field(default="", pattern=r"^[\w-]*$")
     notebook: str
     fixed: dict[str, Any] = Field(default_factory=dict)
     grid: dict[str, list[Any]] = Field(default_factory=dict)
     rows: list[dict[str, Any]] = Field(default=[{}], alias="list")
     skip: list[str] = Field(default_factory=list)
-    seeds: list[int] = Field(default_factory=lambda: [0])
+    seeds: list[Seed] = Field(default_factory=lambda: [0])
     resources: Resources = Resources()
     search: Search | None = None
     pick: Metric | None = None
@@ -155,7 +170,7 @@ class Stage(_Part):
 
 
 class _Retries(_Part):
-    retries: dict[Cause, int] = {"infrastructure": 2, "kernel died": 1}
+    retries: dict[Cause, Annotated[int, Field(ge=0, le=MAX_RETRIES)]] = {"infrastructure": 2, "kernel died": 1}
 
     def retries_after(self, cause: str) -> int:
         """How often a run that failed for this reason is repeated."""
@@ -205,8 +220,13 @@ class _Loader(yaml.SafeLoader):
         return dict(super().construct_mapping(node, deep))
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
-# PyYAML tries its integer pattern first, which keeps 5 an int.
+_KEPT = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
+_Loader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in resolvers if tag in _KEPT]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _name, (_pattern, _letters) in _SCALARS.items():  # the integer pattern before the float pattern: 5 is an int
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", _pattern, list(_letters))
 
 
 def find_sweep(name: str) -> Path:
@@ -251,7 +271,9 @@ def read_sweep(path: Path) -> SweepSpec | StagedSweep:
 def _validation_error(error: ValidationError, kind: type[BaseModel], path: Path) -> ParameterError:
     first = error.errors()[0]
     field = ".".join(map(str, first["loc"]))
-    remedy = f"Allowed fields: {', '.join(field.alias or name for name, field in kind.model_fields.items())}"
+    remedy = "Correct this value"
+    if first["type"] in ("extra_forbidden", "missing"):
+        remedy = f"Allowed fields: {', '.join(field.alias or name for name, field in kind.model_fields.items())}"
     return ParameterError(first["msg"].splitlines()[0], remedy=remedy, file=path, field=field or None)
 
 
@@ -270,10 +292,7 @@ def expand(spec: Stage, path: Path | None = None) -> list[dict[str, Any]]:
     """
     if not 0 < (size := spec.size()) <= MAX_RUNS:
         raise ParameterError(f"the sweep has {size:,} runs", remedy=f"It must have 1 to {MAX_RUNS:,}", file=path)
-    if any("seed" in values for values in (spec.fixed, spec.grid, *spec.rows)):
-        raise ParameterError(
-            "seed must not be a parameter of a sweep", remedy="Write seeds: [0, 1, 2]", file=path, field="seed"
-        )
+    _check_places(spec, path)
     parameters = notebooks.parameters(notebooks.find_notebook(spec.notebook))
     combinations = [dict(zip(spec.grid, values, strict=True)) for values in itertools.product(*spec.grid.values())]
     runs = [
@@ -285,6 +304,26 @@ def expand(spec: Stage, path: Path | None = None) -> list[dict[str, Any]]:
         notebooks.check_values(parameters, concrete, path)
         check_names(values, [parameter.name for parameter in parameters])
     return _without_skipped(runs, spec.skip, {parameter.name: parameter.default for parameter in parameters}, path)
+
+
+def _check_places(spec: Stage, path: Path | None) -> None:
+    """Check that no value is lost: a parameter stands in one place, the seed under `seeds`, the folder in no place."""
+    searched = spec.search.space if spec.search else {}
+    places: dict[str, set[str]] = {
+        "fixed": set(spec.fixed),
+        "grid": set(spec.grid),
+        "list": {name for row in spec.rows for name in row},
+        "search.space": set(searched),
+    }
+    for place, names in places.items():
+        for name, remedy in RESERVED.items():
+            if name in names:
+                problem = f"{name} must not be a parameter of a sweep"
+                raise ParameterError(problem, remedy=remedy, file=path, field=f"{place}.{name}")
+    for first, second in itertools.combinations(places, 2):
+        if (first, second) != ("fixed", "list") and (both := sorted(places[first] & places[second])):
+            problem = f"{both[0]} stands under {first} and under {second}, so one of the values would be lost"
+            raise ParameterError(problem, remedy=f"Remove it from {first}", file=path, field=f"{second}.{both[0]}")
 
 
 def check_references(spec: SweepSpec | StagedSweep, path: Path | None = None) -> None:
@@ -315,20 +354,16 @@ def _without_skipped(
 ) -> list[dict[str, Any]]:
     if not skip:
         return runs
-    import pandas as pd
-
-    frame, keep = pd.DataFrame([{**defaults, **values} for values in runs]), [True] * len(runs)
-    for condition in skip:
-        try:
-            skipped = frame.eval(condition).astype(bool).tolist()
-        except Exception as error:
-            reason = str(error).splitlines()[0]
-            remedy = 'Write a condition on parameters, such as "epochs > 3 and batch_size == 64"'
-            raise ParameterError(f"{condition!r}: {reason}", remedy=remedy, file=path, field="skip") from None
-        keep = [keep_run and not skip_run for keep_run, skip_run in zip(keep, skipped, strict=True)]
-    if not any(keep):
+    try:
+        conditions = [Condition(text) for text in skip]
+        kept = [
+            values for values in runs if not any([condition.holds({**defaults, **values}) for condition in conditions])
+        ]
+    except ParameterError as error:
+        raise ParameterError(error.problem, remedy=error.remedy, file=path, field="skip") from None
+    if not kept:
         raise ParameterError("every run is skipped", remedy="Change the conditions", file=path, field="skip")
-    return [values for values, keep_run in zip(runs, keep, strict=True) if keep_run]
+    return kept
 
 
 def varying(runs: Sequence[Mapping[str, Any]]) -> list[str]:
