@@ -8,14 +8,16 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from embedlab.errors import StorageError
+from embedlab.errors import ParameterError, StorageError
 
 BLOCK_BYTES = 1 << 20
+CONTENTS = ".embedlab-contents"  # in a folder that `replace_contents` filled: the files that it wrote
 
 
 def fsync(path: Path) -> None:
@@ -120,3 +122,80 @@ def sha256_of(path: Path) -> str:
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def confined(folder: Path, name: str, *, field: str | None = None, single: bool = True) -> Path:
+    """Return the path of `name` in a folder, after a check that it cannot lie anywhere else.
+
+    Names come from records, archives, catalogues, other machines and the command line. Every one of them that becomes
+    part of a path goes through this function.
+
+    Args:
+        folder: the folder that the path must stay in.
+        name: relative; without `..`, control characters and, unless `single` is False, without slashes.
+        field: what the name is, for the message.
+        single: whether the name must be a direct entry of the folder.
+
+    Raises:
+        ParameterError: the name leads, or a symbolic link on the way leads, out of the folder.
+    """
+    parts = name.split("/")
+    harmless = name.isprintable() and "\\" not in name and not any(part in ("", ".", "..") for part in parts)
+    if not harmless or (single and len(parts) > 1):
+        problem = f"{name[:200]!r} is not a plain name" if single else f"{name[:200]!r} is not a path in {folder}"
+        remedy = "Use letters, digits, - and _" if single else "Use a relative path without .."
+        raise ParameterError(problem, remedy=remedy, field=field)
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        problem = f"{path} is a link to another place"
+        raise ParameterError(problem, remedy="Remove the link", field=field)
+    return path
+
+
+def require_own(folder: Path) -> list[str]:
+    """Check that a folder is new, empty, or was filled by `replace_contents`.
+
+    Returns:
+        The files that an earlier `replace_contents` wrote.
+
+    Raises:
+        StorageError: the folder is a link, or it has files and embedlab did not make it.
+    """
+    list_file = folder / CONTENTS
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise StorageError("this is not a folder", remedy="Choose a new or an empty folder", file=folder)
+    if list_file.is_file():
+        return list_file.read_text(encoding="utf-8").splitlines()
+    if folder.is_dir() and any(folder.iterdir()):
+        problem = "embedlab did not make this folder, so its files are not touched"
+        raise StorageError(problem, remedy="Choose a new or an empty folder", file=folder)
+    return []
+
+
+def replace_contents(folder: Path, source: Path) -> None:
+    """Make a folder hold the files of `source`, and remove only files that an earlier call wrote.
+
+    The folder has a list of the files that this function wrote. A file that is not on it belongs to somebody else: it
+    stays, and nothing is written over it.
+
+    Args:
+        folder: created if needed; it must be empty or the result of an earlier call.
+        source: a folder; its files are moved.
+
+    Raises:
+        StorageError: the folder has files of somebody else and no list, or one of them is in the way.
+    """
+    earlier = require_own(folder)
+    owned = {confined(folder, name, single=False, field=CONTENTS) for name in earlier}
+    files = sorted(path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file())
+    targets = [confined(folder, name, single=False) for name in files]
+    for target in targets:
+        if target not in owned and os.path.lexists(target):
+            raise StorageError("embedlab did not write this file", remedy="Move it to another folder", file=target)
+    write_atomic(folder / CONTENTS, "".join(f"{name}\n" for name in sorted({*earlier, *files})))
+    for path in owned.difference(targets):
+        path.unlink(missing_ok=True)
+    for name, target in zip(files, targets, strict=True):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(source / name, target)
+    write_atomic(folder / CONTENTS, "".join(f"{name}\n" for name in files))

@@ -12,6 +12,7 @@ from rich.markup import escape
 from embedlab import paths
 from embedlab.cli.console import err, out, print_frame
 from embedlab.errors import ParameterError
+from embedlab.io import confined
 
 
 def table(
@@ -74,7 +75,7 @@ def diff(
     from embedlab.runs import records
     from embedlab.runs.summary import HEADLINE
 
-    pair = [records.read(paths.runs_dir() / run) for run in (run_a, run_b)]
+    pair = [records.read(confined(paths.runs_dir(), run, field="run")) for run in (run_a, run_b)]
     first, comma, second = systems.partition(",")
     if systems and not (first and comma and second):
         remedy = "Write two, for example --systems contrastive,static"
@@ -123,7 +124,9 @@ def headline() -> None:
 
 
 def site(
-    output: Annotated[Path | None, typer.Option("-o", help="folder, emptied first; default build/site")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", help="a new folder or an earlier site; default build/site")
+    ] = None,
 ) -> None:
     """Build the website of executed notebooks and tables; it works without a network."""
     from embedlab.reporting.site import build_site

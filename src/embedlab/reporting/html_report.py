@@ -19,6 +19,7 @@ import pandas as pd
 
 from embedlab import paths
 from embedlab.errors import ParameterError
+from embedlab.io import confined
 from embedlab.reporting import sweep_figures
 from embedlab.reporting.figures import MAX_SERIES
 from embedlab.reporting.sweep_data import COSTS, View
@@ -84,7 +85,7 @@ def _tabled(name: str, folder: Path | None) -> list[str]:
 def read_runs(run_ids: Iterable[str], folder: Path | None = None) -> Iterator[Record]:
     """Read the records of runs, one at a time; runs without a record are left out."""
     for run_id in run_ids:
-        if record := records.read_or_quarantine((folder or paths.runs_dir()) / run_id):
+        if record := records.read_or_quarantine(confined(folder or paths.runs_dir(), run_id, field="run")):
             yield record
 
 

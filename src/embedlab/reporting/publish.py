@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from embedlab import paths
 from embedlab.errors import ParameterError
+from embedlab.io import confined
 from embedlab.reporting import notebook_outputs, redraw, sweep_figures, tables
 from embedlab.reporting.sweep_data import COSTS, View
 from embedlab.reporting.sweep_figures import varying_costs
@@ -118,7 +119,7 @@ def publish_run(run_id: str, name: str) -> list[Path]:
     Raises:
         RecordError: there is no such run, or its record is damaged.
     """
-    folder = paths.runs_dir() / run_id
+    folder = confined(paths.runs_dir(), run_id, field="run")
     record = records.read(folder)
     written = [*_write_run(record, name), _remember(name, run_id)]
     if (executed := folder / "executed.ipynb").exists():
@@ -136,7 +137,7 @@ def publish_all() -> list[Path]:
     written = [
         path
         for name, run_id in published.runs.items()
-        for path in _write_run(records.read(paths.runs_dir() / run_id), name)
+        for path in _write_run(records.read(confined(paths.runs_dir(), run_id, field="run")), name)
     ]
     for name, run_ids in published.sweeps.items():
         measured = indexed_records((*View().metrics, *COSTS), run_ids)
@@ -147,6 +148,7 @@ def publish_all() -> list[Path]:
 def _write_run(record: Record, name: str) -> list[Path]:
     """A run's table, and its figures with their tables."""
     folder = paths.runs_dir() / record.run_id
+    confined(paths.figures_dir(), name, field="name")
     paths.figures_dir().mkdir(parents=True, exist_ok=True)
     written = [tables.write_table(run_table(record), name, hide=("run",), caption=f"Run `{record.run_id}`.")]
     if run_ids := read_published().sweeps.get(str(record.parameters.get("sweep", ""))):

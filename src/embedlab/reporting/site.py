@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import nbformat
@@ -22,6 +23,7 @@ import yaml
 
 from embedlab import paths
 from embedlab.errors import EmbedlabError
+from embedlab.io import replace_contents, require_own
 from embedlab.reporting import api_pages
 from embedlab.reporting.html_report import groups, write_report
 from embedlab.reporting.notebook_outputs import WIDGET, executed_copy, with_current_prose
@@ -55,31 +57,34 @@ def build_site(folder: Path | None = None) -> Path:
     """Build the site.
 
     Args:
-        folder: the output folder, which is emptied first; build/site when not given.
+        folder: the output folder, new, empty or of an earlier build; build/site when not given.
 
     Returns:
         The output folder.
 
     Raises:
         EmbedlabError: a package is missing, or mkdocs found an error such as a broken link.
+        StorageError: the folder has files that embedlab did not write; they stay as they are.
     """
     if missing := [name for name in NEEDS if find_spec(name) is None]:
         raise EmbedlabError(f"{' and '.join(missing)} not installed", remedy="Run make environment")
-    site = (folder or paths.project_root() / "build" / "site").resolve()
-    sources = site.with_name(f"{site.name}-sources")
-    config = write_sources(sources, site)
-    # Not --quiet: it hides warnings from --strict.
-    command = [sys.executable, "-m", "mkdocs", "build", "--clean", "--strict", "-f", str(config)]
-    build = subprocess.run(command, capture_output=True, text=True, check=False)
-    if build.returncode:
-        reason = " ".join((build.stderr or build.stdout).split())[-400:]
-        raise EmbedlabError(f"mkdocs failed ({reason})", remedy="Correct that page", file=config)
+    site = (folder or paths.project_root() / "build" / "site").absolute()
+    require_own(site)
+    with TemporaryDirectory(prefix="embedlab-site-") as temporary:
+        built = Path(temporary) / "site"
+        config = write_sources(Path(temporary) / "sources", built)
+        # Not --quiet: it hides warnings from --strict.
+        command = [sys.executable, "-m", "mkdocs", "build", "--clean", "--strict", "-f", str(config)]
+        build = subprocess.run(command, capture_output=True, text=True, check=False)
+        if build.returncode:
+            reason = " ".join((build.stderr or build.stdout).split())[-400:]
+            raise EmbedlabError(f"mkdocs failed ({reason})", remedy="Correct that page", file=paths.project_root())
+        replace_contents(site, built)
     return site
 
 
 def write_sources(sources: Path, site: Path) -> Path:
     """Write every page as Markdown, the figures and mkdocs.yml; returns the path of mkdocs.yml."""
-    shutil.rmtree(sources, ignore_errors=True)
     docs, pages = sources / "pages", site_map()
     for source, page in pages.items():
         if source.endswith(".md"):

@@ -9,7 +9,7 @@ import pandas as pd
 
 from embedlab import paths
 from embedlab.errors import ParameterError
-from embedlab.io import write_atomic
+from embedlab.io import confined, write_atomic
 from embedlab.runs import filters, records
 from embedlab.runs.records import Record
 from embedlab.runs.summary import format_value
@@ -170,6 +170,7 @@ def write_table(frame: pd.DataFrame, name: str, *, hide: Sequence[str] = (), cap
         caption: a text below the Markdown table.
     """
     folder = paths.tables_dir()
+    confined(folder, name, field="name")
     folder.mkdir(parents=True, exist_ok=True)
     frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
     text = markdown(frame.drop(columns=list(hide))) + (f"\n\n{caption}" if caption else "")

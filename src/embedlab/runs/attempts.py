@@ -67,7 +67,8 @@ def latest(run_id: str, output_dir: str = "") -> Attempt:
         ParameterError: no run, or several runs, begin like this; or the run has no attempt.
     """
     folder = paths.runs_dir(output_dir)
-    matches = sorted(path for path in folder.glob(f"{run_id}*") if path.is_dir())
+    entries = folder.iterdir() if folder.is_dir() else ()
+    matches = sorted(path for path in entries if path.name.startswith(run_id) and path.is_dir())
     exact = [path for path in matches if path.name == run_id] or matches
     if not exact:
         raise ParameterError("there is no such run", remedy="`embedlab watch` lists the runs", field=run_id)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from embedlab import paths
+from embedlab.io import confined
 from embedlab.runs import records
 from embedlab.runs.run import FAILED
 
@@ -25,7 +26,8 @@ def failures(run_ids: Iterable[str] | None = None, folder: Path | None = None) -
     """
     folder = folder or paths.runs_dir()
     names = sorted(set(run_ids)) if run_ids is not None else _run_folders(folder)
-    rows = [_failure(folder / run_id) for run_id in names if not (folder / run_id / records.FILE).is_file()]
+    folders = [confined(folder, run_id, field="run") for run_id in names]
+    rows = [_failure(run_folder) for run_folder in folders if not (run_folder / records.FILE).is_file()]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from embedlab import paths
-from embedlab.io import atomic_path
+from embedlab.io import atomic_path, confined
 
 FILE = "per_query.parquet"
 
@@ -64,7 +64,7 @@ def query_values(
         (system, condition, dim) -> Series (Q,) by query id, sorted; NaN for queries without relevant documents. Empty
         when the run kept no such values, or when they cannot be read.
     """
-    path = (folder or paths.runs_dir()) / run_id / FILE
+    path = confined(folder or paths.runs_dir(), run_id, field="run") / FILE
     try:
         frame = pd.read_parquet(path, columns=["query_id", "stage", "task", "split", *KEY, metric])
     except (OSError, ValueError, KeyError):  # no file, a torn one, or one without this metric

@@ -13,9 +13,9 @@ import math
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from embedlab.errors import RecordError
 from embedlab.io import commit_once
@@ -87,6 +87,10 @@ class MetricRow(BaseModel):
         return self
 
 
+# A part of a path: no slashes, not `.` or `..`, no control characters.
+Name = Annotated[str, StringConstraints(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]*$")]
+
+
 class Record(BaseModel):
     """What a finished run was and what it measured; NaN and infinity are stored as null everywhere in it.
 
@@ -99,9 +103,9 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
     schema_version: Literal[2] = Field(default=SCHEMA, alias="schema")
-    run_id: str
+    run_id: Name
     status: Literal["ok"] = "ok"
-    notebook: str
+    notebook: Name
     parameters: dict[str, Any]
     systems: dict[str, str] = Field(default_factory=dict)
     metrics: list[MetricRow]
@@ -114,7 +118,7 @@ class Record(BaseModel):
     dirty: bool | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     hardware: dict[str, Any] = Field(default_factory=dict)
-    attempt: str = ""
+    attempt: Name | Literal[""] = ""
     started: str = ""
     finished: str = ""
     migrated: dict[str, Any] = Field(default_factory=dict)

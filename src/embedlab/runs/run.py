@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from embedlab import paths, progress
 from embedlab.data.load import source_fingerprint
 from embedlab.errors import ParameterError, RecordError
+from embedlab.io import confined
 from embedlab.params import Params
 from embedlab.runs import notebooks, per_query, provenance, records
 from embedlab.runs.processes import ATTEMPT_VARIABLE, NOTEBOOK_VARIABLE
@@ -138,7 +139,7 @@ class Run:
 
     def artefact(self, name: str) -> Path:
         """The path for a file or folder that the run keeps."""
-        return self.attempt_folder / name
+        return confined(self.attempt_folder, name, field="name", single=False)
 
     @contextmanager
     def timing(self, stage: str) -> Iterator[None]:
@@ -406,7 +407,9 @@ class Run:
 
 def publish(folder: Path, record: Record) -> None:
     """Move the files of the committed attempt to the run's folder; an interrupted call can be repeated."""
-    attempt = folder / "attempts" / record.attempt
+    if not record.attempt:
+        return
+    attempt = confined(folder, f"attempts/{record.attempt}", field="attempt", single=False)
     for item in sorted(attempt.iterdir()) if attempt.is_dir() else ():
         if item.name != "scratch" and not (folder / item.name).exists():
             with suppress(FileNotFoundError):  # another process publishes the same run

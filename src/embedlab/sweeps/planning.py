@@ -16,6 +16,7 @@ from typing import Any
 from embedlab import paths
 from embedlab.data.load import source_fingerprint
 from embedlab.errors import ParameterError
+from embedlab.io import confined
 from embedlab.runs import execute, filters, notebooks, provenance, record_index, records
 from embedlab.runs.execute import Plan
 from embedlab.runs.records import Record
@@ -249,7 +250,7 @@ def _follow(value: Any, seed: int, earlier: Mapping[str, Mapping[int, Planned]])
     run = by_seed.get(seed) or by_seed[min(by_seed)]
     name = match["what"]
     if not name.startswith("p."):
-        return paths.shown(run.folder / name)
+        return paths.shown(confined(run.folder, name, field=value, single=False))
     parameter = name.removeprefix("p.")
     if parameter not in run.plan.values:
         remedy = f"Choose one of {', '.join(run.plan.values)}"

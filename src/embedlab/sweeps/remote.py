@@ -11,7 +11,7 @@ from typing import Any
 
 from embedlab import paths
 from embedlab.errors import ParameterError
-from embedlab.io import write_atomic
+from embedlab.io import confined, write_atomic
 from embedlab.runs import execute, records
 from embedlab.runs.execute import Outcome, Plan
 from embedlab.runs.records import Record
@@ -98,7 +98,8 @@ def perform_away(plan: PortablePlan, **options: Any) -> Delivery:
         **options: those of `execute.perform`.
     """
     for name, content in plan.inputs.items():
-        write_atomic(paths.project_root() / name, content)  # another run on this worker may be reading the same model
+        path = confined(paths.project_root(), name, field="inputs", single=False)
+        write_atomic(path, content)  # another run on this worker may be reading the same model
     folder = Path(tempfile.mkdtemp(prefix="embedlab-away-"))
     try:
         notebook = folder / plan.notebook.name
@@ -151,9 +152,9 @@ def receive(delivery: Delivery, plan: Plan) -> Outcome:
     Raises:
         RecordError: the record cannot be written.
     """
-    attempt = plan.folder / "attempts" / delivery.attempt
+    attempt = confined(plan.folder, f"attempts/{delivery.attempt}", field="attempt", single=False)
     for name, content in delivery.files.items():
-        path = attempt / name
+        path = confined(attempt, name, field="files", single=False)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     if delivery.record is None:

@@ -356,9 +356,8 @@ def _without_skipped(
         return runs
     try:
         conditions = [Condition(text) for text in skip]
-        kept = [
-            values for values in runs if not any([condition.holds({**defaults, **values}) for condition in conditions])
-        ]
+        # Every condition is evaluated, so that none of them can hide the error of another.
+        kept = [values for values in runs if not sum(one.holds({**defaults, **values}) for one in conditions)]
     except ParameterError as error:
         raise ParameterError(error.problem, remedy=error.remedy, file=path, field="skip") from None
     if not kept:
