@@ -8,7 +8,7 @@ import pytest
 
 from embedlab.data import icd10cm, leakage
 from embedlab.data.load import load_dataset, source_fingerprint
-from embedlab.data.overlap import normalise
+from embedlab.data.text_analysis import normalise
 from embedlab.errors import DataError
 
 SPECS = ["icd10cm:smoke", "icd10cm:mini", "icd10cm:small", "icd10cm", "icd10cm:full:terms"]

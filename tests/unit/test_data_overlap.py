@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedlab.data.overlap import jaccard, near_duplicates, normalise
+from embedlab.data.overlap import jaccard, near_duplicates
+from embedlab.data.text_analysis import normalise
 
 TEXTS = st.lists(st.lists(st.sampled_from("abcdefg"), max_size=9).map(" ".join), max_size=12)
 

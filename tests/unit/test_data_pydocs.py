@@ -4,7 +4,7 @@ import pytest
 
 from embedlab.data import pydocs
 from embedlab.data.load import load_dataset, source_fingerprint
-from embedlab.data.overlap import normalise
+from embedlab.data.text_analysis import normalise
 from embedlab.errors import DataError
 
 BODY = "It takes the numbers one by one and adds them up until there is none left. " * 5

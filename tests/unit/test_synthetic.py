@@ -9,9 +9,9 @@ import pytest
 from embedlab.data.dataset import Dataset, Triplet
 from embedlab.data.leakage import check
 from embedlab.data.load import load_dataset
-from embedlab.data.overlap import normalise, words
 from embedlab.data.synthetic import SyntheticQuery, as_training, round_trip
 from embedlab.data.synthetic_offline import RULES, CorpusFacts, bracket_synonyms, long_form, offline_queries
+from embedlab.data.text_analysis import normalise, words
 
 CORPUS = {
     "a": "Chronic kidney disease (CKD) of the left kidney. It progresses slowly and needs watching.",

@@ -11,8 +11,8 @@ from embedlab.data import tasks
 from embedlab.data.dataset import Dataset, GradedPair
 from embedlab.data.icd10cm import code_similarity
 from embedlab.data.load import load_dataset
-from embedlab.data.overlap import normalise
 from embedlab.data.tasks import Labelled, Task, code_tree_tasks, general_texts
+from embedlab.data.text_analysis import normalise
 from embedlab.errors import DataError
 from embedlab.evaluation.local_tasks import labelled_columns, sts_columns
 from embedlab.evaluation.probes import open_probe

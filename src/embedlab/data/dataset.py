@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,6 +25,11 @@ class GradedPair(NamedTuple):
     text1: str
     text2: str
     score: float
+
+
+def own_documents(qrels: Qrels, corpus: Container[str]) -> frozenset[str]:
+    """Ids of the queries with a document of the same id in `corpus` that is not judged relevant to them."""
+    return frozenset(query for query, grades in qrels.items() if query in corpus and grades.get(query, 0) <= 0)
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,14 @@ class Dataset:
     def split_queries(self, split: str) -> dict[str, str]:
         """Query id -> text of the queries in `split`, in the order of the qrels."""
         return {query_id: self.queries[query_id] for query_id in self.qrels.get(split, {})}
+
+    def own_documents(self, split: str) -> frozenset[str]:
+        """Ids of the queries in `split` with a document of the same id that is not judged relevant to them.
+
+        Searches leave that document out, as BEIR and mteb (`ignore_identical_ids`) do: the query would find itself. It
+        is not a negative in training either.
+        """
+        return own_documents(self.qrels.get(split, {}), self.corpus)
 
     def pairs(self, split: str) -> list[tuple[str, str]]:
         """(query id, document id) of every positive in `split`, in the order of the qrels."""

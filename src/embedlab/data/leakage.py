@@ -14,8 +14,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 from embedlab.data.dataset import Dataset
-from embedlab.data.overlap import near_duplicates, normalise
+from embedlab.data.overlap import near_duplicates
 from embedlab.data.splits import drop_queries
+from embedlab.data.text_analysis import normalise
 from embedlab.errors import LeakageError
 
 IDENTICAL, NEAR_IDENTICAL = "identical query", "near-identical query"

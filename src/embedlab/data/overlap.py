@@ -1,13 +1,13 @@
-"""Decide when two texts are the same or nearly the same: normal form and Jaccard similarity of word sets."""
+"""Find texts that are nearly the same: Jaccard similarity of their word sets."""
 
 from __future__ import annotations
 
 import math
-import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
+
+from embedlab.data.text_analysis import symbols, words
 
 NEAR = 0.8  # two queries are near-identical from this Jaccard similarity of their word sets
 MIN_WORDS = 3  # with fewer words, one shared word would be enough
@@ -15,31 +15,20 @@ MIN_WORDS = 3  # with fewer words, one shared word would be enough
 Left = TypeVar("Left")
 Right = TypeVar("Right")
 
-_WORD = re.compile(r"\w+")
 
+def near_duplicates(
+    left: Mapping[Left, str], right: Mapping[Right, str], *, ignore_symbols: bool = False
+) -> Iterator[tuple[Left, Right]]:
+    """Find all pairs of texts with the same symbols whose word sets have a Jaccard similarity of at least 0.8.
 
-def words(text: str) -> list[str]:
-    """Split `text` into words, ignoring case, punctuation and Unicode form (NFKC)."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-
-
-def normalise(text: str) -> str:
-    """Normal form of `text`: equal for texts that differ only in case, white space or punctuation.
-
-    >>> normalise("Reiter's  disease.") == normalise("reiter's DISEASE")
-    True
-    """
-    return " ".join(words(text)) or text.strip()
-
-
-def near_duplicates(left: Mapping[Left, str], right: Mapping[Right, str]) -> Iterator[tuple[Left, Right]]:
-    """Find all pairs of texts whose word sets have a Jaccard similarity of at least 0.8.
+    Words and symbols are those of `text_analysis`: "C++" and "C#" are never nearly the same.
 
     The result is exact and fast thanks to the prefix filter of Chaudhuri, Ganti and Kaushik (ICDE 2006): if words are
     sorted from rare to frequent, two such sets share a word among the first n - ceil(0.8 n) + 1 words of each.
 
     Args:
         left, right: key -> text. Texts with fewer than 3 different words are skipped.
+        ignore_symbols: compare words only.
 
     Yields:
         (key in `left`, key in `right`).
@@ -53,7 +42,10 @@ def near_duplicates(left: Mapping[Left, str], right: Mapping[Right, str]) -> Ite
     for left_key, word_set in left_sets.items():
         # A dict instead of a set: the order of the pairs must not depend on the hash seed.
         candidates = dict.fromkeys(other for word in _prefix(word_set, frequency) for other in index[word])
-        yield from ((left_key, other) for other in candidates if jaccard(word_set, right_sets[other]) >= NEAR)
+        near = [other for other in candidates if jaccard(word_set, right_sets[other]) >= NEAR]
+        yield from (
+            (left_key, other) for other in near if ignore_symbols or symbols(left[left_key]) == symbols(right[other])
+        )
 
 
 def jaccard(a: frozenset[str], b: frozenset[str]) -> float:

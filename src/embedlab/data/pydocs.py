@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from embedlab.data.dataset import Dataset
-from embedlab.data.overlap import normalise
 from embedlab.data.splits import seeded_order
+from embedlab.data.text_analysis import without_symbols
 from embedlab.data.textio import FINGERPRINT_LENGTH
 from embedlab.errors import DataError
 
@@ -101,17 +101,17 @@ def _require_no_location(location: str) -> None:
 
 
 def _select(docstrings: list[Docstring]) -> list[Docstring]:
-    count = Counter(normalise(docstring.summary) for docstring in docstrings)
+    count = Counter(without_symbols(docstring.summary) for docstring in docstrings)
     usable = {
         docstring.name: docstring
         for docstring in docstrings
-        if count[normalise(docstring.summary)] == 1 and not _repeats_summary(docstring)
+        if count[without_symbols(docstring.summary)] == 1 and not _repeats_summary(docstring)
     }
     return [usable[key] for key in sorted(seeded_order(usable)[:MAX_PAIRS])]
 
 
 def _repeats_summary(docstring: Docstring) -> bool:
-    return normalise(docstring.summary) in normalise(docstring.body)
+    return without_symbols(docstring.summary) in without_symbols(docstring.body)
 
 
 def _root(package: str) -> Path | None:

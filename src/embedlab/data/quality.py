@@ -13,8 +13,9 @@ import pandas as pd
 
 from embedlab.data.dataset import SPLITS, Dataset
 from embedlab.data.load import few_pairs_advice
-from embedlab.data.overlap import jaccard, near_duplicates, normalise, words
+from embedlab.data.overlap import jaccard, near_duplicates
 from embedlab.data.splits import drop_queries
+from embedlab.data.text_analysis import normalise, words
 from embedlab.errors import DataError, ParameterError
 
 Pair = tuple[str, str]  # query id, document id

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from embedlab.data.dataset import SPLITS, Dataset, GradedPair, Qrels, Triplet
-from embedlab.data.overlap import near_duplicates, normalise
+from embedlab.data.overlap import near_duplicates
+from embedlab.data.text_analysis import normalise, without_symbols
 from embedlab.errors import DataError, ParameterError
 
 SHARES = {"train": 0.75, "dev": 0.10, "test": 0.15}
@@ -63,6 +64,7 @@ def group_queries(
     *,
     split_by: str = "document",
     user_groups: Mapping[str, str] | None = None,
+    ignore_symbols: bool = False,
 ) -> dict[str, str]:
     """Group the queries in `qrels`, so that whole groups can be held out without leakage.
 
@@ -76,18 +78,20 @@ def group_queries(
         corpus: document id -> text.
         split_by: see `Dataset`.
         user_groups: query id -> group, from the data.
+        ignore_symbols: compare words only, so that "HER2+" and "HER2-" are equal.
 
     Returns:
         Query id -> group.
     """
+    form = without_symbols if ignore_symbols else normalise
     judged = {query: queries[query] for query in qrels}
-    keys: dict[str, set[Hashable]] = {query: {normalise(text)} for query, text in judged.items()}
-    query_texts = {normalise(text) for text in judged.values()}
-    document_texts = {d: normalise(corpus[d]) for grades in qrels.values() for d in grades}
+    keys: dict[str, set[Hashable]] = {query: {form(text)} for query, text in judged.items()}
+    query_texts = {form(text) for text in judged.values()}
+    document_texts = {d: form(corpus[d]) for grades in qrels.values() for d in grades}
     for query, grades in qrels.items():
         texts = {document_texts[document] for document in grades}
         keys[query] |= texts if split_by == "document" else texts & query_texts
-    for query, other in near_duplicates(judged, judged):
+    for query, other in near_duplicates(judged, judged, ignore_symbols=ignore_symbols):
         keys[query].add(("near", other))
     for query, group in (user_groups or {}).items():
         keys[query].add(("user group", group))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from embedlab.data.dataset import Dataset
-from embedlab.data.overlap import normalise
+from embedlab.data.text_analysis import normalise
 
 # A search engine: takes query id -> text and returns query id -> [(document id, score), …], best first.
 Search = Callable[[Mapping[str, str]], Mapping[str, Sequence[tuple[str, float]]]]

@@ -18,8 +18,8 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from embedlab import progress
 from embedlab.data.chat import Chat, ChatError, UnusableAnswerError
-from embedlab.data.overlap import normalise
 from embedlab.data.synthetic import SyntheticQuery
+from embedlab.data.text_analysis import normalise
 from embedlab.errors import ParameterError
 
 PROMPT = """Below is a document of a search engine. Write {count} different queries that users would type to find it.

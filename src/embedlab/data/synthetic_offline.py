@@ -24,8 +24,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from embedlab import progress
-from embedlab.data.overlap import normalise, words
 from embedlab.data.synthetic import SyntheticQuery
+from embedlab.data.text_analysis import normalise, words
 
 MAX_WORDS, MAX_KEYWORDS = 16, 6
 CROP = (0.4, 0.8)  # share of the sentence's words

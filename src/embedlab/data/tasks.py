@@ -15,8 +15,8 @@ from typing import Any, Literal, NamedTuple
 from embedlab.data.dataset import SPLITS, Dataset, GradedPair
 from embedlab.data.icd10cm import graded_pairs
 from embedlab.data.leakage import guard
-from embedlab.data.overlap import normalise
 from embedlab.data.splits import group_split, seeded_order
+from embedlab.data.text_analysis import normalise
 
 Kind = Literal["retrieval", "similarity", "classification", "clustering"]
 Pair = tuple[str, str]  # query, positive

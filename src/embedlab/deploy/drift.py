@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedlab.data.overlap import words
+from embedlab.data.text_analysis import words
 from embedlab.deploy.files import storage_errors
 from embedlab.deploy.serve import Served
 from embedlab.deploy.space import Encoder, Space, require_same

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from embedlab.data.dataset import Dataset
-from embedlab.data.overlap import words
+from embedlab.data.text_analysis import words
 
 FIELD = "shared words"
 NONE, SOME, ALL = "none", "some", "all"

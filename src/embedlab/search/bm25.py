@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from embedlab import progress
+from embedlab.data.text_analysis import search_words
 from embedlab.errors import DataError
 from embedlab.search.exact import ABSENT, Ranking, require_depth
 
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
 
 
 def bm25_ranking(
-    corpus: Mapping[str, str], queries: Mapping[str, str], k: int, *, k1: float = 1.5, b: float = 0.75
+    corpus: Mapping[str, str],
+    queries: Mapping[str, str],
+    k: int,
+    *,
+    own_documents: Collection[str] = (),
+    k1: float = 1.5,
+    b: float = 0.75,
 ) -> Ranking:
     """Rank documents with BM25 (Lucene's formula, English stop words removed, Snowball stemmer).
 
@@ -28,6 +35,7 @@ def bm25_ranking(
         corpus: document id -> text.
         queries: query id -> text.
         k: documents per query.
+        own_documents: ids of the queries whose document of the same id is left out, see `Dataset.own_documents`.
         k1: how much repeated words count; a larger value counts them more.
         b: how much long documents are penalised, from 0 to 1.
 
@@ -40,7 +48,7 @@ def bm25_ranking(
     """
     require_depth(k)
     index = _bm25_index(list(corpus.values()), k1, b)
-    depth = min(k, len(corpus))
+    depth = min(k + bool(own_documents), len(corpus))
     indices = np.full((len(queries), depth), ABSENT, dtype=np.int64)
     scores = np.full((len(queries), depth), -np.inf, dtype=np.float32)
     for row, words in enumerate(progress.track(stemmed_words(list(queries.values())), "bm25")):
@@ -48,7 +56,8 @@ def bm25_ranking(
         if token_ids:
             matches, match_scores = _best_matches(index.get_scores_from_ids(token_ids), depth)
             indices[row, : len(matches)], scores[row, : len(matches)] = matches, match_scores
-    return Ranking(tuple(queries), tuple(corpus), indices, scores)
+    ranking = Ranking(tuple(queries), tuple(corpus), indices, scores)
+    return ranking.without_own(own_documents, k) if own_documents else ranking
 
 
 def _bm25_index(texts: list[str], k1: float, b: float) -> bm25s.BM25:
@@ -64,13 +73,12 @@ def _bm25_index(texts: list[str], k1: float, b: float) -> bm25s.BM25:
 
 
 def stemmed_words(texts: list[str]) -> list[list[str]]:
-    """Split texts into stemmed words without English stop words."""
-    import bm25s
+    """Split texts into stemmed words without English stop words; see `text_analysis.search_words`."""
     import Stemmer
+    from bm25s.stopwords import STOPWORDS_EN
 
-    return bm25s.tokenize(
-        texts, stopwords="en", stemmer=Stemmer.Stemmer("english"), return_ids=False, show_progress=False
-    )
+    stemmer, ignored = Stemmer.Stemmer("english"), frozenset(STOPWORDS_EN)
+    return [stemmer.stemWords([word for word in search_words(text) if word not in ignored]) for text in texts]
 
 
 def _best_matches(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from embedlab.data.dataset import Dataset
-from embedlab.data.overlap import jaccard, normalise, words
+from embedlab.data.overlap import jaccard
+from embedlab.data.text_analysis import normalise, words
 from embedlab.evaluation.metrics import Evaluation
 from embedlab.models.encoders import Encoder
 from embedlab.search.bm25 import stemmed_words

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from embedlab.data.dataset import Dataset
-from embedlab.data.overlap import normalise
 from embedlab.data.splits import seeded_order
+from embedlab.data.text_analysis import normalise
 from embedlab.errors import ModelError
 from embedlab.params import TEMPERATURE
 from embedlab.training.batches import TokenisedCollator

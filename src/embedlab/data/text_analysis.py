@@ -1,0 +1,164 @@
+"""Split texts of any script into words, and decide when two texts are the same.
+
+Words follow Unicode: combining marks belong to their letter (Hindi and Tamil vowel signs, Thai tone marks). Scripts
+without spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) are cut into overlapping pairs of
+characters, as Lucene's CJK analyzer does. Width, case, Unicode form, digits and invisible characters do not matter.
+
+Symbols are no words, but some decide what a text means: C++ and C#, x > 5 and x < 5, +5 °C and -5 °C, $100 and €100,
+.NET. The normal form keeps them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import unicodedata
+from collections.abc import Iterator
+
+import regex
+
+_SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー々〆"
+_CHARACTER = rf"[{_SPACELESS}]\p{{M}}*"
+_WORD = r"[\p{L}\p{N}_][\p{L}\p{N}\p{M}_]*"
+_AFTER_NUMBER, _BEFORE_NUMBER = r"(?<=\d\s?)", r"(?=\s?[+-]?\.?\d)"
+_LEFT, _RIGHT = r"(?<=[\p{L}\p{N}\p{M}_+#%°)\]]\s*)", r"(?=\s*[+-]?\.?[\p{L}\p{N}_])"
+
+_WORDS = regex.compile(_WORD)
+_CHARACTERS = regex.compile(r"[^\p{M}]\p{M}*")
+_SPACELESS_RUN = regex.compile(rf"((?:{_CHARACTER})+)")
+_TOKENS = regex.compile(
+    rf"""(?<![\p{{L}}\p{{N}}\p{{M}}_)])[+-]\.?\d[\p{{L}}\p{{N}}\p{{M}}_]*  # a sign: +5, -5
+    | (?<![\p{{L}}\p{{N}}\p{{M}}_.])\.{_WORD}                              # .NET, .5
+    | {_WORD}(?:\+\+?|\#)(?![\p{{L}}\p{{N}}\p{{M}}_+#])                    # C++, C#, A+
+    | {_WORD}
+    | [<>]=?{_BEFORE_NUMBER}                                               # > 5
+    | (?=[<>=!+*^]){_LEFT}(?:[<>=!]=|[<>=+*^]){_RIGHT}                                  # x > y, a + b, key = value
+    | /(?<=\d\s*/)(?=\s*\d)                                                # 1/2
+    | \p{{Sc}}{_BEFORE_NUMBER} | {_AFTER_NUMBER}\p{{Sc}}                   # $100, 100 €
+    | {_AFTER_NUMBER}(?:[%‰]|°[cfk]?(?![\p{{L}}\p{{N}}]))                  # 5 %, 5 °C
+    | [\p{{Sm}}\p{{Emoji_Presentation}}✓✔✗✘♀♂--[\x00-\x7f¬⁄]]""",
+    regex.VERBOSE | regex.VERSION1,
+)
+_INVISIBLE = regex.compile(r"[\p{Cf}\p{Variation_Selector}ـ--\u200b]", regex.VERSION1)  # all but the zero-width space
+_EXPONENT = regex.compile(r"(?<=\d)[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_DIGIT = regex.compile(r"[\p{Nd}--0-9]", regex.VERSION1)
+_THAI_TONE = regex.compile("([\u0e48-\u0e4b])\u0e4d|([\u0ec8-\u0ecb])\u0ecd")  # typed in either order
+_DASHES = str.maketrans(dict.fromkeys("‐‑‒–−", "-") | {"⁄": "/"})
+
+# Words that BM25 must analyse further; all others keep bm25s's tokens.
+_ANALYSED = regex.compile(rf"[\p{{M}}\p{{Hangul}}\p{{Arabic}}\p{{Hebrew}}\p{{Greek}}ёЁ{_SPACELESS}]|[\uff00-\uffef]")
+_UNSEPARATED_RUN = regex.compile(rf"((?:[\p{{Hangul}}{_SPACELESS}]\p{{M}}*)+)")
+_LOWER_WORDS = regex.compile(r"[\p{L}\p{N}_][\p{L}\p{N}\p{M}_\u200c\u200d\u00ad]*")
+_OPTIONAL_MARKS = regex.compile(r"(?<=[\p{Arabic}\p{Hebrew}\p{Greek}]\p{M}*)\p{Mn}|(?<=е)\u0308")
+_VARIANTS = str.maketrans({"ى": "ي", "ی": "ي", "ک": "ك", "ة": "ه"})
+
+
+def words(text: str) -> list[str]:
+    """Split `text` into words without symbols.
+
+    >>> words("The X-ray of a CAFÉ, 水泵漏水")
+    ['the', 'x', 'ray', 'of', 'a', 'café', '水泵', '泵漏', '漏水']
+    """
+    return [piece for word in _WORDS.findall(_folded(text)) for piece, _ in _pieces(word)]
+
+
+def symbols(text: str) -> frozenset[str]:
+    """Return the tokens of `text` whose symbols decide its meaning.
+
+    >>> sorted(symbols("Is C++ > 5 % faster than C?"))
+    ['%', '>', 'c++']
+    """
+    return frozenset(token for token in _TOKENS.findall(_folded(text)) if not _WORDS.fullmatch(token))
+
+
+def normalise(text: str) -> str:
+    """Normal form of `text`: equal for texts that differ only in case, white space, punctuation or Unicode form.
+
+    >>> normalise("Reiter's  disease.") == normalise("reiter's DISEASE")
+    True
+    >>> normalise("sort a list in C#"), normalise("25 °C"), normalise("水泵 漏水！")
+    ('sort a list in c#', '25 °c', '水泵漏水')
+    """
+    form = _joined(_folded(text))
+    # Without the punctuation around it, a symbol may stand elsewhere: repeat until nothing changes.
+    while (again := _joined(form)) != form:
+        form = again
+    return form or text.strip()
+
+
+def without_symbols(text: str) -> str:
+    """`normalise` without symbols, for data in which they rarely tell two texts apart.
+
+    >>> without_symbols("HER2+") == without_symbols("HER2-")
+    True
+    """
+    return " ".join(words(text)) or text.strip()
+
+
+def search_words(text: str) -> list[str]:
+    """Split `text` into the words that BM25 matches, before stop words and stemming.
+
+    Latin and Cyrillic words are those of bm25s: lower case, two characters or more. Korean is cut into pairs of
+    characters too, because particles follow the noun without a space. Marks that writers often leave out do not
+    matter: Arabic and Hebrew vowel points, Greek accents, the dots of ё.
+
+    >>> search_words("A Ménière attack"), search_words("펌프에서")
+    (['ménière', 'attack'], ['펌프', '프에', '에서'])
+    """
+    return list(_search_words(text.lower()))
+
+
+def _search_words(lower: str) -> Iterator[str]:
+    for word in _LOWER_WORDS.findall(lower):
+        if word.isascii() or not _ANALYSED.search(word):
+            pieces = [(word, False)]
+        else:
+            parts = _WORDS.findall(_without_optional_marks(_folded(word)))
+            pieces = [piece for part in parts for piece in _pieces(part, _UNSEPARATED_RUN)]
+        yield from (piece for piece, unseparated in pieces if unseparated or len(piece) > 1)
+
+
+def _without_optional_marks(word: str) -> str:
+    decomposed = unicodedata.normalize("NFD", word)
+    return unicodedata.normalize("NFC", _OPTIONAL_MARKS.sub("", decomposed)).translate(_VARIANTS)
+
+
+def _folded(text: str) -> str:
+    """`text` in one width, case, Unicode form and set of digits, without invisible characters."""
+    if text.isascii():
+        return text.lower()
+    visible: str = _INVISIBLE.sub("", _EXPONENT.sub(r"^\g<0>", text))
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold())
+    text = _THAI_TONE.sub(lambda tone: tone[0][1] + tone[0][0], text)
+    text = _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0], digit[0])), text)
+    return text.translate(_DASHES)
+
+
+def _joined(folded: str) -> str:
+    """The tokens of a text, with a space between them except inside scripts that have none."""
+    form: list[str] = []
+    after_run = False
+    for token in _TOKENS.findall(folded):
+        for part, is_run in _parts(token, _SPACELESS_RUN):
+            form.append(part if is_run and after_run or not form else f" {part}")
+            after_run = is_run
+    return "".join(form)
+
+
+def _pieces(word: str, run: regex.Pattern[str] = _SPACELESS_RUN) -> Iterator[tuple[str, bool]]:
+    """`word`, or the pairs of characters of its parts without spaces; whether a piece comes from such a part."""
+    for part, is_run in _parts(word, run):
+        characters = _CHARACTERS.findall(part) if is_run else []
+        if len(characters) > 1:
+            yield from ((first + second, True) for first, second in itertools.pairwise(characters))
+        else:
+            yield part, is_run
+
+
+def _parts(word: str, run: regex.Pattern[str]) -> Iterator[tuple[str, bool]]:
+    """The longest parts of `word` that `run` matches, and the parts between; whether a part is matched."""
+    if word.isascii():
+        yield word, False
+        return
+    for position, part in enumerate(run.split(word)):
+        if part:
+            yield part, position % 2 == 1

@@ -1,0 +1,194 @@
+"""Words and normal forms in every script, and symbols that decide what a text means."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedlab.data import leakage
+from embedlab.data.dataset import Dataset
+from embedlab.data.overlap import near_duplicates
+from embedlab.data.text_analysis import normalise, search_words, symbols, words
+from embedlab.errors import LeakageError
+from embedlab.search.bm25 import bm25_ranking
+
+# Script -> a query, the same query typed differently, another query that differs in one word or mark, and a document
+# that contains the query's words.
+SCRIPTS = {
+    "Latin": (
+        "Où réparer la pompe cassée ?",
+        "OÙ RE\u0301PARER la pompe casse\u0301e",
+        "Où réparer la lampe cassée ?",
+        "Pour réparer une pompe cassée, appelez le service.",
+    ),
+    "Cyrillic": (
+        "Как починить насос зимой",
+        "КАК ПОЧИНИТЬ НАСОС ЗИМОЙ?",
+        "Как починить насос летом",
+        "Чтобы починить насос, вызовите мастера.",
+    ),
+    "Greek": (
+        "Πώς επισκευάζω την αντλία",
+        "Πώς επισκευάζω την αντλία;",
+        "Πώς επισκευάζω την λάμπα",
+        "Η ΑΝΤΛΙΑ: επισκευή.",
+    ),
+    "Arabic": (
+        "كيف أصلح المضخة القديمة",
+        "كيف أصلح المضخـــة القديمة؟",
+        "كيف أصلح المروحة القديمة",
+        "المَضَخَّة القديمة تحتاج إلى صيانة",
+    ),
+    "Hebrew": (
+        "איך מתקנים משאבה ישנה",
+        "איך מתקנים משאבה ישנה?",
+        "איך מתקנים נורה ישנה",
+        "מַשְׁאֵבָה צריכה תיקון",
+    ),
+    "Devanagari": ("मटर कब बोएं", "मटर  कब बोएं?", "मोटर कब बोएं", "मटर की बुवाई अक्टूबर में होती है"),
+    "Thai": (
+        "ปั๊มน้ำรั่วทำอย่างไร",
+        "ปั๊มนํ้ารั่ว ทำอย่างไร?",
+        "ปั๊มน้ำรื่วทำอย่างไร",
+        "ถ้าปั๊มน้ำรั่วให้เปลี่ยนซีล",
+    ),
+    "Tamil": ("நீர் எங்கே உள்ளது", "நீர் எங்கே உள்ளது?", "நார் எங்கே உள்ளது", "நீர் தொட்டியில் உள்ளது"),
+    "Chinese": ("水泵漏水怎么办", "水泵 漏水怎么办？", "水泵过热怎么办", "如果水泵漏水，应当更换密封圈。"),
+    "Japanese": (
+        "ポンプの水漏れを直す",
+        "ﾎﾟﾝﾌﾟの水漏れを直す。",
+        "ポンプの水漏れを見る",
+        "水漏れしたポンプは修理する",
+    ),
+    "Korean": ("펌프에서 물이 새요", "펌프에서 물이 새요?", "램프에서 물이 새요", "펌프가 샐 때는 교체하세요"),
+    "code-mixed": (
+        "मेरा laptop 水泵 restart नहीं होता",
+        "मेरा LAPTOP水泵restart नहीं होता!",
+        "मेरा laptop 水泵 start नहीं होता",
+        "laptop restart करें",
+    ),
+}
+scripts = pytest.mark.parametrize("script", SCRIPTS)
+
+
+@scripts
+def test_the_normal_form_ignores_typing_and_keeps_words(script):
+    query, same, other, _ = SCRIPTS[script]
+    assert normalise(query) == normalise(same)
+    assert normalise(query) != normalise(other)
+    assert words(query) != words(other)
+
+
+@scripts
+def test_bm25_finds_the_words_of_the_query(script):
+    query, _, _, document = SCRIPTS[script]
+    unrelated = SCRIPTS["Greek" if script == "Cyrillic" else "Cyrillic"][3]
+    ranking = bm25_ranking({"unrelated": unrelated, "answer": document}, {"q": query}, 2)
+    assert ranking.as_candidates()["q"][0][0] == "answer"
+    assert len(ranking.as_candidates()["q"]) == 1
+
+
+@scripts
+def test_the_guard_refuses_the_same_leak(script):
+    query, same, _, document = SCRIPTS[script]
+    dataset = Dataset(
+        "data",
+        corpus={"d0": document, "d1": "An answer"},
+        queries={"q0": query, "q1": same},
+        qrels={"train": {"q0": {"d0": 1}}, "dev": {}, "test": {"q1": {"d1": 1}}},
+        split_by="query",
+    )
+    with pytest.raises(LeakageError, match="1 identical query"):
+        leakage.guard(dataset, drop_leaks=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("sort a list in C", "sort a list in C++"),
+        ("sort a list in C++", "sort a list in C#"),
+        ("x > 5", "x < 5"),
+        ("x > 5", "x >= 5"),
+        ("x>5", "x<5"),
+        ("x = y", "x != y"),
+        ("a + b", "a * b"),
+        ("6/2", "6*2"),
+        ("store at +5 °C", "store at -5 °C"),
+        ("store at −5 °C", "store at 5 °C"),
+        ("5 °C", "5 %"),
+        ("$100", "€100"),
+        ("100 €", "100 £"),
+        (".NET tutorial", "net tutorial"),
+        ("10²", "102"),
+        ("blood type A+", "blood type A"),
+        ("good 👍", "good 👎"),
+        ("A → B", "A ← B"),
+        ("A ∧ B", "A ∨ B"),
+    ],
+)
+def test_symbols_that_decide_the_meaning_stay(text, other):
+    assert normalise(text) != normalise(other)
+    longer = "how do I explain to somebody else in a few words what this is about"
+    assert list(near_duplicates({1: f"{longer}: {text}"}, {2: f"{longer}: {other}"})) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("−5 °C", "-5 ℃"),
+        ("x > 5!", "X>5"),
+        ("What is C++?", "what is c++"),
+        ("(see .NET)", "see .net"),
+        ("pre-operative, care", "pre operative care"),
+        ("10–20 mg", "10-20 mg"),
+        ("soft\u00adware", "software"),
+        ("٢٥ كجم", "25 كجم"),
+        ("ＡＢＣ １２３", "abc 123"),
+        ("patient´s", "patient's"),
+    ],
+)
+def test_punctuation_form_and_width_do_not_matter(text, same):
+    assert normalise(text) == normalise(same)
+
+
+def test_words_of_english_are_those_of_the_regular_expression():
+    assert words("Type-2 diabetes (T2D), >5 % of C++ users' A_b") == [
+        *("type", "2", "diabetes", "t2d", "5", "of", "c", "users", "a_b")
+    ]
+    assert symbols("Type-2 diabetes (T2D)") == frozenset()
+
+
+def test_search_words_of_latin_text_are_those_of_bm25s():
+    import bm25s
+
+    texts = ["Sjögren's syndrome, C++ x2 a", "µg β2-agonist ½ naïve ﬁne É", "Straße 12 e.g. 5°C", ""]
+    expected = bm25s.tokenize(texts, stopwords=[], return_ids=False, show_progress=False)
+    assert [search_words(text) for text in texts] == expected
+
+
+@given(st.text(max_size=40))
+def test_the_normal_form_is_its_own_normal_form(text):
+    form = normalise(text)
+    assert normalise(form) == form
+
+
+SYMBOLIC = st.text(alphabet="ab1 2+-*/<>=!#.%°€$()[]c水泵न\u093f\u0301…−²", max_size=15)
+
+
+@given(SYMBOLIC)
+def test_the_normal_form_of_symbols_is_its_own_normal_form(text):
+    form = normalise(text)
+    assert normalise(form) == form
+
+
+@given(st.text(max_size=30), st.sampled_from(["?", "!", " ", " \n", "…", "."]))
+def test_case_and_punctuation_at_the_end_do_not_matter(text, end):
+    if words(text):
+        assert words(text + end) == words(text)
+        assert words(normalise(text)) == words(text)
+
+
+@given(st.text(st.characters(codec="ascii"), max_size=60))
+def test_ascii_texts_keep_their_search_words(text):
+    import bm25s
+
+    assert [search_words(text)] == bm25s.tokenize([text], stopwords=[], return_ids=False, show_progress=False)
