@@ -65,7 +65,8 @@ def judge(served: Served, encoder: Encoder, dataset: Dataset, split: str = "test
     queries = dataset.split_queries(split)
     if not queries:
         raise ParameterError(f"{dataset.name} has no {split} queries", remedy="Choose another split", field="split")
-    evaluation = evaluate(served.rank(encoder, queries, K), dataset.qrels[split], [K])
+    depth = K + bool(dataset.own_documents(split))  # `evaluate` leaves a query's own document out
+    evaluation = evaluate(served.rank(encoder, queries, depth), dataset.qrels[split], [K])
     interval = bootstrap_ci(evaluation.of(f"ndcg@{K}"))
     value, low, high = (None if number != number else number for number in (interval.mean, interval.low, interval.high))
     return Judged(

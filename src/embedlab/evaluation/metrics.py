@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from embedlab.data.dataset import Qrels
+from embedlab.data.dataset import Qrels, own_documents
 from embedlab.errors import DataError, ParameterError
 from embedlab.search.exact import ABSENT, Ranking
 
@@ -77,7 +77,8 @@ def evaluate(ranking: Ranking, qrels: Qrels, cutoffs: Sequence[int] = CUTOFFS) -
 
     The values are those of trec_eval's ndcg_cut, recall, P, recip_rank (0 beyond rank k) and map_cut: documents are
     ordered by score, equal scores by descending document id; unjudged documents are not relevant; precision divides by
-    k even if fewer documents were found; recall and map divide by all positives, found or not.
+    k even if fewer documents were found; recall and map divide by all positives, found or not. A document with the
+    query's own id is left out unless it is judged relevant, as in BEIR and mteb (`ignore_identical_ids`).
 
     Args:
         ranking: retrieved documents.
@@ -89,6 +90,8 @@ def evaluate(ranking: Ranking, qrels: Qrels, cutoffs: Sequence[int] = CUTOFFS) -
         ParameterError: a cutoff is below 1 or deeper than the ranking.
     """
     _check_cutoffs(ranking, cutoffs)
+    if own := own_documents({query: qrels.get(query, {}) for query in ranking.query_ids}, set(ranking.corpus_ids)):
+        ranking = ranking.without_own(own)
     judgements = _flatten(ranking, qrels)
     depth, queries = max(cutoffs), len(ranking.query_ids)
     positives = np.bincount(judgements.row[judgements.grade > 0], minlength=queries)

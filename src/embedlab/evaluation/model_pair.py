@@ -299,7 +299,9 @@ def compare_models(
         names[0]: encode_split(candidate, data, split, encode=encode),
     }
     rankings = {name: encoded.rank(DEPTH) for name, encoded in vectors.items()}
-    rankings["bm25"] = bm25_ranking(data.corpus, data.split_queries(split), k=DEPTH)
+    rankings["bm25"] = bm25_ranking(
+        data.corpus, data.split_queries(split), k=DEPTH, own_documents=data.own_documents(split)
+    )
     qrels = data.qrels[split]
     evaluations: dict[tuple[str, int | None], Evaluation] = {("bm25", None): evaluate(rankings["bm25"], qrels)}
     for name, encoded in vectors.items():

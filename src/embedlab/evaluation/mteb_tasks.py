@@ -87,7 +87,8 @@ def task_by_name(name: str) -> AbsTask:
 def retrieval_task(dataset: Dataset, split: str = "test") -> AbsTaskRetrieval:
     """Build an mteb retrieval task from a split of a dataset.
 
-    Queries without a positive are left out, as in mteb. Scores are computed at the usual cutoffs.
+    Queries without a positive are left out, as in mteb. Scores are computed at the usual cutoffs. If a query is in the
+    corpus under its own id, mteb leaves that document out.
 
     Args:
         dataset: queries, corpus and qrels.
@@ -105,6 +106,7 @@ def retrieval_task(dataset: Dataset, split: str = "test") -> AbsTaskRetrieval:
         raise ParameterError(f"{dataset.name} has no {split} queries with positives", remedy="Name another split")
     metadata = task_metadata(dataset.name, "Retrieval", "ndcg_at_10", split)
     task = type("LocalRetrieval", (AbsTaskRetrieval,), {"metadata": metadata, "k_values": CUTOFFS})()
+    task.ignore_identical_ids = bool(dataset.own_documents(split))
     corpus = Table.from_dict({"id": list(dataset.corpus), "text": list(dataset.corpus.values())})
     queries = Table.from_dict({"id": list(positives), "text": [dataset.queries[query] for query in positives]})
     return with_data(

@@ -75,7 +75,12 @@ def near_corpus(dataset: Dataset, split: str, max_docs: int, *, seed: int = 0) -
     near: Iterable[str] = ()
     if max_docs < len(dataset.corpus):
         with suppress(DataError):  # no document holds a word
-            nearest = bm25_ranking(dataset.corpus, dataset.split_queries(split), NEIGHBOURS).doc_ids
+            nearest = bm25_ranking(
+                dataset.corpus,
+                dataset.split_queries(split),
+                NEIGHBOURS,
+                own_documents=dataset.own_documents(split),
+            ).doc_ids
             near = dict.fromkeys(document for document in nearest.T.ravel() if document is not None)
     return _sample(dataset, split, near, max_docs, seed)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from embedlab.evaluation.metrics import Evaluation, evaluate
@@ -72,8 +73,9 @@ class Leaderboard:
 
     def add_bm25(self) -> Evaluation:
         """Evaluate BM25 on test and record it."""
-        queries = self.data.split_queries("test")
-        return self.add_ranking("bm25", bm25_ranking(self.data.corpus, queries, k=DEPTH))
+        queries, own_documents = self.data.split_queries("test"), self.data.own_documents("test")
+        ranking = bm25_ranking(self.data.corpus, queries, k=DEPTH, own_documents=own_documents)
+        return self.add_ranking("bm25", ranking)
 
     def add_model(
         self,
@@ -232,7 +234,9 @@ class Leaderboard:
         vectors, qrels = self.vectors(self.models[system], "dev", cached=False), self.data.qrels["dev"]
         by_dim = evaluate_vectors(vectors, qrels, dims=[dim, vectors.dim], k=RANK)
         cheap, full = (by_dim[width].of(self.metric) for width in (dim, vectors.dim))
-        rule = tune_stop_rule(vectors.truncated(dim).rank(RANK).scores, cheap, full, tolerance=tolerance)
+        # The search that stops early sees all documents, so its margins are tuned on all of them.
+        everything = replace(vectors.truncated(dim), own_documents=frozenset())
+        rule = tune_stop_rule(everything.rank(RANK).scores, cheap, full, tolerance=tolerance)
         labels: dict[str, Any] = {"split": "dev", "stage": "search", "condition": f"{dim}, stop early"}
         self.run.value("threshold", rule.threshold, system=system, **labels)
         return rule

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -76,6 +76,21 @@ class Ranking:
             scores[row, : len(best)] = [score for _, score in best]
         return cls(tuple(run), corpus_ids, indices, scores)
 
+    def without_own(self, queries: Collection[str], depth: int | None = None) -> Ranking:
+        """Leave out the document with the query's own id; the documents below move up.
+
+        Args:
+            queries: ids of the queries whose own document is left out, see `Dataset.own_documents`.
+            depth: ranks per query to return; all when not given. Search one rank deeper to fill the last one.
+        """
+        own = own_rows(self.query_ids, self.corpus_ids, queries)
+        own = np.where(own == ABSENT, len(self.corpus_ids), own)  # an index that no rank has
+        left_out = self.indices == own[:, None]
+        order = np.argsort(left_out, axis=1, kind="stable")[:, :depth]
+        indices, scores = np.where(left_out, ABSENT, self.indices), np.where(left_out, -np.inf, self.scores)
+        moved = (np.take_along_axis(array, order, 1) for array in (indices, scores))
+        return Ranking(self.query_ids, self.corpus_ids, *moved)
+
     @property
     def depth(self) -> int:
         """Ranks per query (k)."""
@@ -94,6 +109,22 @@ class Ranking:
             query: [(str(name), float(score)) for name, score in zip(names, scores, strict=True) if name is not None]
             for query, names, scores in rows
         }
+
+
+def own_rows(query_ids: Sequence[str], corpus_ids: Sequence[str], queries: Collection[str]) -> np.ndarray:
+    """Find the document with each query's own id.
+
+    Args:
+        query_ids: Q query ids.
+        corpus_ids: N document ids.
+        queries: ids of the queries to look up; the others have no own document.
+
+    Returns:
+        int64 (Q,), indices into `corpus_ids`; -1 where there is none.
+    """
+    wanted = {query for query in query_ids if query in queries}
+    column_of = {document: column for column, document in enumerate(corpus_ids) if document in wanted}
+    return np.array([column_of.get(query, ABSENT) for query in query_ids], dtype=np.int64)
 
 
 def search(

@@ -112,7 +112,7 @@ class Funnel:
 
 def rank_with(searcher: Searcher, vectors: Vectors, k: int = 10) -> Ranking:
     """Search `vectors.corpus` with `vectors.queries` and return a ranking for `evaluate`."""
-    return Ranking.from_search(vectors.query_ids, vectors.corpus_ids, *searcher(vectors.queries, k))
+    return vectors.ranked(k, searcher)
 
 
 def _grouped_top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

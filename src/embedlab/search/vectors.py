@@ -12,7 +12,7 @@ from embedlab.data.dataset import Dataset
 from embedlab.errors import DataError, ParameterError
 from embedlab.models.concatenation import concatenate
 from embedlab.models.prompts import prompts_of
-from embedlab.search.exact import Ranking, search
+from embedlab.search.exact import Ranking, require_depth, search
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -53,12 +53,14 @@ class Vectors:
         query_ids, corpus_ids: ids of the rows.
         queries: float32 (Q, d).
         corpus: (N, d), an array or a memory map.
+        own_documents: ids of the queries whose document of the same id is left out, see `Dataset.own_documents`.
     """
 
     query_ids: tuple[str, ...]
     corpus_ids: tuple[str, ...]
     queries: np.ndarray
     corpus: np.ndarray
+    own_documents: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if (len(self.query_ids), len(self.corpus_ids)) != (len(self.queries), len(self.corpus)):
@@ -86,8 +88,14 @@ class Vectors:
 
     def rank(self, k: int, *, stage: str = "search") -> Ranking:
         """Find the k nearest documents of every query, exactly; `stage` names the search in progress reports."""
-        scores, indices = search(self.queries, self.corpus, k, stage=stage)
-        return Ranking.from_search(self.query_ids, self.corpus_ids, scores, indices)
+        return self.ranked(k, lambda queries, depth: search(queries, self.corpus, depth, stage=stage))
+
+    def ranked(self, k: int, searcher: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]) -> Ranking:
+        """Rank with any search over `corpus`, see `rescore.Searcher`, without the queries' own documents."""
+        require_depth(k)
+        scores, indices = searcher(self.queries, k + bool(self.own_documents))
+        ranking = Ranking.from_search(self.query_ids, self.corpus_ids, scores, indices)
+        return ranking.without_own(self.own_documents, k) if self.own_documents else ranking
 
     def pair_scores(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
         """Compute the dot product of every pair: (query id, document id) -> score."""
@@ -136,7 +144,8 @@ def encode_split(
     if corpus_vectors is None:
         corpus_vectors = encode(model, list(dataset.corpus.values()), stage="encode corpus", prompt=prompts.document)
     query_vectors = encode(model, list(queries.values()), stage="encode queries", prompt=prompts.query)
-    return Vectors(tuple(queries), tuple(dataset.corpus), query_vectors, corpus_vectors)
+    own = dataset.own_documents(split)
+    return Vectors(tuple(queries), tuple(dataset.corpus), query_vectors, corpus_vectors, own)
 
 
 def judged_queries(dataset: Dataset, split: str) -> dict[str, str]:

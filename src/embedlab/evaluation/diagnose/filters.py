@@ -84,7 +84,7 @@ def rank_among(vectors: Vectors, allowed: Sequence[frozenset[str]], values: Valu
         documents = np.flatnonzero([not query_values or value is None or value in query_values for value in value_of])
         if len(documents):
             ranking = _subset(vectors, rows, documents).rank(depth)
-            indices[rows, : ranking.depth] = documents[ranking.indices]
+            indices[rows, : ranking.depth] = np.where(ranking.indices == ABSENT, ABSENT, documents[ranking.indices])
             scores[rows, : ranking.depth] = ranking.scores
     return Ranking(vectors.query_ids, vectors.corpus_ids, indices, scores)
 
@@ -95,4 +95,5 @@ def _subset(vectors: Vectors, rows: Sequence[int], documents: np.ndarray) -> Vec
         tuple(vectors.corpus_ids[document] for document in documents),
         vectors.queries[rows],
         vectors.corpus[documents],
+        vectors.own_documents,
     )

@@ -17,6 +17,7 @@ from embedlab.data.dataset import Qrels
 from embedlab.errors import DataError
 from embedlab.evaluation.metrics import evaluate
 from embedlab.params import TEMPERATURE
+from embedlab.search.exact import own_rows
 from embedlab.search.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -80,13 +81,14 @@ def fit_probe(
 
     torch.manual_seed(seed)
     queries, positives = _pair_rows(train, pairs)
+    own = torch.tensor(own_rows(train.query_ids, train.corpus_ids, train.own_documents))
     query_vectors, corpus = torch.tensor(train.queries), torch.tensor(np.asarray(train.corpus))
     matrix = torch.eye(train.dim, requires_grad=True)
     optimiser = torch.optim.Adam([matrix], lr=LEARNING_RATE)
     best = _Best(dev, qrels, matrix)
     for step in progress.track(range(1, steps + 1), "probe"):
         batch = torch.randint(len(queries), (min(BATCH, len(queries)),))
-        loss = _loss(matrix, query_vectors[queries[batch]], positives[batch], corpus)
+        loss = _loss(matrix, query_vectors[queries[batch]], positives[batch], corpus, own[queries[batch]])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -114,14 +116,18 @@ class _Best:
         self.history[step] = value
 
 
-def _loss(matrix: Tensor, queries: Tensor, positives: Tensor, corpus: Tensor) -> Tensor:
-    """Compute InfoNCE of queries (B, d) against their positives (B,) and random rows of the corpus (N, d)."""
+def _loss(matrix: Tensor, queries: Tensor, positives: Tensor, corpus: Tensor, own: Tensor) -> Tensor:
+    """Compute InfoNCE of queries (B, d) against their positives (B,) and random rows of the corpus (N, d).
+
+    The row of a query's own document, `own` (B,), is no negative; -1 where there is none.
+    """
     import torch
     import torch.nn.functional as F
 
     negatives = torch.randint(len(corpus), (NEGATIVES,))
     rows, column_of = torch.unique(torch.cat([positives, negatives]), return_inverse=True)
     scores = F.normalize(queries @ matrix, dim=-1) @ F.normalize(corpus[rows] @ matrix, dim=-1).T  # (B, rows)
+    scores = scores.masked_fill(own[:, None] == rows, -torch.inf)
     return F.cross_entropy(scores / TEMPERATURE, column_of[: len(positives)])
 
 

@@ -141,7 +141,15 @@ class Study:
     @cached_property
     def bm25(self) -> dict[str, Ranking]:
         """Rankings of BM25, by split."""
-        return {split: bm25_ranking(self.data.corpus, self.data.split_queries(split), DEPTH) for split in HELD_OUT}
+        return {
+            split: bm25_ranking(
+                self.data.corpus,
+                self.data.split_queries(split),
+                DEPTH,
+                own_documents=self.data.own_documents(split),
+            )
+            for split in HELD_OUT
+        }
 
     @cached_property
     def evaluations(self) -> dict[str, Evaluation]:

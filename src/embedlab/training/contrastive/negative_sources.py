@@ -67,7 +67,8 @@ class Rankers:
     @classmethod
     def of(cls, dataset: Dataset, base: Searchable) -> Rankers:
         """Rankers of a dataset's training queries; BM25 and cross-encoders run only if a source needs them."""
-        return cls(base, lexical=partial(bm25_ranking, dataset.corpus, dataset.split_queries("train"), DEPTH))
+        queries, own_documents = dataset.split_queries("train"), dataset.own_documents("train")
+        return cls(base, lexical=partial(bm25_ranking, dataset.corpus, queries, DEPTH, own_documents=own_documents))
 
 
 def mine_sources(
