@@ -36,7 +36,9 @@ def test_features_are_those_of_preprocess(tiny, texts, packed, prompt):
 def labelled(numbers):
     from datasets import Dataset
 
-    return Dataset.from_dict({"label": numbers})
+    names = ["query", "positive", "negative_1"]
+    columns = zip(names, map(list, zip(*[map(str, row) for row in numbers], strict=True)), strict=False)
+    return Dataset.from_dict({**dict(columns), "label": numbers})
 
 
 def test_no_batch_holds_a_text_twice_and_every_row_comes_once():

@@ -208,10 +208,11 @@ class TestPrompts:
     def test_the_models_own_prompts_are_used(self, tmp_path):
         """Training with prompts equals training on texts that begin with them, and differs from training without."""
         trained = {}
-        prefixed = number_rows([(f"query: {q}", *(f"passage: {d}" for d in documents)) for q, *documents in ROWS])
+        plain = [(q, p, f"{n}, another") for q, p, n in ROWS]  # a text that is query and document would be masked
+        prefixed = number_rows([(f"query: {q}", *(f"passage: {d}" for d in documents)) for q, *documents in plain])
         for name, prompts, rows in (
-            ("none", {}, None),
-            ("own", {"query": "query: ", "passage": "passage: "}, None),
+            ("none", {}, number_rows(plain)),
+            ("own", {"query": "query: ", "passage": "passage: "}, number_rows(plain)),
             ("in the texts", {}, prefixed),
         ):
             model = tiny_model()

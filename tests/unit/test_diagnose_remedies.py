@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from embedlab.evaluation.metrics import evaluate
 from embedlab.models.encoders import Encoder
 from embedlab.models.reranker import load_reranker
 from embedlab.search.exact import Ranking
+from embedlab.search.judged import Judged
 from embedlab.search.vectors import Vectors
 
 
@@ -184,12 +186,14 @@ class TestProbe:
     def test_loss_by_hand(self):
         """Cosines 1, 0 and 0.6 at temperature 0.05; two queries of one document do not punish each other."""
         corpus = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
-        loss = _loss(torch.eye(2), 3 * corpus[[0, 0]], torch.tensor([0, 0]), 2 * corpus, torch.tensor([-1, -1]))
+        judged = partial(Judged(torch.tensor([0, 1]), torch.tensor([0, 0])).mask, torch.tensor([0, 1]))
+        loss = _loss(torch.eye(2), 3 * corpus[[0, 0]], torch.tensor([0, 0]), 2 * corpus, judged)
         assert loss.item() == pytest.approx(math.log(1 + math.exp(-20) + math.exp(-8)), rel=1e-3)
 
     def test_the_own_document_of_a_query_is_no_negative(self):
         corpus = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
-        loss = _loss(torch.eye(2), corpus[[0]], torch.tensor([0]), corpus, torch.tensor([2]))
+        judged = partial(Judged(torch.tensor([0]), torch.tensor([2])).mask, torch.tensor([0]))
+        loss = _loss(torch.eye(2), corpus[[0]], torch.tensor([0]), corpus, judged)
         assert loss.item() == pytest.approx(math.log(1 + math.exp(-20)), abs=1e-6)
 
     def test_no_pairs(self):

@@ -60,7 +60,7 @@ def test_mask_by_hand():
         (0, 2), (0, 7),  # row 2's positive and row 3's hard negative are document 5
         (1, 3), (1, 6),  # row 3 is the same query; row 2's hard negative is document 6
         (2, 0), (2, 7),
-        (3, 1),
+        (3, 1), (3, 6),  # document 6 is the query's positive in row 1
     }  # fmt: skip
     assert {tuple(cell) for cell in mask.nonzero().tolist()} == expected
 

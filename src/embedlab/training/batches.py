@@ -55,16 +55,29 @@ class TokenisedCollator:
 
 
 class NoDuplicates(DefaultBatchSampler):
-    """Shuffled batches in which no text occurs twice, so no in-batch negative is a known positive.
+    """Shuffled batches in which no text occurs twice and no in-batch negative is a known positive.
 
-    This is `BatchSamplers.NO_DUPLICATES` of sentence-transformers on text indices. A row that shares a text with the
-    current batch waits for a later one. Rows that still wait at the end fill smaller batches, so every row is seen
-    exactly once per epoch. Pass the class to the Trainer as `batch_sampler`.
+    This is `BatchSamplers.NO_DUPLICATES` of sentence-transformers, which knows the texts of a batch but not the other
+    positives of its queries. A row that does not fit into the current batch waits for a later one. Rows that still wait
+    at the end fill smaller batches, so every row is seen exactly once per epoch. Pass the class to the Trainer as
+    `batch_sampler`.
+
+    Args:
+        dataset: its columns query, positive and negative_1 … are read, see `TrainingRows`.
+        batch_size: rows per batch.
+        drop_last: leave out batches with fewer rows.
+        **kwargs: of `DefaultBatchSampler`.
     """
 
     def __init__(self, dataset: datasets.Dataset, batch_size: int, drop_last: bool, **kwargs: Any) -> None:
         super().__init__(dataset, batch_size=batch_size, drop_last=drop_last, **kwargs)
-        self._texts = [frozenset(row) for row in dataset["label"]]
+        names = [name for name in dataset.column_names if name in ("query", "positive") or name.startswith("negative_")]
+        rows = list(zip(*(dataset[name] for name in names), strict=True))
+        self._texts = [frozenset(row) for row in rows]
+        relevant: dict[str, set[str]] = {}
+        for query, positive, *_ in rows:
+            relevant.setdefault(query, set()).add(positive)
+        self._relevant = [relevant[row[0]] for row in rows]
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield batches of row indices; the order depends on the seed and the epoch."""
@@ -77,14 +90,17 @@ class NoDuplicates(DefaultBatchSampler):
     def _draw(self, waiting: list[int]) -> tuple[list[int], list[int]]:
         """Split the waiting rows into the next batch and the rows that keep waiting."""
         batch: list[int] = []
-        batch_texts: set[int] = set()
+        batch_texts: set[str] = set()
+        batch_relevant: set[str] = set()
         skipped: list[int] = []
         for position, row in enumerate(waiting):
             if len(batch) == self.batch_size:
                 return batch, skipped + waiting[position:]
-            if batch_texts.isdisjoint(self._texts[row]):
+            texts, relevant = self._texts[row], self._relevant[row]
+            if batch_texts.isdisjoint(texts) and batch_texts.isdisjoint(relevant) and batch_relevant.isdisjoint(texts):
                 batch.append(row)
-                batch_texts |= self._texts[row]
+                batch_texts |= texts
+                batch_relevant |= relevant
             else:
                 skipped.append(row)
         return batch, skipped

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from embedlab.data.dataset import Dataset
+from embedlab.errors import ParameterError
 
 if TYPE_CHECKING:
     import datasets
 
-    from embedlab.training.contrastive.mining import Negatives
+    from embedlab.search.judged import Judged
 
 Row = tuple[str, ...]  # query, positive, hard negatives
 
 
 def contrastive_rows(
     dataset: Dataset,
-    negatives: Negatives | None = None,
+    negatives: Mapping[tuple[str, str], Sequence[str]] | None = None,
     *,
     hard_negatives: int = 1,
     use_triplets: bool = True,
     seed: int = 0,
 ) -> list[Row]:
     """Build (query, positive, negative, …) rows of text from every training pair and expert triplet.
+
+    A text that is judged relevant to the query is never one of its negatives, also if it was mined.
 
     Args:
         dataset: its training pairs, corpus and triplets are used.
@@ -37,24 +41,82 @@ def contrastive_rows(
 
     Returns:
         Rows of `2 + hard_negatives` texts each.
+
+    Raises:
+        ParameterError: a query has fewer documents that are not judged relevant than hard negatives.
     """
-    rng, documents = random.Random(seed), list(dataset.corpus)
-    pairs = dataset.pairs("train")
+    pairs, relevant = dataset.pairs("train"), relevant_texts(dataset)
     rows = [
         (dataset.queries[q], dataset.corpus[d], *(dataset.corpus[n] for n in (negatives or {}).get((q, d), ())))
         for q, d in pairs
     ]
     if use_triplets:
         rows += [tuple(triplet) for triplet in dataset.triplets]
-    return [_widen(row, 2 + hard_negatives, dataset, documents, rng) for row in rows]
+    fill = _RandomNegatives(list(dataset.corpus.values()), relevant, hard_negatives, seed)
+    fill.check(rows)
+    return [fill(row) for row in rows]
 
 
-def _widen(row: Row, width: int, dataset: Dataset, documents: Sequence[str], rng: random.Random) -> Row:
-    while len(row) < width:
-        text = dataset.corpus[rng.choice(documents)]
-        if text not in row:
-            row = (*row, text)
-    return row[:width]
+def relevant_texts(dataset: Dataset) -> dict[str, set[str]]:
+    """Collect the texts that are judged relevant to each training query, by the text of the query.
+
+    Queries of the same text share their documents, and documents of the same text count as one. The positives of
+    expert triplets count, and so does the query's own text.
+    """
+    relevant: dict[str, set[str]] = {}
+    for query, document in dataset.pairs("train"):
+        text = dataset.queries[query]
+        relevant.setdefault(text, {text}).add(dataset.corpus[document])
+    for query, positive, _ in dataset.triplets:
+        relevant.setdefault(query, {query}).add(positive)
+    return relevant
+
+
+class _RandomNegatives:
+    """Drops the negatives of a row that are judged relevant, and fills the row with random documents.
+
+    Args:
+        documents: texts of the corpus.
+        relevant: from `relevant_texts`.
+        count: negatives per row.
+        seed: of the random documents.
+    """
+
+    def __init__(self, documents: list[str], relevant: Mapping[str, set[str]], count: int, seed: int) -> None:
+        self._documents, self._distinct, self._relevant = documents, set(documents), relevant
+        self._count, self._random = count, random.Random(seed)
+
+    def __call__(self, row: Row) -> Row:
+        row = self._without_relevant(row)
+        missing = self._count + 2 - len(row)
+        if missing <= 0:
+            return row[: self._count + 2]
+        excluded = {*row, *self._relevant[row[0]]}
+        if 2 * self._allowed(excluded) < len(self._distinct):  # most draws would be rejected
+            allowed = [text for text in dict.fromkeys(self._documents) if text not in excluded]
+            return (*row, *self._random.sample(allowed, missing))
+        while len(row) < self._count + 2:
+            text = self._random.choice(self._documents)
+            if text not in excluded:
+                row, excluded = (*row, text), excluded | {text}
+        return row
+
+    def check(self, rows: Sequence[Row]) -> None:
+        """Raise a ParameterError if a row cannot be filled."""
+        fewest = self._count
+        for row in map(self._without_relevant, rows):
+            fewest = min(fewest, len(row) - 2 + self._allowed({*row, *self._relevant[row[0]]}))
+        if fewest < self._count:
+            problem = f"{self._count} hard negatives, but only {fewest} other documents that are not judged relevant"
+            remedy = f"Set hard_negatives={fewest}" + ("" if fewest else ", which uses the documents of the batch")
+            raise ParameterError(problem, remedy=remedy, field="hard_negatives")
+
+    def _without_relevant(self, row: Row) -> Row:
+        relevant = self._relevant[row[0]]
+        return (*row[:2], *(text for text in row[2:] if text not in relevant))
+
+    def _allowed(self, excluded: set[str]) -> int:
+        return len(self._distinct) - sum(text in self._distinct for text in excluded)
 
 
 @dataclass(frozen=True)
@@ -69,6 +131,16 @@ class TrainingRows:
 
     dataset: datasets.Dataset
     texts: list[str]
+
+    @cached_property
+    def judged(self) -> Judged:
+        """The relevant pairs of all rows as text indices, for `losses.false_negative_mask`."""
+        import torch
+
+        from embedlab.search.judged import Judged
+
+        pairs = torch.tensor([label[:2] for label in self.dataset["label"]])
+        return Judged(pairs[:, 0], pairs[:, 1])
 
     @property
     def columns(self) -> list[str]:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from embedlab.models.packing import embed_columns
 from embedlab.params import TEMPERATURE
+from embedlab.search.judged import Judged
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -32,24 +33,25 @@ TRIPLET_MARGIN = 0.1  # difference of two cosines
 ROWS_PER_FORWARD = 128  # rows of one column per forward pass with GradCache
 
 
-def false_negative_mask(labels: Tensor) -> Tensor:
+def false_negative_mask(labels: Tensor, judged: Judged | None = None) -> Tensor:
     """Find the candidates of a batch that must not count as negatives.
 
-    A candidate is masked for a query if it is the query's positive in another row (two queries with the same answer),
-    or the positive of another row with the same query.
+    A candidate is masked for a query if it is judged relevant to the query, in this batch or elsewhere in the training
+    data, or if it is the query's own text.
 
     Args:
         labels: int (B, 2 + n), per row the text index of the query, the positive and the n hard negatives.
+        judged: text indices of all relevant pairs, see `TrainingRows.judged`; None uses the pairs of the batch only.
 
     Returns:
         bool (B, B * (1 + n)). The columns are all positives, then all first hard negatives, and so on. A row's own
         positive is never masked.
     """
     queries, candidates = labels[:, 0], labels[:, 1:].T.reshape(-1)
-    rows = len(queries)
-    mask = labels[:, 1, None] == candidates[None, :]
-    mask[:, :rows] |= queries[:, None] == queries[None, :]
-    mask[torch.arange(rows), torch.arange(rows)] = False
+    own = torch.arange(len(queries), device=labels.device)
+    judged = judged or Judged(queries, labels[:, 1])
+    mask = judged.mask(queries, candidates) | (queries[:, None] == candidates[None, :])
+    mask[own, own] = False
     return mask
 
 
@@ -146,17 +148,23 @@ class ContrastiveLoss(EmbeddingLoss):
         model: the model being trained.
         temperature: see `info_nce`.
         dims: dimensions to train; None trains the full embedding only.
+        judged: all relevant pairs, see `false_negative_mask`.
     """
 
     def __init__(
-        self, model: SentenceTransformer, temperature: float = TEMPERATURE, dims: Sequence[int] | None = None
+        self,
+        model: SentenceTransformer,
+        temperature: float = TEMPERATURE,
+        dims: Sequence[int] | None = None,
+        *,
+        judged: Judged | None = None,
     ) -> None:
         super().__init__(model, dims)
-        self.temperature = temperature
+        self.temperature, self.judged = temperature, judged
 
     def targets(self, labels: Tensor | None) -> Tensor | None:
         """Compute the mask of false negatives, bool (B, B * (1 + n)); None without labels."""
-        return None if labels is None else false_negative_mask(labels)
+        return None if labels is None else false_negative_mask(labels, self.judged)
 
     def at_width(self, embeddings: Sequence[Tensor], targets: Tensor | None) -> Tensor:
         """Compute InfoNCE from query to documents at one dimension; see `EmbeddingLoss.at_width`."""
@@ -193,6 +201,7 @@ class GuidedLoss(ContrastiveLoss):
         documents: (N, e) the guide's unit vectors of all texts as documents.
         temperature: see `info_nce`.
         dims: dimensions to train; None trains the full embedding only.
+        judged: all relevant pairs, see `false_negative_mask`.
     """
 
     def __init__(
@@ -202,8 +211,10 @@ class GuidedLoss(ContrastiveLoss):
         documents: np.ndarray,
         temperature: float = TEMPERATURE,
         dims: Sequence[int] | None = None,
+        *,
+        judged: Judged | None = None,
     ) -> None:
-        super().__init__(model, temperature, dims)
+        super().__init__(model, temperature, dims, judged=judged)
         self._queries, self._documents = torch.from_numpy(queries), torch.from_numpy(documents)
 
     def targets(self, labels: Tensor | None) -> Tensor:
@@ -211,7 +222,7 @@ class GuidedLoss(ContrastiveLoss):
         assert labels is not None  # the guide's vectors are looked up by text index
         texts = labels.cpu()
         guided = guide_mask(self._queries[texts[:, 0]], self._documents[texts[:, 1:].T.reshape(-1)])
-        return false_negative_mask(labels) | guided.to(labels.device)
+        return false_negative_mask(labels, self.judged) | guided.to(labels.device)
 
 
 class TripletLoss(EmbeddingLoss):

@@ -6,8 +6,9 @@ gains on held-out queries, a fine-tune on the same pairs can almost always gain 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,8 +64,8 @@ def fit_probe(
 ) -> Probe:
     """Train the map with InfoNCE (van den Oord et al., 2018) on training pairs and keep the best map on dev.
 
-    The candidates are the positives of the batch and random documents, each document once, so a positive never counts
-    as its own negative.
+    The candidates are the positives of the batch and random documents, each document once. No document that is relevant
+    to a query counts as its negative.
 
     Args:
         train: training queries and the corpus.
@@ -79,16 +80,21 @@ def fit_probe(
     """
     import torch
 
+    from embedlab.search.judged import Judged
+
     torch.manual_seed(seed)
     queries, positives = _pair_rows(train, pairs)
     own = torch.tensor(own_rows(train.query_ids, train.corpus_ids, train.own_documents))
+    has_own = (own >= 0).nonzero().squeeze(1)
+    judged = Judged(torch.cat([queries, has_own]), torch.cat([positives, own[has_own]]))
     query_vectors, corpus = torch.tensor(train.queries), torch.tensor(np.asarray(train.corpus))
     matrix = torch.eye(train.dim, requires_grad=True)
     optimiser = torch.optim.Adam([matrix], lr=LEARNING_RATE)
     best = _Best(dev, qrels, matrix)
     for step in progress.track(range(1, steps + 1), "probe"):
         batch = torch.randint(len(queries), (min(BATCH, len(queries)),))
-        loss = _loss(matrix, query_vectors[queries[batch]], positives[batch], corpus, own[queries[batch]])
+        relevant = partial(judged.mask, queries[batch])
+        loss = _loss(matrix, query_vectors[queries[batch]], positives[batch], corpus, relevant)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -116,10 +122,13 @@ class _Best:
         self.history[step] = value
 
 
-def _loss(matrix: Tensor, queries: Tensor, positives: Tensor, corpus: Tensor, own: Tensor) -> Tensor:
+def _loss(
+    matrix: Tensor, queries: Tensor, positives: Tensor, corpus: Tensor, relevant: Callable[[Tensor], Tensor]
+) -> Tensor:
     """Compute InfoNCE of queries (B, d) against their positives (B,) and random rows of the corpus (N, d).
 
-    The row of a query's own document, `own` (B,), is no negative; -1 where there is none.
+    `relevant` tells which documents (n,) are relevant to the queries, or are the queries, bool (B, n): they do not
+    count as negatives.
     """
     import torch
     import torch.nn.functional as F
@@ -127,8 +136,9 @@ def _loss(matrix: Tensor, queries: Tensor, positives: Tensor, corpus: Tensor, ow
     negatives = torch.randint(len(corpus), (NEGATIVES,))
     rows, column_of = torch.unique(torch.cat([positives, negatives]), return_inverse=True)
     scores = F.normalize(queries @ matrix, dim=-1) @ F.normalize(corpus[rows] @ matrix, dim=-1).T  # (B, rows)
-    scores = scores.masked_fill(own[:, None] == rows, -torch.inf)
-    return F.cross_entropy(scores / TEMPERATURE, column_of[: len(positives)])
+    own, mask = column_of[: len(positives)], relevant(rows)
+    mask[torch.arange(len(queries)), own] = False
+    return F.cross_entropy((scores / TEMPERATURE).masked_fill(mask, float("-inf")), own)
 
 
 def _pair_rows(vectors: Vectors, pairs: Iterable[tuple[str, str]]) -> tuple[Tensor, Tensor]:

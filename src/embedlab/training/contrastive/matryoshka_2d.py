@@ -27,6 +27,7 @@ from embedlab.training.losses import false_negative_mask, info_nce
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from embedlab.search.judged import Judged
     from embedlab.training.examples import TrainingRows
 
 
@@ -105,11 +106,14 @@ class LayeredContrastiveLoss(nn.Module):
         model: the model being trained, not wrapped for distributed training.
         layers: layer counts to train, e.g. (6, 3).
         dims: dimensions to train at each layer count.
+        judged: all relevant pairs, see `false_negative_mask`.
     """
 
-    def __init__(self, model: nn.Module, layers: Sequence[int], dims: Sequence[int]) -> None:
+    def __init__(
+        self, model: nn.Module, layers: Sequence[int], dims: Sequence[int], *, judged: Judged | None = None
+    ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.judged = model, judged
         self.layers, self.dims = tuple(layers), tuple(dims)
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
@@ -119,7 +123,7 @@ class LayeredContrastiveLoss(nn.Module):
             sentence_features: features of each column.
             labels: int (B, 2 + n), see `false_negative_mask`; None masks nothing.
         """
-        mask = None if labels is None else false_negative_mask(labels)
+        mask = None if labels is None else false_negative_mask(labels, self.judged)
         losses = []
         for queries, *documents in embed_layers(self.model, list(sentence_features), self.layers):
             candidates = torch.cat(documents)
@@ -157,6 +161,6 @@ def train_matryoshka(
     Returns:
         History and steps; there is no dev value.
     """
-    loss = LayeredContrastiveLoss(model, layers, dims)
+    loss = LayeredContrastiveLoss(model, layers, dims, judged=rows.judged)
     collator = TokenisedCollator(model, rows.texts, rows.columns)
     return fit(model, rows.dataset, loss, settings, collator=collator, output_dir=output_dir, stage=stage)

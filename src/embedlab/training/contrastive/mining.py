@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedlab.data.dataset import Dataset
+from embedlab.training.examples import relevant_texts
 
 Pair = tuple[str, str]  # query id, document id
 Candidates = Mapping[str, Sequence[tuple[str, float]]]  # query id -> [(document id, score), …], best first
@@ -30,7 +31,7 @@ class MiningReport:
         pairs: training pairs.
         full: pairs with as many hard negatives as requested.
         mined: hard negatives in total.
-        is_positive: candidates excluded because they are labelled positive for the query.
+        is_positive: candidates excluded because they are labelled positive for the query, or are the query itself.
         is_related: candidates excluded because they are related to a positive.
         too_close: candidates excluded by the margin.
         above_guide: candidates excluded because the guide ranks them above the positive.
@@ -86,6 +87,9 @@ def mine_hard_negatives(
 ) -> tuple[Negatives, MiningReport]:
     """Choose hard negatives for every training pair from ranked candidates.
 
+    Positives are compared by text. A document with the text of a positive is excluded, and so are the positives of
+    another query with the same text and the query itself, if it is in the corpus.
+
     Args:
         dataset: its training pairs and `related` documents are used.
         candidates: query id -> [(document id, score), …], best first, from the model, BM25 or any other ranker.
@@ -103,10 +107,13 @@ def mine_hard_negatives(
     negatives: dict[Pair, tuple[str, ...]] = {}
     excluded: Counter[str] = Counter()
     ranks: list[int] = []
+    relevant = relevant_texts(dataset)
     for query_id, positive_id in dataset.pairs("train"):
         positives = dataset.qrels["train"][query_id]
         filters = _Filters(
-            positives=positives,
+            query=query_id,
+            corpus=dataset.corpus,
+            relevant=relevant[dataset.queries[query_id]],
             related=set().union(*(dataset.related.get(document, ()) for document in positives)),
             ceiling=score_ceiling(positive_scores[query_id, positive_id], relative_margin, absolute_margin),
             guide={} if guide is None else {d: guide[query_id, d] for d, _ in candidates[query_id]},
@@ -129,14 +136,16 @@ def mine_hard_negatives(
 class _Filters:
     """The filters on the candidates of one training pair."""
 
-    positives: Collection[str]
+    query: str
+    corpus: Mapping[str, str]
+    relevant: Collection[str]
     related: Collection[str]
     ceiling: float
     guide: Mapping[str, float]
     guide_ceiling: float
 
     def reason_to_exclude(self, document_id: str, score: float) -> str | None:
-        if document_id in self.positives:
+        if document_id == self.query or self.corpus[document_id] in self.relevant:
             return "is_positive"
         if document_id in self.related:
             return "is_related"

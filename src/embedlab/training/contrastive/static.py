@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from embedlab.models.static import BagCollator, TokenBags
 from embedlab.params import TEMPERATURE
+from embedlab.search.judged import Judged
 from embedlab.training.fit import FitResult, FitSettings, fit
 from embedlab.training.losses import false_negative_mask, info_nce
 
@@ -35,6 +36,7 @@ class RandomNegativesLoss(nn.Module):
         temperature: see `info_nce`.
         dims: Matryoshka dimensions, whose losses are averaged; None trains the full embedding only.
         seed: seed of the random documents.
+        judged: all relevant pairs, which never count as negatives; None uses the pairs of the batch only.
     """
 
     def __init__(
@@ -47,9 +49,11 @@ class RandomNegativesLoss(nn.Module):
         temperature: float = TEMPERATURE,
         dims: Sequence[int] | None = None,
         seed: int = 0,
+        judged: Judged | None = None,
     ) -> None:
         super().__init__()
-        self.model, self.temperature, self.count, self.dims = model, temperature, count, tuple(dims or (None,))
+        self.model, self.temperature, self.count, self.judged = model, temperature, count, judged
+        self.dims = tuple(dims or (None,))
         self._documents, self._text_indices = documents, text_indices
         self._random = torch.Generator().manual_seed(seed)
 
@@ -63,10 +67,15 @@ class RandomNegativesLoss(nn.Module):
         queries, *documents = [self.model(column)["sentence_embedding"] for column in sentence_features]
         sample = torch.randint(len(self._documents), (self.count,), generator=self._random)
         documents.append(self.model(self._documents.features(sample))["sentence_embedding"])
-        is_positive = labels[:, 1, None] == self._text_indices[sample]  # (B, count)
-        mask, candidates = torch.cat([false_negative_mask(labels), is_positive], dim=1), torch.cat(documents)
+        mask, candidates = self._mask(labels, self._text_indices[sample]), torch.cat(documents)
         losses = [info_nce(queries[:, :dim], candidates[:, :dim], self.temperature, mask) for dim in self.dims]
         return torch.stack(losses).mean()
+
+    def _mask(self, labels: Tensor, sample: Tensor) -> Tensor:
+        """Find the candidates of the batch and the random documents that are judged relevant: bool (B, C + count)."""
+        judged, queries = self.judged or Judged(labels[:, 0], labels[:, 1]), labels[:, 0]
+        drawn = judged.mask(queries, sample) | (queries[:, None] == sample[None, :])
+        return torch.cat([false_negative_mask(labels, judged), drawn], dim=1)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the settings that the model card shows."""
@@ -109,6 +118,7 @@ def train_static(
         count=random_negatives,
         dims=[*dict.fromkeys(min(dim, width) for dim in dims or (width,))],
         seed=settings.seed,
+        judged=rows.judged,
     )
     collator = BagCollator(TokenBags.tokenise(model, rows.texts), rows.columns)
     return fit(

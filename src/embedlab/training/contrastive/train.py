@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sentence_transformers.base.evaluation import BaseEvaluator
     from torch import nn
 
+    from embedlab.search.judged import Judged
     from embedlab.training.examples import TrainingRows
 
 RankingLossName = Literal["infonce", "symmetric", "cached", "gist", "triplet"]
@@ -145,6 +146,7 @@ def ranking_loss(
     temperature: float = TEMPERATURE,
     dims: Sequence[int] | None = None,
     guide: Guide | None = None,
+    judged: Judged | None = None,
 ) -> nn.Module:
     """Create the loss called `name`, on columns query, positive, hard negatives.
 
@@ -160,6 +162,7 @@ def ranking_loss(
         temperature: see `losses.info_nce`; not used by `triplet`.
         dims: Matryoshka dimensions; None trains the full embedding only.
         guide: from `as_guide`, needed by `gist`.
+        judged: all relevant pairs, which never count as negatives; see `TrainingRows.judged`.
 
     Raises:
         ParameterError: `gist` without a guide.
@@ -169,10 +172,11 @@ def ranking_loss(
             raise ParameterError(
                 "the loss gist needs a guide", remedy="Pass guide=as_guide(model, texts)", field="loss"
             )
-        return GuidedLoss(model, *guide, temperature, dims)
+        return GuidedLoss(model, *guide, temperature, dims, judged=judged)
     if name == "triplet":
         return TripletLoss(model, dims)
-    loss = (SymmetricLoss if name == "symmetric" else ContrastiveLoss)(model, temperature, dims)
+    kind = SymmetricLoss if name == "symmetric" else ContrastiveLoss
+    loss = kind(model, temperature, dims, judged=judged)
     return CachedLoss(loss) if name == "cached" else loss
 
 
@@ -225,7 +229,7 @@ def train_contrastive(
     return fit(
         model,
         dataset,
-        ranking_loss(loss, model, temperature, dims, guide),
+        ranking_loss(loss, model, temperature, dims, guide, rows.judged),
         settings,
         collator=collator,
         evaluator=evaluator,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from sentence_transformers.base.evaluation import BaseEvaluator
     from sentence_transformers.sentence_transformer.losses import DistillKLDivLoss, MarginMSELoss
 
+    from embedlab.search.judged import Judged
+
 ScoreLoss = Literal["margin_mse", "kl"]
 
 HOLD_OUT = 10  # every tenth row is not trained on; the scores are calibrated on these
@@ -167,6 +169,7 @@ class ScoreDistillationLoss(nn.Module):
         kind: "margin_mse" or "kl".
         weight: of the second term; 0 is InfoNCE alone.
         temperature: of the student's scores.
+        judged: all relevant pairs, see `false_negative_mask`.
     """
 
     def __init__(
@@ -177,8 +180,10 @@ class ScoreDistillationLoss(nn.Module):
         *,
         weight: float = 1.0,
         temperature: float = TEMPERATURE,
+        judged: Judged | None = None,
     ) -> None:
         super().__init__()
+        self.judged = judged
         self.model, self.weight, self.temperature, self.kind = model, weight, temperature, kind
         self._scores, self._term = scores, self._library_loss()
 
@@ -199,7 +204,7 @@ class ScoreDistillationLoss(nn.Module):
             labels: (B, columns + 1): the index of the text in every column, then the index of the row.
         """
         embeddings = embed_columns(self.model, list(sentence_features))
-        mask = false_negative_mask(labels[:, :-1])
+        mask = false_negative_mask(labels[:, :-1], self.judged)
         loss = info_nce(embeddings[0], torch.cat(embeddings[1:]), self.temperature, mask)
         if not self.weight:
             return loss
@@ -247,7 +252,7 @@ def distil_scores(
     return fit(
         student,
         rows.dataset.remove_columns("label").add_column("label", labels),
-        ScoreDistillationLoss(student, torch.from_numpy(scores), kind, weight=weight),
+        ScoreDistillationLoss(student, torch.from_numpy(scores), kind, weight=weight, judged=rows.judged),
         settings,
         collator=TokenisedCollator(student, rows.texts, rows.columns),
         evaluator=evaluator,

@@ -132,7 +132,7 @@ def retrieval(model: SentenceTransformer, pairs: Iterable[tuple[str, ...]]) -> O
     """
     rows = number_rows(pairs)
     collator = TokenisedCollator(model, rows.texts, rows.columns, *prompts_of(model))
-    return Objective(rows.dataset, collator, ContrastiveLoss(model))
+    return Objective(rows.dataset, collator, ContrastiveLoss(model, judged=rows.judged))
 
 
 def similarity(model: SentenceTransformer, pairs: Iterable[GradedPair]) -> Objective:

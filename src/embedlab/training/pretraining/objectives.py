@@ -159,7 +159,7 @@ def _tsdae(model: SentenceTransformer, texts: DomainTexts, settings: PretrainSet
 
 def _simcse(model: SentenceTransformer, texts: DomainTexts, settings: PretrainSettings) -> Task:
     rows = simcse_rows(texts.training)
-    loss = ContrastiveLoss(model, TEMPERATURE)
+    loss = ContrastiveLoss(model, TEMPERATURE, judged=rows.judged)
     return Task(rows.dataset, loss, TokenisedCollator(model, rows.texts, rows.columns))
 
 
