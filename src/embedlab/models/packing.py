@@ -4,10 +4,12 @@ If texts are short and differ in length, a padded batch spends most of its time 
 texts of a batch into one row of shape `(1, tokens)`. Embeddings, linear layers, norms and pooling then see real tokens
 only; attention also needs to know where each text ends. sentence-transformers already builds and pools such batches
 for FlashAttention 2. We make this path available on every device by registering one attention function with the
-attention interface of transformers:
+attention interface of transformers (`packed_attention`). It covers bidirectional and causal attention, grouped
+queries, sliding windows and relative position biases, so encoders and decoders share it.
 
-* on CPU, texts of equal length are attended together, which needs neither padding nor a mask;
-* on CUDA in half precision and without attention dropout, torch's variable-length FlashAttention kernel is used.
+No list of architectures decides. A model is packed if its attention goes through the interface of transformers (or
+`packed_layers` brings it there) **and** its packed embeddings equal its padded ones on a few probe texts. Otherwise it
+stays padded, and `padded_because` says why.
 
 The model stays a plain `SentenceTransformer`: it works with any loss, the Trainer, `encode`, LoRA, gradient
 checkpointing and the cached losses, and a saved model loads without this package.
@@ -16,176 +18,139 @@ checkpointing and the cached losses, and a saved model loads without this packag
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface, DataCollatorWithFlattening
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.masking_utils import AttentionMaskInterface
+
+from embedlab.models import packed_layers
+from embedlab.models.packed_attention import NAME, packed_attention, packed_mask
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 logger = logging.getLogger(__name__)
 
-NAME = "embedlab_packed"
-
-# Encoders with plain self-attention: no position bias, no sliding window, no causal mask.
-SUPPORTED = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"})
+AttentionInterface.register(NAME, packed_attention)
+AttentionMaskInterface.register(NAME, packed_mask)
 
 _BOUNDARIES = {"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"}
-
-
-@dataclass(frozen=True)
-class LengthGroups:
-    """The order in which the packed tokens of a batch are sorted by the length of their text.
-
-    Attributes:
-        order: (tokens,) packed position of each token, shortest texts first.
-        inverse: (tokens,) the inverse permutation.
-        groups: (number of texts, length in tokens) of each group of equally long texts, shortest first.
-    """
-
-    order: Tensor
-    inverse: Tensor
-    groups: tuple[tuple[int, int], ...]
-
-    @classmethod
-    def of(cls, boundaries: Tensor) -> LengthGroups:
-        """Group texts by length.
-
-        Args:
-            boundaries: (texts + 1,) cumulative text lengths. The result is cached on this tensor, since every layer
-                of the transformer needs it.
-        """
-        cached: LengthGroups | None = getattr(boundaries, "_embedlab_groups", None)
-        if cached is None:
-            cached = cls._build(boundaries)
-            boundaries._embedlab_groups = cached  # type: ignore[attr-defined]
-        return cached
-
-    @classmethod
-    def _build(cls, boundaries: Tensor) -> LengthGroups:
-        ends = boundaries.tolist()
-        spans = sorted(((end - start, start) for start, end in zip(ends, ends[1:], strict=False)), key=lambda s: s[0])
-        order = torch.cat([torch.arange(start, start + length) for length, start in spans])
-        inverse = torch.empty_like(order)
-        inverse[order] = torch.arange(len(order))
-        groups = tuple((len(list(members)), length) for length, members in groupby(spans, key=lambda s: s[0]))
-        return cls(order.to(boundaries.device), inverse.to(boundaries.device), groups)
-
-
-def _attend_by_length(
-    query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, dropout: float, scaling: float | None
-) -> Tensor:
-    """Attention within each text; tensors have the shape (tokens, heads, head size)."""
-    lengths = LengthGroups.of(boundaries)
-    sizes = [count * length for count, length in lengths.groups]
-    # `split` instead of slices: the gradient of a slice allocates a full tensor of zeros for every group.
-    sorted_qkv = [tensor.index_select(0, lengths.order).split(sizes) for tensor in (query, key, value)]
-    outputs = []
-    for (count, length), *qkv in zip(lengths.groups, *sorted_qkv, strict=True):
-        q, k, v = (tensor.unflatten(0, (count, length)).transpose(1, 2) for tensor in qkv)  # (texts, heads, length, .)
-        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
-        outputs.append(attended.transpose(1, 2).flatten(0, 1))
-    return torch.cat(outputs).index_select(0, lengths.inverse)
-
-
-def _attend_varlen(
-    query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, longest: int, scaling: float | None
-) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    # A pair only with return_aux.
-    return varlen_attn(  # type: ignore[return-value]
-        query, key, value, boundaries, boundaries, longest, longest, scale=scaling
-    )
-
-
-def packed_attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    cu_seq_lens_q: Tensor | None = None,
-    max_length_q: int | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Attention for packed and padded batches, in the signature that transformers expects.
-
-    Args:
-        module: the calling layer, used for padded batches.
-        query, key, value: (1, heads, tokens, head size) if packed, (batch, heads, length, head size) if padded.
-        attention_mask: only for padded batches.
-        dropout: attention dropout probability.
-        scaling: factor applied to the dot products; 1 / sqrt(head size) if None.
-        cu_seq_lens_q: (texts + 1,) cumulative text lengths; None for a padded batch, which uses the standard SDPA.
-        max_length_q: number of tokens of the longest text.
-        **kwargs: used for padded batches.
-
-    Returns:
-        (1, tokens, heads, head size), or (batch, length, heads, head size) for a padded batch, and None in place of
-        attention weights.
-    """
-    if cu_seq_lens_q is None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
-    q, k, v = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
-    fits_kernel = q.is_cuda and q.dtype in (torch.float16, torch.bfloat16) and dropout == 0.0
-    if fits_kernel and max_length_q is not None:
-        output = _attend_varlen(q, k, v, cu_seq_lens_q, int(max_length_q), scaling)
-    else:
-        output = _attend_by_length(q, k, v, cu_seq_lens_q, dropout, scaling)
-    return output.unsqueeze(0), None
-
-
-def _packed_mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
-    """The standard mask for padded batches; None for packed ones, which use text boundaries instead."""
-    return None if attention_mask is None else sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
-
-
-AttentionInterface.register(NAME, packed_attention)
-AttentionMaskInterface.register(NAME, _packed_mask)
+_PROBES = ("a", "Packed texts must not see each other.", "Two words", "one, two, three, four, five, six, seven, eight")
+_TOLERANCE, _HALF_TOLERANCE = 1e-4, 0.05  # largest difference of unit vectors, in full and in half precision
 
 
 def is_packed(model: SentenceTransformer) -> bool:
     """Whether `model` runs on packed batches."""
-    return getattr(getattr(model[0], "config", None), "_attn_implementation", None) == NAME
+    return bool(getattr(model[0], "can_flatten_inputs", False))
+
+
+def padded_because(model: SentenceTransformer) -> str | None:
+    """Return why `pack` left `model` on padded batches; None if it is packed or `pack` was never called."""
+    reason: str | None = getattr(model[0], "_embedlab_padded_because", None)
+    return reason
 
 
 def pack(model: SentenceTransformer) -> SentenceTransformer:
-    """Make `model` run on packed batches, in place.
+    """Make `model` run on packed batches, in place, if that gives the same embeddings.
 
     Saving is not affected: a saved model is a plain sentence-transformers model.
 
     Args:
-        model: a model of any architecture. If its architecture is not in `SUPPORTED`, the model is not changed and a
-            warning is logged.
+        model: a model of any architecture. One that cannot be packed is not changed; a warning says why.
 
     Returns:
         The same object.
     """
-    transformer = model[0]
-    model_type = getattr(getattr(transformer, "config", None), "model_type", type(transformer).__name__)
-    if model_type not in SUPPORTED:
-        supported = ", ".join(sorted(SUPPORTED))
-        logger.warning("%s does not support packing and runs on padded batches (supported: %s)", model_type, supported)
+    if is_packed(model):
         return model
-    transformer.model.set_attn_implementation(NAME)
+    reason = _unsuitable(model) or _try_packing(model)
+    if reason:
+        model[0]._embedlab_padded_because = reason
+        logger.warning("%s runs on padded batches: %s", _model_type(model), reason)
+    return model
+
+
+def _model_type(model: SentenceTransformer) -> str:
+    config = getattr(model[0], "config", None)
+    return str(getattr(config, "model_type", type(model[0]).__name__))
+
+
+def _unsuitable(model: SentenceTransformer) -> str | None:
+    """Return why the architecture cannot be packed, as far as its structure tells."""
+    transformer = model[0]
+    network = getattr(transformer, "model", None)
+    if not isinstance(network, torch.nn.Module) or not hasattr(transformer, "modality_config"):
+        return "its first module is not a transformer"
+    if "text" not in transformer.modality_config or transformer.modality_config["text"]["method"] != "forward":
+        return "its text encoder is not called through forward"
+    if not (packed_layers.covers(network) or _uses_attention_interface(network)):
+        return "its attention does not go through the attention interface of transformers"
+    return None
+
+
+def _uses_attention_interface(network: Any) -> bool:
+    return bool(getattr(network, "_can_set_attn_implementation", lambda: False)())
+
+
+def _try_packing(model: SentenceTransformer) -> str | None:
+    """Pack `model` and compare it with itself; undo the packing and return the reason if the embeddings differ."""
+    with _evaluation(model):
+        padded = _probe(model)
+        undo = _switch_on(model[0])
+        try:
+            difference = float((_probe(model) - padded).abs().max())
+        except Exception as error:  # any architecture may come here, with any failure; padded batches always work
+            undo()
+            return f"packed batches raise {type(error).__name__} ({error})"
+        tolerance = _HALF_TOLERANCE if padded.dtype in (torch.float16, torch.bfloat16) else _TOLERANCE
+        if not difference <= tolerance:  # also NaN
+            undo()
+            return f"its packed embeddings differ from the padded ones by {difference:.1g}"
+    return None
+
+
+@contextmanager
+def _evaluation(model: SentenceTransformer) -> Iterator[None]:
+    mode = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(mode)
+
+
+def _probe(model: SentenceTransformer) -> Tensor:
+    """Return unit vectors (probes, dim) of the probe texts."""
+    features = {k: v.to(model.device) if hasattr(v, "to") else v for k, v in model.preprocess(list(_PROBES)).items()}
+    return torch.nn.functional.normalize(model(features)["sentence_embedding"], dim=-1)
+
+
+def _switch_on(transformer: Any) -> Any:
+    """Switch a `Transformer` module to packed batches; the function returned undoes it."""
+    network, parameters = transformer.model, transformer.model_forward_params
+    attention = network.config._attn_implementation
+    if _uses_attention_interface(network):
+        network.set_attn_implementation(NAME)
+    packed_layers.install(network)
     transformer.data_collator = DataCollatorWithFlattening(return_seq_idx=True, return_flash_attn_kwargs=True)
-    if transformer.model_forward_params is not None:
-        transformer.model_forward_params |= _BOUNDARIES
+    if parameters is not None:
+        transformer.model_forward_params = parameters | _BOUNDARIES
     transformer._flatten_position_offset = transformer._infer_flatten_position_offset()
     transformer.can_flatten_inputs = True
-    return model
+
+    def undo() -> None:
+        transformer.can_flatten_inputs = False
+        transformer.model_forward_params = parameters
+        packed_layers.remove(network)
+        if _uses_attention_interface(network):
+            network.set_attn_implementation(attention)
+
+    return undo
 
 
 def merge_columns(columns: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -218,7 +183,7 @@ def merge_columns(columns: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def embed_columns(model: torch.nn.Module, columns: list[dict[str, Any]]) -> list[Tensor]:
-    """Embed the columns of a training step, in one forward pass if they are packed.
+    """Embed the columns of a training step: in one forward pass if packed, in length-sorted sub-batches if padded.
 
     Args:
         model: a `SentenceTransformer`.
@@ -229,5 +194,26 @@ def embed_columns(model: torch.nn.Module, columns: list[dict[str, Any]]) -> list
     """
     merged = merge_columns(columns)
     if merged is None:
-        return [model(column)["sentence_embedding"] for column in columns]
+        return [_embed_padded(model, column) for column in columns]
     return list(model(merged)["sentence_embedding"].chunk(len(columns)))
+
+
+SUB_BATCHES = 4  # at most; more would leave too few texts for a forward pass
+_PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids")
+_PER_BATCH = {"modality", "prompt_length", "task"}
+
+
+def _embed_padded(model: torch.nn.Module, features: dict[str, Any]) -> Tensor:
+    """Embed a padded batch in sub-batches of similar length, without the columns that are padding in all their rows."""
+    mask = features.get("attention_mask")
+    known = all(key in _PER_TOKEN or key in _PER_BATCH for key in features)
+    if not known or mask is None or len(mask) < 2 * SUB_BATCHES:
+        return model(features)["sentence_embedding"]
+    lengths = mask.sum(dim=1)
+    order = lengths.argsort(descending=True, stable=True)
+    outputs = []
+    for rows in order.chunk(SUB_BATCHES):
+        used = mask[rows].any(dim=0)
+        part = {key: features[key][rows][:, used] if key in _PER_TOKEN else features[key] for key in features}
+        outputs.append(model(part)["sentence_embedding"])
+    return torch.cat(outputs).index_select(0, order.argsort())
