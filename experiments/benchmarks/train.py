@@ -42,6 +42,7 @@ def ours(
     max_seq_length: int | None = None,
     device: str = "cpu",
     precision: str = "fp32",
+    architecture: str | None = None,
 ) -> Workload:
     """`train_contrastive` on packed batches."""
     from embedlab.training.contrastive.train import train_contrastive
@@ -49,14 +50,16 @@ def ours(
     from embedlab.training.fit import FitSettings
 
     name, rows = _rows(data, steps * batch_size)
-    model = our_model(device, max_seq_length)
+    model = our_model(device, max_seq_length, architecture)
+    facts: dict[str, Any] = {"data": name}
+    if architecture is None:
+        facts |= _padding(model, rows, batch_size)
 
     def train(part: Sequence[Row]) -> None:
         settings = FitSettings(epochs=1, batch_size=batch_size, learning_rate=LEARNING_RATE)
         with precision_context(device, precision):
             train_contrastive(model, number_rows(part), settings, dims=DIMS, output_dir=str(scratch()))
 
-    facts = {"data": name, **_padding(model, rows, batch_size)}
     return Workload(lambda: train(rows), warm_up=lambda: train(rows[:batch_size]), facts=facts)
 
 
@@ -70,18 +73,19 @@ def stock(
     precision: str = "fp32",
     mini_batch_size: int | None = None,
     attention: str | None = None,
+    architecture: str | None = None,
     arguments: dict[str, Any] | None = None,
 ) -> Workload:
     """The Trainer of sentence-transformers with its Matryoshka and multiple-negatives losses.
 
     Args:
-        data, batch_size, steps, max_seq_length, device, precision: as for `ours`.
+        data, batch_size, steps, max_seq_length, device, precision, architecture: as for `ours`.
         mini_batch_size: use the cached loss with mini-batches of this size.
         attention: the attention implementation; None leaves the choice to the library.
         arguments: additional training arguments.
     """
     _, rows = _rows(data, steps * batch_size)
-    model = stock_model(device, max_seq_length)
+    model = stock_model(device, max_seq_length, architecture)
     if attention:
         model[0].model.set_attn_implementation(attention)
 

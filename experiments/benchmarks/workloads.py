@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -58,23 +58,73 @@ def texts_of(dataset: Dataset, count: int) -> list[str]:
     return texts[:count]
 
 
-def stock_model(device: str = "cpu", max_seq_length: int | None = None) -> SentenceTransformer:
-    """Load the base model with sentence-transformers."""
+# Random models of the base model's size (6 layers, 384 dimensions, 12 heads), in the words of each configuration.
+_USUAL_SHAPE = {"num_hidden_layers": 6, "hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
+_SHAPES: dict[str, dict[str, Any]] = {
+    "bert-base": _USUAL_SHAPE | {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072},
+    "mpnet": _USUAL_SHAPE,
+    "modernbert": _USUAL_SHAPE,
+    "nomic_bert": _USUAL_SHAPE,
+    "deberta-v2": _USUAL_SHAPE,
+    "t5": {"num_layers": 6, "d_model": 384, "num_heads": 12, "d_kv": 32, "d_ff": 1536},
+    "gemma3_text": _USUAL_SHAPE
+    | {"use_bidirectional_attention": True, "head_dim": 32, "num_key_value_heads": 4, "sliding_window": 512},
+    "qwen3": _USUAL_SHAPE | {"head_dim": 32, "num_key_value_heads": 4},
+    "llama": _USUAL_SHAPE | {"num_key_value_heads": 4},
+}
+ARCHITECTURES = tuple(_SHAPES)
+_DECODERS = ("qwen3", "llama")
+
+
+@cache
+def random_model_folder(architecture: str) -> str:
+    """Save a random model of one of `ARCHITECTURES` with the base model's tokenizer, and return its folder."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import AutoConfig, AutoModel, AutoTokenizer, T5EncoderModel
+
+    from embedlab.models.load import BASE_MODEL, model_path
+
+    folder = scratch() / architecture
+    tokenizer = AutoTokenizer.from_pretrained(model_path(BASE_MODEL))
+    tokenizer.padding_side = "left" if architecture in _DECODERS else "right"
+    shape = _SHAPES[architecture] | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    config = AutoConfig.for_model(architecture.removesuffix("-base"), **shape)
+    torch.manual_seed(SEED)
+    network = T5EncoderModel(config) if architecture == "t5" else AutoModel.from_config(config)
+    network.save_pretrained(folder / "transformer")
+    tokenizer.save_pretrained(folder / "transformer")
+    transformer = Transformer(str(folder / "transformer"), max_seq_length=256)
+    dim = transformer.get_embedding_dimension()
+    pooling = Pooling(dim, pooling_mode="lasttoken" if architecture in _DECODERS else "mean")
+    SentenceTransformer(modules=[transformer, pooling], device="cpu").save_pretrained(str(folder / "model"))
+    return str(folder / "model")
+
+
+def stock_model(
+    device: str = "cpu", max_seq_length: int | None = None, architecture: str | None = None
+) -> SentenceTransformer:
+    """Load the base model, or a random model of another architecture, with sentence-transformers."""
     from sentence_transformers import SentenceTransformer
 
     from embedlab.models.load import BASE_MODEL, model_path
 
-    model = SentenceTransformer(model_path(BASE_MODEL), device=device)
+    path = random_model_folder(architecture) if architecture else model_path(BASE_MODEL)
+    model = SentenceTransformer(path, device=device)
     if max_seq_length:
         model.max_seq_length = max_seq_length
     return model
 
 
-def our_model(device: str = "cpu", max_seq_length: int | None = None) -> SentenceTransformer:
-    """Load the base model with embedlab, which packs batches."""
-    from embedlab.models.load import load_model
+def our_model(
+    device: str = "cpu", max_seq_length: int | None = None, architecture: str | None = None
+) -> SentenceTransformer:
+    """Load the base model, or a random model of another architecture, with embedlab, which packs batches."""
+    from embedlab.models.load import BASE_MODEL, load_model
 
-    return load_model(device=device, max_seq_length=max_seq_length)
+    name = random_model_folder(architecture) if architecture else BASE_MODEL
+    return load_model(name, device=device, max_seq_length=max_seq_length)
 
 
 def lengths_of(model: SentenceTransformer, texts: Sequence[str]) -> Lengths:

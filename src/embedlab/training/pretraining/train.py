@@ -32,6 +32,8 @@ DONE = "done.pt"
 
 # Files that determine the weights: a change in one of them invalidates a cached result.
 CODE = (
+    "models/packed_attention",
+    "models/packed_layers",
     "models/packing",
     "models/tokens",
     "training/batches",
