@@ -14,9 +14,12 @@ from embedlab import paths
 from embedlab.errors import ParameterError, RecordError
 from embedlab.evaluation.metrics import Evaluation
 from embedlab.evaluation.significance import bootstrap_ci, paired_difference
+from embedlab.models.fingerprint import model_fingerprint
 from embedlab.params import Params
 from embedlab.runs import notebooks, processes, records
 from embedlab.runs.run import FAILED, compute_run_id, publish, start_run
+from embedlab.training.outcome import judge_training
+from tests.conftest import tiny_model
 
 CELL = 'rates: list[float] = [1, 2]  # an int is a float\nrate: float = 1\nseed: int = 0\noutput_dir: str = ""'
 
@@ -255,3 +258,31 @@ def test_reading_is_of_this_run_and_knows_its_training():
     assert "+0.250" in run.reading("contrastive") and "train longer" in run.reading("contrastive")
     run.log_history([{"stage": "base", "step": 0, "dev": 0.5}, {"stage": "base", "step": 9, "dev": 0.7}])
     assert "train longer" not in run.reading("contrastive")  # the history is of another system
+
+
+@pytest.mark.parametrize(
+    ("history", "marked"),
+    [
+        ([{"step": 0, "dev": 0.5}, {"step": 90, "dev": 0.4}], True),
+        ([{"step": 0, "dev": 0.5}, {"step": 90, "dev": 0.6}], False),
+        ([{"stage": "contrastive", "step": 0, "dev": 0.5}, {"stage": "contrastive", "step": 90, "dev": 0.4}], True),
+        ([{"stage": "static", "step": 0, "dev": 0.5}, {"stage": "static", "step": 90, "dev": 0.4}], False),
+    ],
+)
+def test_a_model_that_did_not_learn_is_saved_with_a_mark(history, marked):
+    run = start_run("01_tiny", params())
+    run.log_history(history)
+    path = run.save_model("contrastive", tiny_model(layers=1))
+    card = (path / "README.md").read_text(encoding="utf-8")
+    assert ("Not tuned" in card) is marked
+    assert card.startswith("---\n")  # the mark stands below the front matter
+    record = run.finish()
+    assert record.notes.get("untrained", []) == (["model"] if marked else [])
+    assert [*record.notes["training"].values()] == [judge_training(history)]
+
+
+def test_a_model_with_the_base_models_weights_is_marked():
+    run, model = start_run("01_tiny", params()), tiny_model(layers=1)
+    run.fingerprint(base=model_fingerprint(model))
+    run.save_model("contrastive", model)
+    assert run.finish().notes["untrained"] == ["model"]

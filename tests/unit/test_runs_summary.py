@@ -57,7 +57,7 @@ def test_a_value_without_interval(value, text):
     [
         ((0.141, 0.127, 0.155), [], "established"),
         ((0.01, -0.01, 0.03), [], "do not show a difference"),
-        ((-0.05, -0.07, -0.03), [], "Use it only if it is cheaper"),
+        ((-0.05, -0.07, -0.03), [], "contrastive is worse than base. Do not replace base by it"),
         ((0.01, -0.01, 0.03), [(0, 0.7), (10, 0.6)], "No training step beat the start"),
         ((0.141, 0.127, 0.155), [(0, 0.5), (10, 0.6), (20, 0.7)], "train longer"),
         ((0.141, 0.127, 0.155), [(0, 0.5), (10, 0.7), (20, 0.6)], "established on these queries."),

@@ -38,6 +38,17 @@ def save_model(model: SentenceTransformer | CrossEncoder, folder: str | Path) ->
     listing.write_text(json.dumps(modules, indent=2), encoding="utf-8")
 
 
+UNTRAINED = "**Not tuned:** no training step beat the start on dev, so this model has the base model's weights."
+
+
+def mark_untrained(folder: str | Path) -> None:
+    """Say in the card of a saved model that its training changed nothing."""
+    card = Path(folder) / "README.md"
+    text = card.read_text(encoding="utf-8") if card.exists() else ""
+    front, fence, body = text.partition("\n---\n") if text.startswith("---\n") else ("", "", text)
+    card.write_text(f"{front}{fence}\n{UNTRAINED}\n{body}", encoding="utf-8")
+
+
 def is_own_code(folder: str | Path) -> bool:
     """Whether a saved model comes with code, and every byte of that code is a copy of this package's.
 

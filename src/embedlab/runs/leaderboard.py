@@ -360,12 +360,4 @@ class Leaderboard:
             name: folder below `model`.
             system: name in the record.
         """
-        from sentence_transformers import SentenceTransformer
-
-        from embedlab.models.fingerprint import model_fingerprint
-        from embedlab.models.save import save_model
-
-        save_model(model, self.run.artefact("model") / name)
-        if not isinstance(model, SentenceTransformer):  # a cross-encoder is a list of modules as well
-            model = SentenceTransformer(modules=list(model), device="cpu")
-        self.run.fingerprint({system: model_fingerprint(model)})
+        self.run.save_model(system, model, f"model/{name}")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from embedlab.errors import ParameterError
 from embedlab.runs.records import MetricRow
 from embedlab.runs.summary import format_row, format_value
+from embedlab.training.outcome import NOTHING_LEARNED, judge_training
 
 
 def describe_difference(
@@ -60,23 +61,21 @@ def _last(rows: Sequence[MetricRow], **fields: object) -> MetricRow | None:
 
 
 def _advice(difference: MetricRow, system: str, against: str, history: Sequence[Mapping[str, float]]) -> str:
+    findings = judge_training(history)
+    if NOTHING_LEARNED in findings:
+        return " ".join(findings.values())
+    return " ".join([describe_interval(difference, system, against), *findings.values()])
+
+
+def describe_interval(difference: MetricRow, system: str, against: str) -> str:
+    """Say in one sentence whether a system is better or worse than another, or neither is shown."""
     low, high = difference.ci_low, difference.ci_high
-    scores = [(row["step"], row["dev"]) for row in history if row.get("dev") is not None]
-    best_step = max(scores, key=lambda score: score[1])[0] if scores else None
-    if scores and len(scores) > 1 and best_step == 0:
-        return (
-            "No training step beat the start on dev, so the model kept its first weights. "
-            "Lower the learning rate, or check the pairs."
-        )
     if high is not None and high < 0:
-        return f"The interval excludes 0: {system} is worse than {against}. Use it only if it is cheaper for you."
+        remedy = f"Do not replace {against} by it, unless it is cheaper for you."
+        return f"The interval excludes 0: {system} is worse than {against}. {remedy}"
     if low is not None and low > 0:
-        advice = f"The interval excludes 0: the gain over {against} is established on these queries."
-    else:
-        advice = "The interval includes 0: these queries do not show a difference. Collect more test queries or pairs."
-    if len(scores) > 1 and best_step == scores[-1][0]:
-        advice += " Dev was best at the last step: train longer, there may be more to gain."
-    return advice
+        return f"The interval excludes 0: the gain over {against} is established on these queries."
+    return "The interval includes 0: these queries do not show a difference. Collect more test queries or pairs."
 
 
 def _unknown_comparison(

@@ -27,11 +27,12 @@ from embedlab.runs.records import MetricRow, Record
 from embedlab.runs.run_id import RunId
 from embedlab.runs.summary import HEADLINE, summarise
 from embedlab.runs.systems import SYSTEMS, System, resolve_system
+from embedlab.training.outcome import NOTHING_LEARNED, by_training, judge_training
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import CrossEncoder, SentenceTransformer
 
     from embedlab.evaluation.metrics import Evaluation
     from embedlab.evaluation.significance import PairedDifference
@@ -194,8 +195,11 @@ class Run:
             self._use(system)
         self._models |= fingerprints
 
-    def save_model(self, system: str, model: SentenceTransformer, folder: str = "model") -> Path:
+    def save_model(self, system: str, model: SentenceTransformer | CrossEncoder, folder: str = "model") -> Path:
         """Save a model with the run and keep its fingerprint.
+
+        A model that no training step improved is saved too, because later notebooks read the folder. Its card and the
+        record's notes (`untrained`) say that it has the base model's weights.
 
         Args:
             system: the declared name of what the model was measured as.
@@ -205,12 +209,20 @@ class Run:
         Returns:
             The folder in this attempt; `finish` moves it next to the record.
         """
+        from sentence_transformers import SentenceTransformer
+
         from embedlab.models.fingerprint import model_fingerprint
-        from embedlab.models.save import save_model
+        from embedlab.models.save import mark_untrained, save_model
 
         path = self.artefact(folder)
         save_model(model, path)
-        self.fingerprint({system: model_fingerprint(model)})
+        if not isinstance(model, SentenceTransformer):  # a cross-encoder is a list of modules as well
+            model = SentenceTransformer(modules=list(model), device="cpu")
+        fingerprint, findings = model_fingerprint(model), self._notes.get("training", {})
+        if fingerprint == self._models.get("base") or NOTHING_LEARNED in findings.get(system, findings.get("", {})):
+            mark_untrained(path)
+            self._notes.setdefault("untrained", []).append(folder)
+        self.fingerprint({system: fingerprint})
         return path
 
     def metrics(
@@ -329,10 +341,15 @@ class Run:
         _display(Image(filename=str(path)))
 
     def log_history(self, history: Sequence[Mapping[str, float]]) -> None:
-        """Write train_log.csv, unless nothing was trained."""
+        """Write train_log.csv, unless nothing was trained, and note what went wrong in the training.
+
+        Args:
+            history: rows of step, loss and dev. Where a run trains several models, `stage` or `system` names the model.
+        """
         import pandas as pd
 
         if history:
+            self._notes["training"] = {name: judge_training(rows) for name, rows in by_training(history).items()}
             self._history = list(history)
             pd.DataFrame(history).to_csv(self.artefact("train_log.csv"), index=False)
 
@@ -358,7 +375,8 @@ class Run:
             ParameterError: this run has not compared the two.
         """
         other_systems = self._systems.keys() - {system}  # their training says nothing about this system
-        history = [row for row in self._history if str(row.get("stage")) not in other_systems]
+        trainings = by_training(self._history)
+        history = [row for name, rows in trainings.items() if name not in other_systems for row in rows]
         return describe_difference(self.rows, system, against, metric=metric, split=split, task=task, history=history)
 
     def finish(self) -> Record:

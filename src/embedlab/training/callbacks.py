@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -40,6 +41,8 @@ class ProgressReport(TrainerCallback):
         values = {key: logs[key] for key in ("loss", "learning_rate", "grad_norm") if key in logs}
         if values:
             self._report(state, **values)
+        if not math.isfinite(logs.get("loss", 0.0)):
+            control.should_training_stop = True  # no later step can repair the weights
 
     def on_evaluate(
         self,

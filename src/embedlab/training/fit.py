@@ -12,6 +12,7 @@ from embedlab import progress
 from embedlab.training.batches import NoDuplicates
 from embedlab.training.callbacks import KeepBest, ProgressReport
 from embedlab.training.learning_rates import learning_rates
+from embedlab.training.outcome import judge_training, log_findings, require_finite
 
 if TYPE_CHECKING:
     import datasets
@@ -76,6 +77,11 @@ class FitResult:
     steps: int
     seconds: float
 
+    @property
+    def advice(self) -> list[str]:
+        """One line for everything that went wrong: nothing learned, stopped too early, diverged; usually empty."""
+        return list(judge_training(self.history).values())
+
 
 def fit(
     model: SentenceTransformer,
@@ -104,7 +110,10 @@ def fit(
         stage: name of this training in progress reports.
 
     Returns:
-        History, best dev value and its step.
+        History, best dev value and its step. What went wrong is logged too, see `FitResult.advice`.
+
+    Raises:
+        ModelError: the loss became infinite or not a number, and there are no dev weights to return to.
     """
     from sentence_transformers import SentenceTransformerTrainer
     from transformers import PrinterCallback
@@ -127,7 +136,10 @@ def fit(
     if evaluator:
         trainer.evaluate()
     output = trainer.train()
+    if best.best_value is None:
+        require_finite(log.rows, stage)
     best.restore(model)
+    log_findings(log.rows, stage)
     return FitResult(log.rows, best.best_value, best.best_step, output.global_step, output.metrics["train_runtime"])
 
 
@@ -169,6 +181,7 @@ def training_arguments(
         eval_strategy="steps" if evaluate else "no",
         eval_steps=max(1, math.ceil(steps / max(1, settings.evaluations))),
         logging_steps=max(1, steps // 50),
+        logging_nan_inf_filter=False,  # it would replace a NaN by the mean of the losses before
         save_strategy="no",
         batch_sampler=NoDuplicates if settings.no_duplicates else BatchSamplers.BATCH_SAMPLER,
         multi_dataset_batch_sampler=settings.sampling,

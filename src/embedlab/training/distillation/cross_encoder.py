@@ -16,6 +16,7 @@ from embedlab.training.callbacks import ProgressReport
 from embedlab.training.examples import Row, TrainingRows
 from embedlab.training.fit import FitResult, FitSettings, fit
 from embedlab.training.losses import false_negative_mask, info_nce
+from embedlab.training.outcome import log_findings, require_finite
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, CrossEncoderTrainingArguments, SentenceTransformer
@@ -66,6 +67,9 @@ def train_cross_encoder(
 
     Returns:
         The training log, one row per logged step.
+
+    Raises:
+        ModelError: the loss became infinite or not a number.
     """
     from datasets import Dataset
     from sentence_transformers import CrossEncoderTrainer
@@ -89,6 +93,8 @@ def train_cross_encoder(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
+    require_finite(log.rows, log.stage)
+    log_findings(log.rows, log.stage)
     return log.rows
 
 
@@ -100,7 +106,8 @@ def _arguments(settings: FitSettings, rows: int, output_dir: str) -> CrossEncode
 
     arguments = training_arguments(settings, rows, False, output_dir)
     names = ["max_steps", "per_device_train_batch_size", "learning_rate", "warmup_steps", "weight_decay"]
-    names += ["logging_steps", "save_strategy", "seed", "disable_tqdm", "report_to", "dataloader_pin_memory"]
+    names += ["logging_steps", "logging_nan_inf_filter", "save_strategy", "seed", "disable_tqdm", "report_to"]
+    names += ["dataloader_pin_memory"]
     return CrossEncoderTrainingArguments(output_dir=output_dir, **{name: getattr(arguments, name) for name in names})
 
 

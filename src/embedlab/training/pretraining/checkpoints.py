@@ -17,6 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from embedlab.io import atomic_path
 from embedlab.training.callbacks import ProgressReport
 from embedlab.training.fit import FitResult, FitSettings, training_arguments
+from embedlab.training.outcome import log_findings, require_finite
 from embedlab.training.pretraining.mlm import NoiseCollator
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ def fit_resumable(
 
     Returns:
         History, steps and seconds; there is no dev value.
+
+    Raises:
+        ModelError: the loss became infinite or not a number.
     """
     from sentence_transformers import SentenceTransformerTrainer
     from transformers import PrinterCallback
@@ -75,6 +79,8 @@ def fit_resumable(
     output = trainer.train(resume_from_checkpoint=_resume(task, folder))
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
+    require_finite(log.rows, stage)
+    log_findings(log.rows, stage)
     return FitResult(log.rows, None, 0, output.global_step, output.metrics["train_runtime"])
 
 
