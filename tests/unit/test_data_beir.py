@@ -70,7 +70,7 @@ MALFORMED = [
     ({"test": "q0\td0\t0.5\n"}, "test.tsv", 2, "score", "must be an integer"),
     ({"test": "q0\td0\t\n"}, "test.tsv", 2, "score", "empty"),
     ({"test": "q0\t0\td0\t1\n"}, "test.tsv", 2, None, "expected 3 cells as in the header, got 4"),
-    ({"test": "q0\td0\t1\nq0\td0\t0\n"}, "test.tsv", 3, None, "judged twice"),
+    ({"test": "q0\td0\t1\nq0\td0\t0\n"}, "test.tsv", 3, "score", "judged twice"),
     ({"test": ""}, "test.tsv", None, None, "no rows"),
     ({"test": "q0\td0\t0\n"}, "qrels", None, None, "no relevant pair"),
     ({"test": "q0\td0\t1\n"}, None, None, None, "too few"),
@@ -94,9 +94,9 @@ def test_malformed_folder(tmp_path, parts, file, number, field, problem):
 def test_qrels_without_a_header(tmp_path):
     write(tmp_path)
     (tmp_path / "qrels" / "test.tsv").write_text("q0\td0\t1\nq1\td1\t1\n", "utf-8")
-    with pytest.raises(DataError, match="'query-id' is missing") as caught:
+    with pytest.raises(DataError, match="line 1 must be the header.*'q0', 'd0', '1'") as caught:
         beir.load(str(tmp_path), name="n")
-    assert caught.value.field == "query-id"
+    assert (caught.value.file.name, caught.value.line, caught.value.field) == ("test.tsv", 1, "query-id")
 
 
 @pytest.mark.parametrize("gone", ["corpus.jsonl", "queries.jsonl", "qrels/*"])

@@ -95,7 +95,7 @@ class TestFiles:
             local_task("clustering", alone)
         broken = tmp_path / "broken.json"
         broken.write_text("[1, 2]")
-        with pytest.raises(DataError, match="not JSON of labelled texts"):
+        with pytest.raises(DataError, match="not a JSON list of objects"):
             local_task("clustering", broken)
         (tmp_path / "empty").mkdir()
         with pytest.raises(DataError, match="no train or test file"):

@@ -40,7 +40,11 @@ def evaluate(
     sheet: Annotated[Path | None, typer.Option(help="CSV file for human review")] = None,
 ) -> None:
     """Compare a fine-tuned model with its base model: metrics, significance, slices, other domains."""
+    from embedlab.evaluation.probes import check_files
+
     budgets = Budgets(overall_budget, slice_budget, risk_budget, probe_budget)
+    probes = [name for name in (probe or ["pydocs"]) if name != "none"]
+    check_files(probes)
     pair = _compare(model, against, dataset, split, metric)
     _show("metrics", pair.comparison([metric, *(name for name in METRICS if name != metric)]))
     fields = pair.fields(kind or "", high_risk or [])
@@ -49,7 +53,7 @@ def evaluate(
         _show(f"{metric} by {name}", table)
     if html or sheet:
         _export(pair, fields, html, sheet)
-    differences = _probe_differences(pair, [name for name in (probe or ["pydocs"]) if name != "none"])
+    differences = _probe_differences(pair, probes)
     verdict = pair.gate(fields, list(slices), differences, budgets)
     _show("gate", verdict.table)
     typer.echo(verdict.summary())

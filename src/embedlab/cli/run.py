@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -54,7 +55,7 @@ def _from_current_folder(value: Any) -> Any:
         return value
     scheme, colon, location = value.partition(":")
     if colon and scheme in FILE_SCHEMES:
-        path, mark, options = location.partition("?")
+        path, mark, options = (location, "", "") if Path(location).exists() else location.partition("?")
         return f"{scheme}:{paths.from_current_folder(path)}{mark}{options}"
     return paths.from_current_folder(value)
 

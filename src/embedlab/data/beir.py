@@ -5,6 +5,9 @@ The format of Thakur et al., "BEIR" (NeurIPS 2021 Datasets and Benchmarks). Ever
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedlab.data import textio
@@ -14,40 +17,58 @@ from embedlab.data.textio import Row
 from embedlab.errors import DataError
 
 COLUMNS = ("query-id", "corpus-id", "score")
+ALIASES = {"query_id": "query-id", "corpus_id": "corpus-id"}
 RESERVED = ("_id", "title", "text", "metadata")
+SPLIT_ALIASES = {"val": "dev", "valid": "dev", "validation": "dev"}
+MAX_GRADE = 1_000
+USUAL_GRADE = 10  # above it, the grades are probably percentages
+
+logger = logging.getLogger(__name__)
 
 
-def load(location: str, *, name: str, split_by: str = "document") -> Dataset:
+def load(location: str, *, name: str, split_by: str = "document", repair: bool = False) -> Dataset:
     """Read a BEIR folder as a dataset.
 
-    A document's text is its title followed by its text. A judgement of grade 0 or less means "not relevant"; queries
-    without a relevant document are left out. Other fields of the JSON lines become `fields`. If a query and a document
-    have the same id, their fields are merged.
+    A document's text is its title followed by its text. Documents and queries without a text are left out with a
+    warning, unless they are judged. A judgement of grade 0 or less means "not relevant"; queries without a relevant
+    document are left out. Other fields of the JSON lines become `fields`. If a query and a document have the same id,
+    their fields are merged.
 
     Args:
         location: the folder. Missing splits are made from the existing ones, by groups.
         name: the dataset's name.
         split_by: see `Dataset`.
+        repair: accept judgements that name an unknown document or one without a text. They count as not found in dev
+            and test, as in trec_eval, and are left out of train. Judgements of unknown queries are left out.
 
     Raises:
         DataError: a file is missing or malformed; names file, line and field.
     """
     folder = _folder(location)
-    corpus, document_fields = read_texts(folder / "corpus.jsonl", titled=True)
-    queries, query_fields = read_texts(folder / "queries.jsonl")
-    judged = {split: _qrels(path, queries, corpus) for split, path in _qrels_files(folder).items()}
+    corpus, queries = Texts.read(folder / "corpus.jsonl", titled=True), Texts.read(folder / "queries.jsonl")
+    files = _qrels_files(folder)
+    _warn_of_other_files(folder / "qrels", files)
+    reader = _QrelsReader(queries, corpus, repair)
+    judged = {split: reader.read(path) for split, path in files.items()}
+    reader.report(folder / "qrels")
+    queries.report()
+    corpus.report()
     if not any(judged.values()):
         remedy = "Set the score of relevant pairs to 1 or more."
         raise DataError("no relevant pair: every score is 0 or less", remedy=remedy, file=folder / "qrels")
-    qrels, groups = complete_splits(judged, queries, corpus, split_by=split_by)
-    relevant = {query: queries[query] for judgements in qrels.values() for query in judgements}
-    fields = {**document_fields, **{q: {**document_fields.get(q, {}), **query_fields.get(q, {})} for q in relevant}}
+    qrels, groups = complete_splits(judged, queries.texts, corpus.texts, split_by=split_by)
+    qrels = {**qrels, "train": _found(qrels["train"], corpus.texts)}
+    relevant = {query: queries.texts[query] for judgements in qrels.values() for query in judgements}
+    fields = {
+        **corpus.fields,
+        **{q: {**corpus.fields.get(q, {}), **queries.fields.get(q, {})} for q in relevant},
+    }
     return Dataset(
         name=name,
-        corpus=corpus,
+        corpus=corpus.texts,
         queries=relevant,
         qrels=qrels,
-        groups=groups,
+        groups={query: group for query, group in groups.items() if query in relevant},
         fields={key: values for key, values in fields.items() if values},
         split_by=split_by,
     )
@@ -68,31 +89,118 @@ def source_fingerprint(location: str) -> str:
 
 
 def _folder(location: str) -> Path:
-    folder = Path(location).expanduser()
-    if folder.is_dir():
+    folder = textio.location_path(location)
+    if textio.path_exists(folder) and folder.is_dir():
         return folder
     remedy = "Pass a folder that contains corpus.jsonl, queries.jsonl and qrels/."
+    if not folder.is_absolute():
+        remedy += f" It was searched at {folder.absolute()}."
     raise DataError("this folder does not exist", remedy=remedy, file=folder)
 
 
 def _qrels_files(folder: Path) -> dict[str, Path]:
+    """Split -> file, in the order of `SPLITS`."""
     files: dict[str, Path] = {}
-    for split in SPLITS:
-        for path in (folder / "qrels" / f"{split}.tsv", folder / "qrels" / f"{split}.tsv.gz"):
-            if path.is_file():
-                files.setdefault(split, path)
+    for name in (*SPLITS, *SPLIT_ALIASES):
+        split = SPLIT_ALIASES.get(name, name)
+        plain, gzipped = folder / "qrels" / f"{name}.tsv", folder / "qrels" / f"{name}.tsv.gz"
+        if not plain.is_file() and not gzipped.is_file():
+            continue
+        path = plain if plain.is_file() else gzipped
+        if split in files:
+            problem, remedy = f"{files[split].name} and {path.name} are both the {split} split", "Remove one of them."
+            raise DataError(problem, remedy=remedy, file=folder / "qrels")
+        files[split] = path
     if files:
         return files
     remedy = "Add at least one of train.tsv, dev.tsv and test.tsv."
     raise DataError("this folder contains no judgements", remedy=remedy, file=folder / "qrels")
 
 
+def _warn_of_other_files(folder: Path, files: Mapping[str, Path]) -> None:
+    read = {path.name.removesuffix(".gz") for path in files.values()}
+    visible = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    if others := sorted(name for name in visible if name.removesuffix(".gz") not in read):
+        names = ", ".join(f"{split}.tsv" for split in SPLITS)
+        logger.warning("%s: these files are not read: %s. The names of splits are %s", folder, ", ".join(others), names)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The contents of a `corpus.jsonl` or `queries.jsonl`.
+
+    Attributes:
+        path: the file.
+        texts: id -> text, without the empty ones.
+        fields: id -> metadata.
+        empty: id -> line of a record whose text is empty.
+    """
+
+    path: Path
+    texts: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, dict[str, str]] = field(default_factory=dict)
+    empty: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path, *, titled: bool = False) -> Texts:
+        """Read a file.
+
+        Args:
+            path: a JSONL file whose lines have `_id` and `text`.
+            titled: put the line's `title`, if it has one, in front of the text.
+
+        Raises:
+            DataError: a line is malformed or an id occurs twice.
+        """
+        rows = textio.read_rows(path)
+        textio.report_unused(rows, RESERVED, path)
+        texts = cls(path)
+        for row in rows:
+            texts._add(row, titled)
+        if not texts.texts:
+            raise texts.error(*next(iter(texts.empty.items())))
+        return texts
+
+    def _add(self, row: Row, titled: bool) -> None:
+        key = textio.id_of(row, "_id", self.path)
+        if key in self.texts or key in self.empty:
+            problem, remedy = f"the id '{key}' occurs twice", "Give every line a different id."
+            raise DataError(problem, remedy=remedy, file=self.path, line=row.line, field="_id")
+        has_title = titled and not textio.is_empty(row.values.get("title"))
+        title = textio.text_of(row, "title", self.path) if has_title else ""
+        if "text" in row.values and textio.is_empty(row.values["text"]) and not title:
+            self.empty[key] = row.line
+            return
+        # A title without a text is enough.
+        has_text = not title or not textio.is_empty(row.values.get("text"))
+        text = textio.text_of(row, "text", self.path) if has_text else ""
+        self.texts[key] = f"{title} {text}".strip()
+        if metadata := textio.metadata_of(row, RESERVED):
+            self.fields[key] = metadata
+
+    def report(self) -> None:
+        """Warn of records without a text."""
+        if self.empty:
+            line = next(iter(self.empty.values()))
+            logger.warning("%s: left out %d records without a text, first in line %d", self.path, len(self.empty), line)
+
+    def error(self, key: str, line: int, reason: str = "") -> DataError:
+        """Return the error for a record that needs a text.
+
+        Args:
+            key: its id.
+            line: its line.
+            reason: why it needs one.
+        """
+        problem, remedy = f"'text' of '{key}' is empty{reason}", "Fill it in or remove the record and its judgements."
+        return DataError(problem, remedy=remedy, file=self.path, line=line, field="text")
+
+
 def read_texts(path: Path, *, titled: bool = False) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """Read a `corpus.jsonl` or `queries.jsonl`.
+    """Read a `corpus.jsonl` or `queries.jsonl`; records without a text are left out with a warning.
 
     Args:
-        path: a JSONL file whose lines have `_id` and `text`.
-        titled: put the line's `title`, if it has one, in front of the text.
+        path, titled: see `Texts.read`.
 
     Returns:
         Id -> text, and id -> metadata.
@@ -100,51 +208,89 @@ def read_texts(path: Path, *, titled: bool = False) -> tuple[dict[str, str], dic
     Raises:
         DataError: a line is malformed or an id occurs twice.
     """
-    texts: dict[str, str] = {}
-    fields: dict[str, dict[str, str]] = {}
-    for row in textio.read_rows(path):
-        key = textio.id_of(row, "_id", path)
-        if key in texts:
-            problem, remedy = f"the id '{key}' occurs twice", "Give every line a different id."
-            raise DataError(problem, remedy=remedy, file=path, line=row.line, field="_id")
-        title = textio.text_of(row, "title", path) if titled and row.values.get("title") else ""
-        # A title without a text is enough; if both are empty, the error names `text`.
-        text = textio.text_of(row, "text", path) if row.values.get("text") or not title else ""
-        texts[key] = f"{title} {text}".strip()
-        if metadata := textio.metadata_of(row, RESERVED):
-            fields[key] = metadata
-    return texts, fields
+    texts = Texts.read(path, titled=titled)
+    texts.report()
+    return texts.texts, texts.fields
 
 
-def _qrels(path: Path, queries: dict[str, str], corpus: dict[str, str]) -> Qrels:
-    grades: dict[tuple[str, str], int] = {}
-    texts = {"query-id": queries, "corpus-id": corpus}
-    for row in textio.read_rows(path):
-        query, document = (_existing_id(row, field, ids, path) for field, ids in texts.items())
-        if (query, document) in grades:
-            problem, remedy = f"query '{query}' and document '{document}' are judged twice", "Keep one of the rows."
-            raise DataError(problem, remedy=remedy, file=path, line=row.line)
-        grades[query, document] = _grade(row, path)
-    qrels: dict[str, dict[str, int]] = {}
-    for (query, document), grade in grades.items():
-        if grade > 0:
-            qrels.setdefault(query, {})[document] = grade
-    return qrels
+def _found(qrels: Qrels, corpus: Mapping[str, str]) -> Qrels:
+    """The judgements of documents that exist, of queries that have one."""
+    kept = {query: {d: grade for d, grade in grades.items() if d in corpus} for query, grades in qrels.items()}
+    return {query: grades for query, grades in kept.items() if grades}
 
 
-def _existing_id(row: Row, field: str, texts: dict[str, str], path: Path) -> str:
-    key = textio.text_of(row, field, path)
-    if key in texts:
-        return key
-    file = "queries.jsonl" if field == "query-id" else "corpus.jsonl"
-    problem, remedy = f"'{key}' is not in {file}", f"Add it to {file} or remove this row."
-    raise DataError(problem, remedy=remedy, file=path, line=row.line, field=field)
+@dataclass
+class _QrelsReader:
+    """Reads judgements and counts those of unknown ids."""
+
+    queries: Texts
+    corpus: Texts
+    repair: bool
+    unknown_queries: int = 0
+    unknown_documents: int = 0
+    highest: int = 0
+
+    def read(self, path: Path) -> Qrels:
+        """The positives of a file of judgements."""
+        grades: dict[tuple[str, str], int] = {}
+        for row in self._rows(path):
+            grade = _grade(row, path)
+            self.highest = max(self.highest, grade)
+            key = self._known(row, "query-id", path, grade), self._known(row, "corpus-id", path, grade)
+            if grades.setdefault(key, grade) != grade:
+                problem = f"query '{key[0]}' and document '{key[1]}' are judged twice, with different scores"
+                raise DataError(problem, remedy="Keep one of the rows.", file=path, line=row.line, field="score")
+        qrels: dict[str, dict[str, int]] = {}
+        for (query, document), grade in grades.items():
+            if grade > 0 and query in self.queries.texts:
+                qrels.setdefault(query, {})[document] = grade
+        return qrels
+
+    def report(self, folder: Path) -> None:
+        """Warn of what was accepted."""
+        if self.unknown_documents:
+            message = "%s: judgements of documents that are missing or empty: %d. They count as not found"
+            logger.warning(message, folder, self.unknown_documents)
+        if self.unknown_queries:
+            message = "%s: left out judgements of queries that are missing or empty: %d"
+            logger.warning(message, folder, self.unknown_queries)
+        if self.highest > USUAL_GRADE:
+            message = "%s: the scores go up to %d. Every score of 1 or more means relevant"
+            logger.warning(message, folder, self.highest)
+
+    def _rows(self, path: Path) -> list[Row]:
+        rows = [textio.rename_columns(row, ALIASES, path) for row in textio.read_rows(path)]
+        if missing := [column for column in COLUMNS if column not in rows[0].values]:
+            header = ", ".join(map(repr, textio.read_rows(path)[0].values))
+            problem = f"line 1 must be the header, with the columns {', '.join(COLUMNS)}; it is {header}"
+            remedy = "Add the header and separate the cells by tabs. A TREC file has a column too many, the second."
+            raise DataError(problem, remedy=remedy, file=path, line=1, field=missing[0])
+        return rows
+
+    def _known(self, row: Row, column: str, path: Path, grade: int) -> str:
+        """An id that is in the corpus or the queries. Only relevant documents need a text."""
+        texts = self.queries if column == "query-id" else self.corpus
+        key = textio.text_of(row, column, path)
+        if key in texts.texts or (key in texts.empty and grade <= 0):
+            return key
+        if self.repair:
+            self.unknown_queries += column == "query-id"
+            self.unknown_documents += column == "corpus-id"
+            return key
+        if key in texts.empty:
+            raise texts.error(key, texts.empty[key], f", but {path.name}:{row.line} judges it as relevant")
+        file = texts.path.name
+        whole = key.removesuffix(".0")
+        hint = f" There is '{whole}': write ids as whole numbers." if whole in texts.texts and whole != key else ""
+        problem, remedy = f"'{key}' is not in {file}", f"Add it to {file}, remove this row, or load with ?repair=true."
+        raise DataError(problem, remedy=remedy + hint, file=path, line=row.line, field=column)
 
 
 def _grade(row: Row, path: Path) -> int:
     text = textio.text_of(row, "score", path)
-    try:
-        return int(text)
-    except ValueError as error:
-        problem, remedy = f"score must be an integer, got '{text}'", "Write 0 for not relevant, 1 or more for relevant."
-        raise DataError(problem, remedy=remedy, file=path, line=row.line, field="score") from error
+    number = textio.number_of(text)
+    if number is not None and number.is_integer() and number <= MAX_GRADE:
+        return int(number)
+    problem = f"score must be an integer, {MAX_GRADE:,} or less, got '{text}'"
+    remedy = textio.number_remedy(text, "Write 0 for not relevant, 1 or more for relevant.")
+    raise DataError(problem, remedy=remedy, file=path, line=row.line, field="score")

@@ -14,6 +14,7 @@ log contains only document ids, put a `corpus.jsonl` in BEIR format with their t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,13 @@ from embedlab.data.beir import read_texts
 from embedlab.data.textio import Row
 from embedlab.errors import DataError
 
+COLUMNS = ("query", "document_id", "document", "position", "impressions", "clicks")
+ALIASES = {"rank": "position", "doc_id": "document_id"}
+MAX_COUNT = 10**12  # more than that is an error of the log, and sums of it would not fit
 KEYS = ["query", "document", "position"]
 CORPUS = "corpus.jsonl"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +66,13 @@ def read_log(path: Path) -> ClickLog:
     """Read a click log.
 
     Args:
-        path: a CSV, TSV, JSONL or Parquet file with the columns described above.
+        path: a CSV, TSV, JSONL, JSON or Parquet file with the columns described above.
 
     Raises:
         DataError: the file is missing or malformed; names file, line and field.
     """
-    rows = textio.read_rows(path)
+    rows = [textio.rename_columns(row, ALIASES, path) for row in textio.read_rows(path)]
+    _warn_of_other_columns(rows, path)
     texts = _document_texts(rows, path)
     queries: dict[str, str] = {}
     events = []
@@ -77,12 +84,17 @@ def read_log(path: Path) -> ClickLog:
     return ClickLog.from_events({query: text for text, query in queries.items()}, texts, frame)
 
 
+def _warn_of_other_columns(rows: list[Row], path: Path) -> None:
+    if others := dict.fromkeys(column for row in rows for column in row.values if column not in COLUMNS):
+        logger.warning("%s: these columns are not read: %s", path, ", ".join(others))
+
+
 def _document_texts(rows: list[Row], path: Path) -> dict[str, str]:
     """Document id -> text, from the log itself or from `corpus.jsonl` in the same folder."""
     corpus = path.parent / CORPUS
     texts = read_texts(corpus, titled=True)[0] if corpus.is_file() else {}
     for row in rows:
-        if row.values.get("document") in (None, ""):
+        if textio.is_empty(row.values.get("document")):
             continue
         text = textio.text_of(row, "document", path)
         document = _document_id(row, path)
@@ -93,7 +105,7 @@ def _document_texts(rows: list[Row], path: Path) -> dict[str, str]:
 
 
 def _document_id(row: Row, path: Path) -> str:
-    field = "document" if row.values.get("document_id") in (None, "") else "document_id"
+    field = "document" if textio.is_empty(row.values.get("document_id")) else "document_id"
     return textio.id_of(row, field, path)
 
 
@@ -130,13 +142,12 @@ def _impressions_and_clicks(row: Row, path: Path) -> tuple[int, int]:
 def _count(row: Row, field: str, path: Path) -> int:
     """A whole number from 0; true and false count as 1 and 0."""
     value = row.values.get(field)
-    text = str(value).strip().lower()
-    try:
-        number = float({"true": "1", "false": "0"}.get(text, text))
-    except ValueError:
-        number = -1.0
-    if number >= 0 and number.is_integer():
+    number = textio.number_of(value)
+    if number is not None and number.is_integer() and 0 <= number <= MAX_COUNT:
         return int(number)
+    if number is not None and number > MAX_COUNT:
+        problem, remedy = f"{field} is too large: {value!r}", f"Write a number up to {MAX_COUNT:,}."
+        raise DataError(problem, remedy=remedy, file=path, line=row.line, field=field)
     remedy = f"Fill in how many {field} there were, for example 1." if field != "position" else "Count from 1."
     problem = (
         f"{field} must be a whole number, 0 or more, got {value!r}" if field in row.values else f"'{field}' is missing"

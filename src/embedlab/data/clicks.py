@@ -31,7 +31,7 @@ def load(location: str, *, name: str, split_by: str = "document") -> Dataset:
         DataError: the file is malformed (names file, line and field), or no document is clicked clearly more often
             than the average.
     """
-    path = Path(location).expanduser()
+    path = textio.location_path(location)
     log = read_log(path)
     return to_dataset(log, judge(log), name=name, split_by=split_by, file=path)
 
@@ -45,7 +45,7 @@ def source_fingerprint(location: str) -> str:
     Returns:
         16 hex digits.
     """
-    path = textio.find_file(Path(location).expanduser())
+    path = textio.find_file(textio.location_path(location))
     corpus = path.parent / CORPUS
     return textio.fingerprint([path, *([corpus] if corpus.is_file() else [])])
 

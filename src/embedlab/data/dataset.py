@@ -40,7 +40,8 @@ class Dataset:
         name: the spec string it was loaded from, e.g. `icd10cm:small`.
         corpus: document id -> text.
         queries: query id -> text, of all splits.
-        qrels: split -> query id -> {document id: grade}; grades are integers >= 1.
+        qrels: split -> query id -> {document id: grade}; grades are integers >= 1. Of dev and test, a document may be
+            missing from the corpus: then it counts as not found.
         triplets: training triplets with hard negatives.
         groups: query id -> group; all queries of a group are in the same split.
         labels: label name -> {document or query id: class}, e.g. chapters.
@@ -76,5 +77,5 @@ class Dataset:
         return own_documents(self.qrels.get(split, {}), self.corpus)
 
     def pairs(self, split: str) -> list[tuple[str, str]]:
-        """(query id, document id) of every positive in `split`, in the order of the qrels."""
-        return [(q, d) for q, grades in self.qrels.get(split, {}).items() for d in grades]
+        """(query id, document id) of every positive in `split` that is in the corpus, in the order of the qrels."""
+        return [(q, d) for q, grades in self.qrels.get(split, {}).items() for d in grades if d in self.corpus]

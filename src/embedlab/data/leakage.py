@@ -166,7 +166,7 @@ def _queries(dataset: Dataset, split: str) -> dict[ExampleId, _Example]:
     texts = {document: normalise(dataset.corpus[document]) for _, document in dataset.pairs(split)}
     return {
         ExampleId(split, query): _Example(
-            dataset.queries[query], tuple(texts[d] for d in grades), group=dataset.groups.get(query)
+            dataset.queries[query], tuple(texts[d] for d in grades if d in texts), group=dataset.groups.get(query)
         )
         for query, grades in dataset.qrels.get(split, {}).items()
     }

@@ -8,9 +8,11 @@ import inspect
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from urllib.parse import parse_qsl
 
+from embedlab.data import textio
 from embedlab.data.dataset import Dataset
 from embedlab.data.leakage import guard
 from embedlab.data.splits import cap_training, mark_seen
@@ -30,7 +32,8 @@ class Spec:
     """The parts of a spec string `scheme[:location][?option=value&…]`.
 
     Options:
-        `repair=true`: drop training examples that leak instead of raising an error.
+        `repair=true`: drop training examples that leak, and what else `load_dataset` repairs, instead of raising an
+            error.
         `split_by=query`: hold out queries only, so splits may share documents. The built-in datasets do not take this.
     """
 
@@ -52,8 +55,9 @@ def load_dataset(spec: str, *, max_examples: int | None = None, repair: bool = F
             with options as in `Spec`.
         max_examples: maximum number of training queries, drawn as a seeded sample. Triplets and graded pairs are
             reduced by the same factor.
-        repair: drop training examples that leak, and log them, instead of raising an error. The built-in datasets are
-            always repaired.
+        repair: drop training examples that leak, and log them, instead of raising an error; also accept judgements of
+            unknown documents (see `beir`) and drop hard negatives that are positives (see `pairs`). The built-in
+            datasets are always repaired.
 
     Returns:
         The dataset. Dev and test queries have the field `seen`: "seen" if one of their relevant texts is a positive in
@@ -67,13 +71,25 @@ def load_dataset(spec: str, *, max_examples: int | None = None, repair: bool = F
     parsed = parse_spec(spec)
     options = dict(parsed.options)
     drop_leaks = options.pop("repair", "") == "true" or repair or parsed.scheme in BUILT_IN
-    dataset = parsed.module.load(parsed.location, name=spec, **options)
+    dataset = _load(parsed, spec, drop_leaks, options)
     dataset = guard(dataset, drop_leaks=drop_leaks, file=parsed.location or None)
     if advice := few_pairs_advice(len(dataset.pairs("train"))):
         _log.warning("%s: %s", spec, advice)
     if max_examples is not None:
         dataset = cap_training(dataset, max_examples)
     return mark_seen(dataset)
+
+
+def _load(parsed: Spec, name: str, repair: bool, options: dict[str, str]) -> Dataset:
+    load = parsed.module.load
+    repaired = {"repair": repair} if "repair" in inspect.signature(load).parameters else {}
+    try:
+        dataset: Dataset = load(parsed.location, name=name, **options, **repaired)
+    except DataError as error:
+        if error.file is not None or not parsed.location:
+            raise
+        raise type(error)(error.problem, remedy=error.remedy, file=parsed.location, field=error.field) from error
+    return dataset
 
 
 def source_fingerprint(spec: str) -> str:
@@ -101,8 +117,9 @@ def parse_spec(spec: str) -> Spec:
     Raises:
         DataError: the scheme or an option is unknown; suggests the closest valid name.
     """
-    address, _, query = spec.partition("?")
-    scheme, _, location = address.partition(":")
+    scheme, _, _ = spec.partition("?")[0].partition(":")
+    address, query = _without_options(spec)
+    location = address.removeprefix(scheme).removeprefix(":")
     if scheme not in SCHEMES:
         remedy = f"{_suggestion(scheme, SCHEMES)} For your own data, write pairs:FILE or beir:FOLDER."
         raise DataError(f"unknown dataset '{spec}'", remedy=remedy, field="dataset")
@@ -114,6 +131,15 @@ def parse_spec(spec: str) -> Spec:
     return parsed
 
 
+def _without_options(spec: str) -> tuple[str, str]:
+    """The spec without its options, and the options. A file name may contain question marks."""
+    address, _, query = spec.rpartition("?")
+    if not address:
+        return spec, ""
+    location = spec.partition(":")[2]
+    return (spec, "") if location and textio.path_exists(Path(location)) else (address, query)
+
+
 def _check_options(parsed: Spec) -> None:
     allowed = {"repair": ("true", "false")}
     if "split_by" in inspect.signature(parsed.module.load).parameters:
@@ -121,6 +147,8 @@ def _check_options(parsed: Spec) -> None:
     for option, value in parsed.options.items():
         if option not in allowed:
             remedy = _suggestion(option, allowed)
+            if parsed.scheme not in BUILT_IN:
+                remedy += " If the question mark belongs to the name, check the path: there is no such file."
             raise DataError(f"{parsed.scheme} has no option '{option}'", remedy=remedy, field="dataset")
         if value not in allowed[option]:
             problem = f"{option} must be {' or '.join(allowed[option])}, got '{value}'"

@@ -27,7 +27,7 @@ INSTRUCTIONS = (
     "If you are not sure, leave the grade empty and explain why in 'comment'.",
     "The rows are in random order. Do not change the ids. Save the file as CSV.",
 )
-FORMULA = ("=", "+", "-", "@")  # spreadsheets run texts that start with these characters
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets run texts that start with these characters
 
 
 class Judgement(NamedTuple):
@@ -106,8 +106,8 @@ def export_sheet(path: Path, dataset: Dataset, candidates: Mapping[str, Sequence
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for (query, document), line in zip(order, chain(instructions, repeat("")), strict=False):
-            texts = (query, _safe(dataset.queries[query]), document, _safe(dataset.corpus[document]))
-            writer.writerow((*texts, "", "", "", line))
+            texts = (query, dataset.queries[query], document, dataset.corpus[document])
+            writer.writerow((*map(_safe, texts), "", "", "", line))
     return len(order)
 
 
@@ -124,14 +124,15 @@ def import_judgements(paths: Iterable[Path], dataset: Dataset) -> Judgements:
     judged: dict[tuple[str, str], list[Judgement]] = {}
     ungraded = 0
     for path in paths:
-        for row in textio.read_rows(path):
-            query, document = (textio.id_of(row, field, path) for field in ("query_id", "document_id"))
+        for row in (textio.rename_columns(row, {}, path) for row in textio.read_rows(path)):
+            query = _id(row, "query_id", dataset.queries, path)
+            document = _id(row, "document_id", dataset.corpus, path)
             _require_ids([(query, document)], dataset, path, row.line)
             grade = _grade(row, path)
             if grade is None:
                 ungraded += 1
             else:
-                judge = str(row.values.get("judge") or "").strip()
+                judge = "" if textio.is_empty(row.values.get("judge")) else str(row.values["judge"]).strip()
                 judgement = Judgement(query, document, grade, judge, path, row.line)
                 judged.setdefault((query, document), []).append(judgement)
     return _resolve(judged, ungraded)
@@ -175,14 +176,21 @@ def _grade(row: Row, path: Path) -> int | None:
             problem, remedy="Keep all columns of the exported sheet.", file=path, line=row.line, field="grade"
         )
     value = row.values["grade"]
-    text = "" if value is None else str(value).strip().removesuffix(".0")  # pandas writes 1.0 if some cells are empty
-    if not text:
+    if textio.is_empty(value):
         return None
-    if text in map(str, GRADES):
-        return int(text)
-    problem = f"grade must be one of {', '.join(map(str, GRADES))}, got '{text}'"
+    number = None if isinstance(value, bool) else textio.number_of(value)
+    is_word = isinstance(value, str) and value.strip().lower() in ("true", "false")
+    if number in GRADES and not is_word:
+        return int(number or 0)
+    problem = f"grade must be one of {', '.join(map(str, GRADES))}, got '{value}'"
     remedy = "Enter one of these numbers or leave the cell empty."
     raise DataError(problem, remedy=remedy, file=path, line=row.line, field="grade")
+
+
+def _id(row: Row, field: str, texts: Mapping[str, str], path: Path) -> str:
+    """The id in a field, without the mark that `_safe` put in front of it."""
+    key = textio.id_of(row, field, path)
+    return key[1:] if key not in texts and key.startswith("'") and key[1:].startswith(FORMULA) else key
 
 
 def _require_ids(pairs: Iterable[tuple[str, str]], dataset: Dataset, path: Path, line: int | None = None) -> None:

@@ -87,9 +87,9 @@ def group_queries(
     judged = {query: queries[query] for query in qrels}
     keys: dict[str, set[Hashable]] = {query: {form(text)} for query, text in judged.items()}
     query_texts = {form(text) for text in judged.values()}
-    document_texts = {d: form(corpus[d]) for grades in qrels.values() for d in grades}
+    document_texts = {d: form(corpus[d]) for grades in qrels.values() for d in grades if d in corpus}
     for query, grades in qrels.items():
-        texts = {document_texts[document] for document in grades}
+        texts = {document_texts[document] for document in grades if document in document_texts}
         keys[query] |= texts if split_by == "document" else texts & query_texts
     for query, other in near_duplicates(judged, judged, ignore_symbols=ignore_symbols):
         keys[query].add(("near", other))
@@ -265,6 +265,6 @@ def mark_seen(dataset: Dataset) -> Dataset:
     fields = dict(dataset.fields)
     for split in ("dev", "test"):
         for query, grades in dataset.qrels.get(split, {}).items():
-            seen = any(dataset.corpus[document] in trained for document in grades)
+            seen = any(dataset.corpus.get(document) in trained for document in grades)
             fields[query] = {**fields.get(query, {}), "seen": "seen" if seen else "unseen"}
     return replace(dataset, fields=fields)

@@ -1,50 +1,116 @@
-"""Read JSONL, CSV, TSV and Parquet files, with errors that name file, line and field."""
+"""Read JSONL, JSON, CSV, TSV and Parquet files, with errors that name file, line and field.
+
+The same table gives the same records in every format. Numbers, dates and truth values of typed formats are read as the
+text that pandas writes into a CSV file (3.0, 2024-01-31, True), and NaN is an empty cell.
+"""
 
 from __future__ import annotations
 
+import ast
 import csv
 import gzip
 import hashlib
 import json
+import logging
+import math
+import re
+import sys
+import unicodedata
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
 
 from embedlab.errors import DataError
 
+if TYPE_CHECKING:
+    import pyarrow
+
 FINGERPRINT_LENGTH = 16  # hex characters
+INDEX_COLUMNS = ("", "unnamed: 0", "__index_level_0__")  # pandas writes its row numbers into columns of these names
+DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars", " ": "spaces"}
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+_BLANK_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"  # shown as blanks, although their category is a letter or a symbol
+_BLANK_CATEGORIES = ("Cc", "Cf", "Zs", "Zl", "Zp")
+
+csv.field_size_limit(sys.maxsize)  # a cell may be a whole manual
+
+logger = logging.getLogger(__name__)
 
 
 class Row(NamedTuple):
-    """One record of a file: its line, from 1 (in Parquet its record number), and its values by column."""
+    """One record of a file.
+
+    Attributes:
+        line: its line, from 1; in JSON and Parquet its record number.
+        values: column -> value.
+        file: the file, if the records of a dataset come from several.
+    """
 
     line: int
     values: dict[str, Any]
+    file: Path | None = None
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Read every record of a JSONL, CSV, TSV or Parquet file. Text files may be gzipped and may start with a BOM.
+def read_rows(path: Path, *, columns: Sequence[str] = ()) -> list[Row]:
+    """Read every record of a JSONL, JSON, CSV, TSV or Parquet file.
+
+    Text files may be gzipped and may start with a BOM. A JSON file is a list of objects.
 
     Args:
         path: the file; its suffix determines the format.
+        columns: names for a CSV or TSV file without a header. It has none if its first record has as many cells as
+            these names, and the last cell is a number.
 
     Raises:
         DataError: the file is missing, empty, of another format, not UTF-8, or malformed.
     """
     readers: dict[str, Callable[[Path], Iterator[Row]]] = {
         ".jsonl": _jsonl_rows,
-        ".csv": lambda file: _delimited_rows(file, ","),
-        ".tsv": lambda file: _delimited_rows(file, "\t"),
+        ".json": _json_rows,
+        ".csv": lambda file: _delimited_rows(file, ",", columns),
+        ".tsv": lambda file: _delimited_rows(file, "\t", columns),
         ".parquet": _parquet_rows,
     }
-    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    file = find_file(path)
+    suffix = format_of(path)
     if suffix not in readers:
-        remedy = f"Save it as one of {', '.join(readers)}."
-        raise DataError(f"unsupported file type '{suffix}'", remedy=remedy, file=path)
-    if rows := list(readers[suffix](find_file(path))):
+        problem = f"unsupported file type '{suffix}'" if suffix else "the file name does not say what format it has"
+        raise DataError(problem, remedy=f"Save it as one of {', '.join(readers)}.", file=path)
+    if rows := list(readers[suffix](file)):
         return rows
     raise DataError("the file has no rows", remedy="Add at least one record.", file=path)
+
+
+def format_of(path: Path) -> str:
+    """Return the suffix that names a file's format, in lower case and without `.gz`."""
+    return (Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix).lower()
+
+
+def location_path(location: str) -> Path:
+    """Return the path of a spec's location; `~` is the home folder.
+
+    Raises:
+        DataError: it names the home folder of an unknown user.
+    """
+    try:
+        return Path(location).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{error}", remedy="Check the path.", file=location) from error
+
+
+def path_exists(path: Path) -> bool:
+    """Whether there is a file or folder at this path; False for what cannot be a path."""
+    try:
+        return path.expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # too long, an unknown user's home, NUL
+        return False
 
 
 def find_file(path: Path) -> Path:
@@ -53,11 +119,55 @@ def find_file(path: Path) -> Path:
     Raises:
         DataError: neither exists.
     """
-    for candidate in (path, path.with_name(path.name + ".gz")):
-        if candidate.is_file():
-            return candidate
-    remedy = f"Check the path. Relative paths start at {Path.cwd()}."
+    try:
+        for candidate in (path, path.with_name(path.name + ".gz")):
+            if candidate.is_file():
+                return candidate
+        is_folder = path.is_dir()
+    except (OSError, ValueError) as error:  # names that are too long, or contain NUL
+        raise DataError(f"this file cannot be read: {error}", remedy="Check the path.", file=path) from error
+    if is_folder:
+        raise DataError("this is a folder", remedy="Name a file in it, or write beir:FOLDER or hf:FOLDER.", file=path)
+    remedy = "Check the path." if path.is_absolute() else f"Check the path. It was searched at {path.absolute()}."
     raise DataError("this file does not exist", remedy=remedy, file=path)
+
+
+def rename_columns(row: Row, aliases: Mapping[str, str], file: Path) -> Row:
+    """Return the record with column names in lower case, without surrounding white space, and without aliases.
+
+    Columns with the row numbers that pandas writes are left out.
+
+    Args:
+        row: the record.
+        aliases: other name -> name.
+        file: the file that the error names.
+
+    Raises:
+        DataError: two columns get the same name.
+    """
+    values: dict[str, Any] = {}
+    for column, value in row.values.items():
+        key = str(column).strip().lower()
+        key = aliases.get(key, key)
+        if key in INDEX_COLUMNS:
+            continue
+        if key in values:
+            raise error_at(row, str(column), file, f"two columns are read as '{key}'", "Remove or rename one of them.")
+        values[key] = value
+    return row._replace(values=values)
+
+
+def is_empty(value: object) -> bool:
+    """Whether a cell holds nothing: None, no visible character, or an empty list."""
+    return value is None or (isinstance(value, str) and not is_visible(value)) or value == []
+
+
+def is_visible(text: str) -> bool:
+    """Whether a text has a character that can be seen."""
+    return any(
+        unicodedata.category(character) not in _BLANK_CATEGORIES and character not in _BLANK_LETTERS
+        for character in text
+    )
 
 
 def text_of(row: Row, field: str, file: Path) -> str:
@@ -69,31 +179,100 @@ def text_of(row: Row, field: str, file: Path) -> str:
         file: the file that the error names.
 
     Raises:
-        DataError: the field is missing, not a string, empty, or not valid Unicode.
+        DataError: the field is missing, not a string, empty, not valid Unicode, or a list written as a string.
     """
     if field not in row.values:
         columns = ", ".join(map(str, row.values))
-        raise _at(row, field, file, f"'{field}' is missing", f"Add it to the record, which has: {columns}.")
-    text = row.values[field]
-    if text is None or not str(text).strip():
-        raise _at(row, field, file, f"'{field}' is empty", "Fill it in or remove the record.")
-    if not isinstance(text, str):
-        raise _at(row, field, file, f"'{field}' must be a string, got {text!r}", "Write it as a string.")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        problem = f"'{field}' contains half of a surrogate pair"
-        raise _at(row, field, file, problem, "Save the text as valid Unicode.")
-    return text.strip()
+        raise error_at(row, field, file, f"'{field}' is missing", f"Add it to the record, which has: {columns}.")
+    return checked_text(row.values[field], row, field, file)
+
+
+def checked_text(value: object, row: Row, field: str, file: Path) -> str:
+    """Return a value that must be a text, without surrounding white space.
+
+    Args:
+        value: the value.
+        row, field, file: the place that errors name.
+
+    Raises:
+        DataError: as for `text_of`.
+    """
+    if is_empty(value) or isinstance(value, float) and math.isnan(value):
+        raise error_at(row, field, file, f"'{field}' is empty", "Fill it in or remove the record.")
+    if not isinstance(value, str):
+        problem = f"'{field}' must be a string, got {_short(value)}"
+        raise error_at(row, field, file, problem, "Write it as a string.")
+    if "\0" in value or _HALF_PAIR.search(value):
+        problem = "a NUL character" if "\0" in value else "half of a surrogate pair"
+        raise error_at(row, field, file, f"'{field}' contains {problem}", "Save the text as valid Unicode.")
+    text = value.strip()
+    if text[0] == "[" and text[-1] == "]" and _is_list(text):
+        problem = f"'{field}' is a list that was written as a text: {_short(text)}"
+        remedy = "Save the file as JSONL or Parquet, or write one text per column."
+        raise error_at(row, field, file, problem, remedy)
+    return text
+
+
+def _is_list(text: str) -> bool:
+    """Whether a text is a Python or JSON list of strings, as pandas writes it into a CSV file."""
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            value = parse(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
+    return False
 
 
 def id_of(row: Row, field: str, file: Path) -> str:
     """Return the identifier in a field: a string or a whole number.
 
     Raises:
+        DataError: as for `text_of`, or the identifier is a decimal number.
+    """
+    value = row.values.get(field)
+    if isinstance(value, float) and not math.isnan(value):
+        problem = f"'{field}' must be a string or a whole number, got {value!r}"
+        remedy = "pandas writes whole numbers as decimals if some cells are empty: fill them in, or use strings."
+        raise error_at(row, field, file, problem, remedy)
+    return str(value) if isinstance(value, int) else text_of(row, field, file)
+
+
+def name_of(row: Row, field: str, file: Path) -> str:
+    """Return the name of a group or class: a string, a number or a truth value, as in a CSV file.
+
+    Raises:
         DataError: as for `text_of`.
     """
-    if isinstance(row.values.get(field), int):
-        return str(row.values[field])
+    value = row.values.get(field)
+    if isinstance(value, int | float) and not (isinstance(value, float) and math.isnan(value)):
+        return str(value)
     return text_of(row, field, file)
+
+
+def number_of(value: object) -> float | None:
+    """Return a cell as a number; true and false are 1 and 0. None if it is not a finite number."""
+    if isinstance(value, str):
+        text = value.strip().lower()
+        text = {"true": "1", "false": "0"}.get(text, text)
+        value = float(text) if _NUMBER.fullmatch(text) else None
+    try:
+        number = float(value) if isinstance(value, int | float | Decimal) else math.nan
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def number_remedy(value: object, remedy: str) -> str:
+    """Return how to write a number that could not be read.
+
+    Args:
+        value: the value that is not a number.
+        remedy: what to say if nothing more is known.
+    """
+    if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value.strip()):
+        return f"Write it with a decimal point: {value.strip().replace(',', '.')}."
+    return remedy
 
 
 def metadata_of(row: Row, reserved: Iterable[str]) -> dict[str, str]:
@@ -105,8 +284,30 @@ def metadata_of(row: Row, reserved: Iterable[str]) -> dict[str, str]:
     """
     nested = row.values.get("metadata")
     values = {**(nested if isinstance(nested, dict) else {}), **row.values}
-    scalars = (str, int, float, bool)
-    return {k: str(v) for k, v in values.items() if k not in reserved and isinstance(v, scalars) and str(v)}
+    reserved = {*reserved, *INDEX_COLUMNS} - ({"metadata"} if isinstance(nested, str) else set())
+    return {
+        str(key): str(value)
+        for key, value in values.items()
+        if key not in reserved and isinstance(value, str | int | float) and not _is_nan(value) and str(value)
+    }
+
+
+def report_unused(rows: Iterable[Row], reserved: Iterable[str], file: Path) -> None:
+    """Warn of columns whose lists or objects cannot become metadata.
+
+    Args:
+        rows: the records.
+        reserved: fields that are read in another way.
+        file: the file that the warning names.
+    """
+    unused: dict[str, None] = {}
+    for row in rows:
+        nested = row.values.get("metadata")
+        for key, value in {**(nested if isinstance(nested, dict) else {}), **row.values}.items():
+            if key not in reserved and not isinstance(value, str | int | float | None) and value:
+                unused[str(key)] = None
+    if unused:
+        logger.warning("%s: these columns hold lists or objects and are not read: %s", file, ", ".join(unused))
 
 
 def fingerprint(files: Iterable[Path]) -> str:
@@ -117,41 +318,173 @@ def fingerprint(files: Iterable[Path]) -> str:
     return digest.hexdigest()[:FINGERPRINT_LENGTH]
 
 
-def _at(row: Row, field: str, file: Path, problem: str, remedy: str) -> DataError:
-    return DataError(problem, remedy=remedy, file=file, line=row.line, field=field)
+def parse_json(text: str, file: Path, line: int | None = None) -> Any:
+    """Parse JSON; NaN, which is not JSON but is often written, becomes None.
+
+    Args:
+        text: the JSON text.
+        file, line: the place that errors name.
+
+    Raises:
+        DataError: it is malformed, too deeply nested, has a number that is too long, or an object names a key twice.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in values:
+                problem = f"the key '{key}' occurs twice in one object"
+                raise DataError(problem, remedy="Remove or rename one of them.", file=file, line=line, field=key)
+            values[key] = value
+        return values
+
+    try:
+        return json.loads(text, object_pairs_hook=unique, parse_constant=lambda name: _plain(float(name)))
+    except json.JSONDecodeError as error:
+        place = line if line is not None else error.lineno
+        problem, remedy = f"invalid JSON: {error.msg}", "Check the quotes, commas and brackets."
+        raise DataError(problem, remedy=remedy, file=file, line=place) from error
+    except RecursionError:
+        raise _too_deep(file, line) from None
+    except ValueError as error:
+        raise DataError("a number has too many digits", remedy="Write it as a string.", file=file, line=line) from error
+
+
+def _too_deep(file: Path, line: int | None) -> DataError:
+    remedy = "Write one flat object per record."
+    return DataError("the JSON is nested too deeply", remedy=remedy, file=file, line=line)
+
+
+def read_text(path: Path) -> str:
+    """Read a text file as UTF-8; it may be gzipped and may start with a BOM.
+
+    Raises:
+        DataError: the file is missing, damaged or not UTF-8.
+    """
+    return "".join(line for _, line in _lines(find_file(path)))
+
+
+def plain(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record of a typed format with the values that the other formats give.
+
+    Args:
+        record: column -> value. Times at midnight become dates.
+    """
+    return {str(column): _plain(value) for column, value in record.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str | int | None):
+        return value
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return plain(value)
+    if isinstance(value, bytes):  # some writers do not mark texts as such
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return value
+    if isinstance(value, datetime):
+        at_midnight = value.time() == time.min and value.tzinfo is None
+        return str(value.date()) if at_midnight else str(value)
+    if isinstance(value, timedelta):
+        import pandas as pd
+
+        return str(pd.Timedelta(value))
+    return str(value) if isinstance(value, date | time | Decimal | UUID) else value
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def error_at(row: Row, field: str, file: Path, problem: str, remedy: str) -> DataError:
+    """Return an error that names the place of a cell.
+
+    Args:
+        row, field: the cell.
+        file: the file, unless the record names its own.
+        problem, remedy: see `EmbedlabError`.
+    """
+    return DataError(problem, remedy=remedy, file=row.file or file, line=row.line, field=field)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Line number and text, decoded line by line so that an encoding error names its line."""
     number = 0
+    raw = b""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
             for number, raw in enumerate(file, start=1):
+                if b"\r" in raw.rstrip(b"\r\n") and number == 1:
+                    _refuse_bare_returns(path, raw)
                 yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise DataError("this line is not UTF-8", remedy="Save the file as UTF-8.", file=path, line=number) from error
+        encoding = " but UTF-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else ""
+        problem, remedy = f"this line is not UTF-8{encoding}", "Save the file as UTF-8."
+        raise DataError(problem, remedy=remedy, file=path, line=number) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(
             f"damaged gzip file: {error}", remedy="Compress it again.", file=path, line=number + 1
         ) from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"this file cannot be read: {reason}", remedy="Check its permissions.", file=path) from error
+
+
+def _refuse_bare_returns(path: Path, first_line: bytes) -> None:
+    """Raise an error for the line ends of old Mac programs, which would make one line of the whole file."""
+    if not first_line.endswith(b"\n") and b'"' not in first_line.partition(b"\r")[0]:
+        problem, remedy = "the lines end with CR alone", "Save the file with the line ends LF or CRLF."
+        raise DataError(problem, remedy=remedy, file=path, line=1)
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
     for number, line in _lines(path):
         if not line.strip():
             continue
-        try:
-            values = json.loads(line)
-        except json.JSONDecodeError as error:
-            problem, remedy = f"invalid JSON: {error.msg}", "Write one JSON object per line."
-            raise DataError(problem, remedy=remedy, file=path, line=number) from error
+        values = parse_json(line, path, number)
         if not isinstance(values, dict):
             remedy = 'Write one JSON object per line, for example {"query": "…", "positive": "…"}.'
             raise DataError("this line is not a JSON object", remedy=remedy, file=path, line=number)
+        if "\\u" in line:
+            _refuse_half_pairs(Row(number, values), path)
         yield Row(number, values)
 
 
-def _delimited_rows(path: Path, delimiter: str) -> Iterator[Row]:
+def _refuse_half_pairs(row: Row, path: Path) -> None:
+    """Raise an error for text that no file can store; JSON can write it as an escape."""
+    for key, value in row.values.items():
+        try:
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        except RecursionError:
+            raise _too_deep(path, row.line) from None
+        if _HALF_PAIR.search(key) or _HALF_PAIR.search(text):
+            field = key.encode(errors="replace").decode()
+            problem = f"'{field}' contains half of a surrogate pair"
+            raise error_at(row, field, path, problem, "Save the text as valid Unicode.")
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    records = parse_json(read_text(path), path)
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        remedy = 'Write [{"query": "…", "positive": "…"}, …], or one object per line in a .jsonl file.'
+        raise DataError("the file is not a JSON list of objects", remedy=remedy, file=path)
+    for number, record in enumerate(records, start=1):
+        row = Row(number, record)
+        _refuse_half_pairs(row, path)
+        yield row
+
+
+def _delimited_rows(path: Path, delimiter: str, columns: Sequence[str]) -> Iterator[Row]:
     reader = csv.reader((line for _, line in _lines(path)), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     line = 1
@@ -159,31 +492,74 @@ def _delimited_rows(path: Path, delimiter: str) -> Iterator[Row]:
         for cells in reader:
             # A quoted cell may contain line breaks, so a record starts on the line after the end of the previous one.
             start, line = line, reader.line_num + 1
+            if not cells or (start == 1 and cells == ["sep=", ""]):  # Excel can write the delimiter into line 1
+                continue
             if header is None:
-                header = _header(cells, path)
+                header = _header(cells, path, start, delimiter, columns)
+                if header != [cell.strip() for cell in cells]:
+                    yield Row(start, dict(zip(header, cells, strict=True)))
             elif len(cells) == len(header):
                 yield Row(start, dict(zip(header, cells, strict=True)))
-            elif cells:
+            else:
                 problem = f"expected {len(header)} cells as in the header, got {len(cells)}"
                 raise DataError(problem, remedy="Quote cells that contain the delimiter.", file=path, line=start)
     except csv.Error as error:
-        raise DataError(f"invalid CSV: {error}", remedy="Check the quotes.", file=path, line=line) from error
+        remedy = 'Check the quotes: write a quote inside a quoted cell twice, as "".'
+        raise DataError(f"invalid CSV: {error}", remedy=remedy, file=path, line=line) from error
 
 
-def _header(cells: list[str], path: Path) -> list[str]:
+def _header(cells: list[str], path: Path, line: int, delimiter: str, columns: Sequence[str]) -> list[str]:
+    """The column names; `columns` if this first record is data."""
+    if columns and len(cells) == len(columns) and number_of(cells[-1]) is not None:
+        return list(columns)
     names = [cell.strip() for cell in cells]
-    if repeated := next((name for name in names if names.count(name) > 1), None):
-        problem = f"the column '{repeated}' occurs twice"
-        raise DataError(problem, remedy="Rename one of them.", file=path, line=1, field=repeated)
+    other = next((mark for mark in DELIMITERS if mark in names[0] and mark != delimiter), None)
+    if len(names) == 1 and other and (other != " " or delimiter == "\t"):
+        problem = f"the cells are separated by {DELIMITERS[other]}: the header is {_short(names[0])}"
+        remedy = f"Save the file with {DELIMITERS[delimiter]} between the cells."
+        raise DataError(problem, remedy=remedy, file=path, line=line)
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        problem = f"the column '{repeated}' occurs twice" if repeated else "two columns have no name"
+        raise DataError(problem, remedy="Rename one of them.", file=path, line=line, field=repeated)
     return names
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
-    import pyarrow
     import pyarrow.parquet
 
     try:
-        records = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
+        # Not `read_table`, which takes folder names such as `year=2024` for columns.
+        table = pyarrow.parquet.ParquetFile(path, page_checksum_verification=True).read()
+        repeated = {name for name in table.column_names if table.column_names.count(name) > 1}
+        rows = [] if repeated else rows_of_table(table)
+    except Exception as error:  # a damaged file can raise errors of many classes
         raise DataError("damaged Parquet file", remedy="Write the file again.", file=path) from error
-    yield from (Row(number, record) for number, record in enumerate(records, start=1))
+    if repeated:
+        name = min(repeated)
+        raise DataError(f"the column '{name}' occurs twice", remedy="Rename one of them.", file=path, field=name)
+    yield from rows
+
+
+def rows_of_table(table: pyarrow.Table) -> list[Row]:
+    """Return the records of an Arrow table with the values that the other formats give.
+
+    Args:
+        table: its column names differ.
+    """
+    columns = {name: _column_values(table.column(name)) for name in table.column_names}
+    records = zip(*columns.values(), strict=True)
+    return [Row(number, plain(dict(zip(columns, values, strict=True)))) for number, values in enumerate(records, 1)]
+
+
+def _column_values(column: pyarrow.ChunkedArray) -> list[Any]:
+    """A column's values; times as pandas writes them, which depends on the whole column, and short decimals short."""
+    import pyarrow.types
+
+    if pyarrow.types.is_timestamp(column.type) or pyarrow.types.is_duration(column.type):
+        text = column.to_pandas().to_csv(index=False, header=False, na_rep="")
+        return [value.strip('"') or None for value in text.splitlines()]
+    if pyarrow.types.is_float32(column.type) or pyarrow.types.is_float16(column.type):
+        return [None if value != value else float(str(value)) for value in column.to_numpy()]
+    values: list[Any] = column.to_pylist()
+    return values

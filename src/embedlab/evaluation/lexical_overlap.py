@@ -23,6 +23,6 @@ def shared_words(dataset: Dataset) -> dict[str, dict[str, str]]:
     kinds = {}
     for query, positives in dataset.qrels["test"].items():
         query_words = set(words(dataset.queries[query])) - ignored
-        answer_words = {word for document in positives for word in words(dataset.corpus[document])}
+        answer_words = {word for document in positives for word in words(dataset.corpus.get(document, ""))}
         kinds[query] = {FIELD: ALL if query_words <= answer_words else SOME if query_words & answer_words else NONE}
     return kinds

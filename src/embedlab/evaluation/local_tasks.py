@@ -6,15 +6,15 @@
 | `classification` | text, label | a folder with train and test files, or a `split` column |
 | `clustering` | text, label | the file is the test split; of a folder, its test file |
 
-Files are CSV, TSV, JSONL or Parquet, or JSON of the form {split: [[text, label], …]}. Other names of the columns are
-those in `ALIASES`.
+Files are CSV, TSV, JSONL, JSON or Parquet; JSON may have the form {split: [[text, label], …]}. Other names of the
+columns are those in `ALIASES`.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +31,16 @@ if TYPE_CHECKING:
     from mteb.abstasks.classification import ClassificationMetrics
 
 ALIASES = {"text1": "sentence1", "text2": "sentence2", "category": "label", "intent": "label", "sentence": "text"}
+SCORE_ALIASES = {"label": "score", "labels": "score", "scores": "score", "similarity": "score"}
+STS_COLUMNS = ("sentence1", "sentence2", "score")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".json")
 SPLITS = {"validation": "dev", "valid": "dev", "val": "dev"}
 MAX_CLUSTERED = 16_384  # items per k-means, mteb's own number
 DRAWABLE = 200  # training texts of a label: ten classifiers draw eight each, and every draw walks through all there are
 
 Rows = Mapping[str, list[Row]]  # split -> records
+
+logger = logging.getLogger(__name__)
 
 
 def local_task(kind: str, location: str | Path) -> AbsTask:
@@ -57,22 +61,49 @@ def local_task(kind: str, location: str | Path) -> AbsTask:
     }
     if kind not in builders:
         raise ParameterError(f"Unknown task kind {kind!r}", remedy=f"Use {', '.join(builders)}", field="probe")
-    return builders[kind](Path(location).expanduser())
+    return builders[kind](textio.location_path(str(location)))
 
 
-def sts_columns(path: Path) -> dict[str, list[Any]]:
-    """Read the columns sentence1, sentence2 and score (any scale) of a file with or without a header."""
-    rows = _with_header(textio.read_rows(path), path)
+def sts_columns(path: Path, *, lowest: float | None = None) -> dict[str, list[Any]]:
+    """Read the columns sentence1, sentence2 and score (any scale) of a file with or without a header.
+
+    Args:
+        path: the file.
+        lowest: smallest score that is accepted; None for any.
+
+    Raises:
+        DataError: a record is malformed.
+    """
+    records = textio.read_rows(path, columns=STS_COLUMNS)
+    rows = [textio.rename_columns(row, ALIASES | SCORE_ALIASES, path) for row in records]
     texts = {name: [textio.text_of(row, name, path) for row in rows] for name in ("sentence1", "sentence2")}
-    return {**texts, "score": [_number(row, "score", path) for row in rows]}
+    return {**texts, "score": [_number(row, "score", path, lowest) for row in rows]}
+
+
+def check_scores(scores: Sequence[float], path: Path) -> None:
+    """Raise an error if all scores are the same, because a correlation needs different ones.
+
+    Args:
+        scores: from `sts_columns`.
+        path: the file that the error names.
+
+    Raises:
+        DataError: they are the same.
+    """
+    if len(set(scores)) < 2:
+        remedy = "Give pairs with different scores"
+        raise DataError("Every pair has the same score", remedy=remedy, file=path, field="score")
 
 
 def labelled_columns(path: Path) -> dict[str, dict[str, list[Any]]]:
-    """Read split -> columns text and label (a number, by the sorted names of all splits) of a file or folder."""
-    rows = _rows_by_split(path)
+    """Read split -> columns text and label (a number, by the sorted names of all splits) of a file or folder.
+
+    Raises:
+        DataError: a record is malformed.
+    """
     named = {
-        split: [(textio.text_of(row, "text", path), textio.id_of(row, "label", path)) for row in records]
-        for split, records in rows.items()
+        split: [(textio.text_of(row, "text", path), textio.name_of(row, "label", path)) for row in records]
+        for split, records in _rows_by_split(path).items()
     }
     number = {
         name: index for index, name in enumerate(sorted({label for records in named.values() for _, label in records}))
@@ -83,14 +114,37 @@ def labelled_columns(path: Path) -> dict[str, dict[str, list[Any]]]:
     }
 
 
+def check_labels(path: Path) -> None:
+    """Raise an error for labels that no classifier can be trained on.
+
+    Args:
+        path: file or folder with train and test.
+
+    Raises:
+        DataError: a split is missing, training has one label only, or test has a label that training has not.
+    """
+    rows = _rows_by_split(path)
+    if missing := [split for split in ("train", "test") if split not in rows]:
+        remedy = "Give a folder with train and test files, or a column named split"
+        raise DataError(f"no {missing[0]} split", remedy=remedy, file=path, field="split")
+    trained = {textio.name_of(row, "label", path) for row in rows["train"]}
+    if len(trained) < 2:
+        remedy = "Give training texts of two or more labels"
+        problem = f"Every training text has the label '{next(iter(trained))}'"
+        raise DataError(problem, remedy=remedy, file=path, field="label")
+    for row in rows["test"]:
+        if (label := textio.name_of(row, "label", path)) not in trained:
+            problem, remedy = f"No training text has the label '{label}'", "Add one to train or remove this record"
+            raise textio.error_at(row, "label", path, problem, remedy)
+
+
 def _sts(path: Path) -> AbsTask:
     from datasets import Dataset
     from mteb.abstasks.sts import AbsTaskSTS
 
     columns = sts_columns(path)
     scores = columns["score"]
-    if len(set(scores)) < 2:
-        raise DataError("Every pair has the same score", remedy="Give pairs with different scores", file=path)
+    check_scores(scores, path)
     metadata = task_metadata(_name(path), "STS", "cosine_spearman", "test")
     scale = {"metadata": metadata, "min_score": min(scores), "max_score": max(scores)}
     return with_data(type("LocalSTS", (AbsTaskSTS,), scale)(), {SUBSET: {"test": Dataset.from_dict(columns)}})
@@ -100,10 +154,8 @@ def _classification(path: Path) -> AbsTask:
     from datasets import Dataset, DatasetDict
     from mteb.abstasks.classification import AbsTaskClassification
 
+    check_labels(path)
     columns = labelled_columns(path)
-    if missing := [split for split in ("train", "test") if split not in columns]:
-        remedy = "Give a folder with train and test files, or a column named split"
-        raise DataError(f"no {missing[0]} split", remedy=remedy, file=path, field="split")
     metadata = task_metadata(_name(path), "Classification", "accuracy", "test")
     parts = {"train": _drawable(columns["train"]), "test": columns["test"]}
     data = DatasetDict({split: Dataset.from_dict(columns) for split, columns in parts.items()})
@@ -155,66 +207,83 @@ def _name(path: Path) -> str:
 
 
 def _rows_by_split(path: Path) -> Rows:
-    if path.is_dir():
-        files = {file.stem.lower(): file for file in sorted(path.iterdir()) if file.suffix in SUFFIXES}
-        splits = {SPLITS.get(name, name): _read(file) for name, file in files.items()}
-        splits = {split: rows for split, rows in splits.items() if split in ("train", "dev", "test")}
-        if not splits:
-            raise DataError("holds no train or test file", remedy=f"Name them test{SUFFIXES[0]} and so on", file=path)
-        return {split: [row for split_rows in rows.values() for row in split_rows] for split, rows in splits.items()}
-    return _read(path)
+    if not path.is_dir():
+        return _read(path)
+    splits: dict[str, Path] = {}
+    for file in sorted(path.iterdir()):
+        split = SPLITS.get(file.stem.lower(), file.stem.lower())
+        if textio.format_of(file) not in SUFFIXES or split not in ("train", "dev", "test"):
+            continue
+        if split in splits:
+            problem, remedy = f"{splits[split].name} and {file.name} are both the {split} split", "Remove one of them"
+            raise DataError(problem, remedy=remedy, file=path)
+        splits[split] = file
+    if not splits:
+        raise DataError("holds no train or test file", remedy=f"Name them test{SUFFIXES[0]} and so on", file=path)
+    return {split: _of_one_split(file, split) for split, file in splits.items()}
 
 
-def _read(path: Path) -> Rows:
-    rows = _json_rows(path) if path.suffix == ".json" else [_canonical(row) for row in textio.read_rows(path)]
+def _of_one_split(path: Path, split: str) -> list[Row]:
+    """The records of a file that is named after its split, with their file."""
+    for own, rows in (parts := _read(path, default=split)).items():
+        if own != split:
+            problem = f"the file is the {split} split, but this record is in '{own}'"
+            raise textio.error_at(rows[0], "split", path, problem, "Remove the column 'split'")
+    return [row._replace(file=path) for row in parts[split]]
+
+
+def _read(path: Path, default: str = "") -> Rows:
+    rows = _json_rows(path) if textio.format_of(path) == ".json" else textio.read_rows(path)
     parts: dict[str, list[Row]] = {}
-    for row in rows:
-        split = str(row.values.get("split") or "test").lower()
+    for row in (textio.rename_columns(row, ALIASES, path) for row in rows):
+        value = row.values.get("split")
+        split = default if textio.is_empty(value) else str(value).strip().lower()
         parts.setdefault(SPLITS.get(split, split), []).append(row)
-    return parts
+    if not default and len(parts) > 1 and "" in parts:
+        problem, remedy = "this record has no split, but others have one", "Fill it in, or remove the column"
+        raise textio.error_at(parts[""][0], "split", path, problem, remedy)
+    _check_splits(parts, path)
+    return {split or "test": rows for split, rows in parts.items() if split in ("", "train", "dev", "test")}
 
 
-def _json_rows(path: Path) -> Iterable[Row]:
-    """Records of {split: [[text, label], …]}; the line is the place inside its split."""
-    try:
-        content = json.loads(textio.find_file(path).read_text(encoding="utf-8-sig"))
-        pairs = [
-            (split, n, *pair)
-            for split, pairs_of_split in content.items()
-            for n, pair in enumerate(pairs_of_split, start=1)
-        ]
-        return [Row(n, {"text": text, "label": label, "split": split}) for split, n, text, label in pairs]
-    except (ValueError, TypeError, AttributeError):
+def _check_splits(parts: Rows, path: Path) -> None:
+    """Warn of splits with other names in a JSON file (CLINC150 has `oos_train`); elsewhere they are errors."""
+    others = [split for split in parts if split not in ("", "train", "dev", "test")]
+    if others and textio.format_of(path) == ".json" and len(others) < len(parts):
+        logger.warning("%s: these splits are not read: %s", path, ", ".join(others))
+    elif others:
+        row = parts[others[0]][0]
+        raise textio.error_at(row, "split", path, f"unknown split '{others[0]}'", "Use train, dev or test")
+
+
+def _json_rows(path: Path) -> list[Row]:
+    """Records of {split: [[text, label], …]}, whose line is the place inside the split, or of a list of objects."""
+    content = textio.parse_json(textio.read_text(path), path)
+    if isinstance(content, list):
+        return textio.read_rows(path)
+    pairs = list(content.items()) if isinstance(content, dict) else []
+    if not pairs or not all(isinstance(value, list) for _, value in pairs):
         remedy = "Write {split: [[text, label], …]}, or use JSONL"
-        raise DataError("The file is not JSON of labelled texts", remedy=remedy, file=path) from None
+        raise DataError("The file is not JSON of labelled texts", remedy=remedy, file=path)
+    rows = []
+    for split, records in pairs:
+        for number, pair in enumerate(records, start=1):
+            if not isinstance(pair, list) or len(pair) != 2:
+                problem, remedy = f"'{split}' holds something else than [text, label]", "Write [[text, label], …]"
+                raise DataError(problem, remedy=remedy, file=path, line=number, field=split)
+            rows.append(Row(number, {"text": pair[0], "label": pair[1], "split": split}))
+    if rows:
+        return rows
+    raise DataError("the file has no rows", remedy="Add at least one record", file=path)
 
 
-def _canonical(row: Row) -> Row:
-    names = {str(name): str(name).strip().lower() for name in row.values}
-    return Row(row.line, {ALIASES.get(names[name], names[name]): value for name, value in row.values.items()})
-
-
-def _with_header(rows: list[Row], path: Path) -> list[Row]:
-    """The rows with canonical names; where the first line is data, it becomes a row again."""
-    names = list(rows[0].values)
-    if len(names) != 3 or not _is_number(names[2]):
-        return [_canonical(row) for row in rows]
-    columns = ("sentence1", "sentence2", "score")
-    other_rows = [Row(row.line, dict(zip(columns, row.values.values(), strict=True))) for row in rows]
-    return [Row(1, dict(zip(columns, names, strict=True))), *other_rows]
-
-
-def _number(row: Row, field: str, path: Path) -> float:
-    value: Any = row.values.get(field)
-    if not _is_number(value):
-        problem = f"'{field}' must be a number, got {value!r}"
-        raise DataError(problem, remedy="Write it as 3.5", file=path, line=row.line, field=field)
-    return float(value)
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return False
-    return abs(number) < float("inf")
+def _number(row: Row, field: str, path: Path, lowest: float | None) -> float:
+    value = row.values.get(field)
+    number = textio.number_of(value)
+    if number is None:
+        remedy = textio.number_remedy(value, "Write it as 3.5")
+        raise textio.error_at(row, field, path, f"'{field}' must be a number, got {value!r}", remedy)
+    if lowest is not None and number < lowest:
+        problem = f"'{field}' must be {lowest:g} or more, got {value!r}"
+        raise textio.error_at(row, field, path, problem, "Shift the scale so that it starts at 0")
+    return number

@@ -251,7 +251,7 @@ class ModelPair:
 
         qrels, families = self.data.qrels[self.split], item_groups(self.data)
         relatives = {query: {families.get(answer, answer) for answer in grades} for query, grades in qrels.items()}
-        rows = pd.read_csv(sheet, dtype=str)
+        rows = pd.read_csv(sheet, dtype=str, keep_default_na=False)
         rows["grade"] = [
             int(families.get(document, document) in relatives[query])
             for query, document in zip(rows["query_id"], rows["document_id"], strict=True)

@@ -72,11 +72,26 @@ def open_probe(probe: str, *, max_queries: int | None = None) -> Scorer:
     """
     kind, _, location = probe.partition(":")
     if kind in KINDS:
+        check_files([probe])
         return lambda model, encode=None: _score_task(model, local_task(kind, location))
     if kind == "mteb":
         return lambda model, encode=None: _score_task(model, task_by_name(location))
     data = _shrunk(load_dataset(probe), max_queries)
     return lambda model, encode=None: _score_retrieval(model, data, encode)
+
+
+def check_files(probes: Iterable[str]) -> None:
+    """Read the files of probes, so that malformed data is named before a model is scored.
+
+    Args:
+        probes: names of probes; those without a file of their own are not read.
+
+    Raises:
+        DataError: a file is missing or malformed.
+    """
+    for kind, _, location in (probe.partition(":") for probe in probes):
+        if kind in KINDS:
+            local_task(kind, location)
 
 
 def compare_probe(a: ProbeScore, b: ProbeScore) -> PairedDifference:
@@ -161,8 +176,8 @@ def compare_probes(
     import pandas as pd
 
     rows, differences = [], {}
-    for probe in track(list(probes), "probes"):
-        score = open_probe(probe, max_queries=max_queries)
+    scorers = [(probe, open_probe(probe, max_queries=max_queries)) for probe in probes]  # read before any is scored
+    for probe, score in track(scorers, "probes"):
         of_tuned, of_base = score(tuned), score(base, encode)
         outcome = differences[probe] = compare_probe(of_tuned, of_base)
         numbers = {"difference": outcome.mean, "ci_low": outcome.low, "ci_high": outcome.high}

@@ -19,7 +19,7 @@ from embedlab.data.dataset import Dataset, GradedPair
 from embedlab.data.load import load_dataset
 from embedlab.data.tasks import Kind, Labelled, Task, code_tree_tasks
 from embedlab.errors import DataError
-from embedlab.evaluation.local_tasks import SUFFIXES, labelled_columns, sts_columns
+from embedlab.evaluation.local_tasks import SUFFIXES, check_labels, check_scores, labelled_columns, sts_columns
 
 FOLDERS: dict[str, Kind] = {
     "medquad": "retrieval",
@@ -75,8 +75,9 @@ def _retrieval(path: Path) -> Task:
 
 def _similarity(path: Path) -> Task:
     train, test = (_file(path, split) for split in ("train", "test"))
-    columns = sts_columns(train)
-    highest = max(columns["score"])
+    columns = sts_columns(train, lowest=0.0)
+    check_scores(columns["score"], train)
+    highest = max(columns["score"])  # above 0, because the scores differ
     pairs = zip(columns["sentence1"], columns["sentence2"], columns["score"], strict=True)
     graded = tuple(GradedPair(first, second, score / highest) for first, second, score in pairs)
     return Task(_name(path), "similarity", graded, f"sts:{test}")
@@ -89,6 +90,8 @@ def _labelled(path: Path, kind: Kind) -> Task:
     if missing := [split for split in ("train", "test") if split not in splits]:
         remedy = "Give a train and a test split"
         raise DataError(f"The {missing[0]} split is missing", remedy=remedy, file=source, field="split")
+    if kind == "classification":
+        check_labels(source)
     rows = zip(splits["train"]["text"], splits["train"]["label"], strict=True)
     examples = tuple(Labelled(text, str(label)) for text, label in rows)
     probe = source if kind == "classification" or all_splits else _file(path, "test")

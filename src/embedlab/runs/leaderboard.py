@@ -341,7 +341,7 @@ class Leaderboard:
         rows = []
         for row in [*order[::-1][:count], *order[:count][::-1]]:
             query = self.evaluations[system].query_ids[row]
-            answers = "; ".join(self.data.corpus[document] for document in self.data.qrels["test"][query])
+            answers = "; ".join(self.data.corpus.get(document, "") for document in self.data.qrels["test"][query])
             scores = {name: float(values[row]) for name, values in pair.items()}
             rows.append({"query": self.data.queries[query], "answers": answers, **scores})
         return pd.DataFrame(rows)
