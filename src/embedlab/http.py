@@ -1,21 +1,34 @@
-"""HTTP client for JSON APIs: timeouts, retries with exponential backoff, a limit on the size of answers."""
+"""HTTP client for JSON APIs: retries with exponential backoff, and limits on the time and size of answers.
+
+A server is not trusted: it cannot hold a request longer than asked, fill the memory, or see its own copy of the API key
+again in our messages.
+"""
 
 from __future__ import annotations
 
 import email.utils
+import json
 import logging
 import math
 import os
 import random
+import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import httpx
 
+from embedlab.errors import ParameterError
+from embedlab.redaction import redacted
+
 KEY_VARIABLE = "OPENAI_API_KEY"
 MAX_WAIT_S = 60.0  # between two attempts, even if the server asks for more
 MAX_ANSWER_BYTES = 64 << 20
+TOTAL_S = 120.0  # the most seconds of one request
+REDACTED_BYTES = 100_000  # of an answer that are searched for keys before an excerpt is taken
 EXCERPT_CHARACTERS = 200  # of an answer, in an error message
 TRANSIENT_STATUS = frozenset({408, 409, 425, 429})  # and all of 500 and above
 
@@ -33,7 +46,7 @@ class TransientError(Exception):
     """
 
     def __init__(self, reason: str, wait_s: float | None = None) -> None:
-        super().__init__(reason)
+        super().__init__(redacted(reason))
         self.wait_s = wait_s
 
 
@@ -46,37 +59,90 @@ class RefusedError(Exception):
     """
 
     def __init__(self, reason: str, status: int | None = None) -> None:
-        super().__init__(reason)
+        super().__init__(redacted(reason))
         self.status = status
 
 
-def post_json(client: httpx.Client, url: str, body: Any) -> bytes:
+def new_client(timeout_s: float) -> httpx.Client:
+    """Return a client whose requests `post_json` can end at any time.
+
+    Args:
+        timeout_s: seconds to wait for a connection, and for each part of an answer.
+    """
+    # A reused connection would not report its socket, see `_deadline`.
+    return httpx.Client(timeout=timeout_s, limits=httpx.Limits(max_keepalive_connections=0))
+
+
+def checked_url(url: str, field: str) -> str:
+    """Return the address of a server without a slash at its end.
+
+    Args:
+        url: for example `http://localhost:8000/v1`.
+        field: the parameter, for the message.
+
+    Raises:
+        ParameterError: the address is not a web address, or it holds a user, a key or a query.
+    """
+    remedy = "Write it like http://localhost:8000/v1"
+    try:
+        parts = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError, TypeError):
+        raise ParameterError(f"expected a web address, got {redacted(url)!r}", remedy=remedy, field=field) from None
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise ParameterError(f"expected a web address, got {redacted(url)!r}", remedy=remedy, field=field)
+    if parts.userinfo or parts.query or parts.fragment:
+        problem = "an address must not hold a user, a key or a query, because records keep it"
+        raise ParameterError(problem, remedy=f"Put the key into the variable {KEY_VARIABLE}", field=field)
+    return url.rstrip("/")
+
+
+def parse_json(content: str | bytes) -> Any:
+    """Parse JSON from a server.
+
+    Raises:
+        ValueError: it is not JSON, or it is nested too deeply.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
+
+
+def post_json(client: httpx.Client, url: str, body: Any, *, total_s: float = TOTAL_S) -> bytes:
     """Send one POST request and return the body of the answer.
 
     The API key in `OPENAI_API_KEY`, if set, goes into the Authorization header. Redirects are not followed, so no
     other server receives the key.
 
     Args:
-        client: an httpx client; its timeout applies.
+        client: from `new_client`.
         url: the full address.
         body: anything that JSON can hold.
+        total_s: the most seconds that the request may take in all, however slowly the answer arrives.
 
     Raises:
         TransientError: no connection, a timeout, or a status such as 429 or 503.
         RefusedError: any other status, an invalid address, or an answer of more than 64 MiB.
     """
     key = os.environ.get(KEY_VARIABLE, "").strip()
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    if not (key.isascii() and key.isprintable()):
+        raise RefusedError(f"{KEY_VARIABLE} has characters that a key cannot have")
+    options: dict[str, Any] = {"headers": {"Authorization": f"Bearer {key}"} if key else {}, "follow_redirects": False}
     try:
-        with client.stream("POST", url, json=body, headers=headers, follow_redirects=False) as response:
-            content = _read(response)
+        with (
+            _deadline(total_s) as (trace, has_passed),
+            client.stream("POST", url, json=body, extensions={"trace": trace}, **options) as response,
+        ):
+            content = _read(response, has_passed)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
         raise RefusedError(f"{type(error).__name__}: {error}") from None
     except httpx.TransportError as error:
+        if has_passed():
+            raise TransientError(f"no whole answer within {total_s:g} s") from None
         raise TransientError(f"{type(error).__name__}: {error}".rstrip(": ")) from None
     if response.is_success:
         return content
-    reason = f"HTTP {response.status_code}: {_excerpt(content)}"
+    reason = f"HTTP {response.status_code}: {excerpt(content)}"
     if response.status_code in TRANSIENT_STATUS or response.status_code >= 500:
         raise TransientError(reason, _retry_after(response.headers.get("Retry-After")))
     if location := response.headers.get("Location"):
@@ -113,10 +179,40 @@ def with_retries(
     raise ValueError(f"attempts must be 1 or more, got {attempts}")
 
 
-def _read(response: httpx.Response) -> bytes:
+@contextmanager
+def _deadline(total_s: float) -> Iterator[tuple[Callable[[str, Any], None], Callable[[], bool]]]:
+    """End a request after `total_s`. The timeouts of httpx start again with every byte that a slow server sends.
+
+    Yields:
+        The request's trace function, which learns its socket, and whether the time is over.
+    """
+    streams: list[Any] = []
+    end = time.monotonic() + total_s
+
+    def trace(event: str, info: Any) -> None:
+        if event.startswith("connection.connect_") and event.endswith(".complete"):
+            streams.append(info["return_value"])
+
+    def stop() -> None:
+        for stream in streams:
+            with suppress(OSError, AttributeError):
+                stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(total_s, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield trace, lambda: time.monotonic() >= end
+    finally:
+        timer.cancel()
+
+
+def _read(response: httpx.Response, has_passed: Callable[[], bool]) -> bytes:
     content = bytearray()
     for block in response.iter_bytes():
         content += block
+        if has_passed():
+            raise httpx.ReadTimeout("")
         if len(content) > MAX_ANSWER_BYTES:
             raise RefusedError(f"the answer is larger than {MAX_ANSWER_BYTES / 2**20:.0f} MiB", response.status_code)
     return bytes(content)
@@ -136,6 +232,7 @@ def _retry_after(header: str | None) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def _excerpt(content: bytes) -> str:
-    text = content[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace")  # a character has at most four bytes
-    return " ".join(text.split())[:EXCERPT_CHARACTERS] or "no text"
+def excerpt(content: bytes) -> str:
+    """The beginning of an answer for a message; keys are replaced first, so that none is cut in two."""
+    text = redacted(content[:REDACTED_BYTES].decode("utf-8", "replace"))
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:EXCERPT_CHARACTERS] or "no text"

@@ -164,3 +164,50 @@ def test_as_an_encoder_it_reads_everything_and_has_no_pieces():
     assert seen[0]["input"] == ["q: abc"]
     assert encoder.part_read("x " * 9999) == "x " * 9999
     assert encoder.pieces("word") == [] and not encoder.is_unknown("word")
+
+
+def rows(*vectors, index=None):
+    places = range(len(vectors)) if index is None else index
+    data = [{"index": place, "embedding": values} for place, values in zip(places, vectors, strict=True)]
+    return {"data": data}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (rows([1.0], [2.0], index=[1, 1]), "the indices are not 0 to 1, each once"),
+        (rows([1.0], [2.0], index=[7, 3]), "the indices are not"),
+        (rows([1.0], [2.0], index=[-1, 0]), "the indices are not"),
+        (rows([1.0], [2.0], index=[True, False]), "the indices are not"),
+        (rows([1.0], [2.0], index=["0", "1"]), "the indices are not"),
+        (rows([1.0], [2.0], index=[0.0, 1.0]), "the indices are not"),
+        (rows([1.0]), "1 vectors for 2 texts"),
+        (rows([1.0], [1.0], [1.0]), "3 vectors for 2 texts"),
+        (rows([], []), r"have \[0\] numbers"),
+        (rows([1.0], [1.0, 2.0]), r"have \[1, 2\] numbers"),
+        (rows([0.0, 0.0], [1.0, 2.0]), "NaN, infinite, or all zeros"),
+        (rows([1e39, 0.0], [1.0, 2.0]), "NaN, infinite, or all zeros"),
+        (rows([1e30, 0.0], [1.0, 2.0]), "NaN, infinite, or all zeros"),
+        (rows([True, False], [1.0, 2.0]), "something else than numbers"),
+        (rows(["1.0", "2.0"], [1.0, 2.0]), "something else than numbers"),
+        (rows([None, 1.0], [1.0, 2.0]), "something else than numbers"),
+        (rows("ab", [1.0, 2.0]), "have .* numbers"),
+        ("[" * 100_000, "nested too deeply"),
+        ({"data": {}}, "no vectors for 2 texts"),
+        ('{"data": [{"index": 0, "embedding": [NaN]}, {"index": 1, "embedding": [1.0]}]}', "NaN"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_answers_that_cannot_be_are_refused(content, reason):
+    with server((200, {}, content)) as (url, _), pytest.raises(ModelError, match=reason) as caught:
+        Endpoint("m", url).encode(["a", "b"])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_key_is_in_no_message_and_no_address(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-SECRET-KEY-12345")
+    with server((400, {}, "no access for sk-SECRET-KEY-12345")) as (url, _), pytest.raises(ModelError) as caught:
+        Endpoint("m", url).encode(["a"])
+    assert "SECRET" not in str(caught.value) and "[key]" in str(caught.value)
+    with pytest.raises(ModelError, match="must not hold a user"):
+        Endpoint.parse("openai:m@http://u:password1@h/v1")

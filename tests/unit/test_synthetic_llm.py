@@ -163,6 +163,13 @@ class TestMisbehaviour:
             completion('{"questions": ["a", "b"]}'),
             completion(None),
             completion(json.dumps(["x" * 400, "y"])),
+            completion(json.dumps(["\u200b\u200b", "y"])),
+            completion(json.dumps(["\x1b[31mred", "y"])),
+            completion(json.dumps(["\u202eabc", "y"])),
+            completion(json.dumps(["...", "y"])),
+            completion("[" * 5_000),
+            (200, {}, "[" * 100_000),
+            (200, {}, '{"choices": ' + "[" * 100_000),
         ],
         ids=str,
     )
@@ -256,6 +263,14 @@ class TestLimits:
         server.script = [completion('["x", "y"]', prompt_tokens="many", completion_tokens=5)]
         assert generate(make(price_per_million=(1.0, 5.0)), {"d": "unseen"}).cost is None
 
+    @pytest.mark.parametrize("tokens", [-(10**9), 10**12, 1.5, True, "many", None])
+    def test_impossible_token_counts_are_no_costs_and_end_a_budget(self, server, make, tokens):
+        server.script = [completion('["x", "y"]', prompt_tokens=tokens, completion_tokens=5)] * 9
+        chat = make(price_per_million=(1.0, 5.0))
+        with pytest.raises(ChatError, match="reports no token counts, so the budget cannot be kept"):
+            generate(chat, budget=1.0)
+        assert chat.cost is None and len(server.requests) == 1
+
     def test_budget(self, server, make):
         result = generate(make(price_per_million=(1.0, 5.0)), budget=2 * 150 / 1e6)
         assert not result.complete and [query.document for query in result.queries] == ["a", "a", "b", "b"]
@@ -290,6 +305,24 @@ def test_the_key_is_in_no_file_and_no_representation(server, make, tmp_path):
     generate(chat)
     assert KEY not in repr(chat)
     assert all(KEY not in path.read_text() for path in tmp_path.rglob("*.json"))
+
+
+def test_a_server_that_sends_the_key_back_does_not_spread_it(server, make, tmp_path):
+    server.script = [(400, {}, f"invalid key Bearer {KEY}")]
+    with pytest.raises(ChatError) as caught:
+        generate(make())
+    assert KEY not in str(caught.value) and "HTTP 400: invalid key Bearer [key]" in str(caught.value)
+    for script in ([(500, {}, f"x {KEY}")] * 2, [completion(f"no {KEY}")] * 2, [(200, {}, f'"{KEY}"')] * 2):
+        server.script = script
+        assert KEY not in str(generate(make(attempts=2), {"z": "unseen"}).failed)
+    server.script = [queries(f"what is {KEY}", "y")]
+    assert generate(make(), {"w": "w"}).queries[0].text == "what is [key]"
+    assert all(KEY not in path.read_text() for path in tmp_path.rglob("*.json"))
+
+
+def test_queries_are_one_visible_line():
+    text = json.dumps([" a\nb\t\u200bc\u2028d ", "\ufeffb", "\u0646\u0645\u06cc\u200c\u062e"])
+    assert parse_queries(text, 3) == ["a b c d", "b", "\u0646\u0645\u06cc\u200c\u062e"]
 
 
 def test_parse_takes_a_fenced_array():

@@ -18,11 +18,23 @@ from typing import Any, NamedTuple, TypeVar
 import httpx
 
 from embedlab.errors import EmbedlabError, ParameterError
-from embedlab.http import KEY_VARIABLE, RefusedError, TransientError, post_json, with_retries
+from embedlab.http import (
+    KEY_VARIABLE,
+    RefusedError,
+    TransientError,
+    checked_url,
+    excerpt,
+    new_client,
+    parse_json,
+    post_json,
+    with_retries,
+)
 from embedlab.io import write_atomic
 from embedlab.paths import cache_dir
+from embedlab.redaction import without_own_keys
 
 Answer = TypeVar("Answer")
+MAX_TOKENS = 10_000_000  # of one request; a larger count is a mistake of the server
 
 
 class ChatError(EmbedlabError):
@@ -34,7 +46,7 @@ class UnusableAnswerError(Exception):
 
 
 class Usage(NamedTuple):
-    """Tokens that one request was charged for; None if the endpoint does not report them."""
+    """Tokens that one request was charged for; None if the endpoint does not report them, or reports nonsense."""
 
     prompt_tokens: int | None
     completion_tokens: int | None
@@ -51,7 +63,7 @@ class Chat:
         max_tokens: longest answer.
         requests_per_minute: rate limit over all threads; 0 for none.
         attempts: attempts per question, including the first.
-        timeout_s: seconds to wait for the server.
+        timeout_s: the most seconds that a request may take in all.
         price_per_million: dollars per million prompt tokens and completion tokens; None if unknown.
         folder: where answers are kept; `paths.cache_dir()/chat` by default.
         sleep: how to wait; tests replace it.
@@ -74,13 +86,11 @@ class Chat:
     _next_start: float = field(default=0.0, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.base_url.startswith(("http://", "https://")):
-            remedy = "Write it like http://localhost:8000/v1"
-            raise ParameterError(f"expected a web address, got {self.base_url!r}", remedy=remedy, field="base_url")
+        checked_url(self.base_url, "base_url")
         if self.attempts < 1:
             problem = f"attempts must be 1 or more, got {self.attempts}"
             raise ParameterError(problem, remedy="Set attempts=5, for example", field="attempts")
-        self._client = httpx.Client(timeout=self.timeout_s)
+        self._client = new_client(self.timeout_s)
 
     @property
     def cost(self) -> float | None:
@@ -130,7 +140,7 @@ class Chat:
         def attempt() -> tuple[str, Answer]:
             self._wait_for_turn()
             try:
-                text = self._text(post_json(self._client, url, body))
+                text = self._text(post_json(self._client, url, body, total_s=self.timeout_s))
                 return text, parse(text)
             except UnusableAnswerError as error:
                 raise TransientError(str(error), wait_s=0.0) from None
@@ -157,13 +167,18 @@ class Chat:
     def _text(self, content: bytes) -> str:
         """Return the message in a chat completion, and note what it cost."""
         try:
-            completion = json.loads(content)
+            completion = parse_json(content)
             text = completion["choices"][0]["message"]["content"]
             counts = [(completion.get("usage") or {}).get(name) for name in Usage._fields]
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise TransientError(f"expected a chat completion, got {content[:80]!r}") from None
+            raise TransientError(f"expected a chat completion, got {excerpt(content)!r:.80}") from None
         with self._lock:
-            self.usage.append(Usage(*(count if isinstance(count, int) else None for count in counts)))
+            self.usage.append(Usage(*(count if _is_count(count) else None for count in counts)))
         if not isinstance(text, str):
             raise UnusableAnswerError("the answer has no text")
-        return text
+        return without_own_keys(text)  # a server can send back what it was sent
+
+
+def _is_count(count: object) -> bool:
+    """Whether a server's number of tokens is possible."""
+    return type(count) is int and 0 <= count <= MAX_TOKENS

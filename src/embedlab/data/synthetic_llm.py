@@ -6,7 +6,6 @@ Method: InPars (Bonifacio et al. 2022) and Promptagator (Dai et al. 2022).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,8 @@ from embedlab.data.chat import Chat, ChatError, UnusableAnswerError
 from embedlab.data.synthetic import SyntheticQuery
 from embedlab.data.text_analysis import normalise
 from embedlab.errors import ParameterError
+from embedlab.escaping import INVISIBLE, is_control
+from embedlab.http import parse_json
 
 PROMPT = """Below is a document of a search engine. Write {count} different queries that users would type to find it.
 Vary length and wording, use other words than the document where users would, and never mention "the document".
@@ -74,7 +75,8 @@ def generate_queries(
 
     Raises:
         ParameterError: a placeholder is missing, or a budget is set but the chat has no prices.
-        ChatError: the endpoint rejects the requests, or fails for many documents in a row.
+        ChatError: the endpoint rejects the requests, fails for many documents in a row, or does not report the token
+            counts that a budget needs.
     """
     _check(prompt, chat, budget)
     result, in_a_row = Generation(), 0
@@ -91,6 +93,9 @@ def generate_queries(
         if in_a_row == FAILURES_IN_A_ROW:
             remedy = "Check the log of the endpoint and run again. Answers so far are cached."
             raise ChatError(f"no usable answer for {in_a_row} documents in a row (last: {answer})", remedy=remedy)
+        if budget is not None and chat.cost is None:
+            remedy = "Run again without a budget, or use a server that reports its usage. Answers so far are cached."
+            raise ChatError("the endpoint reports no token counts, so the budget cannot be kept", remedy=remedy)
         if budget is not None and chat.cost is not None and chat.cost >= budget and step < len(documents):
             result.complete = False
             break
@@ -111,14 +116,29 @@ def parse_queries(text: str, count: int) -> list[str]:
         UnusableAnswerError: the answer is something else.
     """
     try:
-        queries = Queries.validate_python(json.loads(_FENCE.sub("", text.strip())))
-    except (ValueError, ValidationError) as error:
-        raise UnusableAnswerError(f"expected a JSON array of strings, got {text[:80]!r}") from error
+        queries = [cleaned(query) for query in Queries.validate_python(parse_json(_FENCE.sub("", text.strip())))]
+    except (ValueError, ValidationError):
+        raise UnusableAnswerError(f"expected a JSON array of strings, got {text[:80]!r}") from None
     if len({normalise(query) for query in queries}) != count or len(queries) != count:
         raise UnusableAnswerError(f"expected {count} different queries, got {queries!r:.80}")
     if too_long := next((query for query in queries if len(query) > MAX_LENGTH), None):
         raise UnusableAnswerError(f"a query has {len(too_long)} characters, more than {MAX_LENGTH}")
     return queries
+
+
+def cleaned(query: str) -> str:
+    """Return a query on one line, without invisible characters.
+
+    Raises:
+        UnusableAnswerError: it has control characters such as terminal sequences, it changes the direction of the text
+            around it, or nothing visible remains.
+    """
+    text = " ".join("".join(character for character in query if character not in INVISIBLE).split())
+    if refused := next((character for character in text if is_control(character)), None):
+        raise UnusableAnswerError(f"a query has the control character {refused!r}")
+    if not any(character.isalnum() for character in text):
+        raise UnusableAnswerError(f"a query has no letters or digits: {query[:80]!r}")
+    return text
 
 
 def _check(prompt: str, chat: Chat, budget: float | None) -> None:
