@@ -8,6 +8,7 @@ from __future__ import annotations
 import html as _html
 import re
 import unicodedata
+from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,10 +20,18 @@ DIRECTION = (
 )
 FORMULA = "=+-@\t\r\n"  # a cell that starts with one of these is a formula to a spreadsheet program
 
+ACTIVE = frozenset(
+    ["script", "iframe", "frame", "object", "embed", "applet", "form", "base", "meta", "link", "foreignobject"]
+)
+LINKS = frozenset(["href", "src", "action", "formaction", "xlink:href", "data", "srcdoc", "poster", "background"])
+
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s?%?|[-+]?(?:inf|nan)", re.IGNORECASE)
 _INTERVAL = re.compile(r"[-+]?[\d.]+ \[[-+]?[\d.]+, [-+]?[\d.]+\]")  # such as +0.100 [+0.050, +0.150]
 _GUARDED = re.compile(rf"'+[{re.escape(FORMULA)}]")
-_MARKDOWN = re.compile(r"([\\`|<>\[\]])")
+# What starts a link, raw HTML or an entity. A < before a number and an interval such as [0.1, 0.2] stay readable.
+_MARKUP = re.compile(r"<(?=[A-Za-z/!?])|&(?=#?\w{1,31};)|\](?=[(\[])")
+_MARKS = {"<": "&lt;", "&": "&amp;", "]": "\\]"}
+_CELL = re.compile(r"([\\`|])")
 
 
 def is_control(character: str) -> bool:
@@ -44,15 +53,14 @@ def html(text: str) -> str:
     return _html.escape(terminal(text))
 
 
+def markdown(text: str) -> str:
+    """Return a text for a Markdown page that is no link, HTML or entity there; code in backticks stays code."""
+    return _MARKUP.sub(lambda match: _MARKS[match[0]], terminal(text))
+
+
 def markdown_cell(text: str) -> str:
-    """Return a text for a cell of a Markdown table: on one line, its marks are read as themselves."""
-    one_line = " ".join(text.split())
-    return _MARKDOWN.sub(_markdown_mark, terminal(one_line))
-
-
-def _markdown_mark(match: re.Match[str]) -> str:
-    # Entities work inside raw HTML as well, where a backslash would be shown.
-    return {"<": "&lt;", ">": "&gt;"}.get(match[1], f"\\{match[1]}")
+    """Return a text for a cell of a Markdown table: on one line, and every mark is read as itself."""
+    return markdown(_CELL.sub(r"\\\1", " ".join(text.split())))
 
 
 def csv_cell(text: str) -> str:
@@ -74,11 +82,44 @@ def _is_number(text: str) -> bool:
     return bool(_NUMBER.fullmatch(text) or _INTERVAL.fullmatch(text))
 
 
+def _lines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def csv_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose texts and column names are safe in a CSV file, see `csv_cell`."""
+    """Return a table whose texts and column names are safe in a CSV file, see `csv_cell`.
+
+    A carriage return becomes a line break: `to_csv` does not quote it, so it would end the row.
+    """
     safe = frame.rename(columns=lambda name: csv_cell(name) if isinstance(name, str) else name)
     texts = [place for place, kind in enumerate(frame.dtypes) if kind.kind == "O" or not hasattr(kind, "itemsize")]
     for place in texts:
-        cells = [csv_cell(cell) if isinstance(cell, str) else cell for cell in frame.iloc[:, place]]
+        cells = [csv_cell(_lines(cell)) if isinstance(cell, str) else cell for cell in frame.iloc[:, place]]
         safe.isetitem(place, type(frame.iloc[:, place])(cells, index=frame.index, dtype=object))
     return safe
+
+
+def from_csv_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the table that `csv_frame` was given, as far as a CSV file keeps it."""
+    plain = frame.rename(columns=lambda name: from_csv_cell(name) if isinstance(name, str) else name)
+    return plain.map(lambda cell: from_csv_cell(cell) if isinstance(cell, str) else cell)
+
+
+class _ActiveParts(HTMLParser):
+    """Notes whether a page has parts that run or load something."""
+
+    active = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Look at one element."""
+        links = ["".join((value or "").split()).lower() for name, value in attrs if name in LINKS]
+        runs = any(link.startswith(("javascript:", "vbscript:", "data:text")) for link in links)
+        self.active |= tag in ACTIVE or runs or any(name.startswith("on") for name, _ in attrs)
+
+
+def is_active_html(text: str) -> bool:
+    """Return whether HTML has scripts, frames, forms, handlers of events, or links that run code."""
+    parser = _ActiveParts()
+    parser.feed(text)
+    parser.close()
+    return parser.active

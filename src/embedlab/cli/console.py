@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from embedlab.errors import ParameterError
+from embedlab.escaping import terminal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +19,16 @@ if TYPE_CHECKING:
 FAILED, BAD_INPUT, GATE_CLOSED, CANCELLED = 1, 2, 3, 130
 ALARM = FAILED  # a check worked and found something wrong
 
-out, err = Console(), Console(stderr=True)
+
+class SafeConsole(Console):
+    """A console on which no printed text can control the terminal."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Render a text, with its control characters shown as `\\x1b`."""
+        return super().render_str(terminal(text), **options)
+
+
+out, err = SafeConsole(), SafeConsole(stderr=True)
 
 
 def print_frame(frame: pd.DataFrame, title: str) -> None:

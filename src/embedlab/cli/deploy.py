@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from embedlab import paths
 from embedlab.cli.console import ALARM, out, print_frame
 from embedlab.errors import ParameterError
+from embedlab.escaping import csv_frame
 from embedlab.models.load import BASE_MODEL
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def shadow(
     limits = Limits(margin=margin, slowdown=slowdown)
     result = shadow_test(current, tested, queries, qrels=data.qrels.get("test") if data else None, limits=limits)
     if report:
-        result.per_query.to_csv(report, index=False)
+        csv_frame(result.per_query).to_csv(report, index=False)
     for mark, reasons in (("-", result.holds), ("+", result.grounds)):
         for reason in reasons:
             out.print(f"  {mark} {reason}", markup=False, highlight=False)

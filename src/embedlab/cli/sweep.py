@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from embedlab import paths
 from embedlab.cli.console import CANCELLED, FAILED, err, name_value_pairs, out
 from embedlab.errors import ParameterError
+from embedlab.escaping import terminal
 
 if TYPE_CHECKING:
     from embedlab.runs.run_progress import ProgressFile
@@ -199,7 +200,7 @@ def logs(
 
     attempt = attempts.latest(run_id, output_dir)
     for line in attempts.log_lines(attempt, follow):
-        typer.echo(line)
+        typer.echo(terminal(line))
     run_folder = attempt.folder.parents[1]
     for name in ("record.json", "executed.ipynb"):
         for folder in (run_folder, attempt.folder):

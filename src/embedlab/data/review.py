@@ -18,6 +18,7 @@ from embedlab.data.dataset import Dataset, Qrels
 from embedlab.data.splits import seeded_order
 from embedlab.data.textio import Row
 from embedlab.errors import DataError
+from embedlab.escaping import csv_cell, from_csv_cell
 
 GRADES = {0: "does not answer the query", 1: "partly answers it", 2: "answers it", 3: "is the best possible answer"}
 COLUMNS = ("query_id", "query", "document_id", "document", "grade", "judge", "comment", "instructions")
@@ -27,7 +28,6 @@ INSTRUCTIONS = (
     "If you are not sure, leave the grade empty and explain why in 'comment'.",
     "The rows are in random order. Do not change the ids. Save the file as CSV.",
 )
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets run texts that start with these characters
 
 
 class Judgement(NamedTuple):
@@ -107,7 +107,7 @@ def export_sheet(path: Path, dataset: Dataset, candidates: Mapping[str, Sequence
         writer.writerow(COLUMNS)
         for (query, document), line in zip(order, chain(instructions, repeat("")), strict=False):
             texts = (query, dataset.queries[query], document, dataset.corpus[document])
-            writer.writerow((*map(_safe, texts), "", "", "", line))
+            writer.writerow((*map(csv_cell, texts), "", "", "", line))
     return len(order)
 
 
@@ -133,6 +133,7 @@ def import_judgements(paths: Iterable[Path], dataset: Dataset) -> Judgements:
                 ungraded += 1
             else:
                 judge = "" if textio.is_empty(row.values.get("judge")) else str(row.values["judge"]).strip()
+                judge = from_csv_cell(judge)
                 judgement = Judgement(query, document, grade, judge, path, row.line)
                 judged.setdefault((query, document), []).append(judgement)
     return _resolve(judged, ungraded)
@@ -203,5 +204,7 @@ def _require_ids(pairs: Iterable[tuple[str, str]], dataset: Dataset, path: Path,
                 )
 
 
-def _safe(text: str) -> str:
-    return f"'{text}" if text.startswith(FORMULA) else text
+def _id(row: Row, field: str, texts: Mapping[str, str], path: Path) -> str:
+    """An id as the dataset has it; the sheet has an apostrophe before one that starts like a formula."""
+    name = textio.id_of(row, field, path)
+    return name if name in texts else from_csv_cell(name)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from embedlab import paths
+from embedlab.escaping import csv_frame
 from embedlab.reporting import publish, tables
 from embedlab.reporting.figures import (
     BASELINE,
@@ -185,7 +186,7 @@ def write_headline() -> list[Path]:
         figure, points = quality_figure(measured[0], cost)
         path = paths.figures_dir() / f"{NAME}_quality_by_{cost}.png"
         figure.savefig(path, metadata={"Software": None})
-        points.to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
+        csv_frame(points).to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
         written += [path, path.with_suffix(".csv")]
     return [*written, *publish.refresh()]
 
@@ -194,7 +195,7 @@ def _write_full(groups: list[HeadlineGroup], measured: list[pd.DataFrame]) -> li
     """headline.csv with a dataset column, headline.md with a part per dataset."""
     path = paths.tables_dir() / f"{NAME}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    all_groups(groups, measured).to_csv(path, index=False, lineterminator="\n")
+    csv_frame(all_groups(groups, measured)).to_csv(path, index=False, lineterminator="\n")
     parts = [
         f"### {group.title}\n\n{tables.markdown(full_table(rows).drop(columns='runs'))}\n\n{caption(rows, group)}"
         for group, rows in zip(groups, measured, strict=True)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEMPLATE = "report_page.html"
+MARK = '<meta name="generator" content="embedlab">'
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,21 @@ def write_report(path: Path, names: Sequence[str] = (), *, view: View | None = N
     if not selection:
         remedy = "Run a notebook first: embedlab run 00_quickstart"
         raise ParameterError("there are no runs to report", remedy=remedy, file=paths.runs_dir())
+    _require_report(path)
     content = [section for group in selection for section in sections(group, view)]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page(", ".join(names) or "All runs", content), encoding="utf-8")
     return path
+
+
+def _require_report(path: Path) -> None:
+    """Check that the file is new, or a report of an earlier call."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        remedy = "Write -o report.html"
+        raise ParameterError("a report is an HTML file", remedy=remedy, file=path, field="-o")
+    if path.is_file() and MARK not in path.read_text(encoding="utf-8", errors="replace")[:2_000]:
+        problem = "embedlab did not write this file, so it stays as it is"
+        raise ParameterError(problem, remedy="Choose another name", file=path, field="-o")
 
 
 def page(title: str, content: Sequence[dict[str, Any]]) -> str:

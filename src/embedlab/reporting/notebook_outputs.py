@@ -11,12 +11,15 @@ from pathlib import Path
 import nbformat
 
 from embedlab import paths
+from embedlab.escaping import is_active_html
 from embedlab.reporting import tables
 from embedlab.runs import notebooks
 from embedlab.runs.notebooks import TAG
 from embedlab.runs.records import Record
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+MARKUP = ("text/html", "text/markdown", "image/svg+xml")
+ACTIVE = ("application/javascript", "text/javascript")
 OLDER = (
     "> **Executed with an earlier version of this notebook.** Its code, names and text have changed since. "
     "The numbers are those of its record and stay valid."
@@ -77,10 +80,24 @@ def write_copy(executed: Path, stem: str) -> Path:
         if cell.cell_type != "code":
             cell.source = cell.source.replace("](../", "](../../")  # the copy is one folder deeper
         else:  # progress bars do not work in a copy
-            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", ())]
+            cell.outputs = [
+                without_active_parts(output) for output in cell.outputs if WIDGET not in output.get("data", ())
+            ]
     copy.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(page, copy)
     return copy
+
+
+def without_active_parts(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Return an output without forms that run or load something; the plain text of the same output stays."""
+    data = output.get("data", {})
+    for kind in [kind for kind in data if kind in ACTIVE or (kind in MARKUP and is_active_html(_text(data[kind])))]:
+        del data[kind]
+    return output
+
+
+def _text(content: object) -> str:
+    return "".join(content) if isinstance(content, list) else str(content)
 
 
 def refresh_copies() -> list[Path]:

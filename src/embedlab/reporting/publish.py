@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from embedlab import paths
 from embedlab.errors import ParameterError
+from embedlab.escaping import csv_frame
 from embedlab.io import confined
 from embedlab.reporting import notebook_outputs, redraw, sweep_figures, tables
 from embedlab.reporting.sweep_data import COSTS, View
@@ -177,7 +178,7 @@ def _write_sweep_figures(name: str, run_ids: Sequence[str]) -> list[Path]:
         if points.empty:
             continue
         figure.savefig(picture, metadata={"Software": None})
-        points.to_csv(picture.with_suffix(".csv"), index=False, lineterminator="\n")
+        csv_frame(points).to_csv(picture.with_suffix(".csv"), index=False, lineterminator="\n")
         written += [picture, picture.with_suffix(".csv")]
     return written
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from embedlab.escaping import csv_frame, from_csv_frame
 from embedlab.reporting import figures, plots
 from embedlab.reporting.pareto import pareto_figure
 from embedlab.runs.records import Record
@@ -60,9 +61,9 @@ def redraw(table: Path, picture: Path, record: Record) -> bool:
     draw = FIGURES.get((record.notebook.partition("_")[2], table.stem)) or FIGURES.get(("", table.stem))
     if draw is None:
         return False
-    frame = _with_names(pd.read_csv(table))
+    frame = _with_names(from_csv_frame(pd.read_csv(table)))
     draw(frame, record).savefig(picture, metadata={"Software": None})
-    frame.to_csv(picture.with_suffix(".csv"), index=False, lineterminator="\n")
+    csv_frame(frame).to_csv(picture.with_suffix(".csv"), index=False, lineterminator="\n")
     return True
 
 

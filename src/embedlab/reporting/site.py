@@ -26,7 +26,12 @@ from embedlab.errors import EmbedlabError
 from embedlab.io import replace_contents, require_own
 from embedlab.reporting import api_pages
 from embedlab.reporting.html_report import groups, write_report
-from embedlab.reporting.notebook_outputs import WIDGET, executed_copy, with_current_prose
+from embedlab.reporting.notebook_outputs import (
+    WIDGET,
+    executed_copy,
+    with_current_prose,
+    without_active_parts,
+)
 from embedlab.runs import notebooks
 
 LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s#]*)(?P<anchor>#[^)\s]*)?\)")
@@ -174,7 +179,7 @@ def _write_notebook(path: Path, docs: Path, pages: Mapping[str, str]) -> None:
         if cell.cell_type == "markdown":
             cell.source = with_mathematics(relinked(cell.source, source, page, pages))
         else:
-            cell.outputs = [output for output in cell.get("outputs", ()) if _is_shown(output)]
+            cell.outputs = [without_active_parts(output) for output in cell.get("outputs", ()) if _is_shown(output)]
     if executed is None:
         note = OLDER if published else NOT_EXECUTED.format(number=path.stem.partition("_")[0])
         notebook.cells.insert(1, nbformat.v4.new_markdown_cell(note))

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from embedlab import paths
+from embedlab.escaping import csv_frame, markdown
 from embedlab.evaluation.significance import holm, paired_difference
 from embedlab.io import write_atomic
 from embedlab.reporting import notes as table_notes
@@ -323,14 +324,14 @@ def write_sweep_table(
     """
     table = sweep_table(records, view, folder=folder, paired=paired)
     failed = failures(run_ids if run_ids is not None else (), folder)
-    bullets = "".join(f"- {note}\n" for note in table.notes)
-    text = f"{tables.markdown(readable(table))}\n\n{caption(table)}\n\n{bullets}"
+    bullets = "".join(f"- {markdown(note)}\n" for note in table.notes)
+    text = f"{tables.markdown(readable(table))}\n\n{markdown(caption(table))}\n\n{bullets}"
     if len(failed):
         text += f"\nRuns without a result ({len(failed)}):\n\n{tables.markdown(failed.map(_one_line))}\n"
     base = tables_folder or paths.my_tables_dir(folder)
     contents = {
         "md": text.encode(),
-        "csv": table.frame.to_csv(index=False, lineterminator="\n").encode(),
+        "csv": csv_frame(table.frame).to_csv(index=False, lineterminator="\n").encode(),
         "parquet": table.frame.to_parquet(index=False),
     }
     base.mkdir(parents=True, exist_ok=True)

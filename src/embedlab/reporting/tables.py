@@ -9,6 +9,7 @@ import pandas as pd
 
 from embedlab import paths
 from embedlab.errors import ParameterError
+from embedlab.escaping import csv_frame, markdown_cell
 from embedlab.io import confined, write_atomic
 from embedlab.runs import filters, records
 from embedlab.runs.records import Record
@@ -172,7 +173,7 @@ def write_table(frame: pd.DataFrame, name: str, *, hide: Sequence[str] = (), cap
     folder = paths.tables_dir()
     confined(folder, name, field="name")
     folder.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    csv_frame(frame).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
     text = markdown(frame.drop(columns=list(hide))) + (f"\n\n{caption}" if caption else "")
     (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
     return folder / f"{name}.csv"
@@ -200,7 +201,7 @@ def export(frame: pd.DataFrame, path: Path) -> Path:
 def as_text(frame: pd.DataFrame, kind: str) -> str:
     """Return the table as csv, md or tex text, missing values empty."""
     if kind == "csv":
-        return str(frame.to_csv(index=False, lineterminator="\n"))
+        return str(csv_frame(frame).to_csv(index=False, lineterminator="\n"))
     if kind == "md":
         return markdown(frame) + "\n"
     return str(frame.astype(object).where(frame.notna(), None).to_latex(index=False, na_rep="", escape=True))
@@ -209,9 +210,8 @@ def as_text(frame: pd.DataFrame, kind: str) -> str:
 def markdown(frame: pd.DataFrame) -> str:
     """Return a GitHub table: text to the left, numbers to the right, missing values empty."""
     numeric = [pd.api.types.is_numeric_dtype(frame[column]) for column in frame]
-    lines = [[str(column) for column in frame], ["---:" if right else "---" for right in numeric]]
+    lines = [[markdown_cell(str(column)) for column in frame], ["---:" if right else "---" for right in numeric]]
     lines += [
-        ["" if pd.isna(cell) else str(cell).replace("|", "\\|") for cell in row]
-        for row in frame.itertuples(index=False)
+        ["" if pd.isna(cell) else markdown_cell(str(cell)) for cell in row] for row in frame.itertuples(index=False)
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from embedlab import paths, progress
 from embedlab.data.load import source_fingerprint
 from embedlab.errors import ParameterError, RecordError
+from embedlab.escaping import csv_frame
 from embedlab.io import confined
 from embedlab.params import Params
 from embedlab.runs import notebooks, per_query, provenance, records
@@ -337,7 +338,7 @@ class Run:
 
         path = self.artefact(f"{name}.png")
         figure.savefig(path)
-        table.to_csv(path.with_suffix(".csv"), index=False)
+        csv_frame(table).to_csv(path.with_suffix(".csv"), index=False)
         _display(Image(filename=str(path)))
 
     def log_history(self, history: Sequence[Mapping[str, float]]) -> None:
