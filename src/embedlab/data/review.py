@@ -188,12 +188,6 @@ def _grade(row: Row, path: Path) -> int | None:
     raise DataError(problem, remedy=remedy, file=path, line=row.line, field="grade")
 
 
-def _id(row: Row, field: str, texts: Mapping[str, str], path: Path) -> str:
-    """The id in a field, without the mark that `_safe` put in front of it."""
-    key = textio.id_of(row, field, path)
-    return key[1:] if key not in texts and key.startswith("'") and key[1:].startswith(FORMULA) else key
-
-
 def _require_ids(pairs: Iterable[tuple[str, str]], dataset: Dataset, path: Path, line: int | None = None) -> None:
     for query, document in pairs:
         for field, key, texts in (("query_id", query, dataset.queries), ("document_id", document, dataset.corpus)):
