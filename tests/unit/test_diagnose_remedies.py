@@ -138,7 +138,7 @@ class TestRerank:
         assert set(found.doc_ids[0][:2]) == {"w", "x"}
         with pytest.raises(ModelError, match="returns 3"):
             load_reranker(saved(3))
-        with pytest.raises(ModelError, match="cannot load"):
+        with pytest.raises(ModelError, match="cannot be loaded"):
             load_reranker(str(tmp_path / "nowhere"))
 
 

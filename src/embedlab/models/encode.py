@@ -30,7 +30,9 @@ def encode(
     batch_tokens: int = BATCH_TOKENS,
     keep: Callable[[slice, np.ndarray], None] | None = None,
 ) -> np.ndarray:
-    """Encode texts to unit vectors. Same result as `model.encode(..., normalize_embeddings=True)`, but faster.
+    """Encode texts to unit vectors, as `model.encode(..., prompt=prompt or "", normalize_embeddings=True)`, but faster.
+
+    A model's default prompt is never added: `models.prompts.prompts_of` says what queries and documents get.
 
     Args:
         model: any sentence-transformers model.
@@ -62,8 +64,9 @@ def _encode_chunk(
     model: SentenceTransformer, texts: Sequence[str], prompt: str | None, batch_tokens: int
 ) -> np.ndarray:
     if not is_packed(model):
+        # "" instead of None: None would add the default prompt.
         return model.encode(
-            list(texts), batch_size=BATCH_SIZE, prompt=prompt, normalize_embeddings=True, show_progress_bar=False
+            list(texts), batch_size=BATCH_SIZE, prompt=prompt or "", normalize_embeddings=True, show_progress_bar=False
         )
     model.eval()
     ids = token_ids(model, texts, prompt)

@@ -6,6 +6,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
@@ -26,7 +28,8 @@ def model_fingerprint(model: SentenceTransformer) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
+        raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)  # numpy has no bfloat16
+        digest.update(raw.numpy().tobytes())
     digest.update(json.dumps(_configuration(model), sort_keys=True, default=str).encode())
     return digest.hexdigest()[:16]
 

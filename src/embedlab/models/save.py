@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,23 +21,71 @@ OWN_MODULES = {
 }
 
 
-def save_model(model: SentenceTransformer | CrossEncoder, folder: str | Path) -> None:
+# Files that earlier versions saved with a model. Such a model runs the file in its folder, so it stays as it was.
+EARLIER_FILES = {
+    "85c5dfbd6549151eae285931389fe8042a4f81ada1b6bfe0d3669efbbdb1331f",  # static_concat.py, counted prompt tokens
+}
+CARD = """---
+library_name: sentence-transformers
+pipeline_tag: {task}
+{base}---
+
+# {title}
+
+{facts}
+
+Made with embedlab. Load it with sentence-transformers:
+
+```python
+from sentence_transformers import {kind}
+
+model = {kind}({arguments})
+```
+"""
+
+
+def save_model(
+    model: SentenceTransformer | CrossEncoder, folder: str | Path, *, facts: Mapping[str, str] | None = None
+) -> None:
     """Save a model with a copy of every module of this package that it uses.
 
     A model made of standard modules loads with `SentenceTransformer(folder)`. A model that uses a module of this
     package needs `SentenceTransformer(folder, trust_remote_code=True)`, like any model that comes with code.
 
+    The model card names the base model and `facts`. It quotes no training texts, and no file holds a path of this
+    machine.
+
     Args:
         model: the model.
         folder: where to save it.
+        facts: lines of the model card, such as {"Run": "03_contrastive-1a2b3c4d-s0"}.
     """
-    model.save_pretrained(str(folder))
-    listing = Path(folder) / "modules.json"
+    folder = Path(folder)
+    model.save_pretrained(str(folder), create_model_card=False)
+    listing = folder / "modules.json"
     modules = _read(listing)
     for module in modules:
         if module["type"].startswith(OWN):
             module["type"] = ".".join(module["type"].split(".")[-2:])  # file and class, relative to the folder
     listing.write_text(json.dumps(modules, indent=2), encoding="utf-8")
+    (folder / "README.md").write_text(_card(model, folder, facts or {}), encoding="utf-8")
+
+
+def _card(model: SentenceTransformer | CrossEncoder, folder: Path, facts: Mapping[str, str]) -> str:
+    """Return the text of the model card."""
+    kind = type(model).__name__
+    base = str(model.model_card_data.base_model or "")
+    described = {"Base model": base, **facts} if base else dict(facts)
+    lines = [f"- {name}: {' '.join(str(value).split())}" for name, value in described.items()]
+    on_hub = base.count("/") == 1 and not base.startswith((".", "/", "~"))
+    return CARD.format(
+        task="text-ranking" if kind == "CrossEncoder" else "sentence-similarity",
+        base=f"base_model: {base}\n" if on_hub else "",
+        title=folder.name,
+        facts="\n".join(lines) or "No facts are known about its training.",
+        kind=kind,
+        arguments=f'"{folder.name}"' + (", trust_remote_code=True" if any(folder.glob("*.py")) else ""),
+    )
 
 
 UNTRAINED = "**Not tuned:** no training step beat the start on dev, so this model has the base model's weights."
@@ -59,13 +109,17 @@ def is_own_code(folder: str | Path) -> bool:
         folder: a model's folder.
     """
     folder, files = Path(folder), list(Path(folder).rglob("*.py"))
-    sources = {Path(str(module.__file__)).read_bytes() for module in OWN_MODULES.values()}
-    if not files or any(file.read_bytes() not in sources for file in files):
+    sources = {_digest(Path(str(module.__file__))) for module in OWN_MODULES.values()} | EARLIER_FILES
+    if not files or any(_digest(file) not in sources for file in files):
         return False
     refers_to_code = any(
         "auto_map" in json.dumps(_read(file)) for file in folder.rglob("*config*.json")
     )  # re-encoded, so escaped spellings are caught too
     return not refers_to_code and all(_is_trusted(module["type"]) for module in _read(folder / "modules.json"))
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _read(file: Path) -> Any:

@@ -216,7 +216,7 @@ class Run:
         from embedlab.models.save import mark_untrained, save_model
 
         path = self.artefact(folder)
-        save_model(model, path)
+        save_model(model, path, facts=self.model_facts(system))
         if not isinstance(model, SentenceTransformer):  # a cross-encoder is a list of modules as well
             model = SentenceTransformer(modules=list(model), device="cpu")
         fingerprint, findings = model_fingerprint(model), self._notes.get("training", {})
@@ -225,6 +225,15 @@ class Run:
             self._notes.setdefault("untrained", []).append(folder)
         self.fingerprint({system: fingerprint})
         return path
+
+    def model_facts(self, system: str) -> dict[str, str]:
+        """Return what the card of a saved model says: run, system and the metric on test, if it was measured."""
+        facts = {"Run": self.id, "System": system}
+        wanted = {"metric": "ndcg@10", "system": system, "split": "test", "statistic": "value"}
+        for row in self.rows:
+            if row.value is not None and all(getattr(row, name) == value for name, value in wanted.items()):
+                return facts | {"nDCG@10 on the test queries": f"{row.value:.3f}"}
+        return facts
 
     def metrics(
         self,
