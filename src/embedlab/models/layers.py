@@ -15,7 +15,14 @@ from embedlab.errors import ModelError, ParameterError
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-LAYER_COUNTS = ("num_hidden_layers", "n_layers")  # the name in the configuration: BERT and similar, DistilBERT
+# Where architectures keep their list of layers: BERT, DistilBERT, decoders within a larger model …
+PARTS = ("encoder", "transformer", "model", "decoder", "language_model")
+# … what they call it: BERT; ModernBERT, Qwen and Gemma; GPT; T5 …
+LISTS = ("layer", "layers", "h", "block", "blocks")
+# … the norm after it: Qwen and Gemma; ModernBERT; T5; GPT …
+FINAL_NORMS = ("norm", "final_norm", "final_layer_norm", "ln_f")
+# … and what the configuration calls its length.
+LAYER_COUNTS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer")
 
 
 def spread_layers(layer_count: int, keep: int) -> list[int]:
@@ -39,23 +46,27 @@ def keep_layers(model: SentenceTransformer, layers: Sequence[int]) -> SentenceTr
     Students that start from some of the teacher's layers: Sanh et al., DistilBERT, 2019.
 
     Args:
-        model: its first module is a transformer with a list of layers (BERT, RoBERTa, DistilBERT, ELECTRA, ...).
+        model: its first module is a transformer with a list of layers.
         layers: indices of the layers to keep, from 0.
 
     Raises:
-        ModelError: the architecture has no plain list of layers.
+        ModelError: the architecture has no plain list of layers, or its first layer differs and is not kept.
         ParameterError: `layers` is empty, or the model does not have one of them.
     """
     student = copy.deepcopy(model)
-    encoder, config = _encoder(student), student[0].model.config
-    stack = encoder.layer
+    network = student[0].model
+    holder, name = _stack(student)
+    stack = getattr(holder, name)
     if not layers or not all(0 <= layer < len(stack) for layer in layers):
         problem = f"layers must be indices from 0 to {len(stack) - 1}, got {list(layers)}"
         raise ParameterError(problem, remedy="Choose layers that the model has", field="layers")
-    encoder.layer = nn.ModuleList(stack[layer] for layer in layers)
-    for name in LAYER_COUNTS:
-        if hasattr(config, name):
-            setattr(config, name, len(layers))
+    setattr(holder, name, nn.ModuleList(stack[layer] for layer in layers))
+    _renumber(getattr(holder, name))
+    _configure(network.config, layers, len(stack))
+    for module in network.modules():  # some modules, as T5's encoder, hold a configuration of their own
+        if getattr(module, "config", network.config) is not network.config:
+            _configure(module.config, layers, len(stack))
+    _check_loadable(network)
     return student
 
 
@@ -65,17 +76,69 @@ def layer_count(model: SentenceTransformer) -> int:
     Raises:
         ModelError: the architecture has no plain list of layers.
     """
-    return len(_encoder(model).layer)
+    return len(getattr(*_stack(model)))
 
 
-def _encoder(model: SentenceTransformer) -> Any:
-    """Return the part of the transformer that holds the list `layer`."""
+def layers_name(model: SentenceTransformer) -> str:
+    """Return the name of the list of layers within the model, such as `0.model.encoder.layer`.
+
+    Raises:
+        ModelError: the architecture has no plain list of layers.
+    """
+    stack = getattr(*_stack(model))
+    return next(name for name, module in model.named_modules() if module is stack)
+
+
+def final_norm(model: SentenceTransformer) -> nn.Module | None:
+    """Return the norm that the transformer applies after its last layer; None if the layers end with one themselves.
+
+    Raises:
+        ModelError: the architecture has no plain list of layers.
+    """
+    holder, _ = _stack(model)
+    return next((norm for name in FINAL_NORMS if isinstance(norm := getattr(holder, name, None), nn.Module)), None)
+
+
+def _stack(model: SentenceTransformer) -> tuple[Any, str]:
+    """Return the part of the transformer that holds the list of layers, and the name of the list."""
     network = getattr(model[0], "model", None)
-    encoder = getattr(network, "encoder", getattr(network, "transformer", None))
-    if not isinstance(getattr(encoder, "layer", None), nn.ModuleList):
-        problem = f"{type(network or model[0]).__name__} has no list of transformer layers"
-        raise ModelError(problem, remedy="Use a BERT-like model", field="model_name")
-    return encoder
+    for module in (network, *(getattr(network, name, None) for name in PARTS)):
+        for name in LISTS:
+            if isinstance(getattr(module, name, None), nn.ModuleList):
+                return module, name
+    problem = f"{type(network or model[0]).__name__} has no list of transformer layers"
+    raise ModelError(problem, remedy="Use a model with a plain stack of layers, such as BERT", field="model_name")
+
+
+def _renumber(stack: nn.ModuleList) -> None:
+    """Give every layer its new index, which decoders use to find their cache."""
+    for index, layer in enumerate(stack):
+        for module in layer.modules():
+            if isinstance(getattr(module, "layer_idx", None), int):
+                module.__dict__["layer_idx"] = index
+
+
+def _configure(config: Any, layers: Sequence[int], old_count: int) -> None:
+    """Change the number of layers in a configuration, and the lists that have one entry per layer."""
+    for name, value in list(vars(config).items()):
+        if name in LAYER_COUNTS and value == old_count:
+            setattr(config, name, len(layers))
+        elif isinstance(value, list) and len(value) == old_count and name.startswith("layer"):
+            setattr(config, name, [value[layer] for layer in layers])
+
+
+def _check_loadable(network: Any) -> None:
+    """Raise a ModelError if transformers would build other weights from the configuration than the network has."""
+    with torch.device("meta"):
+        fresh = type(network)(copy.deepcopy(network.config))
+    expected, kept = (_shapes(module) for module in (fresh, network))
+    if differing := sorted(set(expected.items()) ^ set(kept.items())):
+        problem = f"the first layer of {type(network).__name__} has other weights than the rest ({differing[0][0]})"
+        raise ModelError(problem, remedy="Keep two layers or more, so that the first one stays", field="layers")
+
+
+def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
 
 
 def pca_projection(vectors: np.ndarray | Tensor, dim: int) -> Tensor:

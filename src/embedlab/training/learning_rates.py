@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from embedlab.errors import ModelError
-from embedlab.models.layers import layer_count
+from embedlab.models.layers import layer_count, layers_name
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -37,8 +37,9 @@ def learning_rates(
     if layer_decay != 1:
         layers = layer_count(model)
         rates[r"\.embeddings\w*\."] = learning_rate * layer_decay**layers
-        rates |= {rf"\.layer\.{n}\.": learning_rate * layer_decay ** (layers - 1 - n) for n in range(layers)}
-    if embedding_rate != 1:
+        stack = re.escape(layers_name(model).split(".")[-1])  # "layer" in BERT, "layers" in ModernBERT, …
+        rates |= {rf"\.{stack}\.{n}\.": learning_rate * layer_decay ** (layers - 1 - n) for n in range(layers)}
+    if layer_decay != 1 or embedding_rate != 1:
         bottom = rates.get(r"\.embeddings\w*\.", learning_rate)
         rates[rf"\.{re.escape(_token_embeddings_name(model))}\."] = bottom * embedding_rate
     return rates

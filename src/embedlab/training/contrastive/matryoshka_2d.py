@@ -16,8 +16,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from embedlab.errors import ParameterError
-from embedlab.models.layers import layer_count
+from embedlab.models.layers import final_norm, layer_count
 from embedlab.models.packing import merge_columns
+from embedlab.models.prompts import prompts_of
 from embedlab.params import TEMPERATURE, Count, PositiveFloat
 from embedlab.training.batches import TokenisedCollator
 from embedlab.training.contrastive.train import ContrastiveParams
@@ -93,7 +94,11 @@ def _hidden_states(model: SentenceTransformer) -> Iterator[None]:
 
 
 def _pool(model: SentenceTransformer, output: dict[str, Any], layer: int) -> Tensor:
-    features = {**output, "token_embeddings": output["all_layer_embeddings"][layer]}  # 0 is the word embeddings
+    states = output["all_layer_embeddings"]  # the first is the word embeddings
+    tokens = states[layer]
+    if layer < len(states) - 1 and (norm := final_norm(model)) is not None:
+        tokens = norm(tokens)  # only the last state has passed it
+    features = {**output, "token_embeddings": tokens}
     for module in list(model)[1:]:
         features = module(features)
     return features["sentence_embedding"]
@@ -147,7 +152,8 @@ def train_matryoshka(
 ) -> FitResult:
     """Fine-tune `model` in place at all combinations of layers and dimensions; the last weights are kept.
 
-    There is no early stopping on dev, so models trained at different dimensions are compared after equal work.
+    The model's own query and document prompts are prepended. There is no early stopping on dev, so models trained at
+    different dimensions are compared after equal work.
 
     Args:
         model: the model to train.
@@ -162,5 +168,5 @@ def train_matryoshka(
         History and steps; there is no dev value.
     """
     loss = LayeredContrastiveLoss(model, layers, dims, judged=rows.judged)
-    collator = TokenisedCollator(model, rows.texts, rows.columns)
+    collator = TokenisedCollator(model, rows.texts, rows.columns, *prompts_of(model))
     return fit(model, rows.dataset, loss, settings, collator=collator, output_dir=output_dir, stage=stage)
