@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
+from embedlab import progress
 from embedlab.errors import ModelError, ParameterError
+from embedlab.models.encode import encode
 from embedlab.models.layers import pca_projection, project
 from embedlab.models.merging import merge
 from embedlab.models.static_concat import ConcatStaticEmbedding
+from embedlab.models.tokens import prompt_length, token_ids
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+TEXTS_PER_BATCH = 4096
+TOLERANCE = 1e-5  # between the same vectors computed in other batches
 
 
 def concatenate(transformer_vectors: np.ndarray, static_vectors: np.ndarray, static_share: float) -> np.ndarray:
@@ -58,20 +67,103 @@ def concat_static(
     Raises:
         ModelError: the two models have different vocabularies.
     """
-    vocabulary = transformer.tokenizer.get_vocab()
-    if vocabulary != static.tokenizer.get_vocab():
-        problem = "the transformer and the static model have different vocabularies"
-        raise ModelError(problem, remedy="Build the static model from this transformer with static_student")
+    _check_vocabulary(transformer, static)
+    if not hasattr(transformer[0], "model"):
+        problem = f"the model starts with {type(transformer[0]).__name__}, not with a transformer"
+        raise ModelError(problem, remedy="Concatenate a transformer with a static model")
     embeddings = static[0].embedding.weight.data
-    special = sorted(vocabulary[token] for token in transformer.tokenizer.all_special_tokens if token in vocabulary)
-    special.remove(transformer.tokenizer.unk_token_id)  # an unknown word still counts as a word
     transformer_dim = transformer.get_embedding_dimension()
     vocab_size, static_dim = embeddings.shape
+    special = _special_tokens(transformer)
     module = ConcatStaticEmbedding(vocab_size, static_dim, transformer_dim, static_share, special)
     module.embedding.weight.data.copy_(embeddings)
     model = copy.deepcopy(transformer)
     model.append(module.to(model.device))
     return model
+
+
+def static_part(static: SentenceTransformer) -> StaticPart:
+    """Return what encodes texts to the static half of `concat_static`, in place of `models.encode.encode`.
+
+    The static half reads exactly the tokens that the transformer reads: text after its length limit is left out, and
+    so is the prompt. Vectors of the static model itself differ where a text is longer than that, or where the
+    tokenizer joins the end of the prompt and the start of the text to one token.
+
+    `encode_split(transformer, data, static=static)` uses it.
+
+    Args:
+        static: static model with the tokenizer of the transformer.
+    """
+    return StaticPart(static)
+
+
+@dataclass(frozen=True)
+class StaticPart:
+    """The static half of a concatenated model, see `static_part`."""
+
+    static: SentenceTransformer
+
+    @torch.inference_mode()
+    def __call__(
+        self, model: SentenceTransformer, texts: Sequence[str], *, stage: str = "encode", prompt: str | None = None
+    ) -> np.ndarray:
+        """Encode texts with the static embeddings of the tokens that `model` reads.
+
+        Args:
+            model: the transformer that the static model is concatenated with.
+            texts: N texts.
+            stage: label in the progress report.
+            prompt: the transformer's prompt, whose tokens are left out.
+
+        Returns:
+            float32 (N, e) unit vectors.
+        """
+        _check_vocabulary(model, self.static)
+        table, special = self.static[0].embedding.weight.detach().cpu(), torch.tensor(_special_tokens(model))
+        skipped = prompt_length(model, prompt) or 0
+        vectors = torch.zeros(len(texts), table.shape[1])
+        chunks = [slice(start, start + TEXTS_PER_BATCH) for start in range(0, len(texts), TEXTS_PER_BATCH)]
+        for rows in progress.track(chunks, stage):
+            ids = [row[skipped:] for row in token_ids(model, texts[rows], prompt)]
+            text = torch.arange(len(ids)).repeat_interleave(torch.tensor([len(row) for row in ids]))
+            flat = torch.tensor([token for row in ids for token in row], dtype=torch.long)
+            keep = torch.isin(flat, special, invert=True)
+            vectors[rows].index_add_(0, text[keep], table[flat[keep]])
+        return F.normalize(vectors, dim=-1).numpy()
+
+
+def check_concatenated(
+    model: SentenceTransformer, vectors: np.ndarray, texts: Sequence[str], *, prompt: str | None = None
+) -> None:
+    """Check that a model returns the vectors that were evaluated; call it before you save a concatenated model.
+
+    Args:
+        model: the concatenated model.
+        vectors: (N, d + e) evaluated vectors, see `concatenate`.
+        texts: the N texts.
+        prompt: put before every text.
+
+    Raises:
+        ModelError: a component differs by more than 1e-5.
+    """
+    difference = float(np.abs(encode(model, texts, prompt=prompt) - vectors).max(initial=0.0))
+    if not difference <= TOLERANCE:
+        problem = f"the model and the evaluated vectors differ by {difference:.1e}"
+        raise ModelError(problem, remedy="Encode the static half with encode_split(…, static=static)")
+
+
+def _check_vocabulary(transformer: SentenceTransformer, static: SentenceTransformer) -> None:
+    if transformer.tokenizer.get_vocab() != static.tokenizer.get_vocab():
+        problem = "the transformer and the static model have different vocabularies"
+        raise ModelError(problem, remedy="Build the static model from this transformer with static_student")
+
+
+def _special_tokens(transformer: SentenceTransformer) -> list[int]:
+    """Return the ids of the special tokens, except that of unknown words: an unknown word still counts as a word."""
+    tokenizer = transformer.tokenizer
+    vocabulary = tokenizer.get_vocab()
+    special = {vocabulary[token] for token in tokenizer.all_special_tokens if token in vocabulary}
+    return sorted(special - {tokenizer.unk_token_id})  # byte-level tokenizers have no unknown words
 
 
 def concat_static_pca(

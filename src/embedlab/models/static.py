@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from embedlab import progress
+from embedlab.errors import ModelError
 from embedlab.models.tokens import to_features
 from embedlab.models.wordpiece_cache import WordPieceCache
 
@@ -126,6 +127,9 @@ def static_model(teacher: SentenceTransformer, embeddings: Tensor) -> SentenceTr
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
     from tokenizers import Tokenizer
 
+    if not hasattr(teacher.tokenizer, "backend_tokenizer"):
+        problem = f"a static model needs a fast tokenizer, not {type(teacher.tokenizer).__name__}"
+        raise ModelError(problem, remedy="Use a model that has a tokenizer.json", field="model_name")
     # A copy, because StaticEmbedding turns off padding in the tokenizer it is given.
     tokenizer = Tokenizer.from_str(teacher.tokenizer.backend_tokenizer.to_str())
     tokenizer.no_truncation()

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 class ConcatStaticEmbedding(Module):
     """Replace the unit embedding u of a text by `[sqrt(1 - w) u, sqrt(w) v]`, with v its static embedding.
 
-    v is the sum of the token embeddings, scaled to unit length. The dot product of two results is
-    `(1 - w) cos(u, u') + w cos(v, v')`.
+    v is the sum of the token embeddings, without those of the prompt, scaled to unit length. The dot product of two
+    results is `(1 - w) cos(u, u') + w cos(v, v')`.
 
     Args:
         vocab_size: tokens with a static embedding (V).
@@ -44,8 +44,9 @@ class ConcatStaticEmbedding(Module):
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Replace `sentence_embedding` (B, d) by (B, d + e); `input_ids` may be padded or packed."""
         unit = F.normalize(features["sentence_embedding"], dim=-1)
-        ids, text = _token_ids(features)
+        ids, text, position = _token_ids(features)
         keep = torch.isin(ids, torch.tensor(self.special_tokens, device=ids.device), invert=True)
+        keep &= position >= _prompt_length(features)
         sums = torch.zeros(len(unit), self.static_dim, dtype=unit.dtype, device=unit.device)
         sums = sums.index_add(0, text[keep], self.embedding(ids[keep]).to(unit.dtype))
         static = F.normalize(sums, dim=-1)
@@ -71,11 +72,21 @@ class ConcatStaticEmbedding(Module):
         return cls.load_torch_weights(model_name_or_path, model=module, **hub)
 
 
-def _token_ids(features: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Return the ids of all tokens without padding (T,), and for each the row of its text (T,)."""
+def _token_ids(features: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the ids of all tokens without padding (T,), and for each the row and the position in its text (T,)."""
     if "cu_seq_lens_q" in features:  # packed: all texts in one row
         bounds = features["cu_seq_lens_q"]
-        texts = torch.arange(len(bounds) - 1, device=bounds.device)
-        return features["input_ids"].flatten(), texts.repeat_interleave(bounds.diff())
+        texts = torch.arange(len(bounds) - 1, device=bounds.device).repeat_interleave(bounds.diff())
+        ids = features["input_ids"].flatten()
+        return ids, texts, torch.arange(len(ids), device=ids.device) - bounds[texts]
     mask = features["attention_mask"].bool()
-    return features["input_ids"][mask], mask.nonzero()[:, 0]
+    positions = mask.long().cumsum(1) - 1  # also right when the padding is on the left
+    return features["input_ids"][mask], mask.nonzero()[:, 0], positions[mask]
+
+
+def _prompt_length(features: dict[str, Any]) -> int:
+    """Return the number of tokens that the prompt takes at the start of every text, special tokens included."""
+    length = features.get("prompt_length")
+    if length is None:
+        return 0
+    return int(length.flatten()[0]) if isinstance(length, Tensor) else int(length)

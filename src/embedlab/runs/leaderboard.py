@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,8 @@ from embedlab.evaluation.metrics import Evaluation, evaluate
 from embedlab.evaluation.retrieval import evaluate_vectors
 from embedlab.evaluation.significance import PairedDifference, bootstrap_ci, paired_difference
 from embedlab.models.cache import EmbeddingCache
+from embedlab.models.prompts import prompts_of
+from embedlab.models.truncation import truncation_of
 from embedlab.search.bm25 import bm25_ranking
 from embedlab.search.exact import Ranking
 from embedlab.search.funnel import rank_with
@@ -57,9 +59,24 @@ class Leaderboard:
         self._details: dict[str, tuple[int | None, str]] = {}  # system -> dimensions and condition
         self._cache = EmbeddingCache()
 
-    def encode(self, model: SentenceTransformer, texts: Sequence[str]) -> np.ndarray:
-        """Encode texts and keep the vectors on disk for later runs: float32 (len(texts), d)."""
-        return self._cache.encode(model, texts)
+    def encode(self, model: SentenceTransformer, texts: Sequence[str], *, queries: Collection[str] = ()) -> np.ndarray:
+        """Encode texts and keep the vectors on disk for later runs.
+
+        Args:
+            model: any sentence-transformers model.
+            texts: N texts.
+            queries: those of them that get the model's query prompt; all others get its document prompt.
+
+        Returns:
+            float32 (N, d) unit vectors.
+        """
+        prompts, queries = prompts_of(model), frozenset(queries)
+        if prompts.query == prompts.document or queries.isdisjoint(texts):
+            return self._cache.encode(model, texts, prompt=prompts.document)
+        vectors = self._cache.encode(model, texts, prompt=prompts.document).copy()
+        asked = [row for row, text in enumerate(texts) if text in queries]
+        vectors[asked] = self._cache.encode(model, [texts[row] for row in asked], prompt=prompts.query)
+        return vectors
 
     def vectors(self, model: SentenceTransformer, split: str = "test", *, cached: bool = True) -> Vectors:
         """Encode the queries of a split and the corpus.
@@ -101,7 +118,15 @@ class Leaderboard:
         vectors = self.vectors(model, cached=cached)
         self.models[system] = model
         self.add_vectors(system, vectors, dims=dims, condition=condition)
+        self._record_truncation(system, model, condition)
         return vectors
+
+    def _record_truncation(self, system: str, model: SentenceTransformer, condition: str) -> None:
+        """Record the share of documents and queries that the model reads only in part, if there are any."""
+        for kind, count in truncation_of(model, self.data.corpus, self.data.split_queries("test")).items():
+            if count.longer:
+                labels: dict[str, Any] = {"system": system, "split": "test", "condition": condition, "n": count.counted}
+                self.run.value(f"share of {kind} truncated", count.share, stage="footprint", **labels)
 
     def add_vectors(
         self, system: str, vectors: Vectors, *, dims: Sequence[int] = (), condition: str = ""
@@ -254,7 +279,8 @@ class Leaderboard:
         from embedlab.evaluation.static_share import score_static_shares
         from embedlab.models.concatenation import concat_static_pca
 
-        vectors, static_vectors = self.vectors(transformer, "dev"), self.vectors(static, "dev", cached=False)
+        vectors = self.vectors(transformer, "dev")
+        static_vectors = encode_split(transformer, self.data, "dev", static=static)
         on_dev = score_static_shares(vectors, static_vectors, self.data.qrels["dev"], metric=self.metric)
         share = max(on_dev, key=on_dev.__getitem__)
         self.run.note(static_share=share, static_share_on_dev={str(name): value for name, value in on_dev.items()})

@@ -10,8 +10,9 @@ import numpy as np
 
 from embedlab.data.dataset import Dataset
 from embedlab.errors import DataError, ParameterError
-from embedlab.models.concatenation import concatenate
+from embedlab.models.concatenation import concatenate, static_part
 from embedlab.models.prompts import prompts_of
+from embedlab.models.truncation import tell_truncation
 from embedlab.search.exact import Ranking, require_depth, search
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def encode_split(
     *,
     corpus_vectors: np.ndarray | None = None,
     encode: Encode | None = None,
+    static: SentenceTransformer | None = None,
 ) -> Vectors:
     """Encode the queries of a split and the whole corpus, with the model's own query and document prompts.
 
@@ -128,6 +130,8 @@ def encode_split(
         split: name of the split.
         corpus_vectors: the corpus (N, d), if it is already encoded, in the order of `dataset.corpus`.
         encode: replaces `embedlab.models.encode.encode`, e.g. `EmbeddingCache().encode`.
+        static: encode the tokens that `model` reads with the embeddings of this static model. The result is the static
+            half of their concatenation, see `models.concatenation.static_part`.
 
     Returns:
         Unit vectors of Q queries and N documents.
@@ -136,11 +140,14 @@ def encode_split(
         ParameterError: the dataset has no queries in this split.
         DataError: `corpus_vectors` has another number of rows than the corpus.
     """
+    if static is not None:
+        encode = static_part(static)
     if encode is None:
         from embedlab.models.encode import encode as default_encode
 
         encode = default_encode
     queries, prompts = judged_queries(dataset, split), prompts_of(model)
+    tell_truncation(model, dataset.name, documents=dataset.corpus, queries=queries)
     if corpus_vectors is None:
         corpus_vectors = encode(model, list(dataset.corpus.values()), stage="encode corpus", prompt=prompts.document)
     query_vectors = encode(model, list(queries.values()), stage="encode queries", prompt=prompts.query)
