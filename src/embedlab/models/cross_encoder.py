@@ -20,6 +20,7 @@ from embedlab.io import atomic_path
 from embedlab.models.encode import encode
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.models.pair_pooling import PairProductPooling
+from embedlab.models.prompts import prompts_of
 from embedlab.params import TEMPERATURE
 from embedlab.paths import cache_dir
 
@@ -112,15 +113,23 @@ def _cache_file(encoder: CrossEncoder, rows: Sequence[Row]) -> Path:
 
 
 def cosine_rows(model: SentenceTransformer, rows: Sequence[Row]) -> np.ndarray:
-    """Score the documents of every row with an embedding model.
+    """Score the documents of every row with an embedding model and its prompts.
 
     Returns:
         float32 (rows, documents) cosines, the positive first.
     """
-    index = {text: i for i, text in enumerate(dict.fromkeys(text for row in rows for text in row))}
-    vectors = encode(model, list(index))
-    indices = np.array([[index[text] for text in row] for row in rows])
-    return np.einsum("rd,rnd->rn", vectors[indices[:, 0]], vectors[indices[:, 1:]])
+    prompts = prompts_of(model)
+    queries, query_rows = _encode_distinct(model, [row[0] for row in rows], prompts.query)
+    documents, document_rows = _encode_distinct(model, [text for row in rows for text in row[1:]], prompts.document)
+    return np.einsum("rd,rnd->rn", queries[query_rows], documents[document_rows.reshape(len(rows), -1)])
+
+
+def _encode_distinct(
+    model: SentenceTransformer, texts: Sequence[str], prompt: str | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Encode every distinct text once; return the vectors, and for each text the row of its vector."""
+    index = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+    return encode(model, list(index), prompt=prompt), np.array([index[text] for text in texts], dtype=np.int64)
 
 
 def average_scores(logits: np.ndarray, cosines: np.ndarray, embedding_share: float) -> np.ndarray:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from embedlab.errors import DataError
 from embedlab.models.packing import embed_columns
+from embedlab.models.prompts import prompts_of
 from embedlab.params import TEMPERATURE, Count, PositiveFloat, TrainingParams
 from embedlab.training.callbacks import ProgressReport
 from embedlab.training.examples import Row, TrainingRows
@@ -234,7 +235,7 @@ def distil_scores(
     evaluator: BaseEvaluator | None = None,
     output_dir: str,
 ) -> FitResult:
-    """Train an embedding model in place on labelled rows and the scores of a cross-encoder.
+    """Train an embedding model in place on labelled rows and the scores of a cross-encoder, with the model's prompts.
 
     Args:
         student: a sentence-transformers model with a transformer.
@@ -261,7 +262,7 @@ def distil_scores(
         rows.dataset.remove_columns("label").add_column("label", labels),
         ScoreDistillationLoss(student, torch.from_numpy(scores), kind, weight=weight, judged=rows.judged),
         settings,
-        collator=TokenisedCollator(student, rows.texts, rows.columns),
+        collator=TokenisedCollator(student, rows.texts, rows.columns, *prompts_of(student)),
         evaluator=evaluator,
         output_dir=output_dir,
         stage="distil scores",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embedlab.errors import ParameterError
+from embedlab.errors import ModelError, ParameterError
+from embedlab.models.prompts import prompts_of
+from embedlab.models.tokens import prompt_length, to_features, token_ids
 from embedlab.params import TEMPERATURE, Count, CountOrNone, PositiveFloat, TrainingParams
 from embedlab.training.fit import FitResult, FitSettings, fit
 
@@ -117,6 +119,41 @@ class EmbeddingDistillationLoss(nn.Module):
         return {"temperature": TEMPERATURE}
 
 
+class PromptedTexts:
+    """Trainer collator of one column `text`, in which every text has the prompt of its role.
+
+    Args:
+        model: its tokenizer and its prompts are used.
+        texts: N texts; the indices in `label` point into this list.
+        queries: those of them that are queries; all others are documents.
+
+    Raises:
+        ModelError: pooling leaves out the prompt, whose length differs between queries and documents.
+    """
+
+    valid_label_columns = ("label",)
+
+    def __init__(self, model: SentenceTransformer, texts: Sequence[str], queries: Collection[str] = ()) -> None:
+        prompts, queries = prompts_of(model), frozenset(queries)
+        roles = [text in queries for text in texts]
+        lengths = {prompt_length(model, prompts.query if is_query else prompts.document) for is_query in {*roles}}
+        if len(lengths) > 1 and not all(getattr(module, "include_prompt", True) for module in model):
+            problem = "pooling leaves out the prompt, and the prompts of queries and documents differ in length"
+            raise ModelError(problem, remedy="Distil the documents alone", field="model_name")
+        self.model = model
+        self._prompt = prompts.query if all(roles) else prompts.document
+        documents = token_ids(model, texts, prompts.document)
+        query_texts = [text for text, is_query in zip(texts, roles, strict=True) if is_query]
+        as_queries = iter(token_ids(model, query_texts, prompts.query) if query_texts else [])
+        self._token_ids = [next(as_queries) if role else ids for role, ids in zip(roles, documents, strict=True)]
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the features of the texts, prefixed with `text_`, and `label` (B, 1) of text indices."""
+        labels = [row["label"] for row in rows]
+        features = to_features(self.model, [self._token_ids[index] for (index,) in labels], self._prompt)
+        return {"label": torch.tensor(labels)} | {f"text_{key}": value for key, value in features.items()}
+
+
 def distil(
     student: SentenceTransformer,
     texts: Sequence[str],
@@ -134,7 +171,7 @@ def distil(
         texts: N texts to learn on: corpus and training queries, or any text of the domain.
         teacher_vectors: (N, e) vectors of `texts`.
         settings: how to train.
-        collator: `TokenisedCollator` or `BagCollator` over `texts` with the one column "text".
+        collator: `PromptedTexts` or `BagCollator` over `texts` with the one column "text".
         projection: (e, d) from the teacher's space into the student's, if the student has fewer dimensions.
         output_dir: scratch folder of the Trainer.
 

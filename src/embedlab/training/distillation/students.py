@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from embedlab.models.layers import keep_layers, layer_count, pca_projection, project, spread_layers
 from embedlab.models.static import BagCollator, TokenBags, static_student
-from embedlab.training.batches import TokenisedCollator
 from embedlab.training.contrastive.mining import MiningReport, mine_hard_negatives
 from embedlab.training.contrastive.static import train_static
-from embedlab.training.distillation.embeddings import distil
+from embedlab.training.distillation.embeddings import PromptedTexts, distil
 from embedlab.training.examples import Row, contrastive_rows, number_rows
 from embedlab.training.fit import FitResult, FitSettings
 
@@ -39,6 +38,7 @@ def distil_layers(
     teacher_vectors: np.ndarray,
     settings: FitSettings,
     *,
+    queries: Collection[str] = (),
     output_dir: str,
 ) -> tuple[SentenceTransformer, FitResult]:
     """Build a student from some of the teacher's layers and train it on the teacher's vectors.
@@ -49,13 +49,14 @@ def distil_layers(
         texts: N texts to learn on.
         teacher_vectors: (N, d) vectors of `texts`.
         settings: how to train.
+        queries: those of `texts` that get the model's query prompt; all others get its document prompt.
         output_dir: scratch folder of the Trainer.
 
     Returns:
         The student and the training result.
     """
     student = cut_layers(teacher, layers)
-    collator = TokenisedCollator(student, texts, ["text"])
+    collator = PromptedTexts(student, texts, queries)
     return student, distil(student, texts, teacher_vectors, settings, collator=collator, output_dir=output_dir)
 
 
@@ -66,6 +67,7 @@ def distil_dimensions(
     teacher_vectors: np.ndarray,
     settings: FitSettings,
     *,
+    queries: Collection[str] = (),
     output_dir: str,
 ) -> tuple[SentenceTransformer, FitResult]:
     """Add a linear layer with `dim` outputs to a copy of a student and train it on the projected teacher vectors.
@@ -78,6 +80,7 @@ def distil_dimensions(
         texts: N texts to learn on.
         teacher_vectors: (N, d) vectors of `texts`.
         settings: how to train.
+        queries: those of `texts` that get the model's query prompt; all others get its document prompt.
         output_dir: scratch folder of the Trainer.
 
     Returns:
@@ -85,7 +88,7 @@ def distil_dimensions(
     """
     projection = pca_projection(teacher_vectors, dim)
     narrow = project(keep_layers(student, range(layer_count(student))), projection)
-    collator = TokenisedCollator(narrow, texts, ["text"])
+    collator = PromptedTexts(narrow, texts, queries)
     result = distil(
         narrow, texts, teacher_vectors, settings, collator=collator, projection=projection, output_dir=output_dir
     )
