@@ -115,13 +115,14 @@ def _try_packing(model: SentenceTransformer) -> str | None:
 
 @contextmanager
 def _evaluation(model: SentenceTransformer) -> Iterator[None]:
-    mode = model.training
+    modes = [(module, module.training) for module in model.modules()]  # a loaded network evaluates, its model trains
     model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train(mode)
+        for module, mode in modes:
+            module.training = mode
 
 
 def _probe(model: SentenceTransformer) -> Tensor:

@@ -17,8 +17,6 @@ logger = logging.getLogger(__name__)
 
 SAMPLE = 2000  # texts that are counted, spread evenly; more would cost a second tokenisation of a large corpus
 _datasets_warned: set[tuple[object, ...]] = set()  # one warning per process: a dataset is encoded many times
-    set()
-)  # datasets with a warning in this process: each is encoded again and again
 
 
 @dataclass(frozen=True)
