@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import difflib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from embedlab.errors import ParameterError
+from embedlab.redaction import holds_key
 
 Count = Annotated[int, Field(gt=0)]
 CountOrNone = Annotated[int, Field(ge=0)]  # 0 means no cap
@@ -52,6 +54,7 @@ class Params(BaseModel):
     def checked(cls, values: Mapping[str, Any]) -> Self:
         """Create parameters from a mapping, with one clear error instead of pydantic's report."""
         check_names(values, cls.model_fields)
+        check_no_keys(values)
         try:
             return cls(**values)
         except ValidationError as error:
@@ -72,6 +75,20 @@ class TrainingParams(Params):
     model_name: Text
     max_steps: CountOrNone = 0
     max_examples: CountOrNone = 0
+
+
+def check_no_keys(values: Mapping[str, Any], file: Path | None = None) -> None:
+    """Check that no parameter holds a key: records, tables and executed notebooks show parameters.
+
+    Raises:
+        ParameterError: a value holds a key; the message does not repeat it.
+    """
+    for name, value in values.items():
+        texts = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(text, str) and holds_key(text) for text in texts):
+            problem = "the value holds a key or a password, and records keep parameters"
+            remedy = "Put it into an environment variable such as OPENAI_API_KEY"
+            raise ParameterError(problem, remedy=remedy, file=file, field=name)
 
 
 def check_names(names: Iterable[str], allowed: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from embedlab import paths
 from embedlab.errors import ParameterError
+from embedlab.params import check_no_keys
 from embedlab.runs import notebooks
 from embedlab.runs.run import compute_run_id
 from embedlab.training.contrastive.train import ContrastiveParams
@@ -197,3 +198,17 @@ def test_two_parameters_cells_are_refused_and_a_bom_is_read(tmp_path):
 @pytest.mark.parametrize("name", ["00", "00_quickstart", "00_quickstart.ipynb"])
 def test_notebook_is_found_by_number_and_stem(name):
     assert notebooks.find_notebook(name).stem == "00_quickstart"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["sk-abcdefghijklmnop1234", "openai:m@https://u:pass@h/v1", ["hf_abcdefghijklmnopqrstuvwx"], "my-secret-01"],
+)
+def test_a_parameter_that_holds_a_key_is_refused_without_repeating_it(monkeypatch, value):
+    monkeypatch.setenv("SOME_API_KEY", "my-secret-01")
+    with pytest.raises(ParameterError, match=r"\[name\]: the value holds a key .* OPENAI_API_KEY") as caught:
+        check_no_keys({"other": "pairs:a.csv", "name": value})
+    assert str(value) not in str(caught.value)
+    parameter = notebooks.Parameter("name", "list[str]" if isinstance(value, list) else "str", [], "")
+    with pytest.raises(ParameterError, match="holds a key"):
+        notebooks.check_values([parameter], {"name": value})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from embedlab.redaction import holds_key, key_values, redacted, without_own_keys
+from embedlab.redaction import holds_key, key_values, redacted, shareable, shareable_value, without_own_keys
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,30 @@ def test_words_in_variables_with_such_names_are_not_keys(monkeypatch):
 def test_without_own_keys_changes_only_those(monkeypatch):
     monkeypatch.setenv("MY_SECRET", "abcd-1234-efgh")
     assert without_own_keys("abcd-1234-efgh and Bearer abc123def") == "[key] and Bearer abc123def"
+
+
+def test_what_is_shared_names_no_folder_of_this_machine(monkeypatch, tmp_path):
+    monkeypatch.setenv("EMBEDLAB_HOME", str(tmp_path / "lab"))
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setattr("tempfile.tempdir", "/tmp")
+    monkeypatch.setattr("sys.prefix", "/opt/envs/lab")
+    text = f"""File {tmp_path}/lab/notebooks/a.ipynb, "{tmp_path}/lab"
+/opt/envs/lab/lib/python3.11/site-packages/numpy/_core/_methods.py:219: Warning
+/usr/lib/python3/dist-packages/x.py and '/opt/envs/lab/bin/python'
+/tmp/ipykernel_123/456.py:1, /home/ada/data/x.csv, /home/ada, /home/adam/x, https://h/tmp/x, ./tmp/x, a/home/ada/b"""
+    assert (
+        shareable(text)
+        == """File notebooks/a.ipynb, ""
+site-packages/numpy/_core/_methods.py:219: Warning
+dist-packages/x.py and 'environment/bin/python'
+temporary/ipykernel_123/456.py:1, ~/data/x.csv, ~/, /home/adam/x, https://h/tmp/x, ./tmp/x, a/home/ada/b"""
+    )
+    assert shareable(shareable(text)) == shareable(text)
+    coloured = {"traceback": ["\x1b[32m/home/ada/x\x1b[39m\n/home/ada/y"], "image/png": "/home/ada/", "n": [1, None]}
+    expected = {"traceback": ["\x1b[32m~/x\x1b[39m\n~/y"], "image/png": "/home/ada/", "n": [1, None]}
+    assert shareable_value(coloured) == expected
+
+
+def test_a_home_folder_that_is_the_root_leaves_addresses_alone(monkeypatch):
+    monkeypatch.setenv("HOME", "/")
+    assert shareable("https://example.org/a/b") == "https://example.org/a/b"

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import sys
 import tempfile
 import time
 import uuid
@@ -20,6 +19,7 @@ import nbformat
 
 from embedlab import paths, progress
 from embedlab.errors import RecordError
+from embedlab.redaction import shareable_value
 from embedlab.runs import child, notebooks, processes, records
 from embedlab.runs.limits import CANCEL, CANCELLED, OUT_OF_MEMORY, Guard, Limits
 from embedlab.runs.records import Record
@@ -286,8 +286,4 @@ def portable(notebook: nbformat.NotebookNode, path: Path) -> nbformat.NotebookNo
     """An executed notebook without this machine's folders, so that it can be committed."""
     notebook.metadata.get("papermill", {}).update(input_path=path.name, output_path="executed.ipynb")
     notebook.metadata.get("papermill", {}).pop("parameters", None)
-    text = nbformat.writes(notebook)
-    for folder, name in ((paths.project_root(), ""), (Path(sys.prefix), "environment/"), (Path.home(), "~/")):
-        if folder != Path(folder.anchor):  # the home folder of some accounts is /, which is in every URL
-            text = text.replace(f"{folder}{os.sep}", name)
-    return nbformat.reads(text, as_version=4)
+    return nbformat.from_dict(shareable_value(notebook))

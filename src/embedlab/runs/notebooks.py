@@ -18,7 +18,7 @@ import nbformat
 
 from embedlab import paths
 from embedlab.errors import ParameterError
-from embedlab.params import check_names
+from embedlab.params import check_names, check_no_keys
 from embedlab.runs.run_id import topic_of
 
 TAG = "parameters"
@@ -150,6 +150,7 @@ def check_values(parameters: list[Parameter], values: Mapping[str, Any], file: P
     """
     parameters_by_name = {parameter.name: parameter for parameter in parameters}
     check_names(values, parameters_by_name)
+    check_no_keys(values, file)
     for name, value in values.items():
         _fitted(parameters_by_name[name], value, file)
 

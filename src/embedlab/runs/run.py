@@ -21,6 +21,7 @@ from embedlab.errors import ParameterError, RecordError
 from embedlab.escaping import csv_frame
 from embedlab.io import confined
 from embedlab.params import Params
+from embedlab.redaction import shareable, shareable_value
 from embedlab.runs import notebooks, per_query, provenance, records
 from embedlab.runs.processes import ATTEMPT_VARIABLE, NOTEBOOK_VARIABLE
 from embedlab.runs.reading import describe_difference
@@ -103,7 +104,7 @@ def _mark_failure(run: Run) -> None:
 
 def write_failure(attempt_folder: Path, identifier: str, cause: str, detail: str) -> None:
     """Write down why an attempt failed; later attempts are not affected."""
-    content = {"run_id": identifier, "attempt": attempt_folder.name, "cause": cause, "detail": detail}
+    content = {"run_id": identifier, "attempt": attempt_folder.name, "cause": cause, "detail": shareable(detail)}
     (attempt_folder / FAILED).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
@@ -152,13 +153,13 @@ class Run:
         self._timings[stage] = round(time.perf_counter() - began, 3)
 
     def note(self, **notes: Any) -> None:
-        """Keep other values in the record: numbers, texts, lists and dicts.
+        """Keep other values in the record: numbers, texts, lists and dicts. Keys and this machine's folders go out.
 
         Raises:
             ParameterError: a value cannot be stored as JSON.
         """
         try:
-            self._notes |= json.loads(json.dumps(notes))
+            self._notes |= shareable_value(json.loads(json.dumps(notes)))
         except (TypeError, ValueError) as error:
             remedy = "Use plain numbers, texts, lists and dicts"
             problem = f"cannot be stored as JSON ({error})"
