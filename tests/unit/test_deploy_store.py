@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import tracemalloc
 
 import numpy as np
@@ -123,15 +124,29 @@ def test_what_a_kill_left_behind_the_catalogue_is_overwritten(encoder, store, tm
     np.testing.assert_array_equal(take(store, DOCUMENTS.values()), encoder.encode_queries(list(DOCUMENTS.values())))
 
 
-def test_a_truncated_file_is_noticed(encoder, store, tmp_path):
+def assert_repaired(encoder, folder, lost):
+    """The next pass encodes exactly the lost texts, and afterwards everything is right."""
+    encoder.encoded.clear()
+    embed_corpus(encoder, DOCUMENTS.items(), VectorStore(folder, encoder.space), chunk=7)
+    assert encoder.encoded == lost
+    encoder.encoded.clear()
+    store = VectorStore(folder, encoder.space)
+    embed_corpus(encoder, DOCUMENTS.items(), store)
+    assert encoder.encoded == []
+    np.testing.assert_array_equal(take(store, DOCUMENTS.values()), encoder.encode_queries(list(DOCUMENTS.values())))
+
+
+def test_a_truncated_file_loses_only_the_vectors_that_are_gone(encoder, store, tmp_path, caplog):
     embed_corpus(encoder, DOCUMENTS.items(), store)
     data = tmp_path / "store" / "vectors.bin"
-    data.write_bytes(data.read_bytes()[:-1])
-    with pytest.raises(StorageError, match="shorter than its catalogue.*embed the corpus again"):
-        VectorStore(tmp_path / "store", encoder.space)
+    data.write_bytes(data.read_bytes()[: 16 * 4 * 30 - 1])
+    with pytest.raises(StorageError, match=r"vectors.bin: row 30 does not match.*Run the same command again"):
+        take(store, ["text 30"])
+    assert_repaired(encoder, tmp_path / "store", [f"text {i}" for i in range(29, 50)])
+    assert "vectors are damaged. They are encoded again." in caplog.text
 
 
-def test_a_flipped_bit_is_noticed(encoder, store, tmp_path):
+def test_a_flipped_bit_is_noticed_and_its_vector_encoded_again(encoder, store, tmp_path, caplog):
     embed_corpus(encoder, DOCUMENTS.items(), store)
     data = tmp_path / "store" / "vectors.bin"
     content = bytearray(data.read_bytes())
@@ -140,13 +155,59 @@ def test_a_flipped_bit_is_noticed(encoder, store, tmp_path):
     take(store, ["text 6", "text 8"])
     with pytest.raises(StorageError, match="row 7 does not match its checksum"):
         take(store, ["text 7"])
+    assert_repaired(encoder, tmp_path / "store", ["text 7"])
+    assert caplog.messages == [f"{data}: 1 vectors are damaged. They are encoded again."]
 
 
-@pytest.mark.parametrize("file", ["catalogue.sqlite", "space.json"])
-def test_a_damaged_note_is_one_clear_error(encoder, store, tmp_path, file):
+def test_a_catalogue_that_cannot_be_read_is_moved_aside(encoder, store, tmp_path, caplog):
     embed_corpus(encoder, DOCUMENTS.items(), store)
     store.close()
-    (tmp_path / "store" / file).write_bytes(b"garbage" * 1000)
+    catalogue = tmp_path / "store" / "catalogue.sqlite"
+    catalogue.write_bytes(b"garbage" * 1000)
+    assert_repaired(encoder, tmp_path / "store", list(DOCUMENTS.values()))
+    assert catalogue.with_suffix(".damaged").read_bytes().startswith(b"garbage")
+    assert len(caplog.messages) == 1 and str(catalogue) in caplog.text and "catalogue.damaged" in caplog.text
+
+
+def test_a_catalogue_with_a_bad_page_keeps_what_can_be_read(tmp_path, caplog):
+    encoder, texts = FakeEncoder(), {f"d{i}": f"text {i}" for i in range(2000)}
+    store = VectorStore(tmp_path, encoder.space)
+    embed_corpus(encoder, texts.items(), store)
+    store.close()
+    catalogue = tmp_path / "catalogue.sqlite"
+    content = bytearray(catalogue.read_bytes())
+    middle = len(content) // 4096 // 2 * 4096
+    content[middle : middle + 4096] = b"\xff" * 4096
+    catalogue.write_bytes(content)
+    encoder.encoded.clear()
+    embed_corpus(encoder, texts.items(), VectorStore(tmp_path, encoder.space))
+    assert 0 <= len(encoder.encoded) < 500
+    assert "is damaged" in caplog.text
+    store = VectorStore(tmp_path, encoder.space)
+    np.testing.assert_array_equal(take(store, texts.values()), encoder.encode_queries(list(texts.values())))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_damage_anywhere_in_the_catalogue_never_gives_a_wrong_vector(encoder, store, tmp_path, seed):
+    rng = random.Random(seed)
+    embed_corpus(encoder, DOCUMENTS.items(), store)
+    store.close()
+    catalogue = tmp_path / "store" / "catalogue.sqlite"
+    content = bytearray(catalogue.read_bytes())
+    start, size = rng.randrange(len(content)), rng.choice([1, 16, 512, 4096])
+    content[start : start + size] = rng.randbytes(size) if seed % 2 else bytes(size)
+    catalogue.write_bytes(content if seed % 5 else content[:start])
+    for _ in range(2):
+        store = VectorStore(tmp_path / "store", encoder.space)
+        embed_corpus(encoder, DOCUMENTS.items(), store, chunk=7)
+        np.testing.assert_array_equal(take(store, DOCUMENTS.values()), encoder.encode_queries(list(DOCUMENTS.values())))
+        store.close()
+
+
+def test_a_damaged_note_of_the_space_is_one_clear_error(encoder, store, tmp_path):
+    embed_corpus(encoder, DOCUMENTS.items(), store)
+    store.close()
+    (tmp_path / "store" / "space.json").write_bytes(b"garbage" * 1000)
     with pytest.raises(StorageError, match="cannot be read"):
         VectorStore(tmp_path / "store", encoder.space)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+from datetime import datetime
 
 import numpy as np
 import pytest
 
 from embedlab.data.dataset import Dataset
+from embedlab.deploy import build as building
 from embedlab.deploy import versions
 from embedlab.deploy.build import Source, build_version
 from embedlab.deploy.indexes import IndexSpec
@@ -173,6 +176,82 @@ def test_a_damaged_pointer_is_one_clear_error_and_promotion_mends_it(tmp_path):
         open_version(tmp_path)
     versions.promote(tmp_path, version)
     assert open_version(tmp_path).manifest.version == version
+
+
+def test_a_version_under_another_name_is_refused(tmp_path):
+    """Somebody renames a version's folder: it is not the build that its name says."""
+    version = build(tmp_path)
+    renamed = f"{version.split('/')[0]}/renamed"
+    (tmp_path / version).rename(tmp_path / renamed)
+    with pytest.raises(StorageError, match="not what was written"):
+        versions.verify(tmp_path, renamed)
+
+
+def test_versions_are_in_the_order_they_were_built_whatever_the_clocks_say(tmp_path, monkeypatch):
+    """The machine that builds second is a year behind, and a copy changed the times of the files."""
+    built = [build(tmp_path, FakeEncoder(seed)) for seed in (1, 0)]
+
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2020, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(building, "datetime", Behind)
+    built += [build(tmp_path, FakeEncoder(seed)) for seed in (3, 2)]
+    for age, version in enumerate(built):
+        os.utime(tmp_path / version, (1000 - age, 1000 - age))
+    assert versions.versions(tmp_path) == built
+    assert [versions.read_manifest(tmp_path, version).number for version in built] == [1, 2, 3, 4]
+    (tmp_path / built[2] / versions.MANIFEST).write_bytes(b"{}")
+    assert versions.versions(tmp_path) == [built[2], built[0], built[1], built[3]]
+
+
+def test_versions_of_older_code_are_ordered_by_their_time(tmp_path):
+    built = [build(tmp_path, FakeEncoder(seed)) for seed in (1, 0)]
+    for version, year in zip(built, (2025, 2024), strict=True):
+        path = tmp_path / version / versions.MANIFEST
+        content = json.loads(path.read_text()) | {"created": f"{year}-01-01T00:00:00+00:00"}
+        del content["sha256"], content["number"]
+        path.write_text(json.dumps({**content, "sha256": versions._digest(content)}))
+    newest = build(tmp_path, FakeEncoder(2))
+    assert versions.versions(tmp_path) == [built[1], built[0], newest]
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "x", "x/y/z", "x/..", "", "x/y/"])
+def test_what_is_no_version_name_is_refused(tmp_path, name):
+    version = build(tmp_path)
+    for action in (versions.promote, versions.verify):
+        with pytest.raises(StorageError, match=f"is no name of a version.*{version}"):
+            action(tmp_path, name)
+
+
+def test_a_build_that_fails_leaves_no_draft(tmp_path):
+    def assess(served):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, assess=assess)
+    assert not list(tmp_path.glob("*/.draft-*"))
+    assert versions.versions(tmp_path) == []
+
+
+def test_a_collapsed_model_is_said_when_a_version_is_built(tmp_path, caplog):
+    encoder = FakeEncoder()
+    build(tmp_path, encoder)
+    assert caplog.text == ""
+    same = FakeEncoder(9)
+    same.encode_documents = lambda texts: np.tile(encoder.encode_queries(["same"]), (len(texts), 1))
+    build(tmp_path, same)
+    assert "document vectors: the vectors of different texts are nearly the same (mean cosine 1.000)" in caplog.text
+
+
+def test_a_search_for_no_documents_is_refused_before_encoding(tmp_path, monkeypatch):
+    encoder = FakeEncoder()
+    served = open_version(tmp_path, build(tmp_path, encoder))
+    monkeypatch.setattr(encoder, "encode_queries", lambda texts: pytest.fail("encoded before it was refused"))
+    for k in (0, -3):
+        with pytest.raises(ParameterError, match="k must be at least 1"):
+            served.rank(encoder, {"a": "text 7"}, k)
 
 
 def test_unknown_version_names_the_known(tmp_path):

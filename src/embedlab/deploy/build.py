@@ -6,7 +6,8 @@ import hashlib
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,12 +28,14 @@ from embedlab.deploy.versions import (
     FileSum,
     Judged,
     Manifest,
+    next_number,
     read_pointer,
     verify,
     version_folder,
 )
 from embedlab.errors import DataError, StorageError
 from embedlab.io import fsync, locked, sha256_of, write_synced
+from embedlab.search.collapse import warn_about_vectors
 
 DRAFT = ".draft-"
 Assess = Callable[[Served], "Judged | None"]
@@ -87,15 +90,10 @@ def build_version(
         DataError: the corpus is empty, has a document id twice, or changed while it was read.
     """
     space_folder = root / encoder.space.fingerprint
-    with locked(space_folder / ".lock", wait=False), storage_errors(space_folder):
-        for old_draft in space_folder.glob(f"{DRAFT}*"):
-            shutil.rmtree(old_draft)
-        draft = space_folder / f"{DRAFT}{uuid.uuid4().hex[:12]}"
-        draft.mkdir()
+    with storage_errors(space_folder), locked(space_folder / ".lock", wait=False), _draft(space_folder) as draft:
         report = _list_documents(root, encoder, source, draft)
         version = f"{encoder.space.fingerprint}/{_build_id(draft, spec)}"
         if _is_complete(root, version):
-            shutil.rmtree(draft)
             return version, report
         manifest = _fill(root, version, draft, encoder, source, spec, assess)
         write_synced(draft / MANIFEST, manifest.to_bytes())
@@ -103,6 +101,22 @@ def build_version(
         draft.rename(version_folder(root, version))
         fsync(space_folder)
     return version, report
+
+
+@contextmanager
+def _draft(space_folder: Path) -> Iterator[Path]:
+    """Give an empty folder for a version; it is removed unless the block renames it.
+
+    Drafts of killed builds are removed too.
+    """
+    for old_draft in space_folder.glob(f"{DRAFT}*"):
+        shutil.rmtree(old_draft)
+    draft = space_folder / f"{DRAFT}{uuid.uuid4().hex[:12]}"
+    draft.mkdir()
+    try:
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _list_documents(root: Path, encoder: Encoder, source: Source, draft: Path) -> EmbedReport:
@@ -143,6 +157,7 @@ def _fill(
     ids, keys = _read_documents(draft)
     _gather(store_of(root, encoder), keys, draft / VECTORS)
     vectors = np.load(draft / VECTORS, mmap_mode="r")
+    warn_about_vectors(vectors, "document vectors")
     index = VectorIndex.build(spec, vectors)
     index.save(draft / INDEX)
     for name in (DOCUMENTS, VECTORS):
@@ -150,6 +165,7 @@ def _fill(
     pointer = read_pointer(root)
     manifest = Manifest(
         version=version,
+        number=next_number(root),
         space=encoder.space,
         model_name=source.model_name,
         index=spec,

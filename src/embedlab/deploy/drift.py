@@ -25,7 +25,7 @@ from embedlab.data.text_analysis import words
 from embedlab.deploy.files import storage_errors
 from embedlab.deploy.serve import Served
 from embedlab.deploy.space import Encoder, Space, require_same
-from embedlab.errors import DataError, StorageError
+from embedlab.errors import DataError, ParameterError, StorageError
 from embedlab.evaluation.significance import holm
 from embedlab.io import write_atomic
 from embedlab.progress import track
@@ -156,8 +156,10 @@ def check_drift(
 
     Raises:
         SpaceMismatch: the vectors are of another space; a changed model is not drift of the data.
+        ParameterError: alpha is not between 0 and 1.
         DataError: there are fewer than 20 texts.
     """
+    require_alpha(alpha)
     require_same(reference.space, space, action="checking for drift")
     if len(texts) < MIN_ROWS:
         problem = f"A drift check needs at least {MIN_ROWS} texts, got {len(texts)}"
@@ -186,6 +188,7 @@ class QueryMonitor:
         seed: of the reference and the divisions.
 
     Raises:
+        ParameterError: alpha is not between 0 and 1.
         DataError: there are fewer than 40 normal queries.
     """
 
@@ -199,6 +202,7 @@ class QueryMonitor:
         alpha: float = 0.01,
         seed: int = 0,
     ) -> None:
+        require_alpha(alpha)
         self.served, self.encoder, self.alpha, self.seed = served, encoder, alpha, seed
         vectors = encoder.encode_queries(normal)
         self.reference = make_reference(
@@ -230,7 +234,11 @@ def false_alarm_rate(
 
     Returns:
         Share of checks that raised an alarm; None without repeats.
+
+    Raises:
+        ParameterError: alpha is not between 0 and 1.
     """
+    require_alpha(alpha)
     vectors, space = encoder.encode_queries(queries), encoder.space
 
     def top_scores(rows: np.ndarray) -> np.ndarray:
@@ -247,6 +255,13 @@ def false_alarm_rate(
         )
         alarms.append(bool(report.alarms))
     return float(np.mean(alarms)) if alarms else None
+
+
+def require_alpha(alpha: float) -> None:
+    """Raise a ParameterError unless 0 < alpha < 1; with 0 there would never be an alarm."""
+    if not 0 < alpha < 1:
+        problem = f"alpha must be between 0 and 1, got {alpha}"
+        raise ParameterError(problem, remedy="Set alpha=0.01, for example", field="alpha")
 
 
 def mmd_statistics(kernel: np.ndarray, divisions: np.ndarray) -> np.ndarray:

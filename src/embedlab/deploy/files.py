@@ -15,7 +15,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals inside the block into one clear error.
 
     Raises:
-        StorageError: no space, no permission, a file that is gone, a failing disk.
+        StorageError: no space, no permission, a file that is gone, a failing disk, a damaged database.
     """
     try:
         yield
@@ -25,3 +25,6 @@ def storage_errors(path: Path) -> Iterator[None]:
             "Free space or fix the permissions, then run the same command again; the served version has not changed"
         )
         raise StorageError(f"The file system reported an error ({cause})", remedy=remedy, file=path) from error
+    except sqlite3.DatabaseError as error:
+        remedy = "Run the same command again: it repairs the file"
+        raise StorageError(f"A database is damaged ({error})", remedy=remedy, file=path) from error

@@ -17,6 +17,7 @@ from embedlab.deploy.files import storage_errors
 from embedlab.errors import ParameterError, StorageError
 from embedlab.io import fsync
 from embedlab.params import Count, CountOrNone
+from embedlab.search.exact import require_depth
 from embedlab.search.rescore import rescore
 
 if TYPE_CHECKING:
@@ -146,7 +147,11 @@ class VectorIndex:
 
         Returns:
             Scores float32 (Q, k), best first, and rows int64 (Q, k); -inf and -1 where fewer than k were found.
+
+        Raises:
+            ParameterError: `k` is below 1.
         """
+        require_depth(k)
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         k = min(k, len(self.vectors))
         depth = min(max(k, self.spec.depth), len(self.vectors))
@@ -186,6 +191,9 @@ def _factory(spec: IndexSpec, count: int) -> str:
 def _check(spec: IndexSpec, count: int, dim: int) -> None:
     if not count:
         raise ParameterError("There is no vector to index", remedy="Embed a corpus first")
+    if spec.kind in ("ivf", "ivfpq") and spec.lists > count:
+        problem = f"lists must be at most the {count} vectors, got {spec.lists}"
+        raise ParameterError(problem, remedy="Set lists=0 for a number that fits", field="lists")
     if spec.kind == "ivfpq" and dim % spec.code_bytes:
         remedy = f"Choose a divisor of {dim}"
         problem = f"code_bytes must divide the {dim} dimensions, got {spec.code_bytes}"

@@ -12,7 +12,7 @@ from embedlab.deploy.embed import read_listing
 from embedlab.deploy.indexes import VectorIndex
 from embedlab.deploy.space import Encoder, Space, require_same
 from embedlab.deploy.versions import DOCUMENTS, INDEX, VECTORS, Manifest, current, verify, version_folder
-from embedlab.search.exact import Ranking
+from embedlab.search.exact import Ranking, require_depth
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +58,10 @@ class Served:
 
         Raises:
             SpaceMismatch: the encoder has another space; raised before anything is encoded.
+            ParameterError: `k` is below 1.
         """
         require_same(self.space, encoder.space, action="searching this version")
+        require_depth(k)
         vectors = encoder.encode_queries(list(queries.values()))
         return Ranking.from_search(list(queries), self.ids, *self.search(vectors, encoder.space, k))
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from embedlab.deploy.space import Space
 from embedlab.errors import StorageError
 from embedlab.io import locked, sha256_of, write_atomic
 
+NAME = re.compile(r"[A-Za-z0-9_-]+/[A-Za-z0-9_-]+")  # of a version; it is also the name of its folder
 MANIFEST, POINTER = "manifest.json", "current.json"
 DOCUMENTS, VECTORS, INDEX = "documents.jsonl", "vectors.npy", "index.bin"
 
@@ -59,11 +61,29 @@ class Judged(BaseModel):
 
 
 class Manifest(BaseModel):
-    """Contents and origin of a version."""
+    """Contents and origin of a version.
+
+    Attributes:
+        version: `<fingerprint>/<build>`.
+        number: 1 for the first version under the root, 2 for the second; it orders them. Clocks and file times cannot:
+            they differ between machines and copies. 0 in versions of older code.
+        space: of its vectors.
+        model_name: name of the encoder's model, to load it again.
+        index: kind and parameters of the index.
+        dataset: spec string of the data.
+        data_fingerprint: of the source's bytes.
+        documents: number of documents.
+        files: file name -> size and checksum.
+        metrics: megabytes of the index.
+        judged: the evaluation when it was built.
+        parent: the version that was served at that time.
+        created: UTC.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     version: str
+    number: int = 0
     space: Space
     model_name: str = ""
     index: IndexSpec
@@ -96,7 +116,14 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def version_folder(root: Path, version: str) -> Path:
-    """Return the folder of a version."""
+    """Return the folder of a version.
+
+    Raises:
+        StorageError: it is no name of a version, such as `../x` or an absolute path.
+    """
+    if not NAME.fullmatch(version):
+        remedy = f"Give FINGERPRINT/BUILD. Existing versions: {_existing(root)}"
+        raise StorageError(f"{version!r} is no name of a version", remedy=remedy, file=root)
     return root / version
 
 
@@ -113,10 +140,8 @@ def read_manifest(root: Path, version: str) -> Manifest:
         intact = stated == _digest(content)
         manifest = Manifest(**content)
     except FileNotFoundError:
-        existing = ", ".join(versions(root)) or "none"
-        raise StorageError(
-            f"There is no version {version!r}", remedy=f"Existing versions: {existing}", file=root
-        ) from None
+        remedy = f"Existing versions: {_existing(root)}"
+        raise StorageError(f"There is no version {version!r}", remedy=remedy, file=root) from None
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise _damaged(path, type(error).__name__) from None
     if not intact or manifest.version != version:
@@ -145,9 +170,27 @@ def verify(root: Path, version: str) -> Manifest:
 
 
 def versions(root: Path) -> list[str]:
-    """List all finished versions, oldest first."""
-    folders = [path.parent for path in root.glob(f"*/*/{MANIFEST}") if not path.parent.name.startswith(".")]
-    return [f"{path.parent.name}/{path.name}" for path in sorted(folders, key=lambda path: path.stat().st_mtime)]
+    """List all finished versions in the order in which they were built; damaged ones come first."""
+    names = ["/".join(path.parts[-3:-1]) for path in root.glob(f"*/*/{MANIFEST}")]
+    return sorted((name for name in names if NAME.fullmatch(name)), key=lambda name: _age(root, name))
+
+
+def next_number(root: Path) -> int:
+    """Return the number of the next version: one more than the largest."""
+    return 1 + max((_age(root, name)[0] for name in versions(root)), default=0)
+
+
+def _age(root: Path, version: str) -> tuple[int, str, str]:
+    """Return what orders a version: number, then time for versions of older code, then name."""
+    try:
+        manifest = read_manifest(root, version)
+    except StorageError:
+        return 0, "", version
+    return manifest.number, manifest.created, version
+
+
+def _existing(root: Path) -> str:
+    return ", ".join(versions(root)) or "none"
 
 
 def read_pointer(root: Path) -> Pointer | None:
