@@ -17,6 +17,7 @@ Count = Annotated[int, Field(gt=0)]
 CountOrNone = Annotated[int, Field(ge=0)]  # 0 means no cap
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # NumPy and scikit-learn take no other
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 TEMPERATURE = 0.05  # of the softmax of every contrastive loss; sentence-transformers' `scale=20` is 1 / 0.05
@@ -32,7 +33,7 @@ class Params(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    seed: int = 0
+    seed: Seed = 0
     output_dir: str = ""
 
     @classmethod

@@ -29,7 +29,7 @@ def test_vectors_around_one_direction(noise, collapsed):
         assert "the vectors of different texts are nearly the same" in problems[0]
 
 
-def test_few_texts_may_be_alike():
+def test_few_texts_may_be_similar():
     assert vector_problems(unit(np.ones((3, 8)))) == []
 
 

@@ -221,7 +221,7 @@ def test_versions_of_older_code_are_ordered_by_their_time(tmp_path):
 def test_what_is_no_version_name_is_refused(tmp_path, name):
     version = build(tmp_path)
     for action in (versions.promote, versions.verify):
-        with pytest.raises(StorageError, match=f"is no name of a version.*{version}"):
+        with pytest.raises(StorageError, match=f"is not the name of a version.*{version}"):
             action(tmp_path, name)
 
 

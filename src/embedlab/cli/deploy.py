@@ -12,6 +12,7 @@ from rich.table import Column, Table
 
 from embedlab import paths
 from embedlab.cli.console import ALARM, out, print_frame
+from embedlab.cli.options import folder_or_new, number, output_file, writable_folder
 from embedlab.errors import ParameterError
 from embedlab.escaping import csv_frame
 from embedlab.models.load import BASE_MODEL
@@ -30,7 +31,9 @@ app = typer.Typer(no_args_is_help=True, help=__doc__)
 drift_app = typer.Typer(no_args_is_help=True, help="Check whether new queries or documents differ from before.")
 app.add_typer(drift_app, name="drift")
 
-Root = Annotated[Path | None, typer.Option(help="folder of all versions; default results/index")]
+Root = Annotated[
+    Path | None, typer.Option(help="folder of all versions; default results/index", callback=folder_or_new)
+]
 DatasetSpec = Annotated[str, typer.Option("--dataset", help="icd10cm, beir:FOLDER, pairs:FILE, …")]
 ModelName = Annotated[str, typer.Option("--model", help="folder or hub name")]
 MaybeModel = Annotated[str, typer.Option("--model", help="default: the model of the version")]
@@ -72,8 +75,12 @@ def index(
     from embedlab.deploy.build import build_version
     from embedlab.deploy.recheck import judge
     from embedlab.deploy.versions import read_manifest
+    from embedlab.search.vectors import judged_queries
 
-    spec, data, encoder = _index_spec(kind), _load(dataset), _encoder(model)
+    spec, data = _index_spec(kind), _load(dataset)
+    if split:
+        judged_queries(data, split)
+    encoder = _encoder(model)
     assess = (lambda served: judge(served, encoder, data, split)) if split else None
     version, report = build_version(_root(root), encoder, _source(dataset, model, data), spec, assess=assess)
     judged = read_manifest(_root(root), version).judged
@@ -86,7 +93,7 @@ def promote(version: Annotated[str, typer.Argument(help="FINGERPRINT/BUILD")], r
     """Check a version's files, then serve it."""
     from embedlab.deploy import versions
 
-    pointer = versions.promote(_root(root), version)
+    pointer = versions.promote(_root(root), _name(version))
     previous = f" (before: {pointer.previous[-1]})" if pointer.previous else ""
     out.print(f"served: {pointer.version}{previous}", highlight=False)
 
@@ -132,9 +139,11 @@ def search(
     root: Root = None,
     version: Version = "",
     model: MaybeModel = "",
-    k: Annotated[int, typer.Option(help="number of documents")] = 10,
+    k: Annotated[int, typer.Option("-k", "--k", help="number of documents", callback=number(at_least=1))] = 10,
 ) -> None:
     """Search a version of the index."""
+    if not query.strip():
+        raise ParameterError("the query is empty", remedy="Write some words", field="query")
     served = _open(root, version)
     ranking = served.rank(_encoder(model or served.manifest.model_name), {"query": query}, k)
     texts = _load(served.manifest.dataset).corpus if served.manifest.dataset else {}
@@ -150,25 +159,29 @@ def shadow(
     root: Root = None,
     log: Annotated[str, typer.Option(help="file with a column query; default: the test queries")] = "",
     dataset: Annotated[str, typer.Option(help="dataset with relevance labels; default: the candidate's")] = "",
-    margin: Annotated[float, typer.Option(help="largest tolerated loss of nDCG@10")] = 0.01,
-    slowdown: Annotated[float, typer.Option(help="largest tolerated factor on the 95th percentile of latency")] = 1.5,
+    margin: Annotated[
+        float, typer.Option(help="largest tolerated loss of nDCG@10", callback=number(at_least=0))
+    ] = 0.01,
+    slowdown: Annotated[
+        float,
+        typer.Option(help="largest tolerated factor on the 95th percentile of latency", callback=number(above=0)),
+    ] = 1.5,
     report: Annotated[str, typer.Option(help="CSV file for the results of every query")] = "",
 ) -> None:
     """Replay a query log against the served version and a candidate. Exits with 1 if the candidate is not ready."""
     from embedlab.deploy.shadow import Limits, QueryLog, Side, read_query_log, shadow_test
 
-    def side(version: str) -> Side:
-        served = _open(root, version)
-        return Side(served, _encoder(served.manifest.model_name))
+    output_file(Path(report) if report else None, "--report")
 
-    current, tested = side(""), side(candidate)
-    spec = dataset or tested.served.manifest.dataset
+    serving, tested = _open(root, ""), _open(root, candidate)
+    spec = dataset or tested.manifest.dataset
     data = _load(spec) if spec else None
     if not log and data is None:
         raise ParameterError("the candidate has no dataset to take queries from", remedy="Give --log", field="--log")
     queries = read_query_log(Path(log)) if log else QueryLog(data.split_queries("test") if data else {}, frozenset())
     limits = Limits(margin=margin, slowdown=slowdown)
-    result = shadow_test(current, tested, queries, qrels=data.qrels.get("test") if data else None, limits=limits)
+    current, new = (Side(served, _encoder(served.manifest.model_name)) for served in (serving, tested))
+    result = shadow_test(current, new, queries, qrels=data.qrels.get("test") if data else None, limits=limits)
     if report:
         csv_frame(result.per_query).to_csv(report, index=False)
     for mark, reasons in (("-", result.holds), ("+", result.grounds)):
@@ -195,8 +208,8 @@ def drift_reference(
         texts = [data.corpus.get(name, "") for name in served.ids]
         reference = make_reference(served.index.vectors, texts, served.space)
     else:
-        encoder = _encoder(served.manifest.model_name)
         texts = list(_log_texts(log) if log else data.split_queries("train").values())
+        encoder = _encoder(served.manifest.model_name)
         vectors, corpus = encoder.encode_queries(texts), data.corpus.values()
         reference = make_reference(vectors, texts, encoder.space, known_texts=corpus, search=_scores(served))
     save_reference(reference, path)
@@ -208,7 +221,7 @@ def drift_check(
     log: Annotated[str, typer.Option(help="file with a column query: recent queries")] = "",
     dataset: Annotated[str, typer.Option(help="check new documents of this dataset instead of a log")] = "",
     root: Root = None,
-    alpha: Annotated[float, typer.Option(help="false-alarm rate per check")] = 0.01,
+    alpha: Annotated[float, typer.Option(help="false-alarm rate per check", callback=number(above=0, below=1))] = 0.01,
 ) -> None:
     """Compare recent queries or new documents with the reference. Exits with 1 on an alarm."""
     from embedlab.deploy.drift import check_drift, load_reference
@@ -216,13 +229,14 @@ def drift_check(
     if bool(log) == bool(dataset):
         raise ParameterError("expected either --log or --dataset", remedy="Give exactly one of them", field="--log")
     served = _open(root, "")
+    texts = _log_texts(log) if log else []
     reference = load_reference(_reference_file(root, served, not log))
     encoder = _encoder(served.manifest.model_name)
+    search = _scores(served) if log else None  # a document would find itself
     if log:
-        texts, search = _log_texts(log), _scores(served)
         vectors = encoder.encode_queries(texts)
     else:
-        served_ids, search = set(served.ids), None  # a document would find itself
+        served_ids = set(served.ids)
         texts = [text for name, text in _load(dataset).corpus.items() if name not in served_ids]
         vectors = encoder.encode_documents(texts) if texts else served.index.vectors[:0]
     drift = check_drift(reference, vectors, texts, encoder.space, search=search, alpha=alpha)
@@ -292,6 +306,7 @@ def export(
     """Export a version with texts and metadata to a LanceDB database."""
     from embedlab.deploy.lance import export_lance
 
+    writable_folder(folder, "folder")
     served = _open(root, version)
     data = _load(served.manifest.dataset)
     rows = export_lance(served, folder, data.corpus, data.fields)
@@ -338,7 +353,12 @@ def _index_spec(kind: str) -> IndexSpec:
 def _open(root: Path | None, version: str) -> Served:
     from embedlab.deploy.serve import open_version
 
-    return open_version(_root(root), version or None)
+    return open_version(_root(root), _name(version) or None)
+
+
+def _name(version: str) -> str:
+    """Return the name of a version; completion in a shell ends a folder's name with a slash."""
+    return version.strip().rstrip("/")
 
 
 def _log_texts(log: str) -> list[str]:

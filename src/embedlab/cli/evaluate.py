@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedlab.cli.console import GATE_CLOSED
+from embedlab.cli.options import output_file
 from embedlab.evaluation.budgets import Budgets
 from embedlab.models.load import BASE_MODEL
 
@@ -42,6 +43,8 @@ def evaluate(
     """Compare a fine-tuned model with its base model: metrics, significance, slices, other domains."""
     from embedlab.evaluation.probes import check_files
 
+    output_file(html, "--html")
+    output_file(sheet, "--sheet")
     budgets = Budgets(overall_budget, slice_budget, risk_budget, probe_budget)
     probes = [name for name in (probe or ["pydocs"]) if name != "none"]
     check_files(probes)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from embedlab.cli.console import out
+from embedlab.cli.options import writable_folder
 from embedlab.errors import ParameterError
 
 PROJECT_FILES = ("notebooks/*.ipynb", "notebooks/README.md", "experiments/sweeps/*.yaml")
@@ -44,12 +45,15 @@ def init(
     folder: Annotated[Path, typer.Argument(help="the new project's folder; default: the current folder")] = Path(),
 ) -> None:
     """Create a project: copy the notebooks and sweeps into a folder. Existing files are never overwritten."""
+    if folder.exists() and not folder.is_dir():
+        raise ParameterError(f"{folder} is a file", remedy="Choose a new folder: embedlab init FOLDER", field="folder")
     source = template_folder()
     contents = {path.relative_to(source): path.read_text(encoding="utf-8") for path in template_files(source)}
     contents |= {Path("README.md"): README, Path(".gitignore"): GITIGNORE}
     if existing := sorted(str(name) for name in contents if (folder / name).exists()):
         problem = f"{folder.resolve()} already has {existing[0]}"
         raise ParameterError(problem, remedy="Choose a new folder: embedlab init FOLDER", field="folder")
+    writable_folder(folder, "folder")
     for name, text in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")

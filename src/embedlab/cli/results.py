@@ -11,8 +11,11 @@ from rich.markup import escape
 
 from embedlab import paths
 from embedlab.cli.console import err, out, print_frame
+from embedlab.cli.options import output_file
 from embedlab.errors import ParameterError
 from embedlab.io import confined
+
+FORMATS = ("table", "csv", "md", "tex")
 
 
 def table(
@@ -30,6 +33,7 @@ def table(
     from embedlab.reporting.publish import study_runs
     from embedlab.runs import filters, record_index
 
+    _check_table(format, rows, columns, output)
     run_records = record_index.indexed_records([metric]) if metric else tables.all_records()
     frame = tables.runs_frame(run_records)
     if not differences:
@@ -50,6 +54,16 @@ def table(
         print_frame(narrow, f"{len(selection)} rows {common}")
     for warning in tables.mixtures(selection) if len(selection) else ():
         err.print(f"[yellow]{escape(warning)}[/yellow]")
+
+
+def _check_table(format: str, rows: str, columns: str, output: Path | None) -> None:
+    if format not in FORMATS:
+        remedy = f"Choose one of {', '.join(FORMATS)}"
+        raise ParameterError(f"unknown format {format!r}", remedy=remedy, field="--format")
+    if bool(rows) != bool(columns):
+        remedy = "Give both, for example --rows system --columns dim"
+        raise ParameterError("a pivot needs --rows and --columns", remedy=remedy, field="--rows")
+    output_file(output, "-o")
 
 
 def _no_match(where: Sequence[str], metric: str) -> ParameterError:
@@ -97,6 +111,7 @@ def report(
     from embedlab.reporting.html_report import write_report
     from embedlab.reporting.sweep_data import View
 
+    output_file(output, "-o")
     view = View(metrics=tuple(dict.fromkeys((metric, "recall@10"))), all_dims=all_dims)
     out.print(f"wrote {paths.shown(write_report(output.resolve(), names or (), view=view))}", highlight=False)
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from embedlab import __version__, paths
 from embedlab.cli.console import CANCELLED, FAILED, err, name_value_pairs, out, print_frame
+from embedlab.cli.options import folder_or_new
 
 if TYPE_CHECKING:
     from embedlab.runs.execute import Outcome
@@ -23,7 +24,7 @@ KEPT_SUFFIXES = (".json", ".ipynb", ".html", ".png")  # files of a run that are 
 def run(
     notebook: Annotated[str, typer.Argument(help="a path, a name (00_quickstart) or a number (00)")],
     parameter: Annotated[list[str] | None, typer.Option("-p", help="name=value; repeat for more parameters")] = None,
-    output_dir: Annotated[str, typer.Option(help="folder for runs; default results/runs")] = "",
+    output_dir: Annotated[str, typer.Option(help="folder for runs; default results/runs", callback=folder_or_new)] = "",
     force: Annotated[bool, typer.Option("--force", help="run again even if the run is finished")] = False,
     html: Annotated[bool, typer.Option("--html", help="also save the executed notebook as HTML")] = False,
     timeout: Annotated[float, typer.Option(min=0, help="stop the run after this many minutes; 0: no limit")] = 0,

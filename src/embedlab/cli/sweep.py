@@ -14,6 +14,7 @@ from rich.table import Column, Table
 
 from embedlab import paths
 from embedlab.cli.console import CANCELLED, FAILED, err, name_value_pairs, out
+from embedlab.cli.options import folder_or_new
 from embedlab.errors import ParameterError
 from embedlab.escaping import terminal
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 WATCH_S = 0.5  # between two reads of the progress files
 
-OutputDir = Annotated[str, typer.Option(help="folder for runs; default results/runs")]
+OutputDir = Annotated[str, typer.Option(help="folder for runs; default results/runs", callback=folder_or_new)]
 
 
 def sweep(
@@ -217,7 +218,7 @@ def cancel(
     from embedlab.runs import attempts
 
     matches = [item for item in attempts.running(output_dir) if run_id == "all" or item.run_id.startswith(run_id)]
-    if not matches:
+    if not run_id or not matches:  # every run id begins with the empty text
         remedy = "`embedlab watch` lists the runs in progress"
         raise ParameterError("no such run is in progress", remedy=remedy, field=run_id)
     for attempt in matches:

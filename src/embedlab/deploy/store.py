@@ -176,11 +176,11 @@ class VectorStore:
             with locked(self.folder / ".repair"):
                 with suppress(sqlite3.DatabaseError):
                     return _open(path)  # another process has repaired it
-                kept = _repair(path, rows=self._data.stat().st_size // self._row_bytes)
+                readable_entries = _repair(path, rows=self._data.stat().st_size // self._row_bytes)
             message = (
                 "%s is damaged (%s). It is now catalogue.damaged; the new one has the %d entries that can be read."
             )
-            logger.warning(message, path, error, kept)
+            logger.warning(message, path, error, readable_entries)
             return _open(path)
 
     def _damaged(self, problem: str) -> StorageError:

@@ -119,11 +119,11 @@ def version_folder(root: Path, version: str) -> Path:
     """Return the folder of a version.
 
     Raises:
-        StorageError: it is no name of a version, such as `../x` or an absolute path.
+        StorageError: the name is malformed, such as `../x` or an absolute path.
     """
     if not NAME.fullmatch(version):
         remedy = f"Give FINGERPRINT/BUILD. Existing versions: {_existing(root)}"
-        raise StorageError(f"{version!r} is no name of a version", remedy=remedy, file=root)
+        raise StorageError(f"{version!r} is not the name of a version", remedy=remedy, file=root)
     return root / version
 
 

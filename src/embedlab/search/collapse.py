@@ -9,7 +9,7 @@ import numpy as np
 logger = logging.getLogger(__name__)
 
 TOO_CLOSE = 0.98  # mean cosine of different texts; untrained encoders reach 0.9
-MIN_TEXTS = 10  # fewer may well be alike
+MIN_TEXTS = 10  # fewer may well be similar
 SAMPLE = 5000  # rows that are looked at
 
 

@@ -13,6 +13,7 @@ from embedlab.errors import DataError, ParameterError
 from embedlab.models.concatenation import concatenate, static_part
 from embedlab.models.prompts import prompts_of
 from embedlab.models.truncation import tell_truncation
+from embedlab.search.collapse import warn_about_vectors
 from embedlab.search.exact import Ranking, require_depth, search
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ def encode_split(
     tell_truncation(model, dataset.name, documents=dataset.corpus, queries=queries)
     if corpus_vectors is None:
         corpus_vectors = encode(model, list(dataset.corpus.values()), stage="encode corpus", prompt=prompts.document)
+    warn_about_vectors(corpus_vectors, "document vectors")
     query_vectors = encode(model, list(queries.values()), stage="encode queries", prompt=prompts.query)
     own = dataset.own_documents(split)
     return Vectors(tuple(queries), tuple(dataset.corpus), query_vectors, corpus_vectors, own)
