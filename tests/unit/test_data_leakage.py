@@ -128,7 +128,14 @@ def test_guard_refuses_with_count_example_and_remedy():
     with pytest.raises(LeakageError) as caught:
         leakage.guard(dataset, drop_leaks=False, file="somewhere")
     message = str(caught.value)
-    for part in ("somewhere", "2 leaking", "1 identical query", "1 shared document", "'hay fever'", "repair=True"):
+    for part in (
+        "somewhere",
+        "2 leaking",
+        "1 identical query",
+        "1 shared document",
+        "'hay fever'",
+        "'hand?repair=true'",
+    ):
         assert part in message
     assert "\n" not in message
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pydoc
 from dataclasses import replace
 
 import pytest
@@ -10,9 +11,11 @@ from embedlab.errors import EmbedlabError
 from embedlab.evaluation.diagnose.params import DiagnoseParams
 from embedlab.evaluation.diagnose.verdict import (
     ACTIONS,
+    FUNCTIONS,
     GOOD_ENOUGH,
     MORE_DATA,
     NOTHING_GAINS,
+    UNCHANGED,
     UNTRIED,
     Evidence,
     Finding,
@@ -148,3 +151,41 @@ def test_thresholds_and_parameters_refuse_the_impossible():
         DiagnoseParams.checked({"dataset": "d", "model_name": "m", "rerank_depth": 0})
     params = DiagnoseParams.checked({"dataset": "d", "model_name": "m", "good_enough": 0.7, "max_steps": 5})
     assert (params.thresholds(), params.probe_steps) == (Thresholds(good_enough=0.7), 5)
+
+
+class TestNextStep:
+    def test_a_probe_that_stopped_at_step_0_is_no_evidence(self):
+        untouched = replace(finding("fine-tune", 0.0, width=0.0, p=1.0), unchanged=True)
+        verdict = decide(evidence(untouched))
+        assert verdict.action == "fine-tune" and verdict.expected is None
+        assert verdict.reasons[0] == UNCHANGED and "could not tell" in str(verdict)
+        assert decide(evidence(replace(untouched, unchanged=False))).action == NOTHING_GAINS
+
+    @pytest.mark.parametrize(
+        ("changes", "findings", "step"),
+        [
+            ({}, [("fine-tune", 0.05)], "embedlab run 03_contrastive -p 'dataset=pairs:a b.csv' -p model_name=base"),
+            ({}, [("reranker", 0.05)], "embedlab run 07_reranker -p 'dataset=pairs:a b.csv' -p model_name=base"),
+            (
+                {},
+                [("hybrid", 0.05)],
+                "call embedlab.search.fusion.fuse_scores in your search; embedlab run 01",
+            ),
+            ({"train_pairs": 9}, [], "embedlab run 02_data -p 'dataset=pairs:a b.csv' -p model_name=base"),
+            ({"base": 0.9}, [], "embedlab deploy index --dataset 'pairs:a b.csv' --model base"),
+            ({"n": 9}, [], "embedlab evaluate base --dataset 'pairs:a b.csv' --sheet review.csv"),
+        ],
+    )
+    def test_every_verdict_names_the_next_command(self, changes, findings, step):
+        known = evidence(*(finding(*each) for each in findings), **changes)
+        verdict = decide(replace(known, dataset="pairs:a b.csv", model="base"))
+        assert verdict.next_step.startswith(step)
+        assert str(verdict).endswith(f"Next: {verdict.next_step}")
+
+    def test_another_model_is_deployed_by_its_name(self):
+        better = replace(finding("model", 0.05), setting="better model")
+        assert decide(evidence(better)).next_step == "embedlab deploy index --dataset DATASET --model 'better model'"
+
+    def test_named_functions_exist(self):
+        for path in FUNCTIONS.values():
+            assert pydoc.locate(f"embedlab.{path}") is not None

@@ -208,7 +208,7 @@ def drift_reference(
         texts = [data.corpus.get(name, "") for name in served.ids]
         reference = make_reference(served.index.vectors, texts, served.space)
     else:
-        texts = list(_log_texts(log) if log else data.split_queries("train").values())
+        texts = list(_log_texts(log) if log else (data.split_queries("train") or data.queries).values())
         encoder = _encoder(served.manifest.model_name)
         vectors, corpus = encoder.encode_queries(texts), data.corpus.values()
         reference = make_reference(vectors, texts, encoder.space, known_texts=corpus, search=_scores(served))
@@ -327,7 +327,7 @@ def _encoder(model: str) -> ModelEncoder:
 def _load(spec: str) -> Dataset:
     from embedlab.data.load import load_dataset
 
-    return load_dataset(spec)
+    return load_dataset(spec, training=False)
 
 
 def _source(spec: str, model: str, data: Dataset | None = None) -> Source:

@@ -49,7 +49,7 @@ def _run(params: DiagnoseParams) -> tuple[Study, Verdict]:
     from embedlab.evaluation.diagnose.study import Study
     from embedlab.models.encoders import open_encoder
 
-    data = load_dataset(params.dataset, max_examples=params.max_examples or None)
+    data = load_dataset(params.dataset, max_examples=params.max_examples or None, training=False)
     study = Study(data, open_encoder(params.model_name), params.max_docs)
     for remedy in applicable(study, params):
         study.compare(remedy)

@@ -72,7 +72,7 @@ def _compare(model: str, against: str, dataset: str, split: str, metric: str) ->
     from embedlab.models.load import load_model
 
     names = model, against if against != model else f"{against} (again)"
-    data, encode = load_dataset(dataset), EmbeddingCache().encode
+    data, encode = load_dataset(dataset, training=False), EmbeddingCache().encode
     pair = compare_models(
         load_model(model), load_model(against), data, names=names, metric=metric, split=split, encode=encode
     )

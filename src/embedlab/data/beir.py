@@ -26,7 +26,7 @@ USUAL_GRADE = 10  # above it, the grades are probably percentages
 logger = logging.getLogger(__name__)
 
 
-def load(location: str, *, name: str, split_by: str = "document", repair: bool = False) -> Dataset:
+def load(location: str, *, name: str, split_by: str = "document", repair: bool = False, divide: bool = True) -> Dataset:
     """Read a BEIR folder as a dataset.
 
     A document's text is its title followed by its text. Documents and queries without a text are left out with a
@@ -38,6 +38,7 @@ def load(location: str, *, name: str, split_by: str = "document", repair: bool =
         location: the folder. Missing splits are made from the existing ones, by groups.
         name: the dataset's name.
         split_by: see `Dataset`.
+        divide: see `complete_splits`.
         repair: accept judgements that name an unknown document or one without a text. They count as not found in dev
             and test, as in trec_eval, and are left out of train. Judgements of unknown queries are left out.
 
@@ -56,7 +57,7 @@ def load(location: str, *, name: str, split_by: str = "document", repair: bool =
     if not any(judged.values()):
         remedy = "Set the score of relevant pairs to 1 or more."
         raise DataError("no relevant pair: every score is 0 or less", remedy=remedy, file=folder / "qrels")
-    qrels, groups = complete_splits(judged, queries.texts, corpus.texts, split_by=split_by)
+    qrels, groups = complete_splits(judged, queries.texts, corpus.texts, split_by=split_by, divide=divide)
     qrels = {**qrels, "train": _found(qrels["train"], corpus.texts)}
     relevant = {query: queries.texts[query] for judgements in qrels.values() for query in judgements}
     fields = {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 
-def load(location: str, *, name: str, split_by: str = "document", repair: bool = False) -> Dataset:
+def load(location: str, *, name: str, split_by: str = "document", repair: bool = False, divide: bool = True) -> Dataset:
     """Download a dataset from the hub (or read a local folder of data files) and read it as pairs.
 
     If the dataset has several splits, they are kept. A single split is divided by groups, whatever its name.
@@ -26,6 +26,7 @@ def load(location: str, *, name: str, split_by: str = "document", repair: bool =
         location: `NAME` or `NAME:CONFIG`, or a folder.
         name: the dataset's name.
         split_by: see `Dataset`.
+        divide: see `complete_splits`.
         repair: see `pairs.from_rows`.
 
     Raises:
@@ -36,7 +37,7 @@ def load(location: str, *, name: str, split_by: str = "document", repair: bool =
     rows = _local_rows(location) if _local_files(location) else _hub_rows(location, source)
     if not rows:
         raise DataError("the dataset has no rows", remedy="Choose another dataset or configuration.", file=source)
-    return pairs.from_rows(rows, source, name=name, split_by=split_by, repair=repair)
+    return pairs.from_rows(rows, source, name=name, split_by=split_by, repair=repair, divide=divide)
 
 
 def source_fingerprint(location: str) -> str:

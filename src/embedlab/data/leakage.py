@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
+from urllib.parse import parse_qsl, urlencode
 
 from embedlab.data.dataset import Dataset
 from embedlab.data.overlap import near_duplicates
@@ -108,26 +109,61 @@ def repair(dataset: Dataset) -> tuple[Dataset, LeakageReport]:
     return drop_queries(dataset, drop, triplets=triplets, graded_pairs=graded_pairs), report
 
 
-def guard(dataset: Dataset, *, drop_leaks: bool, file: str | None = None) -> Dataset:
+def guard(
+    dataset: Dataset,
+    *,
+    drop_leaks: bool,
+    file: str | None = None,
+    expected: bool = True,
+    needs_training: bool = False,
+) -> Dataset:
     """Return a dataset without leaks.
 
     Args:
         dataset: the dataset to check.
         drop_leaks: drop leaking examples and log them; if False, leaks raise an error.
         file: the file that the error names.
+        expected: log dropped examples without a warning, for datasets that are known to have some.
+        needs_training: raise an error if no training query is left.
 
     Raises:
-        LeakageError: the dataset leaks and `drop_leaks` is False.
+        LeakageError: the dataset leaks and `drop_leaks` is False, or nothing would be left to train on.
     """
     repaired, report = repair(dataset)
     if report.clean:
         return dataset
-    if drop_leaks:
-        logger.info("%s: dropped %s", dataset.name, report)
-        return repaired
-    spec = f"{dataset.name}{'&' if '?' in dataset.name else '?'}repair=true"
-    remedy = f"Split the data again, or drop these examples: load_dataset(..., repair=True), or the spec '{spec}'."
-    raise LeakageError(str(report), remedy=remedy, file=file)
+    if not drop_leaks:
+        raise LeakageError(str(report), remedy=" ".join(_remedies(dataset, repaired)), file=file)
+    if needs_training and dataset.qrels.get("train") and not repaired.qrels["train"]:
+        remedy = "Split the data again: no text of dev or test may occur in train."
+        raise LeakageError(f"without the leaking examples, train has no query left: {report}", remedy=remedy, file=file)
+    level = logging.INFO if expected else logging.WARNING
+    logger.log(level, "%s: dropped %s. Left: %s", dataset.name, report, _sizes(repaired))
+    return repaired
+
+
+def _remedies(dataset: Dataset, repaired: Dataset) -> Iterator[str]:
+    """What each way to go on would leave of `dataset`, whose leaks are dropped in `repaired`; sentences."""
+    yield "Split the data again, or choose one of these datasets."
+    if dataset.split_by == "document":
+        shared, report = repair(replace(dataset, split_by="query"))
+        options = {"split_by": "query", **({} if report.clean else {"repair": "true"})}
+        spec = _with_options(dataset.name, options)
+        yield f"'{spec}' lets splits share documents and keeps {_sizes(shared, dataset)}."
+    yield f"'{_with_options(dataset.name, {'repair': 'true'})}' drops the leaks and keeps {_sizes(repaired, dataset)}."
+
+
+def _with_options(spec: str, options: Mapping[str, str]) -> str:
+    """`spec` with options, each once."""
+    address, _, query = spec.partition("?")
+    return f"{address}?{urlencode({**dict(parse_qsl(query)), **options})}"
+
+
+def _sizes(dataset: Dataset, of: Dataset | None = None) -> str:
+    """Sizes of train, dev and test, if `of` is given with its sizes: "30 of 40 train, 4 of 4 dev, 6 of 6 test"."""
+    sizes = {split: f"{len(queries):,}" for split, queries in dataset.qrels.items()}
+    totals = {split: f" of {len(queries):,}" for split, queries in of.qrels.items()} if of else {}
+    return ", ".join(f"{size}{totals.get(split, '')} {split}" for split, size in sizes.items()) + " queries"
 
 
 def _leaks(dataset: Dataset, examples: Mapping[ExampleId, _Example], held_out: tuple[str, ...]) -> Iterator[Leak]:

@@ -13,7 +13,7 @@ from types import ModuleType
 from urllib.parse import parse_qsl
 
 from embedlab.data import textio
-from embedlab.data.dataset import Dataset
+from embedlab.data.dataset import SPLITS, Dataset
 from embedlab.data.leakage import guard
 from embedlab.data.splits import cap_training, mark_seen
 from embedlab.errors import DataError
@@ -47,7 +47,7 @@ class Spec:
         return importlib.import_module(f"embedlab.data.{SCHEMES[self.scheme]}")
 
 
-def load_dataset(spec: str, *, max_examples: int | None = None, repair: bool = False) -> Dataset:
+def load_dataset(spec: str, *, max_examples: int | None = None, repair: bool = False, training: bool = True) -> Dataset:
     """Load a dataset, validate it and check it for leakage.
 
     Args:
@@ -58,6 +58,8 @@ def load_dataset(spec: str, *, max_examples: int | None = None, repair: bool = F
         repair: drop training examples that leak, and log them, instead of raising an error; also accept judgements of
             unknown documents (see `beir`) and drop hard negatives that are positives (see `pairs`). The built-in
             datasets are always repaired.
+        training: whether train and dev are needed. If so, a dataset with only a test split is divided; if not, all of
+            it is test. The option `divide` of the spec has priority.
 
     Returns:
         The dataset. Dev and test queries have the field `seen`: "seen" if one of their relevant texts is a positive in
@@ -71,8 +73,14 @@ def load_dataset(spec: str, *, max_examples: int | None = None, repair: bool = F
     parsed = parse_spec(spec)
     options = dict(parsed.options)
     drop_leaks = options.pop("repair", "") == "true" or repair or parsed.scheme in BUILT_IN
-    dataset = _load(parsed, spec, drop_leaks, options)
-    dataset = guard(dataset, drop_leaks=drop_leaks, file=parsed.location or None)
+    divide = options.pop("divide", str(training).lower()) == "true"
+    dataset = _load(parsed, spec, options, repair=drop_leaks, divide=divide)
+    built_in = parsed.scheme in BUILT_IN
+    dataset = guard(
+        dataset, drop_leaks=drop_leaks, file=parsed.location or None, expected=built_in, needs_training=training
+    )
+    for warning in [] if built_in else [*size_warnings(dataset), *own_document_notices(dataset)]:
+        _log.warning("%s: %s", spec, warning)
     if advice := few_pairs_advice(len(dataset.pairs("train"))):
         _log.warning("%s: %s", spec, advice)
     if max_examples is not None:
@@ -80,16 +88,29 @@ def load_dataset(spec: str, *, max_examples: int | None = None, repair: bool = F
     return mark_seen(dataset)
 
 
-def _load(parsed: Spec, name: str, repair: bool, options: dict[str, str]) -> Dataset:
+def _load(parsed: Spec, name: str, options: dict[str, str], **switches: bool) -> Dataset:
+    """Load with the options of the spec, and those switches that the loader has."""
     load = parsed.module.load
-    repaired = {"repair": repair} if "repair" in inspect.signature(load).parameters else {}
+    known = {switch: on for switch, on in switches.items() if switch in inspect.signature(load).parameters}
     try:
-        dataset: Dataset = load(parsed.location, name=name, **options, **repaired)
+        dataset: Dataset = load(parsed.location, name=name, **options, **known)
     except DataError as error:
         if error.file is not None or not parsed.location:
             raise
         raise type(error)(error.problem, remedy=error.remedy, file=parsed.location, field=error.field) from error
     return dataset
+
+
+def own_document_notices(dataset: Dataset) -> list[str]:
+    """Say how many queries are in the corpus under their own id; empty if there are none."""
+    counts = {split: len(dataset.own_documents(split)) for split in SPLITS}
+    if not any(counts.values()):
+        return []
+    splits = ", ".join(f"{count} {split}" for split, count in counts.items() if count)
+    return [
+        f"{splits} queries have a document with the same id in the corpus. It is left out of the query's results, as "
+        "in BEIR and mteb, unless it is judged relevant."
+    ]
 
 
 def source_fingerprint(spec: str) -> str:

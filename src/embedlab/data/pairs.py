@@ -58,20 +58,21 @@ _LIKE_DOCUMENTS = re.compile(r"(.*_)?(?P<kind>(neg|pos)(ative|itive)?s?)(_?\d+)?
 logger = logging.getLogger(__name__)
 
 
-def load(location: str, *, name: str, split_by: str = "document", repair: bool = False) -> Dataset:
+def load(location: str, *, name: str, split_by: str = "document", repair: bool = False, divide: bool = True) -> Dataset:
     """Read a file of pairs as a dataset.
 
     Args:
         location: the file.
         name: the dataset's name.
         split_by: see `Dataset`.
+        divide: see `complete_splits`.
         repair: see `from_rows`.
 
     Raises:
         DataError: the file is missing or malformed; names file, line and field.
     """
     path = textio.location_path(location)
-    return from_rows(textio.read_rows(path), path, name=name, split_by=split_by, repair=repair)
+    return from_rows(textio.read_rows(path), path, name=name, split_by=split_by, repair=repair, divide=divide)
 
 
 def source_fingerprint(location: str) -> str:
@@ -87,7 +88,13 @@ def source_fingerprint(location: str) -> str:
 
 
 def from_rows(
-    rows: Iterable[Row], file: Path, *, name: str, split_by: str = "document", repair: bool = False
+    rows: Iterable[Row],
+    file: Path,
+    *,
+    name: str,
+    split_by: str = "document",
+    repair: bool = False,
+    divide: bool = True,
 ) -> Dataset:
     """Make a dataset from records with the columns described above.
 
@@ -96,6 +103,7 @@ def from_rows(
         file: the file that error messages name.
         name: the dataset's name.
         split_by: see `Dataset`.
+        divide: see `complete_splits`.
         repair: leave out hard negatives that are positives of the same query, instead of raising an error.
 
     Raises:
@@ -111,7 +119,7 @@ def from_rows(
         return Dataset(name, {}, {}, {}, graded_pairs=graded, split_by=split_by)
     negatives = {column for row in rows for column in _negative_columns(row)}
     textio.report_unused(rows, {*RESERVED, *negatives}, file)
-    return _Collector(file, split_by, repair).collect(rows).dataset(name)
+    return _Collector(file, split_by, repair, divide).collect(rows).dataset(name)
 
 
 def _canonical(row: Row, file: Path) -> Row:
@@ -297,6 +305,7 @@ class _Collector:
     file: Path
     split_by: str
     repair: bool = False
+    divide: bool = True
     documents: dict[str, str] = field(default_factory=dict)  # text -> id
     queries: dict[str, str] = field(default_factory=dict)  # text -> id
     qrels: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
@@ -334,7 +343,9 @@ class _Collector:
         groups = {
             query: group for query, group in self.groups.items() if any(query in part for part in judged.values())
         }
-        qrels, groups = complete_splits(judged, queries, corpus, split_by=self.split_by, user_groups=groups)
+        qrels, groups = complete_splits(
+            judged, queries, corpus, split_by=self.split_by, user_groups=groups, divide=self.divide
+        )
         return Dataset(
             name=name,
             corpus=corpus,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -15,6 +15,8 @@ from embedlab.data.text_analysis import normalise, without_symbols
 from embedlab.errors import DataError, ParameterError
 
 SHARES = {"train": 0.75, "dev": 0.10, "test": 0.15}
+MIN_TEST_QUERIES = 50
+SPREAD = 0.4  # usual standard deviation of nDCG@10 over queries
 
 logger = logging.getLogger(__name__)
 
@@ -153,11 +155,13 @@ def complete_splits(
     *,
     split_by: str = "document",
     user_groups: Mapping[str, str] | None = None,
+    divide: bool = True,
 ) -> tuple[dict[str, Qrels], dict[str, str]]:
     """Add missing splits, by groups.
 
     Missing splits are taken from train (if there is no train split, from dev, otherwise from test), in the proportions
-    of `SHARES`. The other splits stay as they are.
+    of `SHARES`. The other splits stay as they are. If dev or test was divided, or a split missed its share, a warning
+    says so.
 
     Args:
         qrels: split -> query id -> {document id: grade}, for at least one split.
@@ -165,6 +169,7 @@ def complete_splits(
         corpus: document id -> text.
         split_by: see `Dataset`.
         user_groups: query id -> group, from the data.
+        divide: divide dev or test if there is no train split; False leaves the missing splits empty.
 
     Returns:
         The qrels of all three splits, and query id -> group.
@@ -178,15 +183,69 @@ def complete_splits(
     for grades in present.values():
         inside = {query: group for query, group in (user_groups or {}).items() if query in grades}
         groups |= group_queries(queries, grades, corpus, split_by=split_by, user_groups=inside)
-    if not missing:
-        return present, _with_user_names(groups, user_groups)
     donor, grades = next(iter(present.items()))
+    if not missing or (donor != "train" and not divide):
+        return {split: present.get(split, {}) for split in SPLITS}, _with_user_names(groups, user_groups)
     total = SHARES[donor] + sum(SHARES[split] for split in missing)
     sizes = {split: round(len(grades) * SHARES[split] / total) for split in missing}
     members = group_split({query: groups[query] for query in grades}, sizes, rest=donor)
-    logger.info("made %s from %s by groups: %s", missing, donor, {split: len(ids) for split, ids in members.items()})
+    _report_division(members, sizes, {query: groups[query] for query in grades}, split_by)
     divided = {split: {query: grades[query] for query in ids} for split, ids in members.items()}
     return {split: {**present, **divided}[split] for split in SPLITS}, _with_user_names(groups, user_groups)
+
+
+def _report_division(
+    members: Mapping[str, Sequence[str]], sizes: Mapping[str, int], groups: Mapping[str, str], split_by: str
+) -> None:
+    """Log how a split was divided: a warning if it was dev or test, or if a split missed its share.
+
+    Args:
+        members: split -> its queries; the split that was divided comes first.
+        sizes: made split -> wanted number of queries.
+        groups: query id -> group.
+        split_by: see `Dataset`.
+    """
+    donor = next(iter(members))
+    wanted = {donor: len(groups) - sum(sizes.values()), **sizes}
+    made = ", ".join(f"{len(members[split])} {split}" for split in SPLITS if split in members)
+    if donor == "train":
+        logger.info("divided train by groups: %s", made)
+    else:
+        logger.warning("There is no train split: %s was divided: %s. Add ?divide=false to keep it whole.", donor, made)
+    if any(abs(len(members[split]) - wanted[split]) > max(1, wanted[split] / 2) for split in members):
+        planned = ", ".join(f"{wanted[split]} {split}" for split in SPLITS if split in wanted)
+        largest = max(Counter(groups.values()).values())
+        remedy = {
+            "document": "Add ?split_by=query to let splits share documents.",
+            "query": "Set the split of every record yourself (column 'split').",
+        }[split_by]
+        logger.warning(
+            "The splits have %s queries, wanted were %s. The largest group of related queries has %d of %d queries and "
+            "stays in one split. %s",
+            *(made, planned, largest, len(groups), remedy),
+        )
+
+
+def size_warnings(dataset: Dataset) -> list[str]:
+    """Say what dev and test are too small for; empty if they are large enough or there are none.
+
+    Args:
+        dataset: with its final splits.
+    """
+    warnings = []
+    if len(dataset.qrels.get("dev", {})) == 1:
+        warnings.append(
+            "dev has one query, and training steps and weights are chosen on it. Add queries, or set the split of "
+            "every record yourself (column 'split')."
+        )
+    test = len(dataset.qrels.get("test", {}))
+    if 0 < test < MIN_TEST_QUERIES:
+        half_width = min(1.0, 1.96 * SPREAD / test**0.5)
+        warnings.append(
+            f"test has {test} {'query' if test == 1 else 'queries'}: expect 95 % intervals of about ±{half_width:.2f}. "
+            f"Use {MIN_TEST_QUERIES} or more to see differences."
+        )
+    return warnings
 
 
 def _with_user_names(groups: Mapping[str, str], user_groups: Mapping[str, str] | None) -> dict[str, str]:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import regex
 
 _SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー々〆"
-_CHARACTER = rf"[{_SPACELESS}]\p{{M}}*"
+_CHARACTER = rf"(?!\p{{M}})[{_SPACELESS}]\p{{M}}*"
 _WORD = r"[\p{L}\p{N}_][\p{L}\p{N}\p{M}_]*"
 _AFTER_NUMBER, _BEFORE_NUMBER = r"(?<=\d\s?)", r"(?=\s?[+-]?\.?\d)"
 _LEFT, _RIGHT = r"(?<=[\p{L}\p{N}\p{M}_+#%°)\]]\s*)", r"(?=\s*[+-]?\.?[\p{L}\p{N}_])"
@@ -46,7 +46,7 @@ _DASHES = str.maketrans(dict.fromkeys("‐‑‒–−", "-") | {"⁄": "/"})
 
 # Words that BM25 must analyse further; all others keep bm25s's tokens.
 _ANALYSED = regex.compile(rf"[\p{{M}}\p{{Hangul}}\p{{Arabic}}\p{{Hebrew}}\p{{Greek}}ёЁ{_SPACELESS}]|[\uff00-\uffef]")
-_UNSEPARATED_RUN = regex.compile(rf"((?:[\p{{Hangul}}{_SPACELESS}]\p{{M}}*)+)")
+_UNSEPARATED_RUN = regex.compile(rf"((?:(?!\p{{M}})[\p{{Hangul}}{_SPACELESS}]\p{{M}}*)+)")
 _LOWER_WORDS = regex.compile(r"[\p{L}\p{N}_][\p{L}\p{N}\p{M}_\u200c\u200d\u00ad]*")
 _OPTIONAL_MARKS = regex.compile(r"(?<=[\p{Arabic}\p{Hebrew}\p{Greek}]\p{M}*)\p{Mn}|(?<=е)\u0308")
 _VARIANTS = str.maketrans({"ى": "ي", "ی": "ي", "ک": "ك", "ة": "ه"})

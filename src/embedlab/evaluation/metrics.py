@@ -24,7 +24,7 @@ CUTOFFS = (1, 3, 5, 10, 100)
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Metric values of every query; NaN where a query has no positive and so nothing to find.
+    """Metric values of every query; NaN where nothing was measured, for example because a query has no positive.
 
     Attributes:
         query_ids: Q query ids.
@@ -51,7 +51,7 @@ class Evaluation:
     def mean(self, metric: str) -> float:
         """Mean over the queries that count; NaN when there is none."""
         values = self.of(metric)
-        return float(np.nanmean(values)) if self.n else float("nan")
+        return float("nan") if np.isnan(values).all() else float(np.nanmean(values))
 
     def means(self) -> dict[str, float]:
         """Metric name -> mean, for every metric."""
@@ -78,7 +78,8 @@ def evaluate(ranking: Ranking, qrels: Qrels, cutoffs: Sequence[int] = CUTOFFS) -
     The values are those of trec_eval's ndcg_cut, recall, P, recip_rank (0 beyond rank k) and map_cut: documents are
     ordered by score, equal scores by descending document id; unjudged documents are not relevant; precision divides by
     k even if fewer documents were found; recall and map divide by all positives, found or not. A document with the
-    query's own id is left out unless it is judged relevant, as in BEIR and mteb (`ignore_identical_ids`).
+    query's own id is left out unless it is judged relevant, as in BEIR and mteb (`ignore_identical_ids`). All values of
+    a ranking that is not measurable are NaN.
 
     Args:
         ranking: retrieved documents.
@@ -99,10 +100,10 @@ def evaluate(ranking: Ranking, qrels: Qrels, cutoffs: Sequence[int] = CUTOFFS) -
     ideal = _ideal_grades(judgements, queries, depth)
     with np.errstate(invalid="ignore", divide="ignore"):
         values = _all_metrics(grades_by_rank, ideal, positives, cutoffs)
-    nothing_to_find = positives == 0
+    nothing_to_find = (positives == 0) | (not ranking.measurable)
     for metric in values.values():
         metric[nothing_to_find] = np.nan
-    return Evaluation(ranking.query_ids, values, int(nothing_to_find.sum()))
+    return Evaluation(ranking.query_ids, values, int((positives == 0).sum()))
 
 
 def _all_metrics(

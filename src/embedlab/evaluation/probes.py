@@ -76,7 +76,7 @@ def open_probe(probe: str, *, max_queries: int | None = None) -> Scorer:
         return lambda model, encode=None: _score_task(model, local_task(kind, location))
     if kind == "mteb":
         return lambda model, encode=None: _score_task(model, task_by_name(location))
-    data = _shrunk(load_dataset(probe), max_queries)
+    data = _shrunk(load_dataset(probe, training=False), max_queries)
     return lambda model, encode=None: _score_retrieval(model, data, encode)
 
 

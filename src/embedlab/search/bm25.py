@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +16,9 @@ from embedlab.search.exact import ABSENT, Ranking, require_depth
 
 if TYPE_CHECKING:
     import bm25s
+
+
+_log = logging.getLogger(__name__)
 
 
 def bm25_ranking(
@@ -40,7 +45,8 @@ def bm25_ranking(
         b: how much long documents are penalised, from 0 to 1.
 
     Returns:
-        Ranking of the queries; scores are 0 or more.
+        Ranking of the queries; scores are 0 or more. If no query shares a word with any document, for example because
+        they are in other languages, it is not measurable. A warning says so, and if that holds for most queries.
 
     Raises:
         DataError: no document contains a word.
@@ -57,7 +63,18 @@ def bm25_ranking(
             matches, match_scores = _best_matches(index.get_scores_from_ids(token_ids), depth)
             indices[row, : len(matches)], scores[row, : len(matches)] = matches, match_scores
     ranking = Ranking(tuple(queries), tuple(corpus), indices, scores)
-    return ranking.without_own(own_documents, k) if own_documents else ranking
+    ranking = ranking.without_own(own_documents, k) if own_documents else ranking
+    return _with_common_words(ranking)
+
+
+def _with_common_words(ranking: Ranking) -> Ranking:
+    """`ranking`; if no query shares a word with any document, it is not measurable."""
+    queries = len(ranking.query_ids)
+    without = int((ranking.indices == ABSENT).all(axis=1).sum())
+    if without > queries / 2:
+        consequence = "It is no baseline here." if without == queries else "As a baseline it is weak here."
+        _log.warning("BM25 found no common word in %d of %d queries. %s", without, queries, consequence)
+    return replace(ranking, measurable=without < queries or not queries)
 
 
 def _bm25_index(texts: list[str], k1: float, b: float) -> bm25s.BM25:

@@ -30,12 +30,15 @@ class Ranking:
         corpus_ids: the N document ids that `indices` point into.
         indices: int64 (Q, k), best first; -1 for empty ranks.
         scores: float32 (Q, k), larger is better; -inf for empty ranks.
+        measurable: False if the ranking says nothing about its system, for example BM25 between two languages. Its
+            metrics are NaN instead of 0.
     """
 
     query_ids: tuple[str, ...]
     corpus_ids: tuple[str, ...]
     indices: np.ndarray
     scores: np.ndarray
+    measurable: bool = True
 
     def __post_init__(self) -> None:
         rows = len(self.query_ids)
@@ -89,7 +92,7 @@ class Ranking:
         order = np.argsort(left_out, axis=1, kind="stable")[:, :depth]
         indices, scores = np.where(left_out, ABSENT, self.indices), np.where(left_out, -np.inf, self.scores)
         moved = (np.take_along_axis(array, order, 1) for array in (indices, scores))
-        return Ranking(self.query_ids, self.corpus_ids, *moved)
+        return Ranking(self.query_ids, self.corpus_ids, *moved, measurable=self.measurable)
 
     @property
     def depth(self) -> int:

@@ -120,7 +120,11 @@ def probe(study: Study, *, steps: int = STEPS, seed: int = 0, share: float = 1.0
     dev = study.vectors["dev"]
     fitted = fit_probe(study.train_vectors, pairs, dev, study.data.qrels["dev"], steps=steps, seed=seed)
     setting = f"linear probe, step {fitted.step}"
-    return Remedy("fine-tune", [Candidate(setting, lambda split: fitted.apply(study.vectors[split]).rank(DEPTH))])
+
+    def rank(split: str) -> Ranking:
+        return fitted.apply(study.vectors[split]).rank(DEPTH)
+
+    return Remedy("fine-tune", [Candidate(setting, rank, unchanged=fitted.step == 0)])
 
 
 def data_curve(study: Study, shares: Sequence[float], *, steps: int = STEPS, seed: int = 0) -> pd.DataFrame:
@@ -169,7 +173,7 @@ def applicable(study: Study, params: DiagnoseParams) -> Iterator[Remedy]:
 
 def open_study(params: DiagnoseParams) -> Study:
     """Load the dataset and the base model of `params`."""
-    data = load_dataset(params.dataset, max_examples=params.max_examples or None)
+    data = load_dataset(params.dataset, max_examples=params.max_examples or None, training=False)
     return Study(data, open_encoder(params.model_name), params.max_docs)
 
 

@@ -34,10 +34,12 @@ class Candidate:
     Attributes:
         setting: name of the setting.
         rank: split name -> ranking.
+        unchanged: this setting is the base model itself, for example a probe that stopped at step 0.
     """
 
     setting: str
     rank: Callable[[str], Ranking]
+    unchanged: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ class Study:
     """A base model on a dataset, and the remedies compared with it.
 
     Attributes:
-        data: the dataset, reduced to `max_docs`; dev queries choose settings, test queries measure.
+        data: the dataset, reduced to `max_docs`; dev queries choose settings, test queries measure. Without dev
+            queries, every remedy uses its first setting.
         base: the base model.
         max_docs: maximum number of documents to search; 0 searches all.
         outcomes: one per compared remedy, in order.
@@ -91,7 +94,7 @@ class Study:
         sampled: whether `max_docs` removed documents.
 
     Raises:
-        DataError: the dataset has no dev or no test queries.
+        DataError: the dataset has no test queries.
     """
 
     data: Dataset
@@ -113,10 +116,14 @@ class Study:
                 "or set it to 0 for all documents.",
                 stacklevel=2,
             )
-        for split in HELD_OUT:
-            if not self.data.qrels.get(split):
-                remedy = "A diagnosis needs dev queries to choose settings and test queries to measure: add them"
-                raise DataError(f"{self.data.name} has no {split} queries", remedy=remedy, field="dataset")
+        if not self.data.qrels.get("test"):
+            remedy = "A diagnosis measures on test queries: add them"
+            raise DataError(f"{self.data.name} has no test queries", remedy=remedy, field="dataset")
+
+    @property
+    def splits(self) -> list[str]:
+        """The held-out splits that have queries."""
+        return _held_out(self.data)
 
     @cached_property
     def vectors(self) -> dict[str, Vectors]:
@@ -148,13 +155,13 @@ class Study:
                 DEPTH,
                 own_documents=self.data.own_documents(split),
             )
-            for split in HELD_OUT
+            for split in self.splits
         }
 
     @cached_property
     def evaluations(self) -> dict[str, Evaluation]:
         """Evaluations of the base model, by split."""
-        return {split: evaluate(self.rankings[split], self.data.qrels[split]) for split in HELD_OUT}
+        return {split: evaluate(self.rankings[split], self.data.qrels[split]) for split in self.splits}
 
     @cached_property
     def missed(self) -> pd.DataFrame:
@@ -175,21 +182,29 @@ class Study:
         """
         if not remedy.candidates:
             raise DataError(f"the remedy {remedy.kind!r} has no settings to try", remedy="Add a setting or skip it")
-        trials = {candidate.setting: self._mean(candidate, "dev") for candidate in remedy.candidates}
+        trials = {candidate.setting: self._dev_mean(candidate) for candidate in remedy.candidates}
         best = max(remedy.candidates, key=lambda candidate: trials[candidate.setting])
         test = evaluate(best.rank("test"), self.data.qrels["test"])
         values, base = test.of(METRIC), self.evaluations["test"].of(METRIC)
         finding = Finding(
             kind=remedy.kind,
             setting=best.setting,
-            dev_gain=trials[best.setting] - self.evaluations["dev"].mean(METRIC),
+            dev_gain=trials[best.setting] - self.base_on_dev,
             gain=paired_difference(values, base),
             detectable=minimum_detectable_effect(values - base),
+            unchanged=best.unchanged,
         )
         return Outcome(finding, test, trials)
 
-    def _mean(self, candidate: Candidate, split: str) -> float:
-        return evaluate(candidate.rank(split), self.data.qrels[split]).mean(METRIC)
+    @property
+    def base_on_dev(self) -> float:
+        """Mean of the base model on dev; NaN without dev queries."""
+        return self.evaluations["dev"].mean(METRIC) if "dev" in self.splits else float("nan")
+
+    def _dev_mean(self, candidate: Candidate) -> float:
+        if "dev" not in self.splits:
+            return float("nan")
+        return evaluate(candidate.rank("dev"), self.data.qrels["dev"]).mean(METRIC)
 
     def verdict(self, thresholds: Thresholds | None = None) -> Verdict:
         """Decide what to do next from the remedies compared so far; see `verdict.decide`."""
@@ -199,6 +214,8 @@ class Study:
             train_pairs=self.train_pairs,
             causes=self.missed["cause"].value_counts().to_dict(),
             sampled=self.sampled,
+            dataset=self.data.name,
+            model=self.base.name,
         )
         return decide(evidence, thresholds)
 
@@ -211,8 +228,7 @@ class Study:
             gain_high, p_value, wins and losses (queries).
         """
         base = self.evaluations["test"]
-        dev = self.evaluations["dev"].mean(METRIC)
-        rows = [{"system": "base", "setting": self.base.name, "dev": dev, **_summary(base)}]
+        rows = [{"system": "base", "setting": self.base.name, "dev": self.base_on_dev, **_summary(base)}]
         for outcome in self.outcomes:
             gain = outcome.finding.gain
             compared = {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high, "p_value": gain.p_value}
@@ -224,7 +240,7 @@ class Study:
 
     def trials(self) -> pd.DataFrame:
         """Tabulate the mean on dev of the base model and of every setting: columns kind, setting, dev, chosen."""
-        base = {"kind": "base", "setting": self.base.name, "dev": self.evaluations["dev"].mean(METRIC), "chosen": True}
+        base = {"kind": "base", "setting": self.base.name, "dev": self.base_on_dev, "chosen": True}
         settings = [
             {"kind": o.finding.kind, "setting": setting, "dev": mean, "chosen": setting == o.finding.setting}
             for o in self.outcomes
@@ -242,10 +258,14 @@ def held_out_vectors(encoder: Encoder, data: Dataset, corpus: np.ndarray | None 
         corpus: the corpus (N, d), if it is already encoded.
     """
     vectors: dict[str, Vectors] = {}
-    for split in HELD_OUT:
+    for split in _held_out(data):
         vectors[split] = encode_split(encoder, data, split, corpus_vectors=corpus, encode=Encoder.encode)
         corpus = vectors[split].corpus
     return vectors
+
+
+def _held_out(data: Dataset) -> list[str]:
+    return [split for split in HELD_OUT if data.qrels.get(split)]
 
 
 def within(data: Dataset, max_docs: int) -> Dataset:

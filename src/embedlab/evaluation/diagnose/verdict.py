@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -23,9 +24,18 @@ ACTIONS = {
     "reranker": "add a reranker",
     "fine-tune": "fine-tune",
 }
+# Kind of remedy -> the function that applies it, for remedies without a command.
+FUNCTIONS = {
+    "prompts": "models.encoders.Encoder.with_prompts",
+    "bm25": "bm25_ranking",
+    "hybrid": "search.fusion.fuse_scores",
+    "chunking": "evaluation.diagnose.chunking.rank_by_best_chunk",
+    "filter": "evaluation.diagnose.filters.rank_among",
+}
 MORE_DATA = "more data first"
 GOOD_ENOUGH = "nothing: good enough"
 NOTHING_GAINS = "nothing: no remedy gains"
+UNCHANGED = "the linear probe could not tell: no step was better on dev than the base model, so its gain is 0 by design"
 UNTRIED = "the linear probe was skipped: no document of a training pair is among the documents searched"
 
 
@@ -64,6 +74,7 @@ class Finding:
         gain: paired difference from the base model on test.
         detectable: the smallest true gain that so many queries would usually show, see
             `significance.minimum_detectable_effect`; NaN if unknown.
+        unchanged: the remedy kept the base model as it is, so the gain is 0 whatever it could be.
     """
 
     kind: str
@@ -71,6 +82,7 @@ class Finding:
     dev_gain: float
     gain: PairedDifference
     detectable: float = NAN
+    unchanged: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,7 @@ class Evidence:
         train_pairs: number of training pairs.
         causes: cause -> number of missed test queries.
         sampled: whether only a sample of the documents was searched, which raises every value.
+        dataset, model: spec and name of what was diagnosed, for the next command.
     """
 
     base: Interval
@@ -90,6 +103,8 @@ class Evidence:
     train_pairs: int
     causes: Mapping[str, int]
     sampled: bool = False
+    dataset: str = "DATASET"
+    model: str = "MODEL"
 
 
 @dataclass(frozen=True)
@@ -103,6 +118,7 @@ class Verdict:
         expected: the gain measured on test; None if none was measured.
         reasons: the evidence in sentences, the most important first.
         afterwards: other remedies that work, best first.
+        next_step: the command to run, or what to call.
     """
 
     action: str
@@ -110,12 +126,14 @@ class Verdict:
     expected: PairedDifference | None
     reasons: tuple[str, ...]
     afterwards: tuple[str, ...] = ()
+    next_step: str = ""
 
     def __str__(self) -> str:
         lines = [f"Verdict: {self.action}" + (f" ({self.setting})" if self.setting else "")]
         if self.expected is not None:
             lines.append(f"Expected gain: {_gain(self.expected)}")
-        return "\n".join(lines + [f"- {reason}" for reason in self.reasons])
+        lines += [f"- {reason}" for reason in self.reasons]
+        return "\n".join(lines + ([f"Next: {self.next_step}"] if self.next_step else []))
 
 
 def decide(evidence: Evidence, thresholds: Thresholds | None = None) -> Verdict:
@@ -128,7 +146,7 @@ def decide(evidence: Evidence, thresholds: Thresholds | None = None) -> Verdict:
        test confirms, so the expected gain is not the best of many tries.
     4. More than `max_ambiguous` of the misses are ambiguous: more data first, namely judgements.
     5. There are fewer than `min_train_pairs` training pairs: more data first.
-    6. The upper end of the linear probe's gain is below `min_gain`: do nothing.
+    6. The upper end of the linear probe's gain is below `min_gain`, and the probe changed the vectors: do nothing.
     7. Otherwise fine-tune; its gain is not established.
 
     Args:
@@ -136,10 +154,30 @@ def decide(evidence: Evidence, thresholds: Thresholds | None = None) -> Verdict:
         thresholds: the thresholds in the rules; None uses the defaults.
     """
     thresholds = thresholds or Thresholds()
-    for rule in (_too_few_queries, _good_enough, _cheapest_sufficient):
-        if verdict := rule(evidence, thresholds):
-            return verdict
-    return _without_remedy(evidence, thresholds)
+    rules = (_too_few_queries, _good_enough, _cheapest_sufficient)
+    verdict = next((found for rule in rules if (found := rule(evidence, thresholds))), None)
+    verdict = verdict or _without_remedy(evidence, thresholds)
+    return replace(verdict, next_step=_next_step(verdict, evidence))
+
+
+def _next_step(verdict: Verdict, evidence: Evidence) -> str:
+    """The command that follows from a verdict, or the function to call."""
+    dataset, model = shlex.quote(evidence.dataset), shlex.quote(evidence.model)
+    notebook = f"-p {shlex.quote(f'dataset={evidence.dataset}')} -p {shlex.quote(f'model_name={evidence.model}')}"
+    if verdict.action == MORE_DATA:
+        by_hand = f"embedlab evaluate {model} --dataset {dataset} --sheet review.csv (documents to judge by hand)"
+        synthetic = f"embedlab run 02_data {notebook} (synthetic pairs and clicks)"
+        return synthetic if verdict.setting == "training pairs" else by_hand
+    pick_model = f"{ACTIONS['model']} "
+    if verdict.action.startswith(pick_model):
+        model = shlex.quote(verdict.action.removeprefix(pick_model))
+    kind = next((kind for kind, action in ACTIONS.items() if action == verdict.action), "")
+    run = {"fine-tune": "03_contrastive", "reranker": "07_reranker"}.get(kind)
+    if run:
+        return f"embedlab run {run} {notebook}"
+    if kind in FUNCTIONS:
+        return f"call embedlab.{FUNCTIONS[kind]} in your search; embedlab run 01_diagnose {notebook} records the result"
+    return f"embedlab deploy index --dataset {dataset} --model {model}"
 
 
 def _too_few_queries(evidence: Evidence, thresholds: Thresholds) -> Verdict | None:
@@ -198,6 +236,8 @@ def _without_remedy(evidence: Evidence, thresholds: Thresholds) -> Verdict:
         reason = f"{evidence.train_pairs:,} training pairs are too few to fine-tune ({thresholds.min_train_pairs:,})"
         return Verdict(MORE_DATA, "training pairs", None, (reason, tried))
     probe = _fine_tune(evidence)
+    if probe is not None and probe.unchanged:
+        return Verdict(ACTIONS["fine-tune"], "", None, (UNCHANGED, tried))
     if probe is not None and probe.gain.high < thresholds.min_gain:
         reason = f"the linear probe gains {_gain(probe.gain)}, at best less than {thresholds.min_gain}"
         return Verdict(NOTHING_GAINS, "", None, (reason, tried))
