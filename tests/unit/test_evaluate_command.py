@@ -51,7 +51,7 @@ def test_a_wide_budget_lets_it_through():
 
 
 def test_a_lost_probe_closes_the_gate_although_the_task_is_won(monkeypatch):
-    monkeypatch.setattr("embedlab.evaluation.probes.load_dataset", lambda spec: command_data())
+    monkeypatch.setattr("embedlab.evaluation.probes.load_dataset", lambda spec, **_options: command_data())
     arguments = ["broken", "--against", "same", "--dataset", "icd10cm:smoke", "--gate", "--by", "length"]
     wide = ("--overall-budget", "1", "--slice-budget", "1", "--probe", "pydocs")
     result = CliRunner().invoke(app, [*arguments, *wide])

@@ -159,7 +159,7 @@ class TestScores:
         corpus = {f"d{i}": f"cholera {i}" for i in range(20)}
         qrels = {"test": {f"q{i}": {f"d{i}": 1} for i in range(10)}}
         data = Dataset("x", corpus, {f"q{i}": f"cholera {i}" for i in range(10)}, qrels)
-        monkeypatch.setattr("embedlab.evaluation.probes.load_dataset", lambda spec: data)
+        monkeypatch.setattr("embedlab.evaluation.probes.load_dataset", lambda spec, **_options: data)
         score = open_probe("pydocs")(tiny)
         assert score.items.tolist() == [1] * 10 and score.value == 1 and score.metric == "ndcg@10"
         assert open_probe("pydocs", max_queries=3)(tiny).items.shape == (3,)

@@ -206,14 +206,16 @@ def _report_division(
         split_by: see `Dataset`.
     """
     donor = next(iter(members))
-    wanted = {donor: len(groups) - sum(sizes.values()), **sizes}
-    made = ", ".join(f"{len(members[split])} {split}" for split in SPLITS if split in members)
+    planned_sizes = {donor: len(groups) - sum(sizes.values()), **sizes}
+    divided = ", ".join(f"{len(members[split])} {split}" for split in SPLITS if split in members)
     if donor == "train":
-        logger.info("divided train by groups: %s", made)
+        logger.info("divided train by groups: %s", divided)
     else:
-        logger.warning("There is no train split: %s was divided: %s. Add ?divide=false to keep it whole.", donor, made)
-    if any(abs(len(members[split]) - wanted[split]) > max(1, wanted[split] / 2) for split in members):
-        planned = ", ".join(f"{wanted[split]} {split}" for split in SPLITS if split in wanted)
+        logger.warning(
+            "There is no train split: %s was divided: %s. Add ?divide=false to keep it whole.", donor, divided
+        )
+    if any(abs(len(members[split]) - planned_sizes[split]) > max(1, planned_sizes[split] / 2) for split in members):
+        planned = ", ".join(f"{planned_sizes[split]} {split}" for split in SPLITS if split in planned_sizes)
         largest = max(Counter(groups.values()).values())
         remedy = {
             "document": "Add ?split_by=query to let splits share documents.",
@@ -222,7 +224,7 @@ def _report_division(
         logger.warning(
             "The splits have %s queries, wanted were %s. The largest group of related queries has %d of %d queries and "
             "stays in one split. %s",
-            *(made, planned, largest, len(groups), remedy),
+            *(divided, planned, largest, len(groups), remedy),
         )
 
 

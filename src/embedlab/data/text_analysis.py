@@ -4,8 +4,8 @@ Words follow Unicode: combining marks belong to their letter (Hindi and Tamil vo
 without spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) are cut into overlapping pairs of
 characters, as Lucene's CJK analyzer does. Width, case, Unicode form, digits and invisible characters do not matter.
 
-Symbols are no words, but some decide what a text means: C++ and C#, x > 5 and x < 5, +5 °C and -5 °C, $100 and €100,
-.NET. The normal form keeps them.
+Symbols do not count as words, but some decide what a text means: C++ and C#, x > 5 and x < 5, +5 °C and -5 °C, $100
+and €100, .NET. The normal form keeps them.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def normalise(text: str) -> str:
     """
     form = _joined(_folded(text))
     # Without the punctuation around it, a symbol may stand elsewhere: repeat until nothing changes.
-    while (again := _joined(form)) != form:
-        form = again
+    while (shorter := _joined(form)) != form:
+        form = shorter
     return form or text.strip()
 
 
@@ -112,8 +112,8 @@ def _search_words(lower: str) -> Iterator[str]:
         if word.isascii() or not _ANALYSED.search(word):
             pieces = [(word, False)]
         else:
-            parts = _WORDS.findall(_without_optional_marks(_folded(word)))
-            pieces = [piece for part in parts for piece in _pieces(part, _UNSEPARATED_RUN)]
+            segments = _WORDS.findall(_without_optional_marks(_folded(word)))
+            pieces = [piece for segment in segments for piece in _pieces(segment, _UNSEPARATED_RUN)]
         yield from (piece for piece, unseparated in pieces if unseparated or len(piece) > 1)
 
 
@@ -138,20 +138,20 @@ def _joined(folded: str) -> str:
     form: list[str] = []
     after_run = False
     for token in _TOKENS.findall(folded):
-        for part, is_run in _parts(token, _SPACELESS_RUN):
-            form.append(part if is_run and after_run or not form else f" {part}")
+        for segment, is_run in _parts(token, _SPACELESS_RUN):
+            form.append(segment if is_run and after_run or not form else f" {segment}")
             after_run = is_run
     return "".join(form)
 
 
 def _pieces(word: str, run: regex.Pattern[str] = _SPACELESS_RUN) -> Iterator[tuple[str, bool]]:
     """`word`, or the pairs of characters of its parts without spaces; whether a piece comes from such a part."""
-    for part, is_run in _parts(word, run):
-        characters = _CHARACTERS.findall(part) if is_run else []
+    for segment, is_run in _parts(word, run):
+        characters = _CHARACTERS.findall(segment) if is_run else []
         if len(characters) > 1:
             yield from ((first + second, True) for first, second in itertools.pairwise(characters))
         else:
-            yield part, is_run
+            yield segment, is_run
 
 
 def _parts(word: str, run: regex.Pattern[str]) -> Iterator[tuple[str, bool]]:
@@ -159,6 +159,6 @@ def _parts(word: str, run: regex.Pattern[str]) -> Iterator[tuple[str, bool]]:
     if word.isascii():
         yield word, False
         return
-    for position, part in enumerate(run.split(word)):
-        if part:
-            yield part, position % 2 == 1
+    for position, segment in enumerate(run.split(word)):
+        if segment:
+            yield segment, position % 2 == 1

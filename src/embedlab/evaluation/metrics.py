@@ -91,8 +91,9 @@ def evaluate(ranking: Ranking, qrels: Qrels, cutoffs: Sequence[int] = CUTOFFS) -
         ParameterError: a cutoff is below 1 or deeper than the ranking.
     """
     _check_cutoffs(ranking, cutoffs)
-    if own := own_documents({query: qrels.get(query, {}) for query in ranking.query_ids}, set(ranking.corpus_ids)):
-        ranking = ranking.without_own(own)
+    judged = {query: qrels.get(query, {}) for query in ranking.query_ids}
+    if finding_themselves := own_documents(judged, set(ranking.corpus_ids)):
+        ranking = ranking.without_own(finding_themselves)
     judgements = _flatten(ranking, qrels)
     depth, queries = max(cutoffs), len(ranking.query_ids)
     positives = np.bincount(judgements.row[judgements.grade > 0], minlength=queries)

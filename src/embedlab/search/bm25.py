@@ -72,7 +72,7 @@ def _with_common_words(ranking: Ranking) -> Ranking:
     queries = len(ranking.query_ids)
     without = int((ranking.indices == ABSENT).all(axis=1).sum())
     if without > queries / 2:
-        consequence = "It is no baseline here." if without == queries else "As a baseline it is weak here."
+        consequence = "It is not a baseline here." if without == queries else "As a baseline it is weak here."
         _log.warning("BM25 found no common word in %d of %d queries. %s", without, queries, consequence)
     return replace(ranking, measurable=without < queries or not queries)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,13 +86,13 @@ class Ranking:
             queries: ids of the queries whose own document is left out, see `Dataset.own_documents`.
             depth: ranks per query to return; all when not given. Search one rank deeper to fill the last one.
         """
-        own = own_rows(self.query_ids, self.corpus_ids, queries)
-        own = np.where(own == ABSENT, len(self.corpus_ids), own)  # an index that no rank has
-        left_out = self.indices == own[:, None]
+        documents = own_rows(self.query_ids, self.corpus_ids, queries)
+        documents[documents == ABSENT] = len(self.corpus_ids)  # an index that no rank has
+        left_out = self.indices == documents[:, None]
         order = np.argsort(left_out, axis=1, kind="stable")[:, :depth]
-        indices, scores = np.where(left_out, ABSENT, self.indices), np.where(left_out, -np.inf, self.scores)
-        moved = (np.take_along_axis(array, order, 1) for array in (indices, scores))
-        return Ranking(self.query_ids, self.corpus_ids, *moved, measurable=self.measurable)
+        indices = np.take_along_axis(np.where(left_out, ABSENT, self.indices), order, 1)
+        scores = np.take_along_axis(np.where(left_out, -np.inf, self.scores), order, 1)
+        return replace(self, indices=indices, scores=scores)
 
     @property
     def depth(self) -> int:
@@ -125,8 +125,8 @@ def own_rows(query_ids: Sequence[str], corpus_ids: Sequence[str], queries: Colle
     Returns:
         int64 (Q,), indices into `corpus_ids`; -1 where there is none.
     """
-    wanted = {query for query in query_ids if query in queries}
-    column_of = {document: column for column, document in enumerate(corpus_ids) if document in wanted}
+    looked_up = {query for query in query_ids if query in queries}
+    column_of = {document: column for column, document in enumerate(corpus_ids) if document in looked_up}
     return np.array([column_of.get(query, ABSENT) for query in query_ids], dtype=np.int64)
 
 

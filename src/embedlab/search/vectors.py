@@ -153,8 +153,8 @@ def encode_split(
         corpus_vectors = encode(model, list(dataset.corpus.values()), stage="encode corpus", prompt=prompts.document)
     warn_about_vectors(corpus_vectors, "document vectors")
     query_vectors = encode(model, list(queries.values()), stage="encode queries", prompt=prompts.query)
-    own = dataset.own_documents(split)
-    return Vectors(tuple(queries), tuple(dataset.corpus), query_vectors, corpus_vectors, own)
+    own_documents = dataset.own_documents(split)
+    return Vectors(tuple(queries), tuple(dataset.corpus), query_vectors, corpus_vectors, own_documents)
 
 
 def judged_queries(dataset: Dataset, split: str) -> dict[str, str]:

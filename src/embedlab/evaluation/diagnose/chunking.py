@@ -144,13 +144,13 @@ def rank_by_best_chunk(queries: Vectors, chunks: Chunks, chunk_vectors: np.ndarr
     """
     names = tuple(map(str, range(len(chunks.owners))))
     vectors = Vectors(queries.query_ids, names, queries.queries, chunk_vectors)
-    own = queries.own_documents
-    documents, depth = min(k + bool(own), len(queries.corpus_ids)), 2 * (k + bool(own))
+    own_documents = queries.own_documents
+    documents, depth = min(k + bool(own_documents), len(queries.corpus_ids)), 2 * (k + bool(own_documents))
     while True:
         chunk_ranking = vectors.rank(depth, stage="search chunks")
         ranking = _rank_documents(chunk_ranking, chunks.owners, queries.corpus_ids, documents)
         if depth >= len(names) or (ranking.indices != ABSENT).all():
-            return ranking.without_own(own, k) if own else ranking
+            return ranking.without_own(own_documents, k) if own_documents else ranking
         depth *= 2
 
 

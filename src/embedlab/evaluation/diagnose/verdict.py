@@ -154,9 +154,12 @@ def decide(evidence: Evidence, thresholds: Thresholds | None = None) -> Verdict:
         thresholds: the thresholds in the rules; None uses the defaults.
     """
     thresholds = thresholds or Thresholds()
-    rules = (_too_few_queries, _good_enough, _cheapest_sufficient)
-    verdict = next((found for rule in rules if (found := rule(evidence, thresholds))), None)
-    verdict = verdict or _without_remedy(evidence, thresholds)
+    verdict = (
+        _too_few_queries(evidence, thresholds)
+        or _good_enough(evidence, thresholds)
+        or _cheapest_sufficient(evidence, thresholds)
+        or _without_remedy(evidence, thresholds)
+    )
     return replace(verdict, next_step=_next_step(verdict, evidence))
 
 
