@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 from embedlab.data import textio
 from embedlab.data.dataset import SPLITS, Dataset
 from embedlab.data.leakage import guard
-from embedlab.data.splits import cap_training, mark_seen
+from embedlab.data.splits import cap_training, mark_seen, size_warnings
 from embedlab.errors import DataError
 
 # Scheme -> module of this package with load(location, *, name, **options) and source_fingerprint(location).
@@ -35,6 +35,7 @@ class Spec:
         `repair=true`: drop training examples that leak, and what else `load_dataset` repairs, instead of raising an
             error.
         `split_by=query`: hold out queries only, so splits may share documents. The built-in datasets do not take this.
+        `divide=false`: keep dev and test whole in a dataset without a train split.
     """
 
     scheme: str
@@ -165,6 +166,8 @@ def _check_options(parsed: Spec) -> None:
     allowed = {"repair": ("true", "false")}
     if "split_by" in inspect.signature(parsed.module.load).parameters:
         allowed["split_by"] = ("document", "query")
+    if "divide" in inspect.signature(parsed.module.load).parameters:
+        allowed["divide"] = ("true", "false")
     for option, value in parsed.options.items():
         if option not in allowed:
             remedy = _suggestion(option, allowed)

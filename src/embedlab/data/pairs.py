@@ -335,7 +335,7 @@ class _Collector:
         return self
 
     def dataset(self, name: str) -> Dataset:
-        """The dataset with all three splits."""
+        """The dataset; splits that the rows do not name are made, see `complete_splits`."""
         corpus = {document: text for text, document in self.documents.items()}
         queries = {query: text for text, query in self.queries.items()}
         # Rows without a split start as train; `complete_splits` takes dev and test from it.
