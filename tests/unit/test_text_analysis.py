@@ -184,7 +184,10 @@ def test_the_normal_form_of_symbols_is_its_own_normal_form(text):
 def test_case_and_punctuation_at_the_end_do_not_matter(text, end):
     if words(text):
         assert words(text + end) == words(text)
-        assert words(normalise(text)) == words(text)
+
+
+def test_a_mark_without_a_letter_is_no_word():
+    assert words("0\u0e31") == ["0\u0e31"] == normalise("0\u0e31").split()
 
 
 @given(st.text(st.characters(codec="ascii"), max_size=60))
