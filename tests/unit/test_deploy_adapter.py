@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from embedlab.deploy import adapter as adapter_module
 from embedlab.deploy.adapter import KINDS, AdaptedEncoder, compare_adapters, fit_adapter
 from embedlab.deploy.build import Source, build_version
 from embedlab.deploy.indexes import IndexSpec
@@ -79,6 +80,17 @@ def test_the_network_learns_what_no_line_does(rng):
     fitted = {kind: fit_adapter(kind, new[:1200], old[:1200], NEW, OLD) for kind in KINDS}
     quality = {kind: mean_cosine(adapter, new[1200:], old[1200:]) for kind, adapter in fitted.items()}
     assert quality["mlp"] > quality["affine"] + 0.02 > quality["procrustes"]
+
+
+def test_the_network_depends_on_its_seed_and_on_nothing_else(rng, monkeypatch):
+    monkeypatch.setattr(adapter_module, "EPOCHS", 2)
+    new, old = unit(rng.normal(size=(40, 12))), unit(rng.normal(size=(40, 12)))
+    once, again, other = (fit_adapter("mlp", new, old, NEW, OLD, seed=seed).hidden for seed in (0, 0, 1))
+    assert set(once) == {"inner", "bias", "outer"}
+    assert all(np.array_equal(once[name], again[name]) for name in once)
+    assert not any(np.array_equal(once[name], other[name]) for name in once)
+    default = fit_adapter("mlp", new, old, NEW, OLD).hidden
+    assert np.array_equal(default["inner"], once["inner"])
 
 
 def test_only_the_fitted_spaces_are_served(rng, tmp_path):

@@ -11,6 +11,8 @@ from scipy import stats
 from embedlab.deploy.drift import (
     ADVICE,
     _divisions,
+    _kernel_statistics,
+    _table,
     check_drift,
     ks_statistics,
     load_reference,
@@ -65,6 +67,56 @@ def test_mmd_with_a_linear_kernel_is_the_distance_of_the_means():
     pooled = np.concatenate([old, new])
     expected = ((old.mean(0) - new.mean(0)) ** 2).sum()
     assert mmd_statistics(pooled @ pooled.T, _divisions(30, 20, 3, rng))[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_covariance_and_mean_by_their_definition_wherever_the_vectors_lie():
+    """Squared distances of the means and of the second moments about the common mean; an offset changes neither."""
+    rng = np.random.default_rng(0)
+    pooled = np.concatenate([rng.normal(size=(30, 4)), rng.normal(0.5, 2, size=(20, 4))])
+    centred = pooled - pooled.mean(0)
+    moments = [part.T @ part / len(part) for part in (centred[:30], centred[30:])]
+    expected = {
+        "mean": ((pooled[:30].mean(0) - pooled[30:].mean(0)) ** 2).sum(),
+        "covariance": ((moments[0] - moments[1]) ** 2).sum(),
+    }
+    for offset in (0, 3):
+        found = _kernel_statistics(pooled + offset, _divisions(30, 20, 3, rng))
+        assert {name: found[name][0] for name in expected} == pytest.approx(expected, rel=1e-4)
+
+
+def test_mmd_by_hand():
+    """Points 0, 0 and 2, 2: of the six squared distances the median is 4, so the kernel is 1 at 0 and 1/e at 4.
+
+    The mean kernel within each group is 1, between them 1/e.
+    """
+    pooled = np.array([[0.0], [0.0], [2.0], [2.0]])
+    found = _kernel_statistics(pooled, _divisions(2, 2, 1, np.random.default_rng(0)))
+    assert found["mmd"][0] == pytest.approx(2 - 2 / np.e, rel=1e-6)
+
+
+def test_table_by_hand():
+    """Of 0, 1, 2, 3, 4 the 0.75 quantile is 3; one of six values, the real one, reaches 5, and three reach 2."""
+    table = _table({"far": np.array([5.0, 0, 4, 2, 1, 3]), "near": np.array([2.0, 0, 4, 1, 0, 3])}, 0.25)
+    assert table["threshold"].tolist() == [3.0, 3.0]
+    assert table["value"].tolist() == [5.0, 2.0]
+    assert table["p_value"].tolist() == pytest.approx([1 / 6, 3 / 6])
+    assert table["p_holm"].tolist() == pytest.approx([2 / 6, 3 / 6])
+    assert table["alarm"].tolist() == [False, False]
+    assert _table({"far": np.array([5.0, 0, 4, 2, 1])}, 0.2)["alarm"].tolist() == [True]  # p equals alpha
+
+
+def test_features_by_hand():
+    """Distance to the nearest text of the bank, not to an average one; length; share of unknown words; best score."""
+    rng = np.random.default_rng(0)
+    vectors, texts = stream(rng, 60)
+    reference = make_reference(vectors, texts, SPACE, search=lambda rows: rows[:, 1:])
+    for row, nearest in enumerate(reference.features["nearest"]):
+        assert nearest == pytest.approx(
+            min(1 - sum(reference.sample[row] * other) for other in reference.bank), abs=1e-5
+        )
+    np.testing.assert_array_equal(reference.features["top score"], reference.sample[:, 1])
+    np.testing.assert_allclose(reference.features["length"], 1, atol=1e-5)
+    assert len(reference.sample) == len(reference.bank) == 30
 
 
 def test_divisions_keep_the_sizes_of_the_groups():

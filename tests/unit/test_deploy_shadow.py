@@ -165,6 +165,18 @@ def test_replay_of_two_versions(tmp_path):
         shadow_test(*sides, QueryLog({}, frozenset()))
 
 
+def test_an_answer_at_the_floor_stays(tmp_path):
+    """The floor is the lowest score that counts as an answer."""
+    encoder = FakeEncoder()
+    version, _ = build_version(tmp_path, encoder, Source([("d0", "text 0"), ("d1", "text 1")]), IndexSpec(kind="flat"))
+    served, log = open_version(tmp_path, version), QueryLog({"q": "query"}, frozenset())
+    best, second = served.rank(encoder, log.queries, 2).scores[0].tolist()
+    for floor, kept in ((second, 2), (best, 1), (np.nextafter(np.float32(best), np.float32(2)), 0)):
+        report = shadow_test(Side(served, encoder), Side(served, encoder, floor=float(floor)), log, k=2)
+        assert report.per_query["overlap"].tolist() == [kept / 2]
+        assert report.per_query["newly_empty"].tolist() == [kept == 0]
+
+
 def test_query_log_from_a_file(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("query,high_risk\nfracture,no\ncholera,yes\nfracture,TRUE\n")

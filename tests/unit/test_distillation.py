@@ -13,8 +13,15 @@ from sentence_transformers import SentenceTransformer
 from embedlab.errors import ModelError, ParameterError
 from embedlab.models.layers import keep_layers, layer_count, pca_projection, project, spread_layers
 from embedlab.models.static import BagCollator, TokenBags, static_student
+from embedlab.params import TEMPERATURE
 from embedlab.training.batches import TokenisedCollator
-from embedlab.training.distillation.embeddings import DistillationParams, distil, similarity_loss, vector_loss
+from embedlab.training.distillation.embeddings import (
+    DistillationParams,
+    EmbeddingDistillationLoss,
+    distil,
+    similarity_loss,
+    vector_loss,
+)
 from embedlab.training.distillation.students import cut_layers, distil_dimensions, distil_layers, distil_static
 from embedlab.training.fit import FitSettings
 from tests.conftest import TEXTS, tiny_model
@@ -45,6 +52,48 @@ class TestLosses:
         other = teacher + 0.3 * torch.randn(6, 4)
         for loss in (vector_loss, lambda a, b: similarity_loss(a, b, 0.1)):
             assert loss(teacher, teacher).item() == pytest.approx(0, abs=1e-5) and loss(other, teacher) > 1e-3
+
+
+class Table(torch.nn.Module):
+    """A model whose embeddings are given."""
+
+    def __init__(self, vectors):
+        super().__init__()
+        self.vectors = vectors
+
+    def forward(self, features):
+        return {"sentence_embedding": self.vectors[features["rows"]]}
+
+
+class TestEmbeddingDistillationLoss:
+    STUDENT, TARGETS = torch.eye(3), torch.tensor([[1.0, 0, 0], [1.0, 0, 0], [0, 0, 1.0]])
+    TEACHER = torch.tensor([[1.0, 0], [1.0, 0], [0, 1.0]])  # text 0 is like 1 and unlike 2
+
+    def loss(self, *vectors, rows=(0, 1, 2)):
+        rows = torch.tensor(rows)
+        return EmbeddingDistillationLoss(Table(self.STUDENT), *vectors)([{"rows": rows}], rows[:, None]).item()
+
+    def similarity(self):
+        """Of texts 0 and 1: the teacher's cosines 1 and 0, divided by the temperature, against the student's 0 and 0.
+
+        Text 2 sees both others alike.
+        """
+        near = 1 / (1 + math.exp(-1 / TEMPERATURE))
+        far = 1 - near
+        return 2 / 3 * (near * math.log(near / 0.5) + (far * math.log(far / 0.5) if far else 0))
+
+    def test_by_hand(self):
+        """Vectors: text 1 is orthogonal to its target, which costs 2 of 3 texts; both parts weigh the same."""
+        assert self.loss(self.TARGETS, self.TEACHER) == pytest.approx(2 / 3 + self.similarity(), rel=1e-4)
+
+    def test_similarities_are_those_of_the_teachers_own_vectors(self):
+        """Targets equal the student's vectors; only the teacher's own ones tell that texts 0 and 1 are alike."""
+        assert self.loss(self.STUDENT, self.TEACHER) == pytest.approx(self.similarity(), rel=1e-4)
+        assert self.loss(self.STUDENT) == pytest.approx(0, abs=1e-6)
+
+    def test_two_texts_have_no_similarities_to_compare(self):
+        assert self.loss(self.TARGETS, self.TEACHER, rows=(0, 1)) == pytest.approx(1)
+        assert self.loss(self.TARGETS, self.TEACHER, rows=(2, 1, 0)) == pytest.approx(2 / 3 + self.similarity(), 1e-4)
 
 
 class TestLayers:

@@ -52,6 +52,24 @@ def test_randomisation_by_sampling_agrees_with_scipy_where_many_differences_are_
     assert randomisation_p(differences) == pytest.approx(slow.pvalue, abs=0.03)
 
 
+@pytest.mark.parametrize("n", [8, 20])
+@pytest.mark.parametrize("scale", [0.1, 1e-9])
+def test_randomisation_does_not_see_the_unit_of_the_values(n, scale):
+    """Sums of whole numbers are exact; those of their multiples differ in the last digits and must still tie."""
+    for seed in range(20):
+        whole = np.random.default_rng(seed).integers(-5, 6, size=n).astype(float)
+        options = {"samples": 2000, "seed": 1}
+        assert randomisation_p(whole * scale, **options) == randomisation_p(whole, **options)
+
+
+def test_randomisation_is_exact_as_long_as_the_patterns_are_no_more_than_the_samples():
+    """Eight patterns of three values: exact with eight samples, k / 8 of them plus the observed one with seven."""
+    values = np.array([1.0, 2.0, 3.0])
+    assert randomisation_p(values, samples=8) == 2 / 8
+    assert {randomisation_p(values, samples=7, seed=seed) for seed in range(20)} > {2 / 8}
+    assert randomisation_p(np.array([1.0, 1.0])) == 2 / 4
+
+
 def test_randomisation_never_says_impossible():
     assert randomisation_p(np.ones(200)) == 1 / 10_000
     assert randomisation_p(np.zeros(200)) == 1
@@ -74,7 +92,10 @@ def test_bootstrap_interval_has_the_width_of_theory():
     interval = bootstrap_ci(values, samples=4000)
     assert interval.mean == pytest.approx(values.mean())
     assert interval.high - interval.low == pytest.approx(2 * 1.96 * values.std() / 30, rel=0.06)
-    assert bootstrap_ci(values, level=0.5).high < interval.high
+    narrow = bootstrap_ci(values, level=0.5, samples=4000)  # quartiles of the normal distribution lie at 0.6745 sd
+    assert narrow.high - narrow.low == pytest.approx(2 * 0.6745 * values.std() / 30, rel=0.06)
+    assert bootstrap_ci(values, samples=500) != bootstrap_ci(values)
+    assert bootstrap_ci(values) == bootstrap_ci(values, level=0.95, samples=2000, seed=0)
 
 
 def test_bootstrap_is_reproducible_and_shifts_with_the_data():
@@ -106,6 +127,19 @@ def test_paired_difference_by_hand():
     assert outcome.relative == pytest.approx(0.125 / 0.375)
     assert (outcome.wins, outcome.ties, outcome.losses, outcome.n) == (2, 1, 1, 4)
     assert outcome.low <= outcome.mean <= outcome.high
+
+
+def test_seed_reaches_the_interval_and_the_p_value():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.2, 1, size=60), np.zeros(60)
+    outcomes = [paired_difference(a, b, seed=seed) for seed in (0, 1)]
+    for seed, outcome in enumerate(outcomes):
+        interval = bootstrap_ci(a, seed=seed)
+        assert (outcome.low, outcome.high) == (interval.low, interval.high)
+        assert outcome.p_value == randomisation_p(a, seed=seed)
+    assert outcomes[0].low != outcomes[1].low and outcomes[0].p_value != outcomes[1].p_value
+    assert paired_difference(a, b) == outcomes[0]
+    assert randomisation_p(a) == outcomes[0].p_value
 
 
 @pytest.mark.parametrize("n", [8, 200])
@@ -160,6 +194,8 @@ def test_paired_t_test():
     assert paired_t_test(b[:3], b[:3]) == 1
     assert paired_t_test(np.full(4, 2.0), np.ones(4)) == 0
     assert math.isnan(paired_t_test(np.ones(1), np.zeros(1)))
+    two = paired_t_test(np.array([1.0, 3.0]), np.zeros(2))  # mean 2, sd √2, so t = 2; one degree of freedom: Cauchy
+    assert two == pytest.approx(1 - 2 / math.pi * math.atan(2))
 
 
 def test_holm_by_hand():
@@ -176,6 +212,7 @@ def test_minimum_detectable_effect():
     sd = differences.std(ddof=1)
     assert minimum_detectable_effect(differences) == pytest.approx((1.959964 + 0.841621) * sd / 10, rel=1e-6)
     assert math.isnan(minimum_detectable_effect(np.array([1.0])))
+    assert minimum_detectable_effect(np.array([0.0, 2.0])) == pytest.approx(1.959964 + 0.841621)  # sd / √n is 1
 
 
 def test_an_effect_of_that_size_is_found_four_times_in_five():

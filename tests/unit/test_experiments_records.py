@@ -86,6 +86,24 @@ def test_an_unreadable_record_is_not_taken_for_a_damaged_one(folder, monkeypatch
     assert (folder / records.FILE).read_bytes() == before
 
 
+def test_a_damaged_record_is_kept_under_another_name(folder, caplog):
+    path = folder / records.FILE
+    damaged = path.read_bytes().replace(b"0.1,", b"0.2,")
+    path.write_bytes(damaged)
+    assert records.read_or_quarantine(folder) is None
+    (aside,) = folder.iterdir()
+    assert aside.name.startswith("record.damaged-") and aside.suffix == ".json"
+    assert aside.read_bytes() == damaged and aside.name in caplog.text
+    assert records.read_or_quarantine(folder) is None  # none any more
+
+
+def test_a_folder_that_is_set_aside_keeps_its_files(folder):
+    content = (folder / records.FILE).read_bytes()
+    aside = records.set_aside(folder)
+    assert not folder.exists() and aside.name.startswith("nb-01234567-s0.old-")
+    assert (aside / records.FILE).read_bytes() == content
+
+
 def test_two_readers_of_a_damaged_record_do_not_trip_over_each_other(folder, monkeypatch):
     (folder / records.FILE).write_bytes(b"{}")
     read = records.read

@@ -91,6 +91,40 @@ def test_means_and_standard_deviations_over_seeds_by_hand(sweep):
     assert list(frame.columns)[:2] == ["p.lr", "system"]  # what does not vary is no column
 
 
+def test_a_row_is_the_mean_of_its_seeds_and_not_the_middle_one():
+    """0.5, 0.5 and 0.8: mean 0.6, median 0.5, standard deviation sqrt((0.01 + 0.01 + 0.04) / 2)."""
+    found = [record("1e-4", seed, value, seconds=seconds) for seed, value, seconds in
+             ((0, 0.5, 10.0), (1, 0.5, 10.0), (2, 0.8, 40.0))]  # fmt: skip
+    frame = table_of(found, paired=False)
+    assert frame["ndcg@10"].tolist()[2:] == pytest.approx([0.6])
+    assert frame["ndcg@10 sd"].tolist()[2:] == pytest.approx([0.03**0.5])
+    assert frame["seconds"].tolist()[2:] == pytest.approx([20.0])
+
+
+def test_no_limit_is_the_largest_limit():
+    """max_steps = 0 trains to the end, so its row comes after 10 and 200."""
+    found = []
+    for number, steps in enumerate((200, 0, 10)):
+        one = record("1e-4", 0)
+        parameters = {**one.parameters, "max_steps": steps, "k": 5 - number}
+        found.append(one.model_copy(update={"run_id": f"nb-{number:08x}-s0", "parameters": parameters}))
+    frame = table_of(found, paired=False)
+    assert frame["p.max_steps"].tolist()[2:] == [10, 200, 0]
+
+
+def test_a_baseline_stands_once_although_the_models_have_other_names():
+    """Two runs start from different trained models; what they measured of the base model is the same."""
+    found = []
+    for number, base in enumerate((0.25, 0.25, 0.3)):
+        one = record(f"{number + 1}e-4", 0)
+        metrics = [row("base", base) if metric.system == "base" else metric for metric in one.metrics]
+        parameters = {**one.parameters, "model_name": f"model {number}"}
+        found.append(one.model_copy(update={"parameters": parameters, "metrics": metrics}))
+    frame = table_of(found, paired=False)
+    assert frame["system"].tolist() == ["bm25", "base", "base", "contrastive", "contrastive", "contrastive"]
+    assert frame["ndcg@10"].tolist()[:3] == [0.125, 0.25, 0.3]
+
+
 def test_any_order_of_records_gives_the_same_table(sweep):
     expected = sweep_table.sweep_table(sweep, paired=False)
     for seed in range(5):

@@ -31,9 +31,9 @@ def by_hand(queries: np.ndarray, corpus: np.ndarray, dims: list[int], shortlists
     return np.array(kept)
 
 
-@pytest.mark.parametrize("documents", [1, 31, 32, 33, 500])
+@pytest.mark.parametrize("documents", [1, 31, 32, 33, 500, 3000])  # with few groups every one of them is chosen
 def test_one_stage_is_exact_search(documents):
-    queries, corpus = unit(7, seed=1), unit(documents)
+    queries, corpus = unit(40, seed=1), unit(documents)
     expected_scores, expected = search(queries, corpus, 10)
     scores, found = Funnel(corpus, [24])(queries, 10)
     assert found.dtype == np.int64 and scores.dtype == np.float32

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -136,3 +138,33 @@ class TestReplaceContents:
         with pytest.raises(ParameterError):
             io.replace_contents(target, self.make(tmp_path, index="2"))
         assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+@pytest.fixture
+def synced(monkeypatch, tmp_path):
+    """Every fsync, in order: of a file or a folder, and whether `tmp_path/folder/file` exists by then."""
+    calls, fsync = [], os.fsync
+
+    def record(descriptor):
+        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        calls.append((kind, (tmp_path / "folder" / "file").exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(io.os, "fsync", record)
+    return calls
+
+
+def test_content_is_on_the_disk_before_its_name_and_then_the_name_too(synced, tmp_path):
+    """After a power cut the new name never stands for half a file, and a finished call is not forgotten."""
+    path = tmp_path / "folder" / "file"
+    assert io.commit_once(path, b"x")
+    assert synced == [("file", False), ("folder", True)]
+    path.unlink()
+    synced.clear()
+    io.write_atomic(path, "x")
+    assert synced == [("file", False), ("folder", True)]
+    synced.clear()
+    io.append_line(path, "y")
+    io.write_synced(path, b"z")
+    io.fsync(path.parent)
+    assert synced == [("file", True), ("file", True), ("folder", True)]

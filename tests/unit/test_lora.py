@@ -51,6 +51,13 @@ def test_a_fresh_adapter_changes_nothing(adapted):
     np.testing.assert_allclose(vectors(adapted), vectors(tiny_model()), atol=1e-5)
 
 
+def test_settings_of_the_adapter(adapted):
+    """alpha is twice the rank, whatever the rank; no dropout, and BERT's pooler stays out."""
+    config = adapted[0].model.peft_config["default"]
+    assert (config.r, config.lora_alpha, config.lora_dropout) == (4, 8, 0.0)
+    assert not any("pooler" in name for name, parameter in adapted.named_parameters() if parameter.requires_grad)
+
+
 def test_only_the_adapter_is_trained(adapted, tmp_path):
     """Two layers of a 32-wide BERT: query, key, value, output (32 to 32), 32 to 64 and 64 to 32, rank 4."""
     assert trainable_parameters(adapted) == 2 * 4 * (4 * (32 + 32) + 2 * (32 + 64))

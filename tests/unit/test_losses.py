@@ -169,6 +169,12 @@ class TestGuide:
         labels = torch.tensor([[0, 0], [1, 1], [2, 2]])
         assert loss.of_embeddings([torch.eye(3)] * 2, labels).item() == pytest.approx(math.log(1 + 2 / math.e))
 
+    def test_queries_and_documents_have_their_own_vectors(self):
+        """Text 0 as a query is text 1 as a document, and the other way round: each row's other document is better."""
+        queries = np.eye(2, dtype=np.float32)
+        loss = GuidedLoss(torch.nn.Identity(), queries, queries[::-1].copy(), 1.0, [2])
+        assert loss.targets(torch.tensor([[0, 0], [1, 1]])).tolist() == [[False, True], [True, False]]
+
     def test_labels_mask_too(self, tiny):
         vectors = F.normalize(torch.randn(7, 4, generator=torch.Generator().manual_seed(0)), dim=1).numpy()
         mask = GuidedLoss(tiny, vectors, vectors).targets(LABELS)
@@ -223,3 +229,31 @@ class TestCached:
         with torch.no_grad():
             value = CachedLoss(ContrastiveLoss(tiny), 2)(columns(tiny, *PLACES), LABELS)
         assert value.item() == pytest.approx(ContrastiveLoss(tiny)(columns(tiny, *PLACES), LABELS).item(), rel=1e-5)
+
+
+def test_settings_of_the_model_card():
+    nothing, vectors = torch.nn.Identity(), np.eye(2, dtype=np.float32)
+    assert ContrastiveLoss(nothing, 0.5, [4, 2]).get_config_dict() == {"temperature": 0.5, "dims": [4, 2]}
+    assert GuidedLoss(nothing, vectors, vectors, 0.5, [2]).get_config_dict() == {"temperature": 0.5, "dims": [2]}
+    assert TripletLoss(nothing, [2]).get_config_dict() == {"margin": 0.1, "dims": [2]}
+    cached = CachedLoss(TripletLoss(nothing, [2]), 16)
+    assert cached.get_config_dict() == {"mini_batch_size": 16, "margin": 0.1, "dims": [2]}
+
+
+def test_vectors_are_scaled_row_by_row_when_rows_and_columns_differ():
+    """Cosines of (3, 4) with the axes are 0.6 and 0.8, whatever else is in the batch."""
+    queries, candidates = torch.tensor([[3.0, 4.0], [0.0, 9.0]]), torch.eye(2)
+    rows = [math.log(1 + math.exp(0.8 - 0.6)), math.log(1 + math.exp(0 - 1))]
+    assert info_nce(queries, candidates, 1.0).item() == pytest.approx(sum(rows) / 2)
+    candidates = torch.tensor([[3.0, 4.0], [0.0, 9.0]])  # query 0: 0.6 against 0; query 1: 1 against 0.8
+    rows = [math.log(1 + math.exp(0 - 0.6)), math.log(1 + math.exp(0.8 - 1))]
+    assert info_nce(torch.eye(2), candidates, 1.0).item() == pytest.approx(sum(rows) / 2)
+
+
+def test_cached_loss_without_backward_keeps_the_graph():
+    columns = [torch.eye(2, requires_grad=True), torch.eye(2).flip(0)]
+    cached = CachedLoss(ContrastiveLoss(torch.nn.Identity(), 1.0, [2]))
+    batches = [[column] for column in columns]
+    assert cached.calculate_loss(batches).requires_grad
+    assert not cached.calculate_loss(batches, with_backward=True).requires_grad
+    assert columns[0].grad is not None

@@ -44,6 +44,12 @@ def test_weights_belong_to_their_models():
     assert interpolate(filled(0.0), filled(1.0), 0.25)[0].model.embeddings.word_embeddings.weight[0, 0] == 0.25
 
 
+def test_sums_are_taken_in_double_precision():
+    """2**25 / 2 + 4 / 4 + 4 / 4 is 2**24 + 2; in single precision each 1 is lost, because 2**24 + 1 is no float32."""
+    mixed = merge([filled(2.0**25), filled(4.0), filled(4.0)], [0.5, 0.25, 0.25])
+    assert {value for tensor in mixed.parameters() for value in tensor.unique().tolist()} == {2.0**24 + 2}
+
+
 @pytest.mark.parametrize(("share", "which"), [(0.0, 0), (1.0, 1)])
 def test_ends_are_bitwise_copies(share, which):
     models = tiny_model(seed=1), tiny_model(seed=2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,21 @@ def test_filters_by_hand():
 def test_margin_of_one_lets_the_close_one_in():
     negatives, _ = mine_hard_negatives(DATASET, CANDIDATES, SCORES, per_pair=2, relative_margin=1.0)
     assert negatives["q", "pos"] == ("close", "hard")
+
+
+def test_a_score_at_the_ceiling_is_allowed():
+    candidates = {"q": [("close", 0.9), ("hard", 0.6)]}
+    negatives, report = mine_hard_negatives(DATASET, candidates, SCORES, per_pair=1, relative_margin=1.0)
+    assert negatives["q", "pos"] == ("close",) and report.too_close == 0
+
+
+def test_relatives_of_every_positive_of_the_query_are_excluded():
+    """`hard` is related to the query's other positive, `close`."""
+    dataset = replace(DATASET, qrels={"train": {"q": {"pos": 1, "close": 1}}}, related={"close": frozenset({"hard"})})
+    scores = {("q", "pos"): 0.9, ("q", "close"): 0.88}
+    negatives, report = mine_hard_negatives(dataset, {"q": [("hard", 0.6), ("easy", 0.1)]}, scores)
+    assert negatives == {("q", "pos"): ("easy",), ("q", "close"): ("easy",)}
+    assert report.is_related == 2
 
 
 def test_rank_range_and_shortfall():

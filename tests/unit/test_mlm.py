@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from transformers import BertForMaskedLM
 
 from embedlab.models.packing import pack
 from embedlab.training.fit import FitSettings, fit
+from embedlab.training.pretraining import mlm
 from embedlab.training.pretraining.mlm import (
     IGNORED,
     MaskedLanguageLoss,
@@ -91,3 +95,45 @@ def test_training_lowers_held_out_perplexity(tiny, texts, tmp_path):
     fit(tiny, rows, loss, settings, collator=MaskingCollator(tiny, texts), output_dir=str(tmp_path))
     assert perplexity(loss, texts) < 0.5 * before
     assert loss.bias.abs().sum() > 0
+
+
+def test_head_starts_as_the_identity(tiny):
+    """The first scores are those of the encoder's own hidden states: GELU, norm, token embeddings, no bias."""
+    loss = MaskedLanguageLoss(tiny)
+    hidden = torch.randn(3, 32)
+    activated = torch.nn.functional.layer_norm(torch.nn.functional.gelu(hidden), (32,), eps=1e-12)
+    expected = activated @ tiny[0].model.get_input_embeddings().weight.T
+    torch.testing.assert_close(loss.logits(hidden), expected)
+
+
+class Stub(torch.nn.Module):
+    """A loss of log 2 per token of the first batch and log 32 of the second."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout = torch.nn.Dropout()
+        self.model, self.modes = SimpleNamespace(device="cpu"), []
+
+    @staticmethod
+    def targets(labels):
+        return labels
+
+    def forward(self, features, labels):
+        self.modes.append((self.training, self.dropout.training))
+        return torch.tensor(math.log(features[0]["base"]))
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_perplexity_weighs_tokens_and_restores_the_mode(monkeypatch, mode):
+    """Three tokens at log 2 and one at log 32: (3 * 1 + 5) / 4 = 2 bits, so the perplexity is 4; batches give 8."""
+    monkeypatch.setattr(mlm, "TEXTS_PER_FORWARD", 1)
+    batches = iter(
+        [
+            {"label": torch.tensor([[7, 7, 7, IGNORED]]), "text_base": 2},
+            {"label": torch.tensor([[7, IGNORED]]), "text_base": 32},
+        ]
+    )
+    loss = Stub().train(mode)
+    assert perplexity(loss, ["a", "b"], collator=lambda rows: next(batches)) == pytest.approx(4)
+    assert loss.modes == [(False, False)] * 2
+    assert loss.training == loss.dropout.training == mode

@@ -150,6 +150,16 @@ def test_padded_columns_are_not_merged(tiny, texts):
     assert merge_columns([tiny.preprocess(texts[:3]), tiny.preprocess(texts[3:6])]) is None
 
 
+def test_columns_of_different_prompts_are_not_merged(tiny, texts):
+    """Pooling leaves out the first `prompt_length` tokens of every text of a batch."""
+    pack(tiny)
+    first, second = tiny.preprocess(texts[:3]), tiny.preprocess(texts[3:6])
+    assert merge_columns([first | {"prompt_length": 3}, second]) is None
+    assert merge_columns([first, second | {"prompt_length": 3}]) is None
+    assert merge_columns([first | {"prompt_length": 2}, second | {"prompt_length": 3}]) is None
+    assert merge_columns([first | {"prompt_length": 3}, second | {"prompt_length": 3}])["prompt_length"] == 3
+
+
 def test_works_with_gradient_caching_lora_and_checkpointing(texts):
     from peft import LoraConfig, TaskType
 

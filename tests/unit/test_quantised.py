@@ -99,6 +99,14 @@ def test_signs_by_hand():
     np.testing.assert_array_equal(signs[np.array([1])], np.sign(corpus[1:]))
 
 
+def test_signs_of_the_first_dimensions_are_kept():
+    vectors = np.array([[1] * 8 + [-1] * 8, [-1] * 4 + [1] * 12], np.float32)
+    signs = BinaryVectors(vectors, 8)
+    assert signs.bits.tolist() == [[0b11111111], [0b00001111]] and signs.dim == 8
+    scores, found = signs(vectors[1:], 2)
+    assert found.tolist() == [[1, 0]] and scores.tolist() == [[0, -4]]
+
+
 def test_signs_agree_with_the_bit_code():
     """A float query orders decoded signs as faiss's one-bit code does."""
     signs = BinaryVectors(VECTORS)

@@ -77,6 +77,14 @@ def test_long_texts_are_not_cut(static):
     assert len(TokenBags.tokenise(static, ["fracture " * 700]).ids) == 700
 
 
+def test_a_static_model_does_not_inherit_its_teachers_limit():
+    """Tokenizing with truncation leaves the limit in the teacher's tokenizer."""
+    teacher = tiny_model()
+    teacher.tokenizer("fracture", truncation=True, max_length=8)
+    model = static_model(teacher, torch.randn(len(teacher.tokenizer), 16))
+    assert len(model.preprocess(["fracture " * 700])["input_ids"]) == 700
+
+
 def test_bags_cut_in_any_order_equal_fresh_ones(static):
     bags, rows = TokenBags.tokenise(static, [*TEXTS, ""]), torch.tensor([3, 7, 0, 3])
     features, fresh = bags.features(rows), static.preprocess([TEXTS[3], "", TEXTS[0], TEXTS[3]])

@@ -97,6 +97,14 @@ def test_decoder_sees_the_past_and_the_sentence_and_nothing_else(tiny):
     torch.testing.assert_close(loss.decode(3 * sentence, ids), base)  # the direction counts, not the length
 
 
+def test_sentence_enters_with_entries_of_about_one(tiny):
+    """The decoder's memory is the unit sentence vector times the root of its 32 dimensions."""
+    loss, seen = DenoisingLoss(tiny).eval(), []
+    loss.decoder.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[1]))
+    loss.decode(torch.full((1, 32), 5.0), torch.tensor([[101, 7]]))
+    torch.testing.assert_close(seen[0], torch.ones(1, 1, 32))
+
+
 def test_loss_by_hand(tiny, texts):
     """The mean over texts of unequal length, each decoded alone and scored against all tokens."""
     loss = DenoisingLoss(tiny).eval()
