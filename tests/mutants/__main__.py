@@ -1,0 +1,3 @@
+from tests.mutants.cli import main
+
+main()

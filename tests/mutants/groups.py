@@ -1,0 +1,99 @@
+"""Which modules get mutants, and which test files must kill them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = Path("src/embedlab")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Modules that share one mutation run, because the same tests reach them.
+
+    Attributes:
+        modules: paths below src/embedlab, without the ending.
+        tests: names of files in tests/unit, without `test_` and the ending.
+    """
+
+    modules: tuple[str, ...]
+    tests: tuple[str, ...]
+
+    @property
+    def test_files(self) -> list[str]:
+        """Paths of the test files below the root."""
+        return [f"tests/unit/test_{name}.py" for name in self.tests]
+
+
+GROUPS: dict[str, Group] = {
+    "losses": Group(
+        ("training/losses", "training/batches", "training/contrastive/graded", "training/contrastive/loss_gradients"),
+        ("losses", "batches", "graded", "simcse", "matryoshka"),
+    ),
+    "mining": Group(("training/contrastive/mining",), ("mining",)),
+    "distillation": Group(
+        ("training/distillation/embeddings", "training/distillation/cross_encoder", "models/cross_encoder"),
+        ("distillation", "distill_cross_encoder"),
+    ),
+    "pretraining": Group(
+        ("training/pretraining/mlm", "training/pretraining/tsdae", "training/pretraining/objectives"),
+        ("mlm", "tsdae", "pretraining", "simcse"),
+    ),
+    "models": Group(
+        ("models/packing", "models/merging", "models/lora"),
+        ("packing", "merging", "lora"),
+    ),
+    "static": Group(
+        ("models/static", "models/static_concat", "models/concatenation"),
+        ("static", "static_model", "concatenation"),
+    ),
+    "search": Group(
+        (
+            "search/exact",
+            "search/funnel",
+            "search/quantised",
+            "search/bm25",
+            "search/fusion",
+            "search/scaling",
+            "search/rescore",
+            "search/recall",
+            "search/early_stop",
+        ),
+        ("evaluation_search", "funnel", "quantised", "evaluation_baselines", "matryoshka_prefixes", "evaluate_groups"),
+    ),
+    "metrics": Group(
+        ("evaluation/metrics", "evaluation/significance"),
+        ("evaluation_metrics", "evaluation_significance", "evaluation_slices"),
+    ),
+    "data": Group(
+        ("data/splits", "data/leakage", "data/overlap"),
+        ("data_splits", "data_leakage", "data_overlap"),
+    ),
+    "deploy": Group(
+        ("deploy/versions", "deploy/drift", "deploy/shadow", "deploy/adapter"),
+        ("deploy_versions", "deploy_drift", "deploy_shadow", "deploy_adapter"),
+    ),
+    "runs": Group(
+        ("runs/records", "runs/run_id", "runs/migrate", "io"),
+        ("experiments_records", "run_id", "migrate", "io"),
+    ),
+    "reporting": Group(
+        ("reporting/sweep_table", "reporting/pareto"),
+        ("experiments_sweep_table", "efficiency"),
+    ),
+}
+
+
+def group_of(module: str) -> str:
+    """The name of the group that a module belongs to.
+
+    Raises:
+        SystemExit: no group has it.
+    """
+    for name, group in GROUPS.items():
+        if module in group.modules:
+            return name
+    known = ", ".join(module for group in GROUPS.values() for module in group.modules)
+    raise SystemExit(f"No group has the module {module!r}. Modules: {known}.")
