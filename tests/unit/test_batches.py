@@ -15,16 +15,19 @@ def rows_of(texts):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("prompt", [None, "query: "])
-def test_features_are_those_of_preprocess(tiny, texts, packed, prompt):
+@pytest.mark.parametrize(
+    ("prompt", "document_prompt"), [(None, None), ("query: ", None), ("query: ", "text: "), ("both: ", "both: ")]
+)
+def test_features_are_those_of_preprocess(tiny, texts, packed, prompt, document_prompt):
     tiny.max_seq_length = 9  # shorter than the longest text
     if packed:
         pack(tiny)
     rows = rows_of(texts)
-    batch = TokenisedCollator(tiny, rows.texts, rows.columns, query_prompt=prompt)(list(rows.dataset))
+    prompts = {"query_prompt": prompt, "document_prompt": document_prompt}
+    batch = TokenisedCollator(tiny, rows.texts, rows.columns, **prompts)(list(rows.dataset))
     assert batch["label"].tolist() == list(rows.dataset["label"])
     expected = {"query": tiny.preprocess([texts[0], texts[3]], prompt=prompt)}
-    expected["positive"] = tiny.preprocess([texts[1], texts[4]])
+    expected["positive"] = tiny.preprocess([texts[1], texts[4]], prompt=document_prompt)
     for name, features in expected.items():
         features.pop("token_type_ids", None)  # all zero for single texts, which is the model's own default
         assert {key for key in batch if key.startswith(name)} == {f"{name}_{key}" for key in features}

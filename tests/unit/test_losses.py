@@ -192,6 +192,14 @@ class TestTriplet:
         assert loss.of_embeddings([query, positive, easy]).item() == 0
         assert loss.of_embeddings([query, positive, hard, easy]).item() == pytest.approx(0.15)
 
+    def test_encodes_with_the_model_at_its_full_dimension(self, tiny):
+        """Query and positive are one text, the negative is another: 0.1 more than the negative's cosine, minus 1."""
+        tiny.eval()
+        query, negative = tiny.encode(TEXTS[:2], normalize_embeddings=True)
+        expected = max(0.0, float(query @ negative) - 1 + 0.1)
+        assert TripletLoss(tiny)(columns(tiny, [0], [0], [1])).item() == pytest.approx(expected, abs=1e-5)
+        assert TripletLoss(tiny).dims == (32,)
+
     def test_other_rows_take_no_part(self):
         query, positive = torch.eye(2), torch.eye(2)
         negative = torch.tensor([[-1.0, 0.0], [0.0, -1.0]])
