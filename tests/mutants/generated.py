@@ -154,11 +154,11 @@ settings.load_profile("mutants")
 
 def _configure(work: Path, group: str, modules: list[str]) -> None:
     """Append mutmut's settings to the copy's pyproject.toml."""
-    beside = sorted(path.name for path in work.iterdir() if path.name not in ("src", "mutants"))
+    top_level = sorted(path.name for path in work.iterdir() if path.name not in ("src", "mutants"))
     settings = {
         "source_paths": [str(SOURCE)],
         "only_mutate": [f"{SOURCE}/{module}.py" for module in modules],
-        "also_copy": ["src", *beside],
+        "also_copy": ["src", *top_level],
         "pytest_add_cli_args": ["-p", "no:cacheprovider", "-p", "no:xdist"],
         "pytest_add_cli_args_test_selection": GROUPS[group].test_files,
     }

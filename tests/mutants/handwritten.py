@@ -84,7 +84,7 @@ def run_list(
         for name in sorted({name for planted in mutants for name in planted.tests}):
             if (clean := outcome([name])) != "survived":
                 worker.kill()
-                raise SystemExit(f"tests/unit/test_{name}.py fails without a mutant ({clean}). Mend it first.")
+                raise SystemExit(f"tests/unit/test_{name}.py fails without a mutant ({clean}). Fix it first.")
         for planted in mutants:
             if is_stale(planted, folder):
                 yield _with_status(planted, "stale")

@@ -140,6 +140,14 @@ class TestSymmetric:
         one_way = ContrastiveLoss(tiny, SHARP)(columns(tiny, *PLACES[:2]))
         assert ours.item() != pytest.approx(one_way.item(), rel=2e-2)
 
+    def test_a_mask_is_read_by_columns_on_the_way_back(self):
+        """Scores (1, 0.6) and (0, 0.8) at t = 1; only document 1 is masked, and only for query 0."""
+        queries, positives = torch.eye(2), torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+        mask = torch.tensor([[False, True], [False, False]])
+        value = SymmetricLoss(torch.nn.Identity(), 1.0, [2]).at_width([queries, positives], mask).item()
+        forward, backward = math.log(1 + math.exp(0 - 0.8)) / 2, math.log(1 + math.exp(0 - 1)) / 2
+        assert value == pytest.approx((forward + backward) / 2)
+
 
 class TestGuide:
     def test_mask_by_hand(self):
@@ -170,10 +178,10 @@ class TestGuide:
         assert loss.of_embeddings([torch.eye(3)] * 2, labels).item() == pytest.approx(math.log(1 + 2 / math.e))
 
     def test_queries_and_documents_have_their_own_vectors(self):
-        """Text 0 as a query is text 1 as a document, and the other way round: each row's other document is better."""
-        queries = np.eye(2, dtype=np.float32)
-        loss = GuidedLoss(torch.nn.Identity(), queries, queries[::-1].copy(), 1.0, [2])
-        assert loss.targets(torch.tensor([[0, 0], [1, 1]])).tolist() == [[False, True], [True, False]]
+        """As queries both texts lie on the second axis, as documents only text 1 does, so it beats document 0."""
+        queries, documents = np.array([[0, 1], [0, 1]], np.float32), np.eye(2, dtype=np.float32)
+        loss = GuidedLoss(torch.nn.Identity(), queries, documents, 1.0, [2])
+        assert loss.targets(torch.tensor([[0, 0], [1, 1]])).tolist() == [[False, True], [False, False]]
 
     def test_labels_mask_too(self, tiny):
         vectors = F.normalize(torch.randn(7, 4, generator=torch.Generator().manual_seed(0)), dim=1).numpy()
