@@ -6,7 +6,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from tests.mutants import equivalent, handwritten
@@ -44,9 +44,24 @@ def main(arguments: list[str] | None = None) -> None:
         run_generated(options, results)
     if not options.generated:
         planted = [one for one in handwritten.read_list() if not options.module or _module(one) in options.module]
-        outcomes = list(handwritten.run_list(planted, options.folder / "handwritten"))
-        (results / PLANTED).write_text("".join(json.dumps(asdict(one)) + "\n" for one in outcomes))
+        run_handwritten(planted, options.folder, results / PLANTED, resume=options.resume)
     finish(results, options.write)
+
+
+def run_handwritten(planted: list[handwritten.Planted], folder: Path, results: Path, *, resume: bool) -> None:
+    """Run the handwritten list; to resume keeps the results of entries that were killed and have not changed."""
+    kept = [one for one in planted_results(results) if resume and one.status == "killed"]
+    missing = [one for one in planted if replace(one, status="killed") not in kept]
+    results.write_text("".join(json.dumps(asdict(one)) + "\n" for one in kept))
+    for one in handwritten.run_list(missing, folder / "handwritten") if missing else ():
+        with open(results, "a") as file:
+            file.write(json.dumps(asdict(one)) + "\n")
+
+
+def planted_results(path: Path) -> list[handwritten.Planted]:
+    """The results of the handwritten list so far."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [handwritten.Planted(**{**row, "tests": tuple(row["tests"])}) for row in rows]
 
 
 def run_generated(options: argparse.Namespace, results: Path) -> None:
@@ -69,8 +84,7 @@ def finish(results: Path, write: bool) -> None:
     """Print what survived; exit with 1 when the goal is missed or a handwritten mutant is not killed."""
     generated = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json"))}
     found = [Mutant(**mutant) for content in generated.values() for mutant in content["mutants"]]
-    lines = (results / PLANTED).read_text().splitlines() if (results / PLANTED).exists() else []
-    planted = [handwritten.Planted(**json.loads(line)) for line in lines]
+    planted = planted_results(results / PLANTED)
     for one in found:
         if one.status in ("survived", "no tests", "suspicious"):
             print(f"{one.status}: src/embedlab/{one.module}.py:{one.line}\n  - {one.before}\n  + {one.after}")

@@ -175,16 +175,6 @@ def test_a_copy_under_another_name_is_refused(tmp_path):
         versions.read_manifest(tmp_path, f"{version}-copy")
 
 
-def test_versions_are_listed_by_age_and_not_by_name(tmp_path):
-    built = [build(tmp_path, FakeEncoder(seed)) for seed in range(4)]
-    for age, version in enumerate(sorted(built, reverse=True)):
-        os.utime(tmp_path / version, (age, age))
-    assert versions.versions(tmp_path) == sorted(built, reverse=True)
-    for age, version in enumerate(sorted(built)):
-        os.utime(tmp_path / version, (age, age))
-    assert versions.versions(tmp_path) == sorted(built)
-
-
 def test_a_damaged_pointer_is_one_clear_error_and_promotion_mends_it(tmp_path):
     version = build(tmp_path)
     versions.promote(tmp_path, version)

@@ -137,9 +137,12 @@ def test_dropout_is_applied_in_packed_attention(tiny, texts):
 def test_merged_columns_equal_separate_forwards(tiny, texts):
     pack(tiny).eval()
     columns = [tiny.preprocess(texts[:3]), tiny.preprocess(texts[3:6]), tiny.preprocess(texts[1:4])]
+    assert columns[0]["max_length_q"] < columns[1]["max_length_q"]
     merged = merge_columns(columns)
     assert merged["cu_seq_lens_q"][-1] == merged["input_ids"].shape[1]
     assert merged["seq_idx"].max() == 8
+    longest = max(len(ids) for ids in tiny.tokenizer(texts[:6]).input_ids)
+    assert merged["max_length_q"] == merged["max_length_k"] == longest
     with torch.no_grad():
         separate = [tiny(tiny.preprocess(t))["sentence_embedding"] for t in (texts[:3], texts[3:6], texts[1:4])]
         for got, expected in zip(embed_columns(tiny, columns), separate, strict=True):
