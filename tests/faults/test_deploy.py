@@ -222,6 +222,59 @@ def test_two_builders_in_one_space_do_not_mix(tmp_path):
     ship(tmp_path, OLD, DOCUMENTS)
 
 
+def ship_or_wait(root: Path) -> None:
+    """Ship, again and again until no other process builds."""
+    while True:
+        try:
+            ship(root, SlowEncoder(1), DOCUMENTS)
+            return
+        except StorageError as error:
+            assert "another process is using this folder" in str(error)
+            time.sleep(0.01)
+
+
+def test_two_builds_at_once_make_one_version(tmp_path):
+    processes = [run(ship_or_wait, tmp_path) for _ in range(3)]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert len(versions.versions(tmp_path)) == 1
+    assert not list(tmp_path.glob("*/.draft-*"))
+    assert_whole(tmp_path, {NEW.space.model: DOCUMENTS})
+
+
+def damage_store(root: Path) -> None:
+    """Break the catalogue and flip bits of three vectors."""
+    folder = root / NEW.space.fingerprint / "store"
+    catalogue = bytearray((folder / "catalogue.sqlite").read_bytes())
+    catalogue[4096:4200] = b"\xff" * 104
+    (folder / "catalogue.sqlite").write_bytes(catalogue)
+    content = bytearray((folder / "vectors.bin").read_bytes())
+    for row in (3, 20, 40):
+        content[row * 64] ^= 1
+    (folder / "vectors.bin").write_bytes(content)
+
+
+def test_a_kill_at_every_step_of_a_repair(tmp_path):
+    """The store is damaged; every fsync, rename, replace, mkdir and unlink of the next build is the last one once."""
+    expected = {NEW.space.model: DOCUMENTS}
+    for step in count():
+        root = tmp_path / str(step)
+        ship(root, NEW, {"other": "text"} | DOCUMENTS)
+        ship(root, NEW, DOCUMENTS)
+        damage_store(root)
+        versions_before = versions.versions(root)
+        (root / versions_before[-1] / "vectors.npy").unlink()  # so that it must be built again from the store
+        process = run(ship_and_die, root, DOCUMENTS, step, False)
+        process.join()
+        ship(root, FakeEncoder(1), DOCUMENTS)
+        assert assert_whole(root, expected) == NEW.space.model
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+    assert step > 8
+
+
 def embed_part(root: Path) -> None:
     store = store_of(root, NEW)
     embed_corpus(NEW, list(DOCUMENTS.items())[:40], store, chunk=CHUNK)

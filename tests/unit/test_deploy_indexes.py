@@ -150,3 +150,24 @@ def test_a_file_that_is_no_index_is_refused(tmp_path, vectors):
     VectorIndex.build(IndexSpec(kind="flat"), vectors).save(tmp_path / "index.bin")
     with pytest.raises(StorageError, match="holds 2000 vectors, the version 7"):
         VectorIndex.load(IndexSpec(kind="flat"), tmp_path / "index.bin", vectors[:7])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_hardly_any_vectors(kind, count):
+    vectors, spec = np.eye(64, dtype=np.float32)[:count], IndexSpec(kind=kind, code_bytes=8, short_dim=64)
+    if kind == "ivfpq" and count == 1:
+        with pytest.raises(ParameterError, match="at least 2 vectors"):
+            VectorIndex.build(spec, vectors)
+        return
+    index = VectorIndex.build(spec, vectors)
+    scores, rows = index.search(vectors, 10)
+    assert scores.shape == rows.shape == (count, count)
+    assert rows[:, 0].tolist() == list(range(count))
+
+
+def test_more_lists_than_vectors_are_refused():
+    vectors = np.eye(64, dtype=np.float32)
+    for kind in ("ivf", "ivfpq"):
+        with pytest.raises(ParameterError, match="lists must be at most the 64 vectors, got 65.*lists=0"):
+            VectorIndex.build(IndexSpec(kind=kind, lists=65, code_bytes=8), vectors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from embedlab.errors import ParameterError
+from embedlab.errors import ParameterError, StorageError
 from embedlab.search.exact import search
 from embedlab.search.quantised import PRECISIONS, BinaryVectors, QuantisedVectors
 from embedlab.search.rescore import rescored
@@ -188,3 +188,17 @@ class TestStrategies:
             "32 → 64 → 128 → 384": ((32, 64, 128, 384), (200, 100, 50)),
         }
         assert funnels(unit(40, 48), 5)["32 → 48"].shortlists == (5,)
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "vectors.faiss").write_bytes(b"garbage" * 10)
+    for path in (tmp_path / "vectors.faiss", tmp_path / "missing.faiss"):
+        with pytest.raises(StorageError, match=f"{path.name}: .*cannot be read.*save them again"):
+            QuantisedVectors.from_file(path)
+
+
+def test_a_search_for_no_documents_is_refused():
+    vectors = np.eye(16, dtype=np.float32)
+    for searcher in (QuantisedVectors.encode(vectors, "float32"), BinaryVectors(vectors)):
+        with pytest.raises(ParameterError, match="k must be at least 1, got 0"):
+            searcher(vectors[:1], 0)

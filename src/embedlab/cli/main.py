@@ -15,7 +15,8 @@ from embedlab.cli import deploy, diagnose, evaluate, init, migrate, results, run
 from embedlab.cli.console import BAD_INPUT, FAILED, err
 from embedlab.errors import EmbedlabError
 
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS}
+UNWRITABLE |= {errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}  # a folder for a file, and vice versa
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 

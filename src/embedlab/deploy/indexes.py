@@ -191,6 +191,9 @@ def _factory(spec: IndexSpec, count: int) -> str:
 def _check(spec: IndexSpec, count: int, dim: int) -> None:
     if not count:
         raise ParameterError("There is no vector to index", remedy="Embed a corpus first")
+    if spec.kind == "ivfpq" and count < 2:
+        remedy = "Choose another kind of index"
+        raise ParameterError("Product codes need at least 2 vectors, got 1", remedy=remedy, field="kind")
     if spec.kind in ("ivf", "ivfpq") and spec.lists > count:
         problem = f"lists must be at most the {count} vectors, got {spec.lists}"
         raise ParameterError(problem, remedy="Set lists=0 for a number that fits", field="lists")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from embedlab.errors import ParameterError
+from embedlab.errors import ParameterError, StorageError
+from embedlab.search.exact import require_depth
 from embedlab.search.vectors import truncate
 
 if TYPE_CHECKING:
@@ -65,10 +66,18 @@ class QuantisedVectors:
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
-        """Open vectors that `save` wrote. They stay on disk, and rows are read when they are needed."""
+        """Open vectors that `save` wrote. They stay on disk, and rows are read when they are needed.
+
+        Raises:
+            StorageError: the file is missing, cut short or not an index.
+        """
         import faiss
 
-        return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC))
+        try:
+            return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC))
+        except RuntimeError as error:
+            remedy = "Encode the vectors and save them again"
+            raise StorageError("the encoded vectors cannot be read", remedy=remedy, file=path) from error
 
     def save(self, path: Path) -> None:
         """Write the encoded vectors in faiss's own format."""
@@ -86,6 +95,7 @@ class QuantisedVectors:
 
     def __call__(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Find the k best documents for float queries (Q, d): scores and indices (Q, k), best first."""
+        require_depth(k)
         return self.index.search(truncate(queries, self.dim), k)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
@@ -133,6 +143,7 @@ class BinaryVectors:
 
     def __call__(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Find the k documents with the smallest Hamming distance: minus the distance, and indices, both (Q, k)."""
+        require_depth(k)
         distances, indices = self._index.search(self._pack(queries), k)
         return -distances.astype(np.float32), indices
 
