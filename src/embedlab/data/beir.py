@@ -57,7 +57,8 @@ def load(location: str, *, name: str, split_by: str = "document", repair: bool =
     if not any(judged.values()):
         remedy = "Set the score of relevant pairs to 1 or more."
         raise DataError("no relevant pair: every score is 0 or less", remedy=remedy, file=folder / "qrels")
-    qrels, groups = complete_splits(judged, queries.texts, corpus.texts, split_by=split_by, divide=divide)
+    with textio.naming(folder):
+        qrels, groups = complete_splits(judged, queries.texts, corpus.texts, split_by=split_by, divide=divide)
     qrels = {**qrels, "train": _found(qrels["train"], corpus.texts)}
     relevant = {query: queries.texts[query] for judgements in qrels.values() for query in judgements}
     fields = {
@@ -121,9 +122,9 @@ def _qrels_files(folder: Path) -> dict[str, Path]:
 def _warn_of_other_files(folder: Path, files: Mapping[str, Path]) -> None:
     read = {path.name.removesuffix(".gz") for path in files.values()}
     visible = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-    if others := sorted(name for name in visible if name.removesuffix(".gz") not in read):
+    if unread := sorted(name for name in visible if name.removesuffix(".gz") not in read):
         names = ", ".join(f"{split}.tsv" for split in SPLITS)
-        logger.warning("%s: these files are not read: %s. The names of splits are %s", folder, ", ".join(others), names)
+        logger.warning("%s: these files are not read: %s. The names of splits are %s", folder, ", ".join(unread), names)
 
 
 @dataclass(frozen=True)
@@ -216,8 +217,8 @@ def read_texts(path: Path, *, titled: bool = False) -> tuple[dict[str, str], dic
 
 def _found(qrels: Qrels, corpus: Mapping[str, str]) -> Qrels:
     """The judgements of documents that exist, of queries that have one."""
-    kept = {query: {d: grade for d, grade in grades.items() if d in corpus} for query, grades in qrels.items()}
-    return {query: grades for query, grades in kept.items() if grades}
+    judged = {query: {d: grade for d, grade in grades.items() if d in corpus} for query, grades in qrels.items()}
+    return {query: grades for query, grades in judged.items() if grades}
 
 
 @dataclass
@@ -281,8 +282,8 @@ class _QrelsReader:
         if key in texts.empty:
             raise texts.error(key, texts.empty[key], f", but {path.name}:{row.line} judges it as relevant")
         file = texts.path.name
-        whole = key.removesuffix(".0")
-        hint = f" There is '{whole}': write ids as whole numbers." if whole in texts.texts and whole != key else ""
+        integer = key.removesuffix(".0")
+        hint = f" There is '{integer}': write ids as whole numbers." if integer in texts.texts else ""
         problem, remedy = f"'{key}' is not in {file}", f"Add it to {file}, remove this row, or load with ?repair=true."
         raise DataError(problem, remedy=remedy + hint, file=path, line=row.line, field=column)
 

@@ -85,8 +85,8 @@ def read_log(path: Path) -> ClickLog:
 
 
 def _warn_of_other_columns(rows: list[Row], path: Path) -> None:
-    if others := dict.fromkeys(column for row in rows for column in row.values if column not in COLUMNS):
-        logger.warning("%s: these columns are not read: %s", path, ", ".join(others))
+    if unread := dict.fromkeys(column for row in rows for column in row.values if column not in COLUMNS):
+        logger.warning("%s: these columns are not read: %s", path, ", ".join(unread))
 
 
 def _document_texts(rows: list[Row], path: Path) -> dict[str, str]:

@@ -33,7 +33,8 @@ def load(location: str, *, name: str, split_by: str = "document") -> Dataset:
     """
     path = textio.location_path(location)
     log = read_log(path)
-    return to_dataset(log, judge(log), name=name, split_by=split_by, file=path)
+    with textio.naming(path):
+        return to_dataset(log, judge(log), name=name, split_by=split_by, file=path)
 
 
 def source_fingerprint(location: str) -> str:

@@ -94,8 +94,8 @@ def _with_split(row: Row, split: str, file: Path) -> Row:
     if not split:
         return row._replace(file=file)
     for column, value in row.values.items():
-        own = str(value).strip().lower()
-        if str(column).strip().lower() == "split" and pairs.SPLIT_ALIASES.get(own, own) != (
+        named = str(value).strip().lower()
+        if str(column).strip().lower() == "split" and pairs.SPLIT_ALIASES.get(named, named) != (
             pairs.SPLIT_ALIASES.get(split, split)
         ):
             problem, remedy = (

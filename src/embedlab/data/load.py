@@ -93,12 +93,7 @@ def _load(parsed: Spec, name: str, options: dict[str, str], **switches: bool) ->
     """Load with the options of the spec, and those switches that the loader has."""
     load = parsed.module.load
     known = {switch: on for switch, on in switches.items() if switch in inspect.signature(load).parameters}
-    try:
-        dataset: Dataset = load(parsed.location, name=name, **options, **known)
-    except DataError as error:
-        if error.file is not None or not parsed.location:
-            raise
-        raise type(error)(error.problem, remedy=error.remedy, file=parsed.location, field=error.field) from error
+    dataset: Dataset = load(parsed.location, name=name, **options, **known)
     return dataset
 
 

@@ -10,8 +10,8 @@
 | … split | train, dev or test; without this column, splits are made by groups |
 
 Upper and lower case do not matter in column names, `ALIASES` lists other accepted names, and a column such as `label`
-(see `SCORE_NAMES`) is the score if it holds numbers. Other columns become `fields` of the query. A text that occurs
-several times is one query or one document.
+(see `SCORE_NAMES`) is the score if it holds numbers or means relevance. Other columns become `fields` of the query. A
+text that occurs several times is one query or one document.
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ ALIASES = {
 SCORE_NAMES = (
     *("label", "labels", "relevance", "relevant", "is_relevant", "relevance_score", "relevance_label", "grade"),
     *("judgement", "judgment", "similarity", "similarity_score", "is_duplicate", "duplicate"),
+)
+CLASS_NAMES = ("label", "labels", "grade")  # these can also hold the name of a class
+RELEVANCE_WORDS = frozenset(
+    ("relevant", "irrelevant", "not relevant", "yes", "no", "positive", "negative", "pos", "neg")
 )
 SPLIT_ALIASES = {"val": "dev", "valid": "dev", "validation": "dev"}
 RESERVED = ("query", "positive", "text1", "text2", "score", "group", "split", "metadata")
@@ -112,7 +116,7 @@ def from_rows(
     rows = _with_scores([_canonical(row, file) for row in rows], file)
     if all("text1" in row.values for row in rows):
         return Dataset(name, {}, {}, {}, graded_pairs=_graded_pairs(rows, "text1", "text2", file), split_by=split_by)
-    rows = [part for row in rows for part in _one_positive_each(row, file)]
+    rows = [single for row in rows for single in _one_positive_each(row, file)]
     scored = any("score" in row.values for row in rows)
     if any(_score(row, file, required=scored) not in (0, 1) for row in rows):
         graded = _graded_pairs(rows, "query", "positive", file)
@@ -152,7 +156,7 @@ def _refuse_unknown_texts(row: Row, column: str, value: object, file: Path) -> N
 def _with_scores(rows: list[Row], file: Path) -> list[Row]:
     """The rows with a column such as `label` renamed to `score`, if there is no score and it holds numbers."""
     named = dict.fromkeys(column for row in rows for column in row.values if column in SCORE_NAMES)
-    numeric = [column for column in named if _holds_numbers(rows, column)]
+    numeric = [column for column in named if _is_relevance(rows, column)]
     if not numeric:
         return rows
     if any("score" in row.values for row in rows):
@@ -170,10 +174,13 @@ def _with_scores(rows: list[Row], file: Path) -> list[Row]:
     return [row._replace(values=values) for row, values in zip(rows, renamed, strict=True)]
 
 
-def _holds_numbers(rows: list[Row], column: str) -> bool:
+def _is_relevance(rows: list[Row], column: str) -> bool:
+    """Whether a column holds numbers or words for "relevant". A `label` of other texts is a class: metadata."""
     cells = [row.values.get(column) for row in rows]
     filled = [value for value in cells if not textio.is_empty(value)]
-    return bool(filled) and all(textio.number_of(value) is not None for value in filled)
+    words = {str(value).strip().lower() for value in filled}
+    is_number = any(textio.number_of(value) is not None for value in filled)
+    return bool(filled) and (column not in CLASS_NAMES or is_number or not words.isdisjoint(RELEVANCE_WORDS))
 
 
 def _check_scale(row: Row, column: str, file: Path) -> None:
@@ -182,8 +189,8 @@ def _check_scale(row: Row, column: str, file: Path) -> None:
     if number is not None and 0 <= number <= 1:
         return
     problem = f"'{column}' must be a number from 0 (not relevant) to 1, got {value!r}"
-    remedy = "Divide it by the maximum of its scale; if it is not the relevance, rename it to 'class', for example."
-    if number is None:
+    remedy = "Write numbers from 0 to 1; if it is not the relevance, rename it to 'class', for example."
+    if textio.is_empty(value):
         problem, remedy = f"'{column}' is empty, but other records have one", "Fill it in or remove the record."
     raise textio.error_at(row, column, file, problem, remedy)
 
@@ -341,11 +348,12 @@ class _Collector:
         # Rows without a split start as train; `complete_splits` takes dev and test from it.
         judged = {split or "train": judgements for split, judgements in self.qrels.items()}
         groups = {
-            query: group for query, group in self.groups.items() if any(query in part for part in judged.values())
+            query: group for query, group in self.groups.items() if any(query in grades for grades in judged.values())
         }
-        qrels, groups = complete_splits(
-            judged, queries, corpus, split_by=self.split_by, user_groups=groups, divide=self.divide
-        )
+        with textio.naming(self.file):
+            qrels, groups = complete_splits(
+                judged, queries, corpus, split_by=self.split_by, user_groups=groups, divide=self.divide
+            )
         return Dataset(
             name=name,
             corpus=corpus,
@@ -391,9 +399,9 @@ class _Collector:
             raise textio.error_at(row, "group", self.file, problem, "Give all rows of a query the same group.")
 
     def _add_metadata(self, query: str, metadata: dict[str, str]) -> None:
-        known = self.fields.setdefault(query, {})
-        self.ambiguous |= {(query, key) for key, value in metadata.items() if known.get(key, value) != value}
-        known.update(metadata)
+        fields = self.fields.setdefault(query, {})
+        self.ambiguous |= {(query, key) for key, value in metadata.items() if fields.get(key, value) != value}
+        fields.update(metadata)
 
     def _check_negatives(self) -> None:
         """Raise an error for hard negatives that the file also calls relevant; with `repair`, leave them out."""

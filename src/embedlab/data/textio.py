@@ -18,6 +18,7 @@ import sys
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -341,9 +342,8 @@ def parse_json(text: str, file: Path, line: int | None = None) -> Any:
     try:
         return json.loads(text, object_pairs_hook=unique, parse_constant=lambda name: _plain(float(name)))
     except json.JSONDecodeError as error:
-        place = line if line is not None else error.lineno
         problem, remedy = f"invalid JSON: {error.msg}", "Check the quotes, commas and brackets."
-        raise DataError(problem, remedy=remedy, file=file, line=place) from error
+        raise DataError(problem, remedy=remedy, file=file, line=line or error.lineno) from error
     except RecursionError:
         raise _too_deep(file, line) from None
     except ValueError as error:
@@ -404,6 +404,17 @@ def _is_nan(value: object) -> bool:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Give the errors of the block a file, if they name none."""
+    try:
+        yield
+    except DataError as error:
+        if error.file is not None:
+            raise
+        raise type(error)(error.problem, remedy=error.remedy, file=file, line=error.line, field=error.field) from error
 
 
 def error_at(row: Row, field: str, file: Path, problem: str, remedy: str) -> DataError:

@@ -225,9 +225,9 @@ def _rows_by_split(path: Path) -> Rows:
 
 def _of_one_split(path: Path, split: str) -> list[Row]:
     """The records of a file that is named after its split, with their file."""
-    for own, rows in (parts := _read(path, default=split)).items():
-        if own != split:
-            problem = f"the file is the {split} split, but this record is in '{own}'"
+    for named, rows in (parts := _read(path, default=split)).items():
+        if named != split:
+            problem = f"the file is the {split} split, but this record is in '{named}'"
             raise textio.error_at(rows[0], "split", path, problem, "Remove the column 'split'")
     return [row._replace(file=path) for row in parts[split]]
 
