@@ -240,7 +240,7 @@ def _read(path: Path, default: str = "") -> Rows:
         split = default if textio.is_empty(value) else str(value).strip().lower()
         parts.setdefault(SPLITS.get(split, split), []).append(row)
     if not default and len(parts) > 1 and "" in parts:
-        problem, remedy = "this record has no split, but others have one", "Fill it in, or remove the column"
+        problem, remedy = "this record has no split, but unknown have one", "Fill it in, or remove the column"
         raise textio.error_at(parts[""][0], "split", path, problem, remedy)
     _check_splits(parts, path)
     return {split or "test": rows for split, rows in parts.items() if split in ("", "train", "dev", "test")}
@@ -248,12 +248,12 @@ def _read(path: Path, default: str = "") -> Rows:
 
 def _check_splits(parts: Rows, path: Path) -> None:
     """Warn of splits with other names in a JSON file (CLINC150 has `oos_train`); elsewhere they are errors."""
-    others = [split for split in parts if split not in ("", "train", "dev", "test")]
-    if others and textio.format_of(path) == ".json" and len(others) < len(parts):
-        logger.warning("%s: these splits are not read: %s", path, ", ".join(others))
-    elif others:
-        row = parts[others[0]][0]
-        raise textio.error_at(row, "split", path, f"unknown split '{others[0]}'", "Use train, dev or test")
+    unknown = [split for split in parts if split not in ("", "train", "dev", "test")]
+    if unknown and textio.format_of(path) == ".json" and len(unknown) < len(parts):
+        logger.warning("%s: these splits are not read: %s", path, ", ".join(unknown))
+    elif unknown:
+        row = parts[unknown[0]][0]
+        raise textio.error_at(row, "split", path, f"unknown split '{unknown[0]}'", "Use train, dev or test")
 
 
 def _json_rows(path: Path) -> list[Row]:
