@@ -167,20 +167,37 @@ def test_a_run_ends_with_its_numbers_and_where_things_are(call, outcomes, skippe
     assert code == 0
     assert f"{kept.run_id}: {words}" in " ".join(text.split())
     assert "0.250 [0.200, 0.300]" in text and "0.500 [0.400, 0.600]" in text
-    assert "contrastive − base: +0.250 [+0.100, +0.400] ndcg@10, the 95 % interval excludes 0" in text
+    verdict = "contrastive − base: +0.250 [+0.100, +0.400] ndcg@10. The interval excludes 0: the gain over base"
+    assert verdict in " ".join(text.split())
     assert "static − base: " not in text  # no interval, no verdict
     for name in ("record.json", "executed.ipynb", "curve.png"):
         assert f"results/runs/{kept.run_id}/{name}" in text
     assert list(paths.experiments_dir().iterdir()) == []  # a run changes no tracked file
 
 
-@pytest.mark.parametrize("low, high, verdict", [(-0.2, -0.1, "excludes"), (-0.1, 0.1, "includes")])
+@pytest.mark.parametrize(
+    "low, high, verdict",
+    [
+        (-0.2, -0.1, "contrastive is worse than base. Do not replace base by it"),
+        (-0.1, 0.1, "do not show a difference"),
+        (0.1, 0.2, "the gain over base is established"),
+    ],
+)
 def test_verdict_on_a_difference(call, outcomes, low, high, verdict):
     kept = record(row("contrastive", (low + high) / 2, low, high, against="base"))
     folder = paths.runs_dir() / kept.run_id
     records.commit(kept, folder)
     outcomes(Outcome(kept.run_id, folder, kept))
-    assert f"{verdict} 0" in call("run", "01")[1]
+    assert verdict in " ".join(call("run", "01")[1].split())
+
+
+def test_a_run_says_what_went_wrong_in_its_training(call, outcomes):
+    notes = {"training": {"": {"no step beat the base": "Lower the learning rate."}, "static": {}}}
+    kept = record(row("contrastive")).model_copy(update={"notes": notes})
+    folder = paths.runs_dir() / kept.run_id
+    records.commit(kept, folder)
+    outcomes(Outcome(kept.run_id, folder, kept))
+    assert "Lower the learning rate." in call("run", "01")[1]
 
 
 @pytest.mark.parametrize("cause, code", [("error in cell", 1), ("kernel died", 1), ("timeout", 1), ("cancelled", 130)])

@@ -136,7 +136,7 @@ def test_export_writes_a_database(call, shipped, tmp_path):
 
 
 def test_an_unknown_index_is_refused(call):
-    result = CliRunner().invoke(cli.app, ["index", "--kind", "tree"])
+    result = CliRunner().invoke(cli.app, ["index", "--dataset", DATA, "--kind", "tree"])
     assert isinstance(result.exception, ParameterError) and "flat, hnsw" in str(result.exception)
 
 

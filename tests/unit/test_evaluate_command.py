@@ -45,6 +45,17 @@ def test_a_broken_model_closes_the_gate_and_is_only_shown_without_it():
     assert invoke("same", "--against", "broken", "--gate", "--by", "length").exit_code == 0
 
 
+def test_a_loss_is_called_a_loss_and_a_gain_a_gain():
+    assert "broken is worse than same: do not ship it." in invoke("broken", "--against", "same").output
+    assert "same is better than broken on these queries." in invoke("same", "--against", "broken").output
+    assert "show no difference between same and twin." in invoke("same", "--against", "twin").output
+
+
+def test_the_dataset_is_never_guessed():
+    result = CliRunner().invoke(app, ["same", "--against", "twin"])
+    assert result.exit_code == 2 and "--dataset" in result.output
+
+
 def test_a_wide_budget_lets_it_through():
     wide = ("--overall-budget", "1", "--slice-budget", "1")
     assert invoke("broken", "--against", "same", "--gate", "--by", "length", *wide).exit_code == 0

@@ -13,11 +13,13 @@ from embedlab import paths
 from embedlab.reporting import sweep_table
 from embedlab.reporting.pareto import pareto_front
 from embedlab.reporting.sweep_data import SECONDS, View, collect
+from embedlab.reporting.sweep_figures import quality_by_cost
 from embedlab.reporting.sweep_table import readable, write_sweep_table
 from embedlab.runs import records
 from embedlab.runs.failures import NOT_STARTED, UNKNOWN, failures
 from embedlab.runs.records import MetricRow, Record
 from embedlab.runs.run import FAILED, write_failure
+from embedlab.training.outcome import NOTHING_LEARNED
 
 QUERIES = ("q1", "q2", "q3", "q4")
 BASE = (0.0, 0.25, 0.25, 0.5)  # mean 0.25
@@ -45,7 +47,9 @@ def record(combination: str, seed: int, tuned=0.5, *, rows=(), seconds=10.0, thr
 def keep_queries(one: Record, **systems: tuple[float, ...]) -> None:
     """per_query.parquet of a run, as `Run.finish` writes it."""
     frames = [
-        pd.DataFrame({"query_id": QUERIES[: len(values)], "ndcg@10": values, "system": system, "dim": 384.0})
+        pd.DataFrame(
+            {"query_id": [f"q{n + 1}" for n in range(len(values))], "ndcg@10": values, "system": system, "dim": 384.0}
+        )
         for system, values in systems.items()
     ]
     folder = paths.runs_dir() / one.run_id
@@ -408,3 +412,50 @@ def test_collecting_keeps_little_of_a_record():
     many = tuple(row(value=0.1, metric=f"ndcg@{k}") for k in range(100, 400))
     measured = collect([record("1e-4", 0, rows=many)]).measured
     assert measured["metric"].value_counts().to_dict() == {"ndcg@10": 3, SECONDS: 1}
+
+
+class TestOutcomes:
+    """A word for every difference; a model that learned nothing is no winner of a cheap comparison."""
+
+    VALUES = {"1e-4": (0.5, 0.75, 0.75, 0.75), "2e-4": BASE, "3e-4": (0.0, 0.0, 0.0, 0.25), "4e-4": BASE[::-1]}
+
+    @pytest.fixture
+    def found(self) -> list[Record]:
+        runs = []
+        for lr, values in self.VALUES.items():
+            # The model that learned nothing is the fastest: it would be on the Pareto front.
+            runs.append(record(lr, 0, float(np.mean(values)), seconds=1.0 if lr == "2e-4" else 9.0))
+            keep_queries(runs[-1], base=BASE * 10, contrastive=values * 10)  # four queries prove nothing
+        return runs
+
+    def test_words_by_hand(self, found):
+        table = sweep_table.sweep_table(found, View(metrics=("ndcg@10",)))
+        rows = table.combinations
+        assert rows["outcome"].tolist() == ["better", NOTHING_LEARNED, "worse", "no difference shown"]
+        assert rows["pareto"].fillna(False).tolist() == [True, False, False, False]
+        assert readable(table)["outcome"].tolist()[-4:] == rows["outcome"].tolist()
+        assert table.frame["outcome"].isna().tolist()[:2] == [True, True]  # baselines
+
+    def test_the_figure_has_no_front_through_it(self, found):
+        table = sweep_table.sweep_table(found, View(metrics=("ndcg@10",)))
+        _, points = quality_by_cost(table, "seconds")
+        assert points["front"].fillna(False).tolist() == [True, False, False, False]
+
+    @pytest.mark.parametrize(
+        ("notes", "outcome"),
+        [
+            ([{"": [NOTHING_LEARNED]}] * 2, NOTHING_LEARNED),
+            ([{"contrastive": [NOTHING_LEARNED]}] * 2, NOTHING_LEARNED),
+            ([{"static": [NOTHING_LEARNED]}] * 2, ""),
+            ([{"": [NOTHING_LEARNED]}, {"": []}], ""),
+            ([{"": ["few steps"]}] * 2, ""),
+        ],
+    )
+    def test_notes_of_all_seeds_decide(self, notes, outcome):
+        runs = [
+            record("1e-4", seed, notes={"training": {name: dict.fromkeys(found, "x") for name, found in note.items()}})
+            for seed, note in enumerate(notes)
+        ]
+        rows = sweep_table.sweep_table(runs, View(metrics=("ndcg@10",)), paired=False).combinations
+        assert rows["outcome"].tolist() == [outcome]
+        assert bool(rows["pareto"].fillna(False).iloc[0]) is not bool(outcome)

@@ -38,12 +38,11 @@ DatasetSpec = Annotated[str, typer.Option("--dataset", help="icd10cm, beir:FOLDE
 ModelName = Annotated[str, typer.Option("--model", help="folder or hub name")]
 MaybeModel = Annotated[str, typer.Option("--model", help="default: the model of the version")]
 Version = Annotated[str, typer.Option("--version", help="FINGERPRINT/BUILD; default: the served version")]
-DATASET = "icd10cm:small"
 
 
 @app.command()
 def embed(
-    dataset: DatasetSpec = DATASET,
+    dataset: DatasetSpec,
     model: ModelName = BASE_MODEL,
     root: Root = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only show how much there is to do")] = False,
@@ -65,7 +64,7 @@ def embed(
 
 @app.command()
 def index(
-    dataset: DatasetSpec = DATASET,
+    dataset: DatasetSpec,
     model: ModelName = BASE_MODEL,
     root: Root = None,
     kind: Annotated[str, typer.Option(help="flat, hnsw, ivf, ivfpq, int8, binary or matryoshka")] = "hnsw",

@@ -23,8 +23,8 @@ METRICS = ("ndcg@10", "recall@10", "precision@10", "mrr@10", "map@10")
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="the fine-tuned model: a folder or a hub name")],
+    dataset: Annotated[str, typer.Option(help="pairs:FILE, beir:FOLDER, icd10cm:small, …")],
     against: Annotated[str, typer.Option(help="the model to compare with")] = BASE_MODEL,
-    dataset: Annotated[str, typer.Option(help="pairs:FILE, beir:FOLDER, icd10cm:small, …")] = "icd10cm:small",
     split: Annotated[str, typer.Option(help="dev or test")] = "test",
     metric: Annotated[str, typer.Option(help="the metric that decides")] = "ndcg@10",
     by: Annotated[list[str] | None, typer.Option(help="query field to slice by; repeat for more")] = None,
@@ -60,6 +60,7 @@ def evaluate(
     verdict = pair.gate(fields, list(slices), differences, budgets)
     _show("gate", verdict.table)
     typer.echo(verdict.summary())
+    typer.echo(pair.reading())
     if gate and not verdict.passed(strict=strict):
         raise typer.Exit(GATE_CLOSED)
 

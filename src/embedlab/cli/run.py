@@ -62,6 +62,7 @@ def _from_current_folder(value: Any) -> Any:
 
 
 def _show_outcome(outcome: Outcome, record: Record) -> None:
+    from embedlab.runs.reading import describe_interval
     from embedlab.runs.summary import format_row, summarise
 
     state = "already finished (--force runs it again)" if outcome.skipped else "finished"
@@ -73,9 +74,11 @@ def _show_outcome(outcome: Outcome, record: Record) -> None:
             and row.ci_low is not None
             and row.ci_high is not None
         ):
-            verdict = "excludes" if row.ci_low > 0 or row.ci_high < 0 else "includes"
             comparison = f"{row.system} − {row.against}: {format_row(row)} ndcg@10"
-            out.print(f"{comparison}, the 95 % interval {verdict} 0", markup=False)
+            out.print(f"{comparison}. {describe_interval(row, row.system, row.against)}", markup=False)
+    for training, findings in (record.notes.get("training") or {}).items():
+        for advice in findings.values():
+            out.print(f"{training}: {advice}" if training else advice, style="yellow", markup=False)
     for file in sorted(outcome.folder.iterdir()):
         if file.suffix in KEPT_SUFFIXES or file.name == "model":
             out.print(f"  {paths.shown(file)}", highlight=False)

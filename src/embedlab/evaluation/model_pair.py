@@ -91,6 +91,18 @@ class ModelPair:
         """Return the paired difference candidate - base of the deciding metric."""
         return paired_difference(self.candidate.of(self.metric), self.base.of(self.metric), seed=self.seed)
 
+    def reading(self) -> str:
+        """Say in one line whether the candidate is better or worse than the base model, on how many queries."""
+        gain, (candidate, base) = self.gain(), self.names
+        numbers = (
+            f"{self.metric} on {gain.n:,} {self.split} queries: {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]."
+        )
+        if gain.high < 0:
+            return f"{numbers} {candidate} is worse than {base}: do not ship it."
+        if gain.low > 0:
+            return f"{numbers} {candidate} is better than {base} on these queries."
+        return f"{numbers} These queries show no difference between {candidate} and {base}."
+
     @property
     def fingerprints(self) -> dict[str, str]:
         """System name -> fingerprint of its model."""

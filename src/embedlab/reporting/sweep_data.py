@@ -13,6 +13,7 @@ from embedlab.runs.records import MetricRow, Record
 from embedlab.runs.run_id import without_seeds
 from embedlab.runs.summary import HEADLINE
 from embedlab.sweeps.spec import varying_where_known
+from embedlab.training.outcome import NOTHING_LEARNED
 
 BYTES = "bytes_per_document"  # a metric row of this name: what one document takes in an index
 SECONDS = "training_seconds"  # a metric row of this name: what training a system took
@@ -58,7 +59,8 @@ class Collected:
     Attributes:
         view: what was kept.
         runs: one row per run, in order of its id: columns of `tables.run_of`, combination (0, 1, ...; runs that
-            differ only in the seed share it), dataset, data (fingerprint), code, threads.
+            differ only in the seed share it), dataset, data (fingerprint), code, threads, untrained (names of the
+            trainings of which no step beat the base; "" where a run trained one model).
         measured: one row per run, system, condition, dim and metric: run_id, system, condition, dim, metric, value.
             Besides the view's metrics it holds BYTES and SECONDS, where a run has them.
         parameters: names of the parameters that vary between combinations. The dataset is never one of them.
@@ -97,6 +99,12 @@ def _varying(settings: Mapping[str, Mapping[str, object]]) -> list[str]:
     return varying_where_known([settings[run_id] for run_id in sorted(settings)])
 
 
+def _untrained(record: Record) -> tuple[str, ...]:
+    """Trainings of which no step beat the base, as `Run.log_history` noted them."""
+    trainings = record.notes.get("training") or {}
+    return tuple(name for name, findings in trainings.items() if NOTHING_LEARNED in findings)
+
+
 def _columns(setting: dict[str, object]) -> dict[str, object]:
     return {f"p.{name}": value for name, value in setting.items() if isinstance(value, str)}
 
@@ -108,6 +116,7 @@ def _facts(record: Record) -> dict[str, object]:
         "data": record.data_fingerprint,
         "code": record.source_hash,
         "threads": threads,
+        "untrained": _untrained(record),
     }
 
 
@@ -129,7 +138,7 @@ def _measured(record: Record, view: View) -> Iterator[tuple[str, str, int | None
 
 def _run_frame(rows: list[dict[str, object]]) -> pd.DataFrame:
     """Sorted by run, every run once, combinations numbered in the order of their first run."""
-    facts = ("combination", "data", "code", "threads")
+    facts = ("combination", "data", "code", "threads", "untrained")
     frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*tables.RUN_COLUMNS, *facts])
     frame = frame.drop_duplicates("run_id").sort_values("run_id", ignore_index=True)
     return frame.assign(combination=pd.factorize(frame["combination"])[0])

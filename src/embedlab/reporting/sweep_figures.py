@@ -24,6 +24,7 @@ from embedlab.reporting.figures import (
 )
 from embedlab.reporting.pareto import pareto_front
 from embedlab.reporting.sweep_table import CAPS, SweepTable
+from embedlab.training.outcome import NOTHING_LEARNED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -137,7 +138,9 @@ def quality_by_cost(table: SweepTable, cost: str) -> tuple[Figure, pd.DataFrame]
     columns = ["system", "condition", "dim", metric, f"{metric} sd", cost, "runs"]
     named = table.combinations.assign(name=_short_names(table))
     points = named[[*columns, "name"]].dropna(subset=[metric, cost])
-    points = points.assign(front=pareto_front(points, larger=(metric,), smaller=(cost,)))
+    competing = points[named["outcome"].reindex(points.index) != NOTHING_LEARNED]
+    front = pareto_front(competing, larger=(metric,), smaller=(cost,))
+    points = points.assign(front=front.reindex(points.index))
     figure, axes = new_axes("What does quality cost?", COSTS[cost], f"{metric} ({table.view.split})")
     by_system = list(points.groupby("system", sort=False))
     colours = {system: COLOURS[number % len(COLOURS)] for number, (system, _) in enumerate(by_system)}

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from embedlab import paths
 from embedlab.escaping import csv_frame, markdown
-from embedlab.evaluation.significance import holm, paired_difference
+from embedlab.evaluation.significance import ALPHA, holm, paired_difference
 from embedlab.io import write_atomic
 from embedlab.reporting import notes as table_notes
 from embedlab.reporting import tables
@@ -24,10 +25,12 @@ from embedlab.reporting.sweep_data import BYTES, SECONDS, SYSTEM_COLUMNS, Collec
 from embedlab.runs.failures import failures
 from embedlab.runs.per_query import Measured, mean_over_runs, query_values
 from embedlab.runs.records import Record
+from embedlab.training.outcome import NOTHING_LEARNED
 
 DETAIL = 200  # characters of a failure's detail in a table
 CAPS = ("max_steps", "max_examples", "fine_tune_pairs")  # parameters of which 0 means "no limit"
 FLOAT32 = 4  # bytes of a dimension in an index without compression
+OUTCOMES = (NOTHING_LEARNED, "better", "worse", "no difference shown")
 PAIRED = ("difference", "ci_low", "ci_high", "p", "p_holm")
 
 # The parameters that a baseline depends on, besides the data.
@@ -43,8 +46,9 @@ class SweepTable:
         frame: baselines first, then a row per combination and system. Columns: dataset where it varies, the varying
             parameters as `p.NAME`, system, condition, dim, seeds (runs behind the row), per metric its mean over seeds
             and `METRIC sd`, `difference` of the first metric from the base model's with ci_low, ci_high, p and p_holm,
-            seconds (training, mean over seeds), bytes (per document), pareto (quality, seconds, bytes; within a
-            dataset; baselines do not compete), runs (ids).
+            outcome (the difference in a word, see `OUTCOMES`), seconds (training, mean over seeds), bytes (per
+            document), pareto (quality, seconds, bytes; within a dataset; baselines and models that learned nothing do
+            not compete), runs (ids).
         source: the runs and single values that were aggregated.
         notes: what makes the rows hard to compare, a sentence each.
     """
@@ -105,7 +109,8 @@ def sweep_table(
     rows = _combination_rows(scores[~is_baseline], collected)
     rows[list(PAIRED[:4])] = _paired(rows, collected, folder) if paired else float("nan")
     rows["p_holm"] = holm(rows["p"])
-    rows["pareto"] = _pareto(rows, view)
+    rows["outcome"] = _outcomes(rows, collected)
+    rows["pareto"] = _pareto(rows[rows["outcome"] != NOTHING_LEARNED], view).reindex(rows.index)
     frame = _joined([_baseline_rows(scores[is_baseline], collected), rows], collected)
     unpaired = int(rows["p"].isna().sum()) if paired else 0
     return SweepTable(frame, collected, [*table_notes.notes(collected), *_unpaired_note(unpaired, view)])
@@ -118,6 +123,32 @@ def _pareto(rows: pd.DataFrame, view: View) -> pd.Series:
         for _, of_dataset in rows.groupby("dataset", dropna=False)
     ]
     return pd.concat(marks).reindex(rows.index) if marks else pd.Series(index=rows.index, dtype="boolean")
+
+
+def _outcomes(rows: pd.DataFrame, collected: Collected) -> pd.Series:
+    """The difference from the base model in a word; empty where nothing was compared.
+
+    A model is better or worse if the interval excludes 0 and p (Holm) is below `ALPHA`.
+
+    Models of which no training step beat the base are named as such: by the notes of their runs or, in older records,
+    because they equal the base model on every query.
+    """
+    low, high = rows["ci_low"].astype(float), rows["ci_high"].astype(float)
+    equal = (rows["seconds"] > 0) & (rows["difference"] == 0) & (low == 0) & (high == 0)
+    untrained = equal | pd.Series(_all_untrained(rows, collected), index=rows.index, dtype=bool)
+    significant = rows["p_holm"] < ALPHA
+    words = np.select([untrained, significant & (low > 0), significant & (high < 0), low.notna()], OUTCOMES, default="")
+    return pd.Series(words, index=rows.index, dtype=object)
+
+
+def _all_untrained(rows: pd.DataFrame, collected: Collected) -> list[bool]:
+    """Whether the system of each row learned nothing in every run behind it."""
+    untrained = collected.runs.set_index("run_id")["untrained"]
+    return [
+        system not in collected.view.baselines
+        and all({"", system} & set(untrained[run_id]) for run_id in run_ids.split())
+        for system, run_ids in rows[["system", "runs"]].itertuples(index=False)
+    ]
 
 
 def _unpaired_note(count: int, view: View) -> list[str]:
@@ -242,7 +273,18 @@ def _difference(runs: Sequence[Mapping[Measured, pd.Series]], key: Measured, aga
 
 def _column_names(collected: Collected) -> list[str]:
     scores = [name for metric in collected.view.metrics for name in (metric, f"{metric} sd")]
-    return [*_labels(collected), *SYSTEM_COLUMNS, "seeds", *scores, *PAIRED, "seconds", "bytes", "pareto", "runs"]
+    return [
+        *_labels(collected),
+        *SYSTEM_COLUMNS,
+        "seeds",
+        *scores,
+        *PAIRED,
+        "outcome",
+        "seconds",
+        "bytes",
+        "pareto",
+        "runs",
+    ]
 
 
 def _joined(parts: Sequence[pd.DataFrame], collected: Collected) -> pd.DataFrame:
@@ -272,6 +314,8 @@ def readable(table: SweepTable) -> pd.DataFrame:
     gains = frame[["difference", "ci_low", "ci_high"]]
     cells[f"{first} - {table.view.against}"] = _cells("{:+.3f} [{:+.3f}, {:+.3f}]", *gains.to_numpy(dtype=float).T)
     cells["p (Holm)"] = _cells("{:.2g}", frame["p_holm"])
+    if frame["outcome"].fillna("").ne("").any():
+        cells["outcome"] = frame["outcome"].fillna("")
     cells["training s"], cells["bytes"] = _cells("{:,.0f}", frame["seconds"]), _cells("{:,.0f}", frame["bytes"])
     return cells.assign(Pareto=frame["pareto"].map({True: "yes", False: ""}).fillna(""))
 
@@ -300,7 +344,7 @@ def caption(table: SweepTable) -> str:
         )
     return text + (
         f" Pareto: no other combination on the same dataset is better in {view.metrics[0]}, training seconds and"
-        " bytes at once."
+        " bytes at once; models of which no training step beat the base get no mark."
     )
 
 
