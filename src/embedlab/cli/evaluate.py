@@ -59,8 +59,7 @@ def evaluate(
     differences = _probe_differences(pair, probes)
     verdict = pair.gate(fields, list(slices), differences, budgets)
     _show("gate", verdict.table)
-    typer.echo(verdict.summary())
-    typer.echo(pair.reading())
+    typer.echo(f"{verdict.summary()}\n{pair.reading()}")
     if gate and not verdict.passed(strict=strict):
         raise typer.Exit(GATE_CLOSED)
 

@@ -48,10 +48,10 @@ def false_negative_mask(labels: Tensor, judged: Judged | None = None) -> Tensor:
         positive is never masked.
     """
     queries, candidates = labels[:, 0], labels[:, 1:].T.reshape(-1)
-    own = torch.arange(len(queries), device=labels.device)
+    rows = torch.arange(len(queries), device=labels.device)
     judged = judged or Judged(queries, labels[:, 1])
     mask = judged.mask(queries, candidates) | (queries[:, None] == candidates[None, :])
-    mask[own, own] = False
+    mask[rows, rows] = False
     return mask
 
 

@@ -66,7 +66,7 @@ def _divergence(history: History) -> dict[str, str]:
         return {DIVERGED: f"The loss is not a number from step {broken[0]} on. {advice}"}
     quarter = len(losses) // 4
     if quarter:
-        first, last = (sum(loss for _, loss in part) / quarter for part in (losses[:quarter], losses[-quarter:]))
+        first, last = (sum(loss for _, loss in logged) / quarter for logged in (losses[:quarter], losses[-quarter:]))
         if last > MAX_RISE * first > 0:
             return {DIVERGED: f"The loss rose from {first:.3g} to {last:.3g}. {advice}"}
     return {}

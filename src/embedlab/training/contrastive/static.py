@@ -74,8 +74,8 @@ class RandomNegativesLoss(nn.Module):
     def _mask(self, labels: Tensor, sample: Tensor) -> Tensor:
         """Find the candidates of the batch and the random documents that are judged relevant: bool (B, C + count)."""
         judged, queries = self.judged or Judged(labels[:, 0], labels[:, 1]), labels[:, 0]
-        drawn = judged.mask(queries, sample) | (queries[:, None] == sample[None, :])
-        return torch.cat([false_negative_mask(labels, judged), drawn], dim=1)
+        sample_mask = judged.mask(queries, sample) | (queries[:, None] == sample[None, :])
+        return torch.cat([false_negative_mask(labels, judged), sample_mask], dim=1)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the settings that the model card shows."""
