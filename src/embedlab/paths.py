@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+
+_runs_folder: ContextVar[str] = ContextVar("runs_folder", default="")
 
 
 def project_root() -> Path:
@@ -47,8 +52,19 @@ def results_dir() -> Path:
 
 
 def runs_dir(output_dir: str = "") -> Path:
-    """Folder of the run folders: `output_dir` if given, else results/runs."""
-    return Path(output_dir).resolve() if output_dir else results_dir() / "runs"
+    """Folder of the run folders: `output_dir` if given, else that of `runs_in`, else results/runs."""
+    folder = output_dir or _runs_folder.get()
+    return Path(folder).resolve() if folder else results_dir() / "runs"
+
+
+@contextmanager
+def runs_in(output_dir: str) -> Iterator[None]:
+    """Read runs from another folder than results/runs during the block; with an empty text nothing changes."""
+    token = _runs_folder.set(output_dir)
+    try:
+        yield
+    finally:
+        _runs_folder.reset(token)
 
 
 def tables_dir() -> Path:
@@ -90,16 +106,3 @@ def shown(path: Path) -> str:
     """Return a path for messages and parameters: relative to the project if it is inside."""
     root = project_root()
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
-
-
-def from_current_folder(text: str) -> str:
-    """Return a relative path, typed in the current folder, as seen from the project folder.
-
-    Notebooks run in the project folder, whatever folder the user calls `embedlab` from.
-
-    Args:
-        text: a path. Texts that are not existing relative paths are returned unchanged.
-    """
-    if not text or Path(text).is_absolute() or not Path(text).exists():
-        return text
-    return shown(Path(text).resolve())

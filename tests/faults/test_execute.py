@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from embedlab.cli import signals
 from embedlab.errors import ParameterError
-from embedlab.runs import records
+from embedlab.runs import execute, records
+from embedlab.runs.causes import NOISE
 from embedlab.runs.execute import run_notebook
 from embedlab.runs.limits import Limits
 from tests.faults import tiny
+
+TIME_LIMIT_S = 20  # long enough for a kernel to start and to measure
 
 
 @pytest.fixture
@@ -54,13 +62,14 @@ def test_plain_papermill_leaves_the_same_record(notebook, home):
     [
         ("raise", "error in cell", "code cell 5: import builtins, os, pathlib, random, sys, time\nValueError: no luck"),
         ("exit", "incomplete", "before run.finish()"),
-        ("kill", "kernel died", ""),
+        ("kill", "kernel died", "The kernel ended in stage 'start' without an error: it was killed, or it crashed."),
+        ("locked", "infrastructure", "Another process kept a database locked for too long. Run it again.\ncode cell 5"),
     ],
 )
 def test_every_bad_end_has_its_cause_and_blocks_nothing(notebook, home, what, cause, detail):
     outcome = run_notebook(notebook, {"what": what}, warm=True)
     assert (outcome.cause, outcome.record) == (cause, None)
-    assert detail in outcome.detail
+    assert detail in outcome.detail and not NOISE.search(outcome.detail)
     (attempt,) = (outcome.folder / "attempts").iterdir()
     assert json.loads((attempt / "failed.json").read_text())["cause"] == cause
     with pytest.raises(records.RecordError, match="has no record"):
@@ -68,17 +77,107 @@ def test_every_bad_end_has_its_cause_and_blocks_nothing(notebook, home, what, ca
     assert tiny.all_gone(home)
 
 
-@pytest.mark.parametrize(
-    "values, limits, cause",
-    [
-        ({"seconds": 60.0}, Limits(wall_min=2 / 60), "timeout"),
-        ({"what": "eat"}, Limits(mem_gb=0.5), "out of memory"),
-    ],
-)
-def test_limits_end_a_run_and_all_it_started(notebook, home, values, limits, cause):
-    outcome = run_notebook(notebook, values, limits=limits, warm=True)
-    assert outcome.cause == cause
+def test_a_run_that_needs_too_much_memory_says_how_much(notebook, home):
+    outcome = run_notebook(notebook, {"what": "eat"}, limits=Limits(mem_gb=0.5), warm=True)
+    assert outcome.cause == "out of memory"
+    assert re.match(r"It needed more than 0\.5 GiB, its limit, and had [\d.]+ GiB in stage 'start'\. ", outcome.detail)
+    assert not NOISE.search(outcome.detail)
     assert tiny.all_gone(home)
+
+
+def test_a_time_limit_keeps_what_was_measured(notebook, home, command):
+    outcome = run_notebook(notebook, {"what": "measure"}, limits=Limits(wall_min=TIME_LIMIT_S / 60), warm=True)
+    assert outcome.cause == "timeout" and tiny.all_gone(home)
+    first, kept = outcome.detail.splitlines()
+    assert first.startswith("Stopped in stage 'speed' by its time limit of") and "Raise --timeout" in first
+    (attempt,) = (outcome.folder / "attempts").iterdir()
+    assert kept == f"Kept in {attempt.relative_to(home)}: 1 numbers (`embedlab table --incomplete`), model/."
+    assert {path.name for path in attempt.iterdir()} >= {"measured.jsonl", "failed.json", "model", "driver.log"}
+    code, shown, _ = command("table", "--incomplete", "--format", "csv")
+    assert code == 0 and f"{outcome.run_id} (incomplete: timeout)" in shown and ",0.5," in shown
+    assert outcome.run_id not in command("table", "--format", "csv")[1]
+    tiny.write_sweep(home, fixed={"what": "measure"})
+    assert "1 runs, 0 finished, 1 to do" in " ".join(command("sweep", "s", "--dry-run")[1].split())
+
+
+def test_a_finished_run_keeps_no_second_copy_of_its_numbers(notebook):
+    outcome = run_notebook(notebook, warm=True)
+    assert outcome.record and not list(outcome.folder.rglob("measured.jsonl"))
+
+
+def test_a_notebook_without_metadata_runs(notebook, home):
+    content = json.loads(notebook.read_text())
+    notebook.write_text(json.dumps({**content, "metadata": {}}))
+    outcome = run_notebook(notebook, warm=True)
+    assert outcome.record, outcome.detail
+
+
+def test_a_model_that_changes_after_planning_stops_the_run(home):
+    source = home / "model"
+    source.mkdir()
+    (source / "config.json").write_text("{}")
+    (source / "weights.txt").write_text("1")
+    plan = execute.plan(home / "notebooks" / "02_later.ipynb", {"source": "model"})
+    (source / "weights.txt").write_text("2")
+    outcome = execute.perform(plan, warm=True)
+    assert outcome.record is None and "a file that its parameters name changed" in outcome.detail
+    again = run_notebook(home / "notebooks" / "02_later.ipynb", {"source": "model"}, warm=True)
+    assert again.record.metrics[0].value == 2.0 and list(again.record.inputs) == ["model"]
+
+
+@pytest.mark.parametrize("number, times", [(signal.SIGTERM, 1), (signal.SIGHUP, 1), (signal.SIGINT, 3)])
+def test_a_signal_cancels_a_run_cleanly(notebook, home, number, times):
+    """The attempt is marked, nothing goes on, nothing is left, and the terminal has its cursor."""
+    (home / "tmp").mkdir()
+    controller, terminal = os.openpty()
+    environment = {**os.environ, "TMPDIR": str(home / "tmp"), "TERM": "xterm"}
+    command = [sys.executable, "-m", "embedlab.cli", "run", "01", "-p", "seconds=60"]
+    process = subprocess.Popen(command, env=environment, stdout=terminal, stderr=terminal, start_new_session=True)
+    os.close(terminal)
+    written = []
+    reader = threading.Thread(target=read_all, args=(controller, written))
+    reader.start()
+    tiny.until(lambda: tiny.runs_and_kernels(home)[1])
+    for _ in range(times):
+        process.send_signal(number)
+        time.sleep(0.05)
+    assert process.wait(timeout=60) == 128 + number
+    reader.join()
+    os.close(controller)
+    (failed,) = home.glob("results/runs/*/attempts/*/failed.json")
+    assert json.loads(failed.read_text())["cause"] == "cancelled"
+    assert tiny.all_gone(home) and not list((home / "tmp").glob("embedlab-*"))
+    assert not list(home.glob("results/runs/*/attempts/*/scratch"))
+    text = b"".join(written)
+    assert text.rfind(b"\x1b[?25h") > text.rfind(b"\x1b[?25l") and b"Traceback" not in text
+
+
+def read_all(descriptor, written):
+    """Read a terminal until its last process has closed it."""
+    with contextlib.suppress(OSError):
+        while block := os.read(descriptor, 65536):
+            written.append(block)
+
+
+def test_nohup_stays_in_force():
+    """A command that was started to ignore SIGHUP does."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals.interruptible() as received:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert received == [] and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_second_signal_does_not_disturb_the_cleaning_up():
+    with signals.interruptible() as received:
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert received == [signal.SIGTERM] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_death_of_the_driver_ends_the_kernel(notebook, home):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from embedlab.runs import attempts, execute, notebooks, records
+from embedlab.runs import attempts, execute, heartbeat, notebooks, records
 from embedlab.sweeps import planning
 from embedlab.sweeps.local import LocalEngine
 from embedlab.sweeps.spec import Search, Space, Stage
@@ -52,7 +53,8 @@ def test_bad_ends_are_told_apart_pass_by_and_are_run_again_on_request_only(home,
     assert sum("try 2" in item[2] for item in view.said if len(item) == 3) == 2  # kill, kill once
     again, view = tiny.run_sweep(path, engine)
     tried = [item for item in view.said if len(item) == 3 and "failed before" not in item[2]]
-    assert [(by_id[item[0]], item[1]) for item in tried] == [("disk", "infrastructure")]  # an interruption is no result
+    # An interruption is no result: a full disk, or a cause that the sweep retries.
+    assert {(by_id[item[0]], item[1]) for item in tried} == {("disk", "infrastructure"), ("kill", "kernel died")}
     final, view = tiny.run_sweep(path, engine, retry_failed=True)
     assert {by_id[i] for i, o in final.outcomes.items() if o.record is None} == {
         "raise",
@@ -158,26 +160,38 @@ def test_a_run_is_watched_followed_and_cancelled_from_elsewhere(home, command):
     plan = execute.plan(notebooks.find_notebook("01"), {"seconds": 60.0})
     with ThreadPoolExecutor() as pool:
         perform = pool.submit(execute.perform, plan, warm=True, on_report=lambda report: None)
-        tiny.until(attempts.running)
-        assert f"{plan.run_id} · start" in command("watch", "--once")[2]
+        tiny.until(
+            lambda: (
+                "start"
+                in "".join(
+                    path.read_text() for path in home.glob(f"results/runs/*/attempts/*/scratch/{heartbeat.REPORTS}")
+                )
+            )
+        )
+        assert f"{plan.run_id} on {socket.gethostname()} · start" in command("watch", "--once")[1]
         assert f"asked {plan.run_id} to stop" in command("cancel", plan.run_id[:12])[1]
         code, out, err = command("logs", plan.run_id[:12], "--follow")  # to its end
         assert perform.result(timeout=30).cause == "cancelled"
     assert code == 0 and "executed.ipynb" in out.replace("\n", "")
     assert "last failure: cancelled" in command("logs", plan.run_id)[2]
-    assert command("watch")[1] == "no runs in progress\n"
-    assert command("cancel", "all")[0] == 2
+    assert command("watch")[1].startswith(f"no runs in progress on this disk ({home}")
+    assert command("watch", "--once")[1].startswith("no runs in progress")
+    code, _, err = command("cancel", plan.run_id)
+    assert code == 2 and "no runs in progress on this disk" in err and "Call it on the machine that has them" in err
+    code, _, err = command("logs", "zzz")
+    assert code == 2 and "`embedlab table` those that have finished" in err
 
 
-def test_what_a_killed_driver_left_is_at_work_no_more(home, command):
-    reports = home / "results" / "runs" / "01_tiny-01234567-s0" / "attempts" / "1-a" / "scratch" / execute.REPORTS
+def test_a_dead_attempt_that_is_dated_tomorrow_is_at_work_no_more(home, command, monkeypatch):
+    monkeypatch.setattr(heartbeat, "FIRST_LOOK_S", 0.5)
+    reports = home / "results" / "runs" / "01_tiny-01234567-s0" / "attempts" / "1-a" / "scratch" / heartbeat.REPORTS
     reports.parent.mkdir(parents=True)
     reports.write_text('{"time": 0, "stage": "start", "step": 0, "total": null}\n')
-    assert [attempt.run_id for attempt in attempts.running()] == ["01_tiny-01234567-s0"]
-    old = time.time() - attempts.LEASE_S - 1
-    os.utime(reports, (old, old))
+    tomorrow = time.time() + 86_400
+    os.utime(reports, (tomorrow, tomorrow))
+    assert command("watch")[0] == 0  # it ends
     assert attempts.running() == [] and attempts.running_in(reports.parents[3]) == []
-    assert command("watch")[1] == "no runs in progress\n"
+    assert command("cancel", "all")[0] == 2
     assert command("logs", "01_tiny-01234567-s0", "-f")[0] == 0
 
 

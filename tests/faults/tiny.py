@@ -51,6 +51,15 @@ if params.what == "disk":
 if params.what == "eat":
     eaten = bytearray(600_000_000)
     time.sleep(20)
+if params.what == "locked":
+    import sqlite3
+
+    raise sqlite3.OperationalError("database is locked")
+if params.what == "measure":
+    run.value("ndcg@10", 0.5, system="contrastive", split="test")
+    run.artefact("model").mkdir()
+    run.timing("speed").__enter__()
+    time.sleep(60)
 if params.what == "exit":
     sys.exit(0)
 if params.what == "kill" or (params.what == "kill once" and first):

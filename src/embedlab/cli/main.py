@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from embedlab.cli import deploy, diagnose, evaluate, init, migrate, results, run, sweep
 from embedlab.cli.console import BAD_INPUT, FAILED, err
+from embedlab.cli.signals import SIGNAL_EXIT, interruptible
 from embedlab.errors import EmbedlabError
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS}
@@ -33,7 +34,21 @@ app.add_typer(deploy.app, name="deploy", rich_help_panel="Models")
 
 
 def main() -> None:
-    """Run the command line; print an expected error as one line instead of a traceback."""
+    """Run the command line; print an expected error as one line instead of a traceback.
+
+    The exit code is 128 + n after signal n: 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    with interruptible() as received:
+        try:
+            _call()
+        except (KeyboardInterrupt, SystemExit) as end:
+            if not received or (isinstance(end, SystemExit) and not end.code):
+                raise
+            err.show_cursor()
+            raise SystemExit(SIGNAL_EXIT + received[0]) from None
+
+
+def _call() -> None:
     try:
         app()
     except EmbedlabError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -15,7 +15,11 @@ from embedlab.cli.options import output_file
 from embedlab.errors import ParameterError
 from embedlab.io import confined
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 FORMATS = ("table", "csv", "md", "tex")
+OutputDir = Annotated[str, typer.Option(help="folder of the runs; default results/runs")]
 
 
 def table(
@@ -26,23 +30,18 @@ def table(
     rows: Annotated[str, typer.Option(help="pivot: columns that name a row, e.g. learning_rate,system")] = "",
     columns: Annotated[str, typer.Option(help="pivot: the column whose values become columns, e.g. dim")] = "",
     differences: Annotated[bool, typer.Option("--differences", help="show differences between systems too")] = False,
+    incomplete: Annotated[
+        bool, typer.Option("--incomplete", help="also show, marked, what unfinished runs measured")
+    ] = False,
+    output_dir: OutputDir = "",
     output: Annotated[Path | None, typer.Option("-o", help="write to this file: .csv, .md, .parquet or .tex")] = None,
 ) -> None:
     """Show the results of all runs, yours first, then those of the committed study. No file is changed without -o."""
     from embedlab.reporting import tables
-    from embedlab.reporting.publish import study_runs
-    from embedlab.runs import filters, record_index
 
     _check_table(format, rows, columns, output)
-    run_records = record_index.indexed_records([metric]) if metric else tables.all_records()
-    frame = tables.runs_frame(run_records)
-    if not differences:
-        frame = frame[frame["statistic"].isin(["value"])]
-    matching = filters.where(frame, where or [])
-    if len(frame) and matching.empty:
-        raise _no_match(where or [], metric)
-    selection = tables.mine_first(filters.select(matching, [], sort), study_runs())
-    view = tables.pivot(selection, rows.split(","), columns, metric) if rows and columns else selection
+    with paths.runs_in(output_dir):
+        selection, view = _selected(where or [], metric, sort, rows, columns, differences, incomplete)
     if output:
         out.print(f"wrote {paths.shown(tables.export(view, output))}", highlight=False)
     elif format != "table":
@@ -66,6 +65,27 @@ def _check_table(format: str, rows: str, columns: str, output: Path | None) -> N
     output_file(output, "-o")
 
 
+def _selected(
+    where: Sequence[str], metric: str, sort: str, rows: str, columns: str, differences: bool, incomplete: bool
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The metric rows that `table` shows, and the same rows, pivoted if asked."""
+    from embedlab.reporting import tables
+    from embedlab.reporting.publish import study_runs
+    from embedlab.runs import failures, filters, record_index
+
+    run_records = list(record_index.indexed_records([metric]) if metric else tables.all_records())
+    if incomplete:
+        run_records += failures.incomplete_records(metric=metric)
+    frame = tables.runs_frame(run_records)
+    if not differences:
+        frame = frame[frame["statistic"].isin(["value"])]
+    matching = filters.where(frame, where)
+    if len(frame) and matching.empty:
+        raise _no_match(where, metric)
+    selection = tables.mine_first(filters.select(matching, [], sort), study_runs())
+    return selection, tables.pivot(selection, rows.split(","), columns, metric) if rows and columns else selection
+
+
 def _no_match(where: Sequence[str], metric: str) -> ParameterError:
     texts = " and ".join(map(repr, where))
     if metric:
@@ -83,18 +103,21 @@ def diff(
     run_b: Annotated[str, typer.Argument(help="another one; differences are the first minus this")],
     metric: Annotated[list[str] | None, typer.Option(help="repeat for more; default ndcg@10 and recall@10")] = None,
     systems: Annotated[str, typer.Option(help="A,B: compare system A of the first with B of the second")] = "",
+    output_dir: OutputDir = "",
 ) -> None:
     """Compare two runs: how they were made, and their results, paired by query."""
     from embedlab.reporting import compare
     from embedlab.runs import records
     from embedlab.runs.summary import HEADLINE
 
-    pair = [records.read(confined(paths.runs_dir(), run, field="run")) for run in (run_a, run_b)]
+    with paths.runs_in(output_dir):
+        pair = [records.read(confined(paths.runs_dir(), run, field="run")) for run in (run_a, run_b)]
     first, comma, second = systems.partition(",")
     if systems and not (first and comma and second):
         remedy = "Write two, for example --systems contrastive,static"
         raise ParameterError(f"expected two systems, got {systems!r}", remedy=remedy, field="--systems")
-    comparison = compare.diff(*pair, metrics=metric or HEADLINE, systems=(first, second) if systems else None)
+    with paths.runs_in(output_dir):
+        comparison = compare.diff(*pair, metrics=metric or HEADLINE, systems=(first, second) if systems else None)
     print_frame(comparison.facts, "what differs")
     print_frame(compare.readable(comparison.metrics), " - ".join(comparison.runs))
     for reason in comparison.reasons:
@@ -106,6 +129,7 @@ def report(
     output: Annotated[Path, typer.Option("-o", help="the HTML file")] = Path("report.html"),
     metric: Annotated[str, typer.Option(help="the metric to compare by")] = "ndcg@10",
     all_dims: Annotated[bool, typer.Option("--all-dims", help="a row for every dimension measured")] = False,
+    output_dir: OutputDir = "",
 ) -> None:
     """Write one self-contained HTML page: tables, figures, failures and the origin of every number."""
     from embedlab.reporting.html_report import write_report
@@ -113,7 +137,9 @@ def report(
 
     output_file(output, "-o")
     view = View(metrics=tuple(dict.fromkeys((metric, "recall@10"))), all_dims=all_dims)
-    out.print(f"wrote {paths.shown(write_report(output.resolve(), names or (), view=view))}", highlight=False)
+    with paths.runs_in(output_dir):
+        written = write_report(output.resolve(), names or (), view=view)
+    out.print(f"wrote {paths.shown(written)}", highlight=False)
 
 
 def publish(

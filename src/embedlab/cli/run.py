@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from embedlab.runs.execute import Outcome
     from embedlab.runs.records import Record
 
-FILE_SCHEMES = ("beir", "clicks", "pairs")  # dataset specs that name a file or folder
 KEPT_SUFFIXES = (".json", ".ipynb", ".html", ".png")  # files of a run that are worth listing
 
 
@@ -32,33 +30,20 @@ def run(
     cpus: Annotated[int, typer.Option(min=0, help="number of threads; 0: all cores")] = 0,
 ) -> None:
     """Run a notebook and record its results. A finished run is not repeated."""
-    from embedlab.runs import execute, notebooks
+    from embedlab.runs import execute, inputs, notebooks
     from embedlab.runs.limits import Limits
 
     path = notebooks.find_notebook(notebook)
     values = notebooks.parse_values(notebooks.parameters(path), name_value_pairs(parameter or [], "-p"))
-    values = {name: _from_current_folder(value) for name, value in values.items()}
+    values = {name: inputs.from_current_folder(name, value) for name, value in values.items()}
     limits = Limits(wall_min=timeout, mem_gb=mem_gb, cpus=cpus)
     outcome = execute.run_notebook(path, values, output_dir=output_dir, force=force, html=html, limits=limits)
     if outcome.record is None:
         err.print(f"[red]{outcome.run_id} failed: {outcome.cause}[/red]")
-        err.print(escape(outcome.detail), highlight=False)
+        err.print(escape(outcome.detail), highlight=False, soft_wrap=True)
         err.print(f"Its log and notebook are in {paths.shown(outcome.folder / 'attempts')}", highlight=False)
         raise typer.Exit(CANCELLED if outcome.cause == "cancelled" else FAILED)
     _show_outcome(outcome, outcome.record)
-
-
-def _from_current_folder(value: Any) -> Any:
-    """Translate relative paths, such as `data/model` or `pairs:my.csv`, from the current folder to the project."""
-    if isinstance(value, list):
-        return [_from_current_folder(item) for item in value]
-    if not isinstance(value, str):
-        return value
-    scheme, colon, location = value.partition(":")
-    if colon and scheme in FILE_SCHEMES:
-        path, mark, options = (location, "", "") if Path(location).exists() else location.partition("?")
-        return f"{scheme}:{paths.from_current_folder(path)}{mark}{options}"
-    return paths.from_current_folder(value)
 
 
 def _show_outcome(outcome: Outcome, record: Record) -> None:

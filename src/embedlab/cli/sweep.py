@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +19,7 @@ from embedlab.errors import ParameterError
 from embedlab.escaping import terminal
 
 if TYPE_CHECKING:
+    from embedlab.runs.attempts import Attempt
     from embedlab.runs.run_progress import ProgressFile
     from embedlab.sweeps.driver import Options, Result
     from embedlab.sweeps.engine import Engine
@@ -49,7 +50,7 @@ def sweep(
 ) -> None:
     """Execute all runs of a sweep. Finished runs are skipped, so you can interrupt and repeat the command.
 
-    Exit codes: 0 all runs finished, 1 some failed, 2 the sweep file has an error, 130 cancelled.
+    Exit codes: 0 all runs finished, 1 some failed, 2 the sweep file has an error, 130 cancelled (143 by SIGTERM).
     """
     from embedlab.sweeps import driver
     from embedlab.sweeps.engine import make_engine
@@ -114,20 +115,15 @@ def _summary(planned: Sequence[Planned], jobs: int) -> str:
 
 
 def _drive(spec: Spec, path: Path, engine: Engine, options: Options) -> Result:
-    """Run the sweep; SIGTERM has the same effect as Ctrl-C."""
+    """Run the sweep on an engine, and close the engine."""
     from embedlab.sweeps import driver
     from embedlab.sweeps.progress_view import SweepView
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    original_handler = signal.signal(signal.SIGTERM, interrupt)
     try:
         with SweepView(path.stem) as view:
             return driver.Driver(spec, engine, view, options, path).run()
     finally:
         engine.close()
-        signal.signal(signal.SIGTERM, original_handler)
 
 
 def _finish(spec: Spec, path: Path, result: Result, output_dir: str) -> None:
@@ -176,18 +172,39 @@ def watch(
     from embedlab.sweeps.progress_view import SweepView
 
     files: dict[Path, ProgressFile] = {}
+    if once:
+        _show_running(attempts.running(output_dir, certain=True), output_dir)
+        return
     try:
         with SweepView("watch") as view:
             while running := attempts.running(output_dir):
                 for run_id, report in attempts.reports(running, files):
                     view.show(run_id, report)
-                if once:
-                    break
                 time.sleep(WATCH_S)
     except KeyboardInterrupt:
         return
     if not files:
-        out.print("no runs in progress")
+        out.print(_nothing_runs(output_dir), highlight=False, soft_wrap=True)
+
+
+def _show_running(running: Sequence[Attempt], output_dir: str) -> None:
+    """Print one line per run in progress to standard output."""
+    from embedlab.runs import attempts
+    from embedlab.runs.run_progress import LiveView
+
+    for attempt in running:
+        title = f"{attempt.run_id} on {attempt.host}" if attempt.host else attempt.run_id
+        view, line = LiveView(title), f"{title} · starting"
+        for _, report in attempts.reports([attempt], {}):
+            line = view.line(report)
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
+    if not running:
+        out.print(_nothing_runs(output_dir), highlight=False, soft_wrap=True)
+
+
+def _nothing_runs(output_dir: str) -> str:
+    """Say where runs were looked for: those of another machine without a shared disk are not there."""
+    return f"no runs in progress on this disk ({paths.runs_dir(output_dir)} of {socket.gethostname()})"
 
 
 def logs(
@@ -217,10 +234,12 @@ def cancel(
     """Stop a run in progress. What it wrote so far is kept and marked as cancelled."""
     from embedlab.runs import attempts
 
-    matches = [item for item in attempts.running(output_dir) if run_id == "all" or item.run_id.startswith(run_id)]
+    running = attempts.running(output_dir, certain=True)
+    matches = [item for item in running if run_id == "all" or item.run_id.startswith(run_id)]
     if not run_id or not matches:  # every run id begins with the empty text
-        remedy = "`embedlab watch` lists the runs in progress"
-        raise ParameterError("no such run is in progress", remedy=remedy, field=run_id)
+        remedy = "`embedlab watch` lists the runs in progress. Call it on the machine that has them on its disk"
+        problem = f"{_nothing_runs(output_dir)} that begin with {run_id!r}"
+        raise ParameterError(problem, remedy=remedy, field=run_id)
     for attempt in matches:
         attempt.cancel()
         out.print(f"asked {attempt.run_id} to stop", highlight=False)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from embedlab import paths
 from embedlab.errors import ParameterError
-from embedlab.runs.execute import LOG, REPORTS
+from embedlab.runs import heartbeat
+from embedlab.runs.execute import LOG
+from embedlab.runs.heartbeat import ENDED, REPORTS, UNDECIDED, Observer
 from embedlab.runs.limits import CANCEL
 from embedlab.runs.run_progress import ProgressFile
 
 POLL_S = 0.5
-LEASE_S = 60.0  # an attempt whose driver has not touched its reports for so long is dead: the driver was killed
+
+_observer = Observer()  # of this process
 
 
 @dataclass(frozen=True)
@@ -32,28 +34,41 @@ class Attempt:
     folder: Path
 
     @property
-    def is_running(self) -> bool:
-        """Whether it is running: its driver touches the reports as long as it lives, on any machine."""
-        with suppress(OSError):
-            return time.time() - (self.folder / "scratch" / REPORTS).stat().st_mtime < LEASE_S
-        return False
+    def state(self) -> str:
+        """`RUNNING`, `ENDED`, or `UNDECIDED` for some seconds if it may run on another machine; see `heartbeat`."""
+        return _observer.state(self.folder / "scratch")
+
+    @property
+    def host(self) -> str:
+        """The name of the machine that drives it; "" if unknown."""
+        return heartbeat.host_of(self.folder / "scratch")
 
     def cancel(self) -> None:
         """Ask its driver to cancel it."""
         (self.folder / "scratch" / CANCEL).touch()
 
 
-def running(output_dir: str = "") -> list[Attempt]:
-    """Attempts that are running now, the oldest first."""
-    attempts = [attempt for folder in paths.runs_dir(output_dir).glob("*/") for attempt in running_in(folder)]
-    return sorted(attempts, key=lambda attempt: attempt.folder.name)
+def running(output_dir: str = "", *, certain: bool = False) -> list[Attempt]:
+    """Attempts that are running now, the oldest first.
+
+    Args:
+        output_dir: where runs are kept; results/runs when empty.
+        certain: wait some seconds where it takes that to see whether a driver on another machine is alive. Without
+            it, such an attempt counts as running until that is known.
+    """
+    folder = paths.runs_dir(output_dir)
+    while True:
+        attempts = [attempt for run_folder in folder.glob("*/") for attempt in running_in(run_folder)]
+        if not certain or all(attempt.state != UNDECIDED for attempt in attempts):
+            return sorted(attempts, key=lambda attempt: attempt.folder.name)
+        time.sleep(POLL_S)
 
 
 def running_in(run_folder: Path) -> list[Attempt]:
-    """Attempts at one run that are running now."""
+    """Attempts at one run that are running now, or may be."""
     reports_files = run_folder.glob(f"attempts/*/scratch/{REPORTS}")
     attempts = [Attempt(run_folder.name, path.parents[1]) for path in reports_files]
-    return [attempt for attempt in attempts if attempt.is_running]
+    return [attempt for attempt in attempts if attempt.state != ENDED]
 
 
 def latest(run_id: str, output_dir: str = "") -> Attempt:
@@ -71,7 +86,8 @@ def latest(run_id: str, output_dir: str = "") -> Attempt:
     matches = sorted(path for path in entries if path.name.startswith(run_id) and path.is_dir())
     exact = [path for path in matches if path.name == run_id] or matches
     if not exact:
-        raise ParameterError("there is no such run", remedy="`embedlab watch` lists the runs", field=run_id)
+        remedy = "`embedlab watch` lists the runs in progress, `embedlab table` those that have finished"
+        raise ParameterError(f"no run in {paths.shown(folder)} begins with this", remedy=remedy, field=run_id)
     if len(exact) > 1:
         remedy = f"Write one of {', '.join(path.name for path in matches[:5])}"
         raise ParameterError(f"{len(exact)} runs begin with this", remedy=remedy, field=run_id)
@@ -99,6 +115,6 @@ def log_lines(attempt: Attempt, follow: bool) -> Iterator[str]:
                 file.seek(position)
                 yield from (line.rstrip("\n") for line in file)
                 position = file.tell()
-        if not follow or not attempt.is_running:
+        if not follow or attempt.state == ENDED:
             return
         time.sleep(POLL_S)

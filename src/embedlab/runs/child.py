@@ -7,12 +7,15 @@ uses the same Python interpreter. All processes end when the driver ends.
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,7 +64,7 @@ class WarmChild:
 
     def __init__(self, job: Path, environment: Mapping[str, str], log: Path) -> None:
         context = multiprocessing.get_context("forkserver")
-        with _one_at_a_time:
+        with _one_at_a_time, _without_interrupts():
             context.set_forkserver_preload(["embedlab.runs.forkserver_preload"])
             self._process = context.Process(target=forked, args=(job, environment, log))
             self._process.start()
@@ -72,6 +75,16 @@ class WarmChild:
 
     def wait(self) -> None:
         self._process.join()
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Let processes that this thread starts block Ctrl-C, which a terminal sends to them too; see the preload."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def start(job: Path, environment: Mapping[str, str], log: Path, *, warm: bool) -> Child:
@@ -91,6 +104,7 @@ def start(job: Path, environment: Mapping[str, str], log: Path, *, warm: bool) -
 def forked(job: Path, environment: Mapping[str, str], log: Path) -> None:
     """Do in a fork of the preloaded process what `main` does in a new interpreter, with this `environment`."""
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the preloaded process ignores it
     _write_to(log)
     os.environ.clear()
     os.environ.update(environment)
@@ -125,12 +139,14 @@ def execute(job: Mapping[str, Any], waiting: Any) -> None:
     kernels.write_kernelspec(scratch)
     import papermill
 
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of every parameter with a type
     papermill.execute_notebook(
         job["notebook"],
         job["output"],
         parameters=job["values"],
         cwd=job["cwd"],
         kernel_name="python3",
+        language="python",  # some notebooks have lost their metadata
         kernel_manager_class=kernels.manager_class(scratch, waiting),
         progress_bar=False,
         autosave_cell_every=30,

@@ -8,7 +8,6 @@ import re
 import shutil
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,24 +19,18 @@ import nbformat
 from embedlab import paths, progress
 from embedlab.errors import RecordError
 from embedlab.redaction import shareable_value
-from embedlab.runs import child, notebooks, processes, records
-from embedlab.runs.limits import CANCEL, CANCELLED, OUT_OF_MEMORY, Guard, Limits
+from embedlab.runs import causes, child, heartbeat, left_behind, measured, notebooks, processes, records
+from embedlab.runs.causes import CANCELLED, INCOMPLETE, INFRASTRUCTURE, KERNEL_DIED, OUT_OF_MEMORY, TIMEOUT, cause_of
+from embedlab.runs.heartbeat import REPORTS
+from embedlab.runs.limits import CANCEL, Guard, Limits
 from embedlab.runs.records import Record
-from embedlab.runs.run import compute_run_id, publish, write_failure
+from embedlab.runs.run import compute_run_id, new_attempt_name, publish, write_failure
 from embedlab.runs.run_progress import LiveView, ProgressFile
 
 POLL_S = 0.1
 TRACEBACK_LINES = 8  # at the end of the traceback
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-INCOMPLETE = "The notebook ended before run.finish()."
-REPORTS, LOG = "progress.jsonl", "driver.log"  # in an attempt's scratch folder
-
-# Errors in a cell that come from the machine, not from the notebook.
-MEMORY_ERRORS = re.compile(r"MemoryError|OutOfMemoryError|can't allocate memory|CUDA out of memory")
-INFRASTRUCTURE = re.compile(
-    r"No space left on device|Disk quota exceeded|Read-only file system|Input/output error|Stale file handle"
-    r"|the record cannot be written"
-)
+LOG = "driver.log"  # in an attempt's scratch folder
 
 OnReport = Callable[[Mapping[str, Any]], None]
 
@@ -130,6 +123,7 @@ def perform(
     """
     if force and run.folder.exists():
         records.set_aside(run.folder)
+    left_behind.clean(run.folder)
     if record := records.read_or_quarantine(run.folder):
         publish(run.folder, record)
         return Outcome(run.run_id, run.folder, record, skipped=True)
@@ -144,40 +138,53 @@ class _Attempt:
 
     def __init__(self, run: Plan, limits: Limits, warm: bool) -> None:
         self.run, self.limits, self.warm = run, limits, warm
-        self.name = f"{int(time.time())}-{uuid.uuid4().hex[:8]}"
+        self.name = new_attempt_name(run.folder)
         self.folder = run.folder / "attempts" / self.name
         self.kept_scratch = self.folder / "scratch"
         _make_folder(self.kept_scratch)
-        self.scratch = Path(tempfile.mkdtemp(prefix="embedlab-"))
-        self.path = self.scratch / run.notebook.name  # a copy: the original may be edited while it runs
-        self.path.write_text(run.notebook.read_text(encoding="utf-8-sig"), encoding="utf-8")
-        self.executed = self.scratch / "executed.ipynb"
+        heartbeat.claim(self.kept_scratch)
+        self.reports = ProgressFile(self.kept_scratch / REPORTS)
         self.log = self.kept_scratch / LOG
+        self.scratch = Path(tempfile.mkdtemp(prefix=left_behind.PREFIX))
+        heartbeat.claim(self.scratch)
+        self.path = self.scratch / run.notebook.name  # a copy: the original may be edited while it runs
+        self.executed = self.scratch / "executed.ipynb"
+        self.session: int | None = None
+        self.stage: Mapping[str, Any] = {"stage": ""}  # the last report
+        self.exit_code: int | None = None
+        self.system_ran_out, self.peak_bytes = False, 0
 
     def outcome(self, html: bool, on_report: OnReport, cancelled: Callable[[], bool]) -> Outcome:
         try:
-            cause = self._execute(on_report, cancelled)
-            record = records.read_or_quarantine(self.run.folder)
-            if record is not None and record.attempt == self.name:
-                publish(self.run.folder, record)
-                self._keep_notebook(self.run.folder, html)
-                return Outcome(self.run.run_id, self.run.folder, record)
-            failure = self._failure(cause)
-            return failure if record is None else Outcome(self.run.run_id, self.run.folder, record, skipped=True)
+            return self._ended(self._execute(on_report, cancelled), html)
+        except KeyboardInterrupt:  # outside of `_watch`
+            processes.end(self.name, self.session)
+            return self._ended(CANCELLED, html)
         finally:
             shutil.rmtree(self.scratch, ignore_errors=True)
             shutil.rmtree(self.kept_scratch, ignore_errors=True)
 
+    def _ended(self, cause: str, html: bool) -> Outcome:
+        record = records.read_or_quarantine(self.run.folder)
+        if record is not None and record.attempt == self.name:
+            publish(self.run.folder, record)
+            self._keep_notebook(self.run.folder, html)
+            return Outcome(self.run.run_id, self.run.folder, record)
+        failure = self._failure(cause)
+        return failure if record is None else Outcome(self.run.run_id, self.run.folder, record, skipped=True)
+
     def _execute(self, on_report: OnReport, cancelled: Callable[[], bool]) -> str:
         """Run the child process until it ends; returns why it was stopped, or "" when it ended by itself."""
-        reports = ProgressFile(self.kept_scratch / REPORTS)
-        process = child.start(self._job(), self._environment(reports.path), self.log, warm=self.warm)
-        marker = self.kept_scratch / CANCEL
+        self.path.write_text(self.run.notebook.read_text(encoding="utf-8-sig"), encoding="utf-8")
+        self.reports.path.touch()
+        process = child.start(self._job(), self._environment(), self.log, warm=self.warm)
+        self.session, marker = process.session, self.kept_scratch / CANCEL
         guard = Guard(self.name, process.session, self.limits, lambda: cancelled() or marker.exists())
         try:
-            return self._watch(process, reports, guard, on_report)
+            return self._watch(process, guard, on_report)
         finally:
             self.system_ran_out, self.exit_code = guard.system_ran_out(), process.exit_code()
+            self.peak_bytes = guard.peak_bytes
             processes.end(self.name, process.session)
             process.wait()
 
@@ -187,26 +194,29 @@ class _Attempt:
         job.write_text(json.dumps({**content, "cwd": paths.project_root(), "driver": os.getpid()}, default=str))
         return job
 
-    def _environment(self, reports: Path) -> dict[str, str]:
+    def _environment(self) -> dict[str, str]:
         return {
-            progress.ENVIRONMENT_NAME: str(reports),
+            progress.ENVIRONMENT_NAME: str(self.reports.path),
             processes.ATTEMPT_VARIABLE: self.name,
             processes.NOTEBOOK_VARIABLE: str(self.path),
+            processes.RUN_ID_VARIABLE: self.run.run_id,
             "EMBEDLAB_HOME": str(paths.project_root()),
             "PYTHONUNBUFFERED": "1",
             **self.limits.environment(),
         }
 
-    @staticmethod
-    def _watch(process: child.Child, reports: ProgressFile, guard: Guard, on_report: OnReport) -> str:
+    def _watch(self, process: child.Child, guard: Guard, on_report: OnReport) -> str:
+        next_beat = 0.0
         try:
             while process.exit_code() is None:
                 if reason := guard.reason_to_end():
                     return reason
-                for report in reports.news():
+                for report in self.reports.news():
+                    self.stage = report
                     on_report(report)
-                with suppress(OSError):  # no file yet, or a full disk, which must not end the run
-                    os.utime(reports.path)  # see `attempts`
+                if time.monotonic() >= next_beat:
+                    heartbeat.beat(self.kept_scratch)
+                    next_beat = time.monotonic() + heartbeat.BEAT_EVERY_S
                 time.sleep(POLL_S)
         except KeyboardInterrupt:
             return CANCELLED
@@ -226,12 +236,50 @@ class _Attempt:
         error = first_error(_executed(self.executed))
         log = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
         cause = cause or cause_of(error, log, self.exit_code, self.system_ran_out)
-        detail = error or (INCOMPLETE if cause == "incomplete" else log.strip()[-600:])
+        detail = "\n".join(text for text in (self._explanation(cause, error, log), self._kept(cause)) if text)
         with suppress(OSError):  # a full disk must not hide what happened
+            write_failure(self.folder, self.run.run_id, cause, detail)
             shutil.copy(self.log, self.folder)
             self._keep_notebook(self.folder, html=False)
-            write_failure(self.folder, self.run.run_id, cause, detail)
         return Outcome(self.run.run_id, self.run.folder, cause=cause, detail=detail)
+
+    def _explanation(self, cause: str, error: str, log: str) -> str:
+        """What happened and what to do, in plain words; for an error in a cell, that error."""
+        where, limits = self._where(), self.limits
+        if cause == TIMEOUT:
+            remedy = "Raise --timeout (wall_min in a sweep), or give the run less to do."
+            return f"Stopped {where} by its time limit of {limits.wall_min:g} minutes. {remedy}"
+        if cause == CANCELLED:
+            return f"Cancelled {where}."
+        if cause == OUT_OF_MEMORY and self.peak_bytes > limits.mem_gb * 2**30 > 0:
+            used = f"needed more than {limits.mem_gb:g} GiB, its limit, and had {self.peak_bytes / 2**30:.2g} GiB"
+            return f"It {used} {where}. Raise --mem-gb (mem_gb in a sweep), or use smaller batches."
+        if error:
+            return "\n".join(text for text in (causes.explanation_of(error), error) if text)
+        if cause == OUT_OF_MEMORY:
+            return f"The machine ran out of memory {where} and ended a process of the run. Use smaller batches."
+        if cause == KERNEL_DIED:
+            return f"The kernel ended {where} without an error: it was killed, or it crashed."
+        if cause == INCOMPLETE:
+            return "The notebook ended before run.finish()."
+        return causes.end_of(log) or f"The process of the run ended {where} with exit code {self.exit_code}."
+
+    def _where(self) -> str:
+        """How far the run got."""
+        stage, total = str(self.stage["stage"]), self.stage.get("total")
+        if not stage:
+            return "before its first report"
+        return f"in stage {stage!r}" + (f", step {self.stage.get('step')} of {total}," if total else "")
+
+    def _kept(self, cause: str) -> str:
+        """What a run that ended early has left in its attempt's folder."""
+        if cause in (INCOMPLETE, INFRASTRUCTURE):
+            return ""
+        record = measured.read(self.folder)
+        folders = sorted(path.name for path in self.folder.glob("*/") if path.name != "scratch")
+        parts = [f"{len(record.metrics)} numbers (`embedlab table --incomplete`)"] if record else []
+        parts += [f"{name}/" for name in folders]
+        return f"Kept in {paths.shown(self.folder)}: {', '.join(parts)}." if parts else ""
 
 
 def _make_folder(folder: Path) -> None:
@@ -241,24 +289,6 @@ def _make_folder(folder: Path) -> None:
         problem = f"cannot create the folder ({error.strerror})"
         remedy = "Free disk space or fix the permissions, then run it again"
         raise RecordError(problem, remedy=remedy, file=folder) from None
-
-
-def cause_of(error: str, log: str, exit_code: int | None = 0, system_ran_out: bool = False) -> str:
-    """Why a run that was not stopped has no record.
-
-    Args:
-        error: the failing cell and its error, "" when no cell failed.
-        log: output of the child process.
-        exit_code: its exit code.
-        system_ran_out: whether the system killed a process for lack of memory meanwhile.
-    """
-    if error:
-        machine = ((MEMORY_ERRORS, OUT_OF_MEMORY), (INFRASTRUCTURE, "infrastructure"))
-        message = error.splitlines()[1]  # not the traceback, which quotes the notebook
-        return next((cause for pattern, cause in machine if pattern.search(message)), "error in cell")
-    if "DeadKernelError" in log or "Kernel died" in log:
-        return OUT_OF_MEMORY if system_ran_out else "kernel died"
-    return "infrastructure" if exit_code else "incomplete"
 
 
 def _executed(path: Path) -> nbformat.NotebookNode | None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from embedlab import paths
 from embedlab.io import confined
-from embedlab.runs import records
+from embedlab.runs import measured, records
+from embedlab.runs.records import Record
 from embedlab.runs.run import FAILED
 
 COLUMNS = ("run_id", "attempts", "cause", "detail")
@@ -49,3 +50,22 @@ def _cause(attempt: Path) -> tuple[str, str]:
         return str(content["cause"]), str(content["detail"])
     except (OSError, ValueError, KeyError, TypeError):  # no file, or an incomplete one
         return UNKNOWN, ""
+
+
+def incomplete_records(folder: Path | None = None, metric: str = "") -> Iterator[Record]:
+    """What unfinished runs measured in their last attempt that measured anything; the run id names why it ended.
+
+    Args:
+        folder: where runs are kept; results/runs when not given.
+        metric: only rows of this metric; all when empty.
+    """
+    folder = folder or paths.runs_dir()
+    for run_folder in sorted(folder.glob("*/")):
+        if (run_folder / records.FILE).exists() or records.OLD in run_folder.name:
+            continue
+        for attempt in sorted(run_folder.glob(f"attempts/*/{measured.FILE}"), reverse=True):
+            if record := measured.read(attempt.parent):
+                cause, _ = _cause(attempt.parent)
+                rows = [row for row in record.metrics if metric in ("", row.metric)]
+                yield record.model_copy(update={"run_id": f"{record.run_id} (incomplete: {cause})", "metrics": rows})
+                break

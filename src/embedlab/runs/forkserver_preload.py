@@ -3,9 +3,15 @@
 import atexit
 import os
 import pkgutil
+import signal
 from importlib import import_module
 
 import embedlab
+
+# Ctrl-C reaches this process too, for example during its imports. It ends with its driver and needs no traceback.
+# The driver has blocked the signal until here.
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # read by matplotlib's import
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedlab.runs import processes
+from embedlab.runs.causes import CANCELLED, OUT_OF_MEMORY, TIMEOUT
 
-TIMEOUT, OUT_OF_MEMORY, CANCELLED = "timeout", "out of memory", "cancelled"
 CANCEL = "cancel"  # a file of this name in an attempt's scratch folder asks its driver to end it
 MEMORY_EVERY_S = 1.0
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", processes.CPUS_VARIABLE)
@@ -45,6 +45,9 @@ class Guard:
         attempt, session: see `processes.members`.
         limits: its limits.
         cancelled: whether someone asked to cancel it.
+
+    Attributes:
+        peak_bytes: the largest memory that was measured; 0 without a limit of memory.
     """
 
     def __init__(self, attempt: str, session: int | None, limits: Limits, cancelled: Callable[[], bool]) -> None:
@@ -52,6 +55,7 @@ class Guard:
         self._deadline = time.monotonic() + limits.wall_min * 60 if limits.wall_min else float("inf")
         self._next_check = 0.0
         self._oom_kills = oom_kills()
+        self.peak_bytes = 0
 
     def reason_to_end(self) -> str:
         """Why the attempt must end now; "" when it may go on."""
@@ -66,6 +70,7 @@ class Guard:
             return False
         self._next_check = time.monotonic() + MEMORY_EVERY_S
         used = processes.memory_bytes(processes.members(self._attempt, self._session))
+        self.peak_bytes = max(self.peak_bytes, used)
         return used > self._limits.mem_gb * 2**30
 
     def system_ran_out(self) -> bool:

@@ -19,6 +19,7 @@ import psutil
 
 ATTEMPT_VARIABLE = "EMBEDLAB_ATTEMPT"  # name of the attempt; the driver finds its processes by it
 NOTEBOOK_VARIABLE = "EMBEDLAB_NOTEBOOK"  # the file that runs; the original may have changed since
+RUN_ID_VARIABLE = "EMBEDLAB_RUN_ID"  # the id that the driver has planned
 CPUS_VARIABLE = "EMBEDLAB_CPUS"  # threads of a run; OMP_NUM_THREADS comes too late for a fork
 GRACE_S = 0.5  # between SIGTERM and SIGKILL
 POLL_S = 0.2

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from embedlab.errors import RecordError
 from embedlab.io import commit_once
 
+Status = Literal["ok", "incomplete"]
 Statistic = Literal["value", "difference", "relative_difference", "p_value"]
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,8 @@ class Record(BaseModel):
 
     Attributes:
         schema_version: of this format; `schema` in the file.
+        status: "ok", or "incomplete" for what a run measured before it was stopped; the latter is never committed.
+        inputs: path in a parameter -> hash of the file or folder; see `runs.inputs`.
         systems: name -> description of every system in `metrics`.
         migrated: how the record was converted from an older format; empty when it was not.
     """
@@ -104,9 +107,10 @@ class Record(BaseModel):
 
     schema_version: Literal[2] = Field(default=SCHEMA, alias="schema")
     run_id: Name
-    status: Literal["ok"] = "ok"
+    status: Status = "ok"
     notebook: Name
     parameters: dict[str, Any]
+    inputs: dict[str, str] = Field(default_factory=dict)
     systems: dict[str, str] = Field(default_factory=dict)
     metrics: list[MetricRow]
     timings: dict[str, float] = Field(default_factory=dict)
@@ -125,11 +129,17 @@ class Record(BaseModel):
 
     def content(self) -> dict[str, Any]:
         """What stands in the file, apart from the sha256."""
-        return self.model_dump(mode="json", by_alias=True)
+        content = self.model_dump(mode="json", by_alias=True)
+        if not self.inputs:  # as in every record from before there were inputs
+            del content["inputs"]
+        return content
 
     def digest(self) -> str:
         """sha256 of the canonical JSON of everything in the record."""
         return digest_of(self.content())
+
+
+KNOWN_FIELDS = {field.alias or name for name, field in Record.model_fields.items()}
 
 
 def digest_of(content: dict[str, Any]) -> str:
@@ -168,8 +178,11 @@ def commit(record: Record, folder: Path) -> bool:
         Whether this call wrote it; False means that another attempt committed first.
 
     Raises:
-        RecordError: the folder cannot be written to; files that were there before are untouched.
+        RecordError: the record is incomplete, or the folder cannot be written to; files that were there before are
+            untouched.
     """
+    if record.status != "ok":
+        raise RecordError("the record is incomplete", remedy="Commit it when the run has finished", file=folder)
     try:
         return commit_once(folder / FILE, file_text(record.content()).encode())
     except OSError as error:
@@ -193,7 +206,11 @@ def read(folder: Path) -> Record:
         sha256 = content.pop("sha256")
         if (schema := content.get("schema", 1)) != SCHEMA and digest_of(content) == sha256:
             raise _other_schema(schema, path)
+        if unknown := set(content) - KNOWN_FIELDS and digest_of(content) == sha256:
+            raise _other_schema(f"{SCHEMA} with the new field {min(unknown)!r}", path)
         record, intact = Record(**content), text == file_text(content)
+        if record.status != "ok":
+            raise ValueError("incomplete")
     except FileNotFoundError:
         raise RecordError("the run has no record", remedy="It has not finished. Run it again", file=folder) from None
     except OSError as error:

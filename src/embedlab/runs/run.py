@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedlab import paths, progress
-from embedlab.data.load import source_fingerprint
 from embedlab.errors import ParameterError, RecordError
 from embedlab.escaping import csv_frame
 from embedlab.io import confined
 from embedlab.params import Params
 from embedlab.redaction import shareable, shareable_value
-from embedlab.runs import notebooks, per_query, provenance, records
-from embedlab.runs.processes import ATTEMPT_VARIABLE, NOTEBOOK_VARIABLE
+from embedlab.runs import measured, notebooks, per_query, provenance, records
+from embedlab.runs.inputs import data_fingerprint, input_digests
+from embedlab.runs.processes import ATTEMPT_VARIABLE, NOTEBOOK_VARIABLE, RUN_ID_VARIABLE
 from embedlab.runs.reading import describe_difference
 from embedlab.runs.records import MetricRow, Record
 from embedlab.runs.run_id import RunId
@@ -45,16 +45,19 @@ FAILED = "failed.json"  # in the folder of an attempt that failed
 def compute_run_id(path: Path, values: Mapping[str, Any]) -> str:
     """`<notebook>-<8 hex>-s<seed>`: the same code, parameters and data give the same id on every machine.
 
-    The driver and the notebook compute the same id, because both hash the values of the parameters cell. The seed is
-    not hashed, and neither is the folder that the run is kept in.
+    The data are the dataset and the content of every file and folder that a parameter names, such as a model. The
+    driver and the notebook compute the same id, because both hash the values of the parameters cell. The seed is not
+    hashed, and neither is the folder that the run is kept in.
 
     Args:
         path: the notebook.
         values: every parameter of its parameters cell, from `notebooks.resolved`.
     """
     identity = {name: value for name, value in values.items() if name not in ("seed", "output_dir")}
-    data = source_fingerprint(values["dataset"]) if values.get("dataset") else ""
-    content = json.dumps([path.stem, notebooks.source_hash(path), identity, data], sort_keys=True)
+    data = data_fingerprint(values.get("dataset", ""))
+    inputs = input_digests(values, paths.runs_dir(values.get("output_dir", "")))
+    parts = [path.stem, notebooks.source_hash(path), identity, data, *([inputs] if inputs else [])]
+    content = json.dumps(parts, sort_keys=True)
     return str(RunId(path.stem, hashlib.sha256(content.encode()).hexdigest()[:8], values.get("seed", 0)))
 
 
@@ -74,7 +77,9 @@ def start_run(notebook: str, params: Params) -> Run:
         problem = f"the parameters cell and {type(params).__name__} differ in {differing}"
         remedy = "Use the same names in both, save the notebook and restart its kernel"
         raise ParameterError(problem, remedy=remedy, file=path)
-    run = Run(compute_run_id(path, notebooks.resolved(cell, values)), path, params)
+    identifier = compute_run_id(path, notebooks.resolved(cell, values))
+    _check_id(identifier, path)
+    run = Run(identifier, path, params)
     finished = records.read_or_quarantine(run.folder) is not None
     print(
         f"run {run.id}"
@@ -82,6 +87,14 @@ def start_run(notebook: str, params: Params) -> Run:
     )
     _mark_failure(run)
     return run
+
+
+def _check_id(identifier: str, path: Path) -> None:
+    """Compare with the id that the driver computed when it planned the run, which may have been hours ago."""
+    planned = os.environ.get(RUN_ID_VARIABLE, identifier)
+    if planned != identifier and os.environ.get(NOTEBOOK_VARIABLE) == str(path):
+        problem = f"the run was planned as {planned}, and is {identifier} now: a file that its parameters name changed"
+        raise ParameterError(problem, remedy="Run it again when the file no longer changes", field="run id")
 
 
 def _notebook_file(stem: str) -> Path:
@@ -108,6 +121,13 @@ def write_failure(attempt_folder: Path, identifier: str, cause: str, detail: str
     (attempt_folder / FAILED).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
+def new_attempt_name(run_folder: Path) -> str:
+    """A name that sorts after those of all earlier attempts, even if a clock was wrong when they began."""
+    numbers = [path.name.partition("-")[0] for path in run_folder.glob("attempts/*")]
+    later_than_all = [int(number) + 1 for number in numbers if number.isdecimal()]
+    return f"{max([int(time.time()), *later_than_all])}-{uuid.uuid4().hex[:8]}"
+
+
 class Run:
     """One attempt at a run.
 
@@ -121,7 +141,7 @@ class Run:
     def __init__(self, identifier: str, path: Path, params: Params) -> None:
         self.id, self.notebook, self.params = identifier, path.stem, params
         self.folder = paths.runs_dir(params.output_dir) / identifier
-        self.attempt = os.environ.get(ATTEMPT_VARIABLE) or f"{int(time.time())}-{uuid.uuid4().hex[:8]}"
+        self.attempt = os.environ.get(ATTEMPT_VARIABLE) or new_attempt_name(self.folder)
         self.attempt_folder = self.folder / "attempts" / self.attempt
         self.attempt_folder.mkdir(parents=True, exist_ok=True)
         self.rows: list[MetricRow] = []
@@ -133,6 +153,12 @@ class Run:
         self._systems: dict[str, str] = {}
         self._history: list[Mapping[str, float]] = []
         self._source, self._started = notebooks.source_hash(path), provenance.now()
+        values = params.set_values()
+        self._inputs, self._data = (
+            input_digests(values, self.folder.parent),
+            data_fingerprint(values.get("dataset", "")),
+        )
+        self._log = measured.Log(self.attempt_folder)
         progress.report("start", run_id=identifier, attempt_folder=str(self.attempt_folder))
 
     @property
@@ -335,6 +361,9 @@ class Run:
     def _add(self, metric: str, value: float | None, *, system: str, **labels: Any) -> None:
         technique = self._use(system).technique
         self.rows.append(MetricRow(system=system, technique=technique, metric=metric, value=value, **labels))
+        if not self._log.is_open:
+            self._log.open(self._record("incomplete"))
+        self._log.add(self.rows[-1])
 
     def _use(self, name: str) -> System:
         """The declaration of a system, which the record will describe."""
@@ -401,6 +430,7 @@ class Run:
 
             per_query.write(pd.concat(self._per_query), self.artefact(per_query.FILE))
         (self.attempt_folder / FAILED).unlink(missing_ok=True)  # of a cell that failed and then passed
+        self._log.remove()
         record = self._record()
         if not records.commit(record, self.folder):
             remedy = "Use that record, or delete its folder and run again"
@@ -410,17 +440,19 @@ class Run:
         print(f"committed {paths.shown(self.folder / records.FILE)}")
         return record
 
-    def _record(self) -> Record:
+    def _record(self, status: records.Status = "ok") -> Record:
         commit, dirty = provenance.code_version()
-        dataset = getattr(self.params, "dataset", "")
+        values = self.params.model_dump(mode="json")
         return Record(
             run_id=self.id,
+            status=status,
             notebook=self.notebook,
-            parameters=self.params.model_dump(mode="json", exclude={"output_dir"}),
+            parameters={name: value for name, value in values.items() if name != "output_dir"},
+            inputs=self._inputs,
             systems=self._systems,
             metrics=self.rows,
             timings=self._timings,
-            data_fingerprint=source_fingerprint(dataset) if dataset else "",
+            data_fingerprint=self._data,
             model_fingerprints=self._models,
             notes=self._notes,
             source_hash=self._source,

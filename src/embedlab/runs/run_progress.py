@@ -80,14 +80,19 @@ class LiveView:
 
     def show(self, report: Mapping[str, Any]) -> None:
         """Show one report."""
-        if new_stage := report["stage"] != self._stage:
-            self._stage, self._stage_began, self._first_step = report["stage"], report["time"], report["step"]
-        numbers = self._numbers(report)
+        new_stage = report["stage"] != self._stage
+        line = self.line(report)
         if self._bar:
-            self._move_bar(self._bar, report, numbers, new_stage)
+            self._move_bar(self._bar, report, self._numbers(report), new_stage)
         elif time.monotonic() - self._printed >= (PLAIN_STAGE_S if new_stage else PLAIN_EVERY_S):
             self._printed = time.monotonic()
-            self.console.print(f"{self.title} · {report['stage']} {numbers}".rstrip(), highlight=False, markup=False)
+            self.console.print(line, highlight=False, markup=False)
+
+    def line(self, report: Mapping[str, Any]) -> str:
+        """The line that describes a report; its rate is that since the first report of the stage."""
+        if report["stage"] != self._stage:
+            self._stage, self._stage_began, self._first_step = report["stage"], report["time"], report["step"]
+        return f"{self.title} · {report['stage']} {self._numbers(report)}".rstrip()
 
     def _move_bar(self, bar: Progress, report: Mapping[str, Any], numbers: str, new_stage: bool) -> None:
         if new_stage and self._task is not None:

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 from embedlab.errors import ParameterError
 from embedlab.runs import attempts, records
+from embedlab.runs.causes import CANCELLED, INTERRUPTIONS
 from embedlab.runs.execute import Outcome
-from embedlab.runs.limits import CANCELLED, Limits
+from embedlab.runs.limits import Limits
 from embedlab.sweeps import planning
 from embedlab.sweeps.engine import Engine
 from embedlab.sweeps.job import Job
@@ -186,7 +187,8 @@ class Driver:
         if item.record:
             self.result.outcomes[item.run_id] = Outcome(item.run_id, item.folder, item.record, skipped=True)
             return False
-        if not item.failure or item.failure in planning.RERUN_CAUSES or self.options.retry_failed:
+        is_repeated = item.failure in INTERRUPTIONS or self.spec.retries_after(item.failure) > 0
+        if not item.failure or is_repeated or self.options.retry_failed:
             return True
         failed = Outcome(item.plan.run_id, item.plan.folder, cause=item.failure, skipped=True)
         self.result.outcomes[item.plan.run_id] = failed

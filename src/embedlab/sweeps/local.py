@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from embedlab.runs import execute
+from embedlab.runs.causes import CANCELLED
 from embedlab.runs.execute import Outcome
-from embedlab.runs.limits import CANCELLED
 from embedlab.sweeps.job import Job
 
 

@@ -1,8 +1,8 @@
 """Find records that an older version of a notebook made, for use in place of new runs.
 
 A run id depends on the notebook's code, so an edited or renumbered notebook gives every run a new id. An older record
-is still valid for a sweep if the notebook's topic, the seed, the data and the parameters are the same. Sweeps use it
-and mark it as older.
+is still valid for a sweep if the notebook's topic, the seed, the parameters and the data are the same. The data include
+the files that parameters name, such as a model. Sweeps use it and mark it as older.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any
 
 from embedlab import paths
 from embedlab.runs import record_index
+from embedlab.runs.inputs import input_digests
 from embedlab.runs.notebooks import Parameter
 from embedlab.runs.records import Record
-from embedlab.runs.run_id import topic_of
+from embedlab.runs.run_id import RunId, topic_of
 
 NOT_COMPARED = ("seed", "output_dir")  # the seed is part of the key; the folder does not change results
 
@@ -42,10 +43,10 @@ class OlderRuns:
             if topic_of(record.notebook) == topic_of(notebook)
         ]
         varied = _varied([record.parameters for record in records], self._defaults)
-        self._by_key: dict[Key, Record] = {}
-        for record in sorted(records, key=lambda record: (record.finished, record.run_id)):  # the newest wins
+        self._by_key: dict[Key, list[Record]] = defaultdict(list)
+        for record in sorted(records, key=lambda record: (record.finished, record.run_id), reverse=True):
             if not varied & record.parameters.keys():
-                self._by_key[self._key(record.parameters, record.data_fingerprint)] = record
+                self._by_key[self._key(record.parameters, record.data_fingerprint)].append(record)
 
     def find(self, values: Mapping[str, Any], data_fingerprint: str) -> str | None:
         """Return the id of the newest run with the same seed, data and parameters; None if there is none.
@@ -54,8 +55,9 @@ class OlderRuns:
             values: all parameters of a planned run.
             data_fingerprint: fingerprint of its dataset.
         """
-        record = self._by_key.get(self._key(values, data_fingerprint))
-        return record.run_id if record else None
+        digests = input_digests(values, self._folder)
+        same_values = self._by_key.get(self._key(values, data_fingerprint), [])
+        return next((record.run_id for record in same_values if _has_inputs(record, digests)), None)
 
     def _key(self, values: Mapping[str, Any], data_fingerprint: str) -> Key:
         """Return what must be equal. A parameter that a record does not have counts as the notebook's default."""
@@ -65,6 +67,17 @@ class OlderRuns:
             if name not in NOT_COMPARED
         }
         return json.dumps(values.get("seed", 0)), data_fingerprint, json.dumps(compared, sort_keys=True)
+
+
+def _has_inputs(record: Record, digests: Mapping[str, str]) -> bool:
+    """Whether a record was made with files of this content.
+
+    Older records have no digests. One of them counts only if the files belong to a run, whose id stands for them.
+    """
+    return all(
+        record.inputs[text] == digest if text in record.inputs else bool(RunId.find_all(text))
+        for text, digest in digests.items()
+    )
 
 
 def _varied(settings: Iterable[Mapping[str, Any]], defaults: Mapping[str, Any]) -> set[str]:

@@ -14,18 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from embedlab import paths
-from embedlab.data.load import source_fingerprint
 from embedlab.errors import ParameterError
 from embedlab.io import confined
 from embedlab.runs import execute, filters, notebooks, provenance, record_index, records
 from embedlab.runs.execute import Plan
+from embedlab.runs.inputs import data_fingerprint
 from embedlab.runs.records import Record
 from embedlab.runs.run import FAILED
 from embedlab.runs.run_id import RunId, topic_of, without_seeds
 from embedlab.sweeps.older import OlderRuns
 from embedlab.sweeps.spec import REFERENCE, Metric, Stage, StagedSweep, SweepSpec, expand
-
-RERUN_CAUSES = ("infrastructure", "cancelled")  # these failures are interruptions, not results
 
 
 @dataclass(frozen=True)
@@ -88,11 +86,11 @@ def _with_older(planned: list[Planned]) -> list[Planned]:
         return planned
     notebook, folder = planned[0].plan.notebook, planned[0].plan.folder.parent
     older = OlderRuns(notebook.stem, notebooks.parameters(notebook), folder)
-    fingerprint = lru_cache(source_fingerprint)
+    fingerprint = lru_cache(data_fingerprint)
     with_records = []
     for item in planned:
-        dataset = item.plan.values.get("dataset")
-        run_id = None if item.record else older.find(item.plan.values, fingerprint(dataset) if dataset else "")
+        data = "" if item.record else fingerprint(item.plan.values.get("dataset", ""))
+        run_id = None if item.record else older.find(item.plan.values, data)
         record = records.read_or_quarantine(folder / run_id) if run_id else None
         with_records.append(replace(item, record=record, failure="") if record else item)
     return with_records

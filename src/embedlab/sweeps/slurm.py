@@ -12,8 +12,8 @@ from typing import Any
 from embedlab import paths
 from embedlab.errors import EmbedlabError, ParameterError
 from embedlab.runs import attempts, execute
+from embedlab.runs.causes import CANCELLED
 from embedlab.runs.execute import Outcome, Plan
-from embedlab.runs.limits import CANCELLED
 from embedlab.runs.run_progress import ProgressFile
 from embedlab.sweeps.job import Job
 
