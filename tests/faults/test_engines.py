@@ -260,7 +260,11 @@ def test_slurm_is_asked_for_a_little_more_than_the_limits_and_for_a_day_without_
     engine = slurm.SlurmEngine(cluster="local", options={"timeout_min": 3})
     assert engine._executor(timeout_min=9, mem_gb=4)._executor.parameters["timeout_min"] == 3
     assert "mem_gb" not in engine._executor()._executor.parameters  # that of another job
-    for options in ({"slurm_partitoin": "x"}, {"timeout_min": "long"}):
+    texts = {"timeout_min": "60", "mem_gb": "4", "slurm_exclusive": "False", "slurm_partition": "010"}
+    engine = slurm.SlurmEngine(cluster="local", options=texts)
+    assert engine._options == {"timeout_min": 60, "mem_gb": 4.0, "slurm_exclusive": False, "slurm_partition": "010"}
+    refused = ("slurm_setup", "slurm_additional_parameters", "slurm_srun_args", "name")
+    for options in ({"slurm_partitoin": "x"}, {"timeout_min": "long"}, *({name: "x"} for name in refused)):
         with pytest.raises(ParameterError, match="--slurm"):
             slurm.SlurmEngine(cluster="local", options=options)
 

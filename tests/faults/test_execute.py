@@ -159,25 +159,32 @@ def read_all(descriptor, written):
             written.append(block)
 
 
-def test_nohup_stays_in_force():
-    """A command that was started to ignore SIGHUP does."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with signals.interruptible() as received:
-            os.kill(os.getpid(), signal.SIGHUP)
-        assert received == [] and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
+@pytest.fixture
+def restored():
+    """Handlers of signals as they were."""
+    handlers = {number: signal.getsignal(number) for number in signals.SIGNALS}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
-def test_the_second_signal_does_not_disturb_the_cleaning_up():
+def test_nohup_stays_in_force(restored):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with signals.interruptible() as received:
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert received == [] and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_only_the_first_signal_counts_until_the_end_of_the_process(restored):
     with signals.interruptible() as received:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
-    assert received == [signal.SIGTERM] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    os.kill(os.getpid(), signal.SIGINT)
+    assert received == [signal.SIGTERM]
 
 
 def test_death_of_the_driver_ends_the_kernel(notebook, home):

@@ -160,14 +160,8 @@ def test_a_run_is_watched_followed_and_cancelled_from_elsewhere(home, command):
     plan = execute.plan(notebooks.find_notebook("01"), {"seconds": 60.0})
     with ThreadPoolExecutor() as pool:
         perform = pool.submit(execute.perform, plan, warm=True, on_report=lambda report: None)
-        tiny.until(
-            lambda: (
-                "start"
-                in "".join(
-                    path.read_text() for path in home.glob(f"results/runs/*/attempts/*/scratch/{heartbeat.REPORTS}")
-                )
-            )
-        )
+        (reports,) = tiny.until(lambda: list(plan.folder.glob(f"attempts/*/scratch/{heartbeat.REPORTS}")))
+        tiny.until(lambda: "start" in reports.read_text())
         assert f"{plan.run_id} on {socket.gethostname()} · start" in command("watch", "--once")[1]
         assert f"asked {plan.run_id} to stop" in command("cancel", plan.run_id[:12])[1]
         code, out, err = command("logs", plan.run_id[:12], "--follow")  # to its end

@@ -14,7 +14,7 @@ SIGNAL_EXIT = 128  # a shell reports a command that signal n ended as 128 + n
 
 @contextmanager
 def interruptible() -> Iterator[list[int]]:
-    """Turn the first signal into a KeyboardInterrupt, and ignore later ones while the command cleans up.
+    """Turn the first signal into a KeyboardInterrupt, and ignore later ones until this process has ended.
 
     A signal that is ignored already, such as SIGHUP under nohup, stays ignored.
 
@@ -39,5 +39,6 @@ def interruptible() -> Iterator[list[int]]:
     try:
         yield received
     finally:
-        for number, handler in original.items():
-            signal.signal(number, handler)
+        if not received:
+            for number, handler in original.items():
+                signal.signal(number, handler)

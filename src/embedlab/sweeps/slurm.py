@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
@@ -20,9 +22,52 @@ from embedlab.sweeps.job import Job
 JOBS = 64  # in Slurm's queue at a time
 MINUTES = 24 * 60  # time limit of a run without a limit of its own; submitit's default is 5 minutes
 
+# How the texts of `--slurm name=value` are read; all other values stay texts, as sbatch takes them.
+TYPES: dict[str, type] = {
+    **dict.fromkeys(("timeout_min", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node"), int),
+    "mem_gb": float,
+    **dict.fromkeys(("slurm_exclusive", "slurm_use_srun", "stderr_to_stdout"), bool),
+}
+BOOLEANS = {"true": True, "false": False}
+# Submitit takes lists or dicts for these, or every job has its own value.
+REFUSED = {
+    **dict.fromkeys(("slurm_setup", "slurm_teardown"), "Put the commands into the shell that starts the sweep"),
+    **dict.fromkeys(("slurm_additional_parameters", "slurm_srun_args"), "Set SBATCH_… variables instead"),
+    **dict.fromkeys(("name", "slurm_job_name"), "Every job has the id of its run as its name"),
+    "slurm_map_count": "Use --jobs",
+}
+
 
 def _perform(job: Job) -> Outcome:
+    """Execute a run in a Slurm job; `scancel` ends it as Ctrl-C would."""
+
+    def cancel(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, cancel)
     return execute.perform(job.plan, limits=job.limits, on_report=lambda report: None)
+
+
+def typed_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the texts of `--slurm name=value` to the types that submitit takes.
+
+    Raises:
+        ParameterError: a value of another type, or an option that cannot be set like this.
+    """
+    return {name: _typed(name, value) for name, value in options.items()}
+
+
+def _typed(name: str, value: Any) -> Any:
+    if name in REFUSED:
+        raise ParameterError(f"{name} cannot be set here", remedy=REFUSED[name], field="--slurm")
+    kind = TYPES.get(name, str)
+    try:
+        return BOOLEANS[str(value).lower()] if kind is bool else kind(value)
+    except (ValueError, KeyError):
+        examples = {int: "1", float: "4.5", bool: "true"}
+        problem = f"{name} must be {kind.__name__}, got {value!r}"
+        raise ParameterError(problem, remedy=f"Write {name}={examples[kind]}, for example", field="--slurm") from None
 
 
 class SlurmEngine:
@@ -45,13 +90,18 @@ class SlurmEngine:
         if find_spec("submitit") is None:
             remedy = "Install it: pip install 'embedlab[cluster]'"
             raise EmbedlabError("the package submitit is not installed", remedy=remedy)
-        self._max_jobs, self._options, self._cluster = jobs or JOBS, dict(options or {}), cluster
+        self._max_jobs, self._options, self._cluster = jobs or JOBS, typed_options(options or {}), cluster
         try:
             self._executor()
         except RuntimeError as error:
             remedy = "Run this on a machine that has sbatch, or use --engine local"
             raise ParameterError(str(error), remedy=remedy) from None
-        except (NameError, ValueError, AssertionError) as error:  # what submitit raises for a bad name or value
+        except (
+            NameError,
+            TypeError,
+            ValueError,
+            AssertionError,
+        ) as error:  # what submitit raises for a bad name or value
             remedy = "Use submitit's names, such as slurm_partition=gpu"
             raise ParameterError(str(error).splitlines()[0], remedy=remedy, field="--slurm") from None
         self._ended: list[Outcome] = []
@@ -82,7 +132,7 @@ class SlurmEngine:
             job = self._waiting.popleft()
             try:
                 handle = self._executor(**_requests(job)).submit(_perform, job)
-            except (OSError, RuntimeError) as error:
+            except (OSError, RuntimeError, TypeError, ValueError) as error:
                 problem = f"Slurm rejects the job ({' '.join(str(error).split())[-300:]})"
                 remedy = "Change the sweep's resources or the --slurm options"
                 raise EmbedlabError(problem, remedy=remedy) from None
