@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from embedlab.errors import EmbedlabError, ParameterError
-from embedlab.runs import execute, notebooks, records
+from embedlab.runs import attempts, execute, notebooks, records
 from embedlab.runs.limits import Limits
 from embedlab.sweeps import dask as dask_engine
 from embedlab.sweeps import remote, slurm
@@ -63,9 +63,16 @@ def test_dask_workers_without_a_shared_disk_and_one_of_them_killed(home, tmp_pat
     with cluster(home) as (engine, start_worker):
         first, _ = start_worker(away[0]), start_worker(away[1], nanny="--nanny")
         path = tiny.write_sweep(home, grid={"x": [1.0, 2.0]}, fixed={"seconds": 1.0})
-        view = tiny.Silent()
-        view.show = lambda run_id, report: first.kill()
+        view, seen = tiny.Silent(), []
+
+        def show(run_id, report):
+            first.kill()
+            seen.extend(attempt for attempt in attempts.running() if attempt.is_away)
+
+        view.show = show
         result, _ = tiny.run_sweep(path, engine, view)
+    assert {attempt.run_id for attempt in seen} == set(result.outcomes)  # `embedlab watch` shows them here
+    assert not list(home.glob(f"results/runs/*/attempts/*{attempts.AWAY}"))
     assert first.poll() is not None and [o.cause for o in result.outcomes.values()] == [""] * 2
     assert sorted(tiny.committed(home).values()) == [1.0, 2.0]
     for outcome in result.outcomes.values():
@@ -135,6 +142,22 @@ def test_a_late_delivery_is_refused(home):
     late = remote.receive(second, plan)
     assert late.skipped and late.record.attempt == first.record.attempt
     assert list(tiny.committed(home).values()) == [5.0]
+
+
+def test_a_run_on_another_disk_is_cancelled_from_here(home):
+    """Without a worker the run never starts; the request reaches the engine all the same."""
+    plan = execute.plan(notebooks.find_notebook("01"), {"seconds": 60.0})
+    with cluster(home) as (engine, _):
+        cancelled = []
+        engine.cancel = cancelled.append
+        engine.submit(Job(plan))
+        (attempt,) = attempts.running()
+        list(engine.poll())
+        assert attempt.is_away and cancelled == []
+        attempt.cancel()
+        list(engine.poll())
+        assert cancelled == [plan.run_id]
+    assert attempts.running() == []
 
 
 def test_slurm_jobs_through_submitit(home):

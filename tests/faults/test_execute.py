@@ -91,7 +91,9 @@ def test_a_time_limit_keeps_what_was_measured(notebook, home, command):
     first, kept = outcome.detail.splitlines()
     assert first.startswith("Stopped in stage 'speed' by its time limit of") and "Raise --timeout" in first
     (attempt,) = (outcome.folder / "attempts").iterdir()
-    assert kept == f"Kept in {attempt.relative_to(home)}: 1 numbers (`embedlab table --incomplete`), model/."
+    assert (
+        kept == f"Kept in the run's folder attempts/{attempt.name}: 1 numbers (`embedlab table --incomplete`), model/."
+    )
     assert {path.name for path in attempt.iterdir()} >= {"measured.jsonl", "failed.json", "model", "driver.log"}
     code, shown, _ = command("table", "--incomplete", "--format", "csv")
     assert code == 0 and f"{outcome.run_id} (incomplete: timeout)" in shown and ",0.5," in shown

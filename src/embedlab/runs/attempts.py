@@ -17,6 +17,7 @@ from embedlab.runs.limits import CANCEL
 from embedlab.runs.run_progress import ProgressFile
 
 POLL_S = 0.5
+AWAY = "-away"  # end of the name of an attempt whose files are on another machine's disk; see `sweeps.remote.Stand`
 
 _observer = Observer()  # of this process
 
@@ -37,6 +38,11 @@ class Attempt:
     def state(self) -> str:
         """`RUNNING`, `ENDED`, or `UNDECIDED` for some seconds if it may run on another machine; see `heartbeat`."""
         return _observer.state(self.folder / "scratch")
+
+    @property
+    def is_away(self) -> bool:
+        """Whether its files are on another machine's disk."""
+        return self.folder.name.endswith(AWAY)
 
     @property
     def host(self) -> str:

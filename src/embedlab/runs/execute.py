@@ -279,7 +279,7 @@ class _Attempt:
         folders = sorted(path.name for path in self.folder.glob("*/") if path.name != "scratch")
         parts = [f"{len(record.metrics)} numbers (`embedlab table --incomplete`)"] if record else []
         parts += [f"{name}/" for name in folders]
-        return f"Kept in {paths.shown(self.folder)}: {', '.join(parts)}." if parts else ""
+        return f"Kept in the run's folder attempts/{self.name}: {', '.join(parts)}." if parts else ""
 
 
 def _make_folder(folder: Path) -> None:

@@ -69,6 +69,7 @@ class DaskEngine:
         self._client = _connect(scheduler)
         self._shared = shared
         self._running: dict[str, tuple[Any, Job]] = {}
+        self._stands: dict[str, remote.Stand] = {}
         self._reports: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
         self._client.subscribe_topic(TOPIC, lambda event: self._reports.put(event[1]))
 
@@ -87,18 +88,27 @@ class DaskEngine:
             remedy = "Restart it, then run the same command again; finished runs are kept"
             raise EmbedlabError("the Dask scheduler does not answer any more", remedy=remedy) from None
         self._running[job.plan.run_id] = (future, job)
+        if not self._shared:
+            self._stands[job.plan.run_id] = remote.Stand(job.plan)
 
     def poll(self) -> Iterator[Outcome]:
         """Yield the runs that have ended since the last call."""
         for run_id, (future, job) in list(self._running.items()):
+            stand = self._stands.get(run_id)
             if future.done():
                 del self._running[run_id]
+                if stand:
+                    self._stands.pop(run_id).remove()
                 yield _outcome_of(future, job.plan)
+            elif stand and stand.is_to_end():
+                self.cancel(run_id)
 
     def reports(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield (run id, progress report) of everything reported since the last call."""
         while not self._reports.empty():
             report = self._reports.get()
+            if stand := self._stands.get(report["run"]):
+                stand.show(report)
             yield report["run"], report
 
     def cancel(self, run_id: str) -> None:
@@ -108,6 +118,8 @@ class DaskEngine:
 
     def close(self) -> None:
         """Disconnect from the scheduler."""
+        for stand in self._stands.values():
+            stand.remove()
         self._client.close()
 
 

@@ -222,7 +222,8 @@ class Driver:
         """Find pending or running runs that another driver, or a task believed lost, has committed."""
         for run_id, job in list(self._running.items()):
             folder = job.plan.folder
-            runs_locally = attempts.running_in(folder)  # such an attempt finds the record itself
+            # An attempt on this disk finds the record itself.
+            runs_locally = [attempt for attempt in attempts.running_in(folder) if not attempt.is_away]
             if not runs_locally and (record := records.read_or_quarantine(folder)):
                 yield Outcome(run_id, folder, record, skipped=True)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,11 @@ from typing import Any
 from embedlab import paths
 from embedlab.errors import ParameterError
 from embedlab.io import confined, write_atomic
-from embedlab.runs import execute, records
+from embedlab.runs import attempts, execute, heartbeat, inputs, left_behind, records
 from embedlab.runs.execute import Outcome, Plan
+from embedlab.runs.limits import CANCEL
 from embedlab.runs.records import Record
-from embedlab.runs.run import publish
+from embedlab.runs.run import new_attempt_name, publish
 from embedlab.sweeps.job import Job
 
 MAX_BYTES = 256 * 2**20  # of one run's files, in each direction; larger files need ARTEFACTS_URL or a shared disk
@@ -69,20 +73,24 @@ def portable(job: Job) -> Job:
 
 
 def _inputs(plan: Plan) -> dict[str, bytes]:
-    """Return the files of earlier runs that the plan's parameters name."""
-    root = paths.project_root()
-    inputs: dict[str, bytes] = {}
-    for name, value in plan.values.items():
-        source = root / value if isinstance(value, str) and value else root
-        if name == "output_dir" or plan.folder.parent not in source.parents:
+    """Return the files that the plan's parameters name; a worker must have its own copy of those outside the project.
+
+    Files that are too large must be there too, unless an earlier run made them, which only this machine has.
+    """
+    root, runs_folder = paths.project_root(), plan.folder.parent
+    found: dict[str, bytes] = {}
+    for name, _, source in inputs.named_paths(plan.values):
+        of_a_run = runs_folder in source.parents
+        if runs_folder.is_relative_to(source) or not (of_a_run or source.is_relative_to(root)):
             continue
         files = [path for path in (source, *source.rglob("*")) if path.is_file()]
         if not source.is_relative_to(root):
             raise _not_portable("is outside the project", source, name)
-        if sum(path.stat().st_size for path in files) > MAX_BYTES:
+        if sum(path.stat().st_size for path in files) <= MAX_BYTES:
+            found |= {str(path.relative_to(root)): path.read_bytes() for path in files}
+        elif of_a_run:
             raise _not_portable(f"is larger than {MAX_BYTES / 2**20:.0f} MiB", source, name)
-        inputs |= {str(path.relative_to(root)): path.read_bytes() for path in files}
-    return inputs
+    return found
 
 
 def _not_portable(problem: str, source: Path, parameter: str) -> ParameterError:
@@ -100,7 +108,8 @@ def perform_away(plan: PortablePlan, **options: Any) -> Delivery:
     for name, content in plan.inputs.items():
         path = confined(paths.project_root(), name, field="inputs", single=False)
         write_atomic(path, content)  # another run on this worker may be reading the same model
-    folder = Path(tempfile.mkdtemp(prefix="embedlab-away-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"{left_behind.PREFIX}away-"))
+    heartbeat.claim(folder)
     try:
         notebook = folder / plan.notebook.name
         notebook.write_text(plan.text, encoding="utf-8")
@@ -111,6 +120,35 @@ def perform_away(plan: PortablePlan, **options: Any) -> Delivery:
         return _pack(outcome)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class Stand:
+    """Stands for a run on another machine's disk, so that `embedlab watch` and `cancel` find it on this one.
+
+    Args:
+        plan: the run.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._attempt = plan.folder / "attempts" / f"{new_attempt_name(plan.folder)}{attempts.AWAY}"
+        self._scratch = self._attempt / "scratch"
+        self._scratch.mkdir(parents=True)
+        heartbeat.claim(self._scratch)
+        (self._scratch / heartbeat.REPORTS).touch()
+
+    def show(self, report: Mapping[str, Any]) -> None:
+        """Write down a progress report that has arrived."""
+        with suppress(OSError), open(self._scratch / heartbeat.REPORTS, "a", encoding="utf-8") as file:
+            file.write(json.dumps(dict(report)) + "\n")
+
+    def is_to_end(self) -> bool:
+        """Show that the driver is alive; returns whether someone asked to cancel the run."""
+        heartbeat.beat(self._scratch)
+        return (self._scratch / CANCEL).exists()
+
+    def remove(self) -> None:
+        """Remove it when the run has ended."""
+        shutil.rmtree(self._attempt, ignore_errors=True)
 
 
 def _upload(folder: Path, attempt: str) -> None:
@@ -142,8 +180,8 @@ def _pack(outcome: Outcome) -> Delivery:
 
 
 def _last_attempt(folder: Path) -> Path:
-    attempts = sorted((folder / "attempts").glob("*")) if (folder / "attempts").is_dir() else []
-    return attempts[-1] if attempts else folder
+    folders = sorted((folder / "attempts").glob("*")) if (folder / "attempts").is_dir() else []
+    return folders[-1] if folders else folder
 
 
 def receive(delivery: Delivery, plan: Plan) -> Outcome:
@@ -158,7 +196,9 @@ def receive(delivery: Delivery, plan: Plan) -> Outcome:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     if delivery.record is None:
-        return Outcome(plan.run_id, plan.folder, cause=delivery.cause, detail=delivery.detail)
+        omitted = [f"too large to send: {', '.join(delivery.omitted)}"] if delivery.omitted else []
+        detail = "\n".join([delivery.detail, *omitted])
+        return Outcome(plan.run_id, plan.folder, cause=delivery.cause, detail=detail)
     committed = records.commit(delivery.record, plan.folder)
     record = records.read(plan.folder)
     publish(plan.folder, record)
