@@ -1,21 +1,24 @@
 """Progress reports: a bar in a notebook or on a terminal, or lines in a file that the driver of a run reads.
 
 A driver sets `EMBEDLAB_PROGRESS` to a file. Every report is appended to it as one JSON line, and the driver shows it.
-Without a driver there is a tqdm bar.
+Without a driver there is a tqdm bar, or a line now and then where the output is neither a terminal nor a notebook.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import closing, contextmanager, suppress
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
 ENVIRONMENT_NAME = "EMBEDLAB_PROGRESS"
-EVERY_S = 0.5  # seconds between two reports of `track`
+EVERY_S = 0.5  # seconds between two reports of a stage
+LINE_EVERY_S = 10.0  # seconds between two lines in a log file
 
 
 def report(stage: str, step: int = 0, total: int | None = None, **numbers: float | str | None) -> None:
@@ -31,7 +34,7 @@ def report(stage: str, step: int = 0, total: int | None = None, **numbers: float
     if not path:
         return
     line = json.dumps({"time": time.time(), "stage": stage, "step": step, "total": total, **numbers})
-    with open(path, "a", encoding="utf-8") as file:
+    with suppress(OSError), open(path, "a", encoding="utf-8") as file:  # a full disk must not end a run here
         file.write(line + "\n")
 
 
@@ -39,19 +42,69 @@ def track(items: Iterable[Item], stage: str, total: int | None = None) -> Iterat
     """Yield `items` and report progress, at most twice per second."""
     if total is None and isinstance(items, Sized):
         total = len(items)
-    bar, last = _bar(stage, total), 0.0
-    for step, item in enumerate(items):
-        now = time.monotonic()
-        if now - last >= EVERY_S:
-            last = now
+    with counted(stage, total) as advance:
+        for item in items:
+            yield item
+            advance(1)
+
+
+@contextmanager
+def counted(stage: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Report the progress of a block, at most twice per second.
+
+    Args:
+        stage: what the block does.
+        total: steps in all; None if unknown.
+
+    Yields:
+        A function that the block calls with the number of steps that it has done since the last call.
+    """
+    step, last = 0, time.monotonic()
+    report(stage, 0, total)
+
+    def advance(steps: int) -> None:
+        nonlocal step, last
+        step += steps
+        bar.update(steps)
+        if time.monotonic() - last >= EVERY_S:
+            last = time.monotonic()
             report(stage, step, total)
-        yield item
-        bar.update(1)
-    bar.close()
-    report(stage, total or 0, total)
+
+    with closing(_bar(stage, total)) as bar:
+        yield advance
+    report(stage, total or step, total)
+
+
+class _Lines:
+    """Progress in a log file: a line now and then instead of a bar."""
+
+    def __init__(self, stage: str, total: int | None) -> None:
+        self._stage, self._total, self._step = stage, total, 0
+        self._began = self._printed = time.monotonic()
+
+    def update(self, steps: int) -> None:
+        """Count steps, and print a line if the last one is old enough."""
+        self._step += steps
+        now = time.monotonic()
+        if now - self._printed >= LINE_EVERY_S:
+            self._printed = now
+            share = f"/{self._total} ({self._step / self._total:.0%})" if self._total else ""
+            print(f"{self._stage} · {self._step}{share}, {now - self._began:.0f} s", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Print nothing more: short stages leave no line."""
 
 
 def _bar(stage: str, total: int | None) -> Any:
     from tqdm.auto import tqdm
 
-    return tqdm(total=total, desc=stage, leave=False, disable=ENVIRONMENT_NAME in os.environ)
+    driven = ENVIRONMENT_NAME in os.environ
+    if not driven and not sys.stderr.isatty() and not _in_notebook():
+        return _Lines(stage, total)
+    return tqdm(total=total, desc=stage, leave=False, disable=driven)
+
+
+def _in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, which shows bars although it has no terminal."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None

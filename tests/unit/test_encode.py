@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 
@@ -19,9 +20,9 @@ def counted(monkeypatch):
     """Counts the texts that reach a model."""
     seen, inner = [], encoding._encode_chunk
 
-    def counting(model, texts, prompt, batch_tokens):
+    def counting(model, texts, *rest):
         seen.extend(texts)
-        return inner(model, texts, prompt, batch_tokens)
+        return inner(model, texts, *rest)
 
     monkeypatch.setattr(encoding, "_encode_chunk", counting)
     monkeypatch.setattr(encoding, "CHUNK", 2)
@@ -120,10 +121,10 @@ def test_a_damaged_vector_is_encoded_again_once(tiny, texts, tmp_path, counted, 
 def test_an_interrupted_call_keeps_what_it_encoded(tiny, texts, tmp_path, counted, monkeypatch):
     inner = encoding._encode_chunk
 
-    def interrupted(model, chunk, prompt, batch_tokens):
+    def interrupted(model, chunk, *rest):
         if len(counted) >= 2:
             raise KeyboardInterrupt
-        return inner(model, chunk, prompt, batch_tokens)
+        return inner(model, chunk, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(encoding, "_encode_chunk", interrupted)
@@ -140,3 +141,22 @@ def test_a_cache_that_cannot_be_written_is_said_once(tiny, texts, tmp_path, capl
     for _ in range(2):
         np.testing.assert_allclose(cache.encode(tiny, texts), encode(tiny, texts), atol=1e-6)
     assert caplog.text.count("cannot be used") == 1
+
+
+def test_vectors_and_progress_come_along_the_way(tiny, monkeypatch, tmp_path):
+    """A chunk of long texts is reported and stored in parts, and the parts are the whole."""
+    monkeypatch.setattr(encoding, "KEEP_BATCHES", 2)
+    monkeypatch.setattr(encoding.progress, "EVERY_S", 0.0)
+    monkeypatch.setenv(encoding.progress.ENVIRONMENT_NAME, str(tmp_path / "progress.jsonl"))
+    texts, kept = [f"text {'word ' * number}" for number in range(10)], {}
+    parts = []
+
+    def keep(rows, block):
+        parts.append(len(rows))
+        kept.update(zip(rows, block, strict=True))
+
+    vectors = encode(pack(tiny), texts, batch_tokens=16, keep=keep)
+    assert len(parts) > 1 and sorted(kept) == list(range(10))
+    assert all((kept[row] == vectors[row]).all() for row in kept)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps) and steps[-1] == 10 and len(set(steps)) > 3

@@ -42,7 +42,7 @@ class EmbeddingCache:
     ) -> np.ndarray:
         """Encode only the texts that are not in the cache; otherwise the same as `models.encode.encode`.
 
-        New vectors are stored chunk by chunk, so an interrupted call keeps what it has encoded. If the file cannot be
+        New vectors are stored along the way, so an interrupted call keeps what it has encoded. If the file cannot be
         used, all texts are encoded and a warning names the file.
 
         Args:
@@ -62,9 +62,11 @@ class EmbeddingCache:
             vectors = file.read(keys)
             missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in vectors}
             new_keys, new_texts = list(missing), list(missing.values())
-            encoded = encode(
-                model, new_texts, stage=stage, prompt=prompt, keep=lambda rows, block: file.add(new_keys[rows], block)
-            )
+
+            def keep(rows: list[int], block: np.ndarray) -> None:
+                file.add([new_keys[row] for row in rows], block)
+
+            encoded = encode(model, new_texts, stage=stage, prompt=prompt, keep=keep)
             if missing:
                 file.trim(MAX_BYTES)
             if not file.is_usable:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 CHUNK = 4096  # texts tokenised and sorted by length together
 BATCH_TOKENS = 4096  # tokens per packed forward pass
+KEEP_BATCHES = 32  # packed forward passes between two calls of `keep`: some seconds on a CPU
 BATCH_SIZE = 64  # texts per padded forward pass
 
 
@@ -28,7 +29,7 @@ def encode(
     stage: str = "encode",
     prompt: str | None = None,
     batch_tokens: int = BATCH_TOKENS,
-    keep: Callable[[slice, np.ndarray], None] | None = None,
+    keep: Callable[[list[int], np.ndarray], None] | None = None,
 ) -> np.ndarray:
     """Encode texts to unit vectors, as `model.encode(..., prompt=prompt or "", normalize_embeddings=True)`, but faster.
 
@@ -40,17 +41,25 @@ def encode(
         stage: label in the progress report.
         prompt: prepended to every text.
         batch_tokens: tokens per forward pass of a packed model; a longer text gets a batch of its own.
-        keep: called after every chunk of texts with their rows and vectors, e.g. to store them.
+        keep: called along the way with row numbers and their vectors, e.g. to store them.
 
     Returns:
         float32 (len(texts), d), rows of unit length, in the order of `texts`.
     """
     vectors = np.empty((len(texts), dimension(model)), dtype=np.float32)
     chunks = [slice(start, min(start + CHUNK, len(texts))) for start in range(0, len(texts), CHUNK)]
-    for rows in progress.track(chunks, stage):
-        vectors[rows] = _encode_chunk(model, texts[rows], prompt, batch_tokens)
-        if keep:
-            keep(rows, vectors[rows])
+    with progress.counted(stage, len(texts)) as advance:
+        for chunk in chunks:
+            waiting: list[int] = []  # rows that `keep` has not had
+            batches = _encode_chunk(model, texts[chunk], prompt, batch_tokens, vectors[chunk])
+            for number, rows in enumerate(batches, 1):
+                advance(len(rows))
+                waiting += [chunk.start + row for row in rows]
+                if keep and number % KEEP_BATCHES == 0:
+                    keep(waiting, vectors[waiting])
+                    waiting = []
+            if keep and waiting:
+                keep(waiting, vectors[waiting])
     return vectors
 
 
@@ -61,22 +70,24 @@ def dimension(model: SentenceTransformer) -> int:
 
 @torch.inference_mode()
 def _encode_chunk(
-    model: SentenceTransformer, texts: Sequence[str], prompt: str | None, batch_tokens: int
-) -> np.ndarray:
+    model: SentenceTransformer, texts: Sequence[str], prompt: str | None, batch_tokens: int, vectors: np.ndarray
+) -> Iterator[list[int]]:
+    """Fill the rows of `vectors`; yield the numbers of those that are done since the last time."""
     if not is_packed(model):
         # "" instead of None: None would add the default prompt.
-        return model.encode(
+        vectors[:] = model.encode(
             list(texts), batch_size=BATCH_SIZE, prompt=prompt or "", normalize_embeddings=True, show_progress_bar=False
         )
+        yield list(range(len(texts)))
+        return
     model.eval()
     ids = token_ids(model, texts, prompt)
-    vectors = np.empty((len(ids), dimension(model)), dtype=np.float32)
     for rows in _token_batches([len(row) for row in ids], batch_tokens):
         features = to_features(model, [ids[row] for row in rows], prompt)
         features = {key: value.to(model.device) if hasattr(value, "to") else value for key, value in features.items()}
         embeddings = model(features)["sentence_embedding"][:, : vectors.shape[1]]
         vectors[rows] = F.normalize(embeddings.float(), dim=-1).cpu().numpy()
-    return vectors
+        yield rows
 
 
 def _token_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
