@@ -291,7 +291,7 @@ def test_relative_paths_mean_the_current_folder(call, outcomes, home, monkeypatc
         ("my.csv", "data/my.csv"),
         ("pairs:my.csv?repair=true", "pairs:data/my.csv?repair=true"),
         ("missing.csv", "missing.csv"),
-        (f"{inside}/my.csv", f"{inside}/my.csv"),
+        (f"{inside}/my.csv", "data/my.csv"),  # the same run as with the relative path
     ):
         call("run", "01", "-p", f"name={text}")
         assert asked["values"] == {"name": value}

@@ -75,8 +75,7 @@ def _named_path(name: str, text: str) -> Path | None:
     with suppress(OSError, ValueError, RuntimeError):  # too long, a NUL character, no home folder: not a path
         if (path := absolute(text)).exists():
             return path if _is_path(name, text, path) else None
-        match = SCHEME.fullmatch(text)
-        if match and (path := absolute(match["location"])).exists():
+        if (parts := _spec_parts(text)) and (path := absolute(parts[1])).exists():
             return path
     return None
 
@@ -114,14 +113,24 @@ def from_current_folder(name: str, value: Any) -> Any:
         return value
     if (path := _existing(value)) and _is_path(name, value, path):
         return paths.shown(path)
-    if (match := SCHEME.fullmatch(value)) is None:
+    if (parts := _spec_parts(value)) is None:
         return value
-    if path := _existing(match["location"]):
-        return f"{match['scheme']}:{paths.shown(path)}{match['options']}"
-    if match["scheme"] in FILE_SCHEMES and not _existing(match["location"], paths.project_root()):
-        places = dict.fromkeys(str(folder / match["location"]) for folder in (Path.cwd(), paths.project_root()))
+    scheme, location, options = parts
+    if path := _existing(location):
+        return f"{scheme}:{paths.shown(path)}{options}"
+    if scheme in FILE_SCHEMES and not _existing(location, paths.project_root()):
+        places = dict.fromkeys(str(folder / location) for folder in (Path.cwd(), paths.project_root()))
         raise ParameterError(f"there is no {' and no '.join(places)}", remedy="Check the path", field=name)
     return value
+
+
+def _spec_parts(text: str) -> tuple[str, str, str] | None:
+    """Scheme, location and options of a spec such as `pairs:my.csv?repair=true`; a file name may have a `?` too."""
+    if (match := SCHEME.fullmatch(text)) is None:
+        return None
+    scheme, location, options = match.group("scheme", "location", "options")
+    is_whole = options and (_existing(location + options) or _existing(location + options, paths.project_root()))
+    return (scheme, location + options, "") if is_whole else (scheme, location, options)
 
 
 def _existing(text: str, folder: Path | None = None) -> Path | None:
@@ -139,9 +148,10 @@ def data_fingerprint(spec: str) -> str:
     Raises:
         DataError: the spec is unknown or a file is missing.
     """
-    match = SCHEME.fullmatch(spec)
-    if match and match["scheme"] in FILE_SCHEMES:
-        spec = f"{match['scheme']}:{absolute(match['location'])}{match['options']}"
+    parts = _spec_parts(spec)
+    if parts and parts[0] in FILE_SCHEMES:
+        scheme, location, options = parts
+        spec = f"{scheme}:{absolute(location)}{options}"
     return source_fingerprint(spec) if spec else ""
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from embedlab import paths, progress
 from embedlab.errors import ParameterError, RecordError
 from embedlab.escaping import csv_frame
-from embedlab.io import confined
+from embedlab.io import confined, write_atomic
 from embedlab.params import Params
 from embedlab.redaction import shareable, shareable_value
 from embedlab.runs import measured, notebooks, per_query, provenance, records
@@ -118,7 +118,7 @@ def _mark_failure(run: Run) -> None:
 def write_failure(attempt_folder: Path, identifier: str, cause: str, detail: str) -> None:
     """Write down why an attempt failed; later attempts are not affected."""
     content = {"run_id": identifier, "attempt": attempt_folder.name, "cause": cause, "detail": shareable(detail)}
-    (attempt_folder / FAILED).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_atomic(attempt_folder / FAILED, json.dumps(content, indent=1))  # a full disk must not leave half of it
 
 
 def new_attempt_name(run_folder: Path) -> str:
