@@ -80,11 +80,11 @@ class WarmChild:
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
     """Let processes that this thread starts block Ctrl-C, which a terminal sends to them too; see the preload."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    original_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, original_mask)
 
 
 def start(job: Path, environment: Mapping[str, str], log: Path, *, warm: bool) -> Child:

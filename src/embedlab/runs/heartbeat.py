@@ -36,7 +36,7 @@ def this_host() -> str:
 
 
 def claim(folder: Path) -> None:
-    """Write into a folder that this process uses it. A full disk is no reason to stop."""
+    """Write into a folder that this process uses it. A full disk must not stop the run."""
     with suppress(OSError):
         content = {"host": this_host(), "pid": os.getpid(), "started": _start_of(os.getpid())}
         (folder / FILE).write_text(json.dumps(content), encoding="utf-8")
@@ -95,8 +95,8 @@ class Observer:
         if alive is not None:
             return RUNNING if alive else ENDED
         now, content = time.monotonic(), (status.st_mtime_ns, status.st_size)
-        before, since, changed = self._seen.get(scratch, (content, now, False))
-        if content != before:
+        last_content, since, changed = self._seen.get(scratch, (content, now, False))
+        if content != last_content:
             since, changed = now, True
         self._seen[scratch] = (content, since, changed)
         if changed:

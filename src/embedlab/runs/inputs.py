@@ -24,7 +24,8 @@ from embedlab.models.load import BASE_MODEL
 
 # `dataset` has its own fingerprint, and the folder that the run is kept in does not change its results.
 NOT_INPUTS = ("seed", "output_dir", "dataset")
-PATH_NAMES = ("_dir", "_file", "_folder", "_path")  # ends of names of parameters whose bare words are paths
+# A value of a parameter with such an ending is a path even without a slash.
+PATH_NAMES = ("_dir", "_file", "_folder", "_path")
 MODEL_FILES = ("modules.json", "config.json")  # a folder with one of them is a model
 SCHEME = re.compile(r"(?P<scheme>[a-z][a-z_-]*):(?P<location>[^?]+)(?P<options>.*)", re.DOTALL)
 FILE_SCHEMES = ("beir", "clicks", "pairs")  # dataset specs that name a file or folder
@@ -51,11 +52,11 @@ def input_digests(values: Mapping[str, Any], runs_folder: Path | None = None) ->
         ParameterError: a file cannot be read.
     """
     runs_folder = runs_folder or paths.runs_dir()
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for name, text, path in named_paths(values):
         if not runs_folder.is_relative_to(path):
-            found[text] = _digest_of(path, name)
-    return found
+            digests[text] = _digest_of(path, name)
+    return digests
 
 
 def named_paths(values: Mapping[str, Any]) -> Iterator[tuple[str, str, Path]]:
@@ -157,9 +158,9 @@ def data_fingerprint(spec: str) -> str:
 
 def _digest_of(path: Path, parameter: str) -> str:
     try:
-        known = _KnownHashes()
-        digest = _folder_digest(path, known) if path.is_dir() else known.sha256(path)
-        known.save()
+        hashes = _KnownHashes()
+        digest = _folder_digest(path, hashes) if path.is_dir() else hashes.sha256(path)
+        hashes.save()
         return digest[:16]
     except OSError as error:
         problem = f"cannot be read ({error.strerror})"
@@ -167,10 +168,10 @@ def _digest_of(path: Path, parameter: str) -> str:
         raise ParameterError(problem, remedy=remedy, file=error.filename or path, field=parameter) from None
 
 
-def _folder_digest(folder: Path, known: _KnownHashes) -> str:
+def _folder_digest(folder: Path, hashes: _KnownHashes) -> str:
     digest = hashlib.sha256()
     for path in sorted(_files(folder)):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{known.sha256(path)}\n".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{hashes.sha256(path)}\n".encode())
     return digest.hexdigest()
 
 

@@ -78,7 +78,7 @@ def _inputs(plan: Plan) -> dict[str, bytes]:
     Files that are too large must be there too, unless an earlier run made them, which only this machine has.
     """
     root, runs_folder = paths.project_root(), plan.folder.parent
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     for name, _, source in inputs.named_paths(plan.values):
         of_a_run = runs_folder in source.parents
         if runs_folder.is_relative_to(source) or not (of_a_run or source.is_relative_to(root)):
@@ -87,10 +87,10 @@ def _inputs(plan: Plan) -> dict[str, bytes]:
         if not source.is_relative_to(root):
             raise _not_portable("is outside the project", source, name)
         if sum(path.stat().st_size for path in files) <= MAX_BYTES:
-            found |= {str(path.relative_to(root)): path.read_bytes() for path in files}
+            contents |= {str(path.relative_to(root)): path.read_bytes() for path in files}
         elif of_a_run:
             raise _not_portable(f"is larger than {MAX_BYTES / 2**20:.0f} MiB", source, name)
-    return found
+    return contents
 
 
 def _not_portable(problem: str, source: Path, parameter: str) -> ParameterError:
