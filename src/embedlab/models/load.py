@@ -8,8 +8,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-
 from embedlab.errors import EmbedlabError, ModelError
 from embedlab.models.folder import ModelFolder
 from embedlab.models.names import ModelName
@@ -122,6 +120,8 @@ def load_checked(
     Raises:
         ModelError: the model is damaged, of another kind, or comes with code.
     """
+    import torch
+
     from embedlab.models.loaded import check_tokenizer, check_weights
     from embedlab.models.save import is_own_code
 
@@ -151,6 +151,8 @@ def load_checked(
 
 def is_machine_error(error: BaseException) -> bool:
     """Whether an error comes from the machine (memory, disk, open files), not from what it was given."""
+    import torch
+
     if isinstance(error, MemoryError | torch.OutOfMemoryError | EmbedlabError):
         return True
     return isinstance(error, OSError) and error.errno in MACHINE_ERRORS
@@ -196,6 +198,8 @@ def _code_error(name: str, where: list[str], field: str) -> ModelError:
 
 def _within_positions(model: SentenceTransformer, limit: int, name: str) -> int:
     """Return the limit, or raise an error if the model has too few positions for it."""
+    import torch
+
     network: Any = getattr(model[0], "model", None)
     table = getattr(getattr(network, "embeddings", None), "position_embeddings", None)
     if not isinstance(table, torch.nn.Embedding):
