@@ -20,7 +20,7 @@ class Rule:
 
     Attributes:
         reason: why the behaviour is the same.
-        before, after: regular expressions that fit the whole changed lines.
+        before, after: regular expressions that fit the whole changed lines; `after` may refer to groups of `before`.
         module, function: where it holds; everywhere when empty.
     """
 
@@ -33,10 +33,8 @@ class Rule:
     def holds(self, mutant: Mutant) -> bool:
         """Whether the rule covers a mutant."""
         here = self.module in ("", mutant.module) and self.function in ("", mutant.function)
-        flags = re.DOTALL
-        return bool(
-            here and re.fullmatch(self.before, mutant.before, flags) and re.fullmatch(self.after, mutant.after, flags)
-        )
+        change = f"{mutant.before} => {mutant.after}"
+        return here and re.fullmatch(f"{self.before} => {self.after}", change, re.DOTALL) is not None
 
 
 @cache

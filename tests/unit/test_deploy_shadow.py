@@ -135,6 +135,7 @@ def test_a_high_risk_query_may_change_only_for_the_better():
 def test_slower_is_held():
     report = compare(GOOD, GOOD, latency=(1.0, 1.6))
     assert report.holds == ("p95 latency 1.60 ms is 1.60 times the current one",)
+    assert compare(GOOD, GOOD, latency=(1.0, 1.5), slowdown=1.5).verdict == "promote"
 
 
 def test_without_judgements_only_agreement_counts():

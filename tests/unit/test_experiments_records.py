@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from embedlab.errors import RecordError
@@ -84,6 +86,32 @@ def test_an_unreadable_record_is_not_taken_for_a_damaged_one(folder, monkeypatch
         with pytest.raises(RecordError, match="cannot be read"):
             records.read_or_quarantine(folder)
     assert (folder / records.FILE).read_bytes() == before
+
+
+def test_file_by_hand():
+    """A field per line, what it holds indented below it, and one line per metric row."""
+    content = {"notes": {"b": "é"}, "metrics": [{"x": 1}, {"x": 2}], "run_id": "r"}
+    canonical = '{"metrics":[{"x":1},{"x":2}],"notes":{"b":"é"},"run_id":"r"}'
+    lines = [
+        "{",
+        ' "notes": {',
+        '  "b": "é"',
+        " },",
+        ' "metrics": [',
+        '  {"x": 1},',
+        '  {"x": 2}',
+        " ],",
+        ' "run_id": "r",',
+    ]
+    lines += [f' "sha256": "{hashlib.sha256(canonical.encode()).hexdigest()}"', "}", ""]
+    assert records.file_text(content) == "\n".join(lines)
+    assert ' "metrics": [],' in records.file_text({"metrics": []})
+
+
+def test_errors_name_the_file(folder):
+    (folder / records.FILE).write_bytes(b"null")
+    with pytest.raises(DamagedRecord, match=str(folder / records.FILE)):
+        records.read(folder)
 
 
 def test_a_damaged_record_is_kept_under_another_name(folder, caplog):

@@ -32,7 +32,7 @@ def test_a_failed_write_keeps_the_old_content(tmp_path):
 
 
 def test_only_the_first_commit_wins(tmp_path):
-    path = tmp_path / "run" / "record.json"
+    path = tmp_path / "runs" / "run" / "record.json"
     assert [io.commit_once(path, content) for content in (b"first", b"second")] == [True, False]
     assert path.read_bytes() == b"first" and list(path.parent.iterdir()) == [path]
 

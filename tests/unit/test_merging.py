@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense
 
 from embedlab.errors import ModelError, ParameterError
 from embedlab.models.merging import cocktail_weights, merge
@@ -57,6 +58,15 @@ def test_ends_are_bitwise_copies(share, which):
         model[0].model.embeddings.word_embeddings.weight.data[0, 0] = -0.0
     models[1 - which][0].model.embeddings.word_embeddings.weight.data[0, 1] = float("nan")
     assert bits(interpolate(*models, share)) == bits(models[which])
+
+
+def test_limits_of_length_may_differ():
+    """Only the network must be the same; the first model's limit stays."""
+    longer, shorter = filled(1.0), filled(4.0)
+    shorter.max_seq_length = 16
+    mixed = interpolate(longer, shorter, 0.5)
+    assert mixed.max_seq_length == 64
+    assert {value for tensor in mixed.parameters() for value in tensor.unique().tolist()} == {2.5}
 
 
 def test_what_is_merged_stays_as_it_is():
@@ -127,3 +137,17 @@ class TestCocktail:
     def test_nonsense_is_refused(self, target, share):
         with pytest.raises(ParameterError):
             cocktail_weights({"t": 1.0, "base": 1.0}, target, share=share, temperature=0.1)
+
+
+def test_errors_name_what_is_missing():
+    with pytest.raises(ParameterError, match="got none"):
+        cocktail_weights({}, target="a", share=0.5, temperature=1.0)
+    with pytest.raises(ModelError, match=r"\(2: missing and \w+"):
+        merge([tiny_model(), with_dense(tiny_model())], [0.5, 0.5])
+    with pytest.raises(ModelError, match=r"\(2: \w.* and missing\)"):
+        merge([with_dense(tiny_model()), tiny_model()], [0.5, 0.5])
+
+
+def with_dense(model):
+    model.append(Dense(32, 32))
+    return model

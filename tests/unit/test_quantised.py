@@ -100,7 +100,7 @@ def test_signs_by_hand():
 
 
 def test_signs_of_the_first_dimensions_are_kept():
-    vectors = np.array([[1] * 8 + [-1] * 8, [-1] * 4 + [1] * 12], np.float32)
+    vectors = np.array([[1] * 8 + [-1] * 8, [0, -1, 0, -1] + [1] * 12], np.float32)  # 0 counts as no bit
     signs = BinaryVectors(vectors, 8)
     assert signs.bits.tolist() == [[0b11111111], [0b00001111]] and signs.dim == 8
     scores, found = signs(vectors[1:], 2)

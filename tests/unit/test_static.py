@@ -85,6 +85,15 @@ def test_a_static_model_does_not_inherit_its_teachers_limit():
     assert len(model.preprocess(["fracture " * 700])["input_ids"]) == 700
 
 
+def test_the_teachers_tokenizer_stays_as_it_is():
+    teacher = tiny_model()
+    teacher.tokenizer(["fracture", "Cholera"], padding=True, truncation=True, max_length=8)
+    before = teacher.tokenizer.backend_tokenizer.to_str()
+    static_model(teacher, torch.randn(len(teacher.tokenizer), 16))
+    assert teacher.tokenizer.backend_tokenizer.to_str() == before
+    assert teacher.tokenizer.backend_tokenizer.truncation["max_length"] == 8
+
+
 def test_bags_cut_in_any_order_equal_fresh_ones(static):
     bags, rows = TokenBags.tokenise(static, [*TEXTS, ""]), torch.tensor([3, 7, 0, 3])
     features, fresh = bags.features(rows), static.preprocess([TEXTS[3], "", TEXTS[0], TEXTS[3]])
