@@ -2,7 +2,7 @@
 # which is built or updated if necessary. `make PYTHON=python3.12 …` selects the interpreter for a new .venv.
 PYTHON ?= python3
 .DEFAULT_GOAL := help
-.PHONY: help environment quickstart test lab study tables report site bench lock clean
+.PHONY: help environment quickstart test lab study tables report site bench audit lock clean
 
 # $(ENVIRONMENT) puts the right `python` first on the path of a recipe.
 ENVIRONMENT = found=$$($(PYTHON) tools/bootstrap.py) || exit 1; export PATH="$$(dirname "$$found"):$$PATH";
@@ -41,6 +41,9 @@ site:  ## build the website of executed notebooks and tables in build/site
 
 bench:  ## compare our fast code with the standard libraries
 	@$(ENVIRONMENT) python experiments/benchmarks/run.py
+
+audit:  ## check the locked packages for known vulnerabilities, if the advisory data can be reached
+	@$(PYTHON) tools/audit.py
 
 # Not through $(ENVIRONMENT), which would first undo the change to be locked.
 lock:  ## rewrite requirements.lock from the active environment

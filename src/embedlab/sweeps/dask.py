@@ -54,7 +54,7 @@ class DaskEngine:
     Give every worker one thread, and one GPU if runs need GPUs.
 
     Args:
-        scheduler: its address, e.g. "tcp://host:8786".
+        scheduler: its address, e.g. "tcp://host:8786"; with "tls://", Dask takes certificates from its configuration.
         shared: whether workers share a disk with this process. If not, records and small files are sent back.
 
     Raises:
@@ -134,7 +134,9 @@ def _connect(scheduler: str) -> Client:
     try:
         return Client(scheduler, timeout=CONNECT_TIMEOUT_S)
     except (OSError, TimeoutError, ValueError) as error:
-        remedy = "Start one with `dask scheduler`, and workers with `dask worker ADDRESS`"
+        remedy = (
+            "Start one with `dask scheduler --host 127.0.0.1 --no-dashboard`, and workers with `dask worker ADDRESS`"
+        )
         problem = f"no Dask scheduler answers at {scheduler} ({error})"
         raise ParameterError(problem, remedy=remedy, field="--scheduler") from None
 
