@@ -54,7 +54,7 @@ def html(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """Return a text for a Markdown page that is no link, HTML or entity there; code in backticks stays code."""
+    """Return a text for a Markdown page without links, HTML and entities; code in backticks stays code."""
     return _MARKUP.sub(lambda match: _MARKS[match[0]], terminal(text))
 
 
@@ -92,10 +92,10 @@ def csv_frame(frame: pd.DataFrame) -> pd.DataFrame:
     A carriage return becomes a line break: `to_csv` does not quote it, so it would end the row.
     """
     safe = frame.rename(columns=lambda name: csv_cell(name) if isinstance(name, str) else name)
-    texts = [place for place, kind in enumerate(frame.dtypes) if kind.kind == "O" or not hasattr(kind, "itemsize")]
-    for place in texts:
-        cells = [csv_cell(_lines(cell)) if isinstance(cell, str) else cell for cell in frame.iloc[:, place]]
-        safe.isetitem(place, type(frame.iloc[:, place])(cells, index=frame.index, dtype=object))
+    texts = [column for column, kind in enumerate(frame.dtypes) if kind.kind == "O" or not hasattr(kind, "itemsize")]
+    for column in texts:
+        cells = [csv_cell(_lines(cell)) if isinstance(cell, str) else cell for cell in frame.iloc[:, column]]
+        safe.isetitem(column, type(frame.iloc[:, column])(cells, index=frame.index, dtype=object))
     return safe
 
 

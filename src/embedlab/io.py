@@ -140,7 +140,7 @@ def confined(folder: Path, name: str, *, field: str | None = None, single: bool 
         ParameterError: the name leads, or a symbolic link on the way leads, out of the folder.
     """
     parts = name.split("/")
-    harmless = name.isprintable() and "\\" not in name and not any(part in ("", ".", "..") for part in parts)
+    harmless = name.isprintable() and "\\" not in name and not any(step in ("", ".", "..") for step in parts)
     if not harmless or (single and len(parts) > 1):
         problem = f"{name[:200]!r} is not a plain name" if single else f"{name[:200]!r} is not a path in {folder}"
         remedy = "Use letters, digits, - and _" if single else "Use a relative path without .."

@@ -65,8 +65,8 @@ def indexed_records(
 
 def _stamps(folder: Path, run_ids: Collection[str] | None) -> Iterator[tuple[str, str]]:
     """(run id, stamp of its record file) of every run that has a record; the stamp changes with the file."""
-    given = [confined(folder, run_id, field="run").name for run_id in run_ids or ()]
-    names = (path.name for path in folder.iterdir()) if run_ids is None and folder.is_dir() else given
+    checked_ids = [confined(folder, run_id, field="run").name for run_id in run_ids or ()]
+    names = (path.name for path in folder.iterdir()) if run_ids is None and folder.is_dir() else checked_ids
     for name in names:
         try:
             status = (folder / name / records.FILE).stat()

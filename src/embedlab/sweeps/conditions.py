@@ -81,7 +81,7 @@ class Condition:
             case ast.List() | ast.Tuple():
                 return [self._value(item, values) for item in node.elts]
             case ast.BoolOp():
-                parts = (self._truth(part, values) for part in node.values)
+                parts = (self._truth(clause, values) for clause in node.values)
                 return all(parts) if isinstance(node.op, ast.And) else any(parts)
             case ast.UnaryOp(op=ast.Not()):
                 return not self._truth(node.operand, values)

@@ -315,15 +315,15 @@ def _check_places(spec: Stage, path: Path | None) -> None:
         "list": {name for row in spec.rows for name in row},
         "search.space": set(searched),
     }
-    for place, names in places.items():
+    for section, names in places.items():
         for name, remedy in RESERVED.items():
             if name in names:
                 problem = f"{name} must not be a parameter of a sweep"
-                raise ParameterError(problem, remedy=remedy, file=path, field=f"{place}.{name}")
+                raise ParameterError(problem, remedy=remedy, file=path, field=f"{section}.{name}")
     for first, second in itertools.combinations(places, 2):
-        if (first, second) != ("fixed", "list") and (both := sorted(places[first] & places[second])):
-            problem = f"{both[0]} stands under {first} and under {second}, so one of the values would be lost"
-            raise ParameterError(problem, remedy=f"Remove it from {first}", file=path, field=f"{second}.{both[0]}")
+        if (first, second) != ("fixed", "list") and (repeated := sorted(places[first] & places[second])):
+            problem = f"{repeated[0]} stands under {first} and under {second}, so one of the values would be lost"
+            raise ParameterError(problem, remedy=f"Remove it from {first}", file=path, field=f"{second}.{repeated[0]}")
 
 
 def check_references(spec: SweepSpec | StagedSweep, path: Path | None = None) -> None:
@@ -357,12 +357,14 @@ def _without_skipped(
     try:
         conditions = [Condition(text) for text in skip]
         # Every condition is evaluated, so that none of them can hide the error of another.
-        kept = [values for values in runs if not sum(one.holds({**defaults, **values}) for one in conditions)]
+        all_values = ({**defaults, **values} for values in runs)
+        skipped = [sum(condition.holds(values) for condition in conditions) for values in all_values]
+        remaining = [values for values, count in zip(runs, skipped, strict=True) if not count]
     except ParameterError as error:
         raise ParameterError(error.problem, remedy=error.remedy, file=path, field="skip") from None
-    if not kept:
+    if not remaining:
         raise ParameterError("every run is skipped", remedy="Change the conditions", file=path, field="skip")
-    return kept
+    return remaining
 
 
 def varying(runs: Sequence[Mapping[str, Any]]) -> list[str]:
