@@ -212,3 +212,9 @@ def test_frame_keeps_every_query():
     assert list(frame["query_id"]) == ["q", "r"]
     assert frame.columns.tolist() == ["query_id", "ndcg@1", "recall@1", "precision@1", "mrr@1", "map@1"]
     assert frame["ndcg@1"].isna().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("grade", [10**20, 10**400, 0.5, math.nan, math.inf, -(10**20)])
+def test_a_grade_that_is_no_whole_number_or_too_large_is_refused(grade):
+    with pytest.raises(DataError, match="query q, document a.*whole number of at most 1,000"):
+        evaluate(Ranking.from_scores({"q": {"a": 1.0}}), {"q": {"a": grade}}, (1,))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from embedlab.data.beir import MAX_GRADE
 from embedlab.data.dataset import Qrels, own_documents
 from embedlab.errors import DataError, ParameterError
 from embedlab.search.exact import ABSENT, Ranking
@@ -87,7 +88,8 @@ def evaluate(ranking: Ranking, qrels: Qrels, cutoffs: Sequence[int] = CUTOFFS) -
         cutoffs: ranks to stop at.
 
     Raises:
-        DataError: a query with positives is missing from the ranking, so the mean would be too high.
+        DataError: a query with positives is missing from the ranking, so the mean would be too high; or a grade is not
+            a whole number, or is too large.
         ParameterError: a cutoff is below 1 or deeper than the ranking.
     """
     _check_cutoffs(ranking, cutoffs)
@@ -140,8 +142,18 @@ def _flatten(ranking: Ranking, qrels: Qrels) -> _Judgements:
         if query in row_of
         for document, grade in grades.items()
     ]
+    _check_grades(qrels)
     row, column, grade = np.array(flat, dtype=np.int64).reshape(-1, 3).T
     return _Judgements(row, column, np.maximum(grade, 0))
+
+
+def _check_grades(qrels: Qrels) -> None:
+    for query, grades in qrels.items():
+        for document, grade in grades.items():
+            if not (abs(grade) <= MAX_GRADE and grade == int(grade)):
+                problem = f"a grade must be a whole number of at most {MAX_GRADE:,}, got {grade}"
+                remedy = "Use 0 for not relevant, 1 or more for relevant"
+                raise DataError(problem, remedy=remedy, field=f"query {query}, document {document}")
 
 
 def _grades_by_rank(ranking: Ranking, judgements: _Judgements, depth: int) -> np.ndarray:
