@@ -84,9 +84,9 @@ def fit_probe(
 
     torch.manual_seed(seed)
     queries, positives = _pair_rows(train, pairs)
-    own = torch.tensor(own_rows(train.query_ids, train.corpus_ids, train.own_documents))
-    has_own = (own >= 0).nonzero().squeeze(1)
-    judged = Judged(torch.cat([queries, has_own]), torch.cat([positives, own[has_own]]))
+    own_documents = torch.tensor(own_rows(train.query_ids, train.corpus_ids, train.own_documents))
+    has_own = (own_documents >= 0).nonzero().squeeze(1)
+    judged = Judged(torch.cat([queries, has_own]), torch.cat([positives, own_documents[has_own]]))
     query_vectors, corpus = torch.tensor(train.queries), torch.tensor(np.asarray(train.corpus))
     matrix = torch.eye(train.dim, requires_grad=True)
     optimiser = torch.optim.Adam([matrix], lr=LEARNING_RATE)
