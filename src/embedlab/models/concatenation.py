@@ -49,7 +49,11 @@ def concatenate(transformer_vectors: np.ndarray, static_vectors: np.ndarray, sta
         problem = f"static_share must be between 0 and 1, got {static_share}"
         raise ParameterError(problem, remedy="Set static_share=0.5, for example", field="static_share")
     weighted = [np.sqrt(1 - static_share) * transformer_vectors, np.sqrt(static_share) * static_vectors]
-    return np.concatenate(weighted, axis=1)
+    joined = np.concatenate(weighted, axis=1)
+    if (empty := ~static_vectors.any(axis=1)).any():  # a text without words has no static half
+        lengths = np.linalg.norm(joined[empty], axis=1, keepdims=True)
+        joined[empty] /= np.where(lengths > 0, lengths, 1)
+    return joined
 
 
 def concat_static(

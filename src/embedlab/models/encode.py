@@ -82,6 +82,9 @@ def _encode_chunk(
         return
     model.eval()
     ids = token_ids(model, texts, prompt)
+    if without_tokens := [row for row, tokens in enumerate(ids) if not tokens]:
+        vectors[without_tokens] = 0  # as in a padded batch; packed, they would get the vectors of their neighbours
+        yield without_tokens
     for rows in _token_batches([len(row) for row in ids], batch_tokens):
         features = to_features(model, [ids[row] for row in rows], prompt)
         features = {key: value.to(model.device) if hasattr(value, "to") else value for key, value in features.items()}
@@ -94,7 +97,7 @@ def _token_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[i
     """Yield row numbers in batches of at most `batch_tokens` tokens, longest texts first."""
     batch: list[int] = []
     tokens = 0
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+    for row in sorted((row for row, length in enumerate(lengths) if length), key=lambda row: -lengths[row]):
         if batch and tokens + lengths[row] > batch_tokens:
             yield batch
             batch, tokens = [], 0

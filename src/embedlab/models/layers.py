@@ -131,8 +131,8 @@ def _check_loadable(network: Any) -> None:
     """Raise a ModelError if transformers would build other weights from the configuration than the network has."""
     with torch.device("meta"):
         fresh = type(network)(copy.deepcopy(network.config))
-    expected, kept = (_shapes(module) for module in (fresh, network))
-    if differing := sorted(set(expected.items()) ^ set(kept.items())):
+    expected, actual = (_shapes(module) for module in (fresh, network))
+    if differing := sorted(set(expected.items()) ^ set(actual.items())):
         problem = f"the first layer of {type(network).__name__} has other weights than the rest ({differing[0][0]})"
         raise ModelError(problem, remedy="Keep two layers or more, so that the first one stays", field="layers")
 
