@@ -22,7 +22,7 @@ METRICS = ("ndcg@10", "recall@10", "precision@10", "mrr@10", "map@10")
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="the fine-tuned model: a folder or a hub name")],
+    model: Annotated[str, typer.Argument(help="the fine-tuned model: a folder or a hub name, with ?max_seq_length=N")],
     dataset: Annotated[str, typer.Option(help="pairs:FILE, beir:FOLDER, icd10cm:small, …")],
     against: Annotated[str, typer.Option(help="the model to compare with")] = BASE_MODEL,
     split: Annotated[str, typer.Option(help="dev or test")] = "test",

@@ -74,8 +74,8 @@ class Leaderboard:
         if prompts.query == prompts.document or queries.isdisjoint(texts):
             return self._cache.encode(model, texts, prompt=prompts.document)
         vectors = self._cache.encode(model, texts, prompt=prompts.document).copy()
-        asked = [row for row, text in enumerate(texts) if text in queries]
-        vectors[asked] = self._cache.encode(model, [texts[row] for row in asked], prompt=prompts.query)
+        query_rows = [row for row, text in enumerate(texts) if text in queries]
+        vectors[query_rows] = self._cache.encode(model, [texts[row] for row in query_rows], prompt=prompts.query)
         return vectors
 
     def vectors(self, model: SentenceTransformer, split: str = "test", *, cached: bool = True) -> Vectors:
