@@ -7,7 +7,8 @@ import json
 import pytest
 
 from embedlab import paths
-from embedlab.errors import ParameterError, StorageError
+from embedlab.errors import ModelError, ParameterError, StorageError
+from embedlab.models.folder import ModelFolder
 from embedlab.reporting import site, tables
 from embedlab.reporting.publish import publish_all, publish_run
 from embedlab.runs import attempts, per_query, record_index, records
@@ -87,7 +88,7 @@ def test_a_run_id_with_slashes_is_refused_everywhere(home, run_id):
         with pytest.raises(ParameterError, match=r"\[run\]: .* is not a plain name"):
             read()
     if run_id:
-        with pytest.raises(ParameterError, match="there is no such run"):
+        with pytest.raises(ParameterError, match="begins with this"):
             attempts.latest(run_id)
 
 
@@ -118,3 +119,10 @@ def test_a_site_is_not_built_into_a_folder_with_files_of_others(home, tmp_path, 
     monkeypatch.setattr(site, "NEEDS", ())
     with pytest.raises(StorageError, match="embedlab did not make this folder"):
         site.build_site(paths.Path(place))
+
+
+@pytest.mark.parametrize("place", ["../photos", "/etc", "a/../../photos"])
+def test_a_module_outside_the_model_folder_is_refused(tmp_path, place):
+    (tmp_path / "modules.json").write_text(json.dumps([{"type": "x", "path": ""}, {"type": "x", "path": place}]))
+    with pytest.raises(ModelError, match="module 1 is at .* outside the model's folder"):
+        ModelFolder(tmp_path, "m").modules()

@@ -104,6 +104,9 @@ class ModelFolder:
             if missing:
                 problem = f"module {number} has no text {missing[0]!r}"
                 self._fail(problem, "Copy the file again from the model's source", file)
+            if not (self.path / module["path"]).resolve().is_relative_to(self.path.resolve()):
+                problem = f"module {number} is at {module['path']!r}, outside the model's folder"
+                self._fail(problem, "Do not use this model", file)
         return modules
 
     def foreign_code(self) -> list[str]:
