@@ -92,8 +92,8 @@ def load_dataset(spec: str, *, max_examples: int | None = None, repair: bool = F
 def _load(parsed: Spec, name: str, options: dict[str, str], **switches: bool) -> Dataset:
     """Load with the options of the spec, and those switches that the loader has."""
     load = parsed.module.load
-    known = {switch: on for switch, on in switches.items() if switch in inspect.signature(load).parameters}
-    dataset: Dataset = load(parsed.location, name=name, **options, **known)
+    taken_switches = {switch: on for switch, on in switches.items() if switch in inspect.signature(load).parameters}
+    dataset: Dataset = load(parsed.location, name=name, **options, **taken_switches)
     return dataset
 
 
