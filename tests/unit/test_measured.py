@@ -54,3 +54,17 @@ def test_a_damaged_file_is_nothing(attempt, content):
 def test_a_later_attempt_that_measured_nothing_hides_nothing(attempt):
     (attempt.parent / "6-b").mkdir()
     assert len(list(failures.incomplete_records())) == 1
+
+
+def test_a_field_of_a_newer_version_is_no_damage(tmp_path):
+    """An intact record with a field that this version does not know stays as it is."""
+    folder = tmp_path / "01_tiny-01234567-s0"
+    folder.mkdir()
+    content = Record(run_id=folder.name, notebook="01_tiny", parameters={}, metrics=[]).content() | {"colour": "red"}
+    (folder / records.FILE).write_text(records.file_text(content))
+    with pytest.raises(records.OtherSchema, match="newer version of embedlab.*'colour'"):
+        records.read_or_quarantine(folder)
+    assert [path.name for path in folder.iterdir()] == [records.FILE]
+    (folder / records.FILE).write_text(records.file_text(content).replace("red", "blue"))
+    with pytest.raises(records.DamagedRecord):
+        records.read(folder)

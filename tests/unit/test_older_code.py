@@ -100,10 +100,10 @@ def test_the_newest_counts_and_a_record_of_todays_code_before_all(home):
 
 
 def test_later_stages_build_on_the_folder_of_the_older_run(home):
-    older = [commit("a", seed=seed, **DEFAULTS) for seed in (0, -1)]
+    older = [commit("a", seed=seed, **DEFAULTS) for seed in (0, 1)]
     stages = [
-        {"name": "first", "notebook": "01_tiny", "seeds": [0, -1]},
-        {"name": "second", "notebook": "02_later", "fixed": {"source": "{first.model}"}, "seeds": [0, -1]},
+        {"name": "first", "notebook": "01_tiny", "seeds": [0, 1]},
+        {"name": "second", "notebook": "02_later", "fixed": {"source": "{first.model}"}, "seeds": [0, 1]},
     ]
     later = [item for item in plan(home, stages=stages) if item.plan.notebook.stem == "02_later"]
     assert [item.plan.values["source"] for item in later] == [f"results/runs/{run_id}/model" for run_id in older]

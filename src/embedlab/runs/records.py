@@ -206,7 +206,7 @@ def read(folder: Path) -> Record:
         sha256 = content.pop("sha256")
         if (schema := content.get("schema", 1)) != SCHEMA and digest_of(content) == sha256:
             raise _other_schema(schema, path)
-        if unknown := set(content) - KNOWN_FIELDS and digest_of(content) == sha256:
+        if (unknown := set(content) - KNOWN_FIELDS) and digest_of(content) == sha256:
             raise _other_schema(f"{SCHEMA} with the new field {min(unknown)!r}", path)
         record, intact = Record(**content), text == file_text(content)
         if record.status != "ok":
