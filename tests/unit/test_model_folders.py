@@ -332,3 +332,10 @@ class TestWhatIsSaved:
         config = json.loads((tmp_path / "adapter_config.json").read_text())
         assert config["base_model_name_or_path"] == "sentence-transformers/all-MiniLM-L6-v2"
         assert not any("site-packages" in file.read_text() for file in tmp_path.glob("*.[jm]*[nd]"))
+
+
+def test_run_ids_see_a_folder_with_options(saved):
+    from embedlab.runs.inputs import named_paths
+
+    values = {"model_name": f"{saved}?max_seq_length=16"}
+    assert [path for _, _, path in named_paths(values)] == [saved]

@@ -76,6 +76,9 @@ def _named_path(name: str, text: str) -> Path | None:
     with suppress(OSError, ValueError, RuntimeError):  # too long, a NUL character, no home folder: not a path
         if (path := absolute(text)).exists():
             return path if _is_path(name, text, path) else None
+        folder, has_options, _ = text.partition("?")  # a model with options, such as `models/a?max_seq_length=512`
+        if has_options and folder and (path := absolute(folder)).exists():
+            return path if _is_path(name, folder, path) else None
         if (parts := _spec_parts(text)) and (path := absolute(parts[1])).exists():
             return path
     return None
