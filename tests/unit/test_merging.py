@@ -113,7 +113,7 @@ def test_other_architectures_and_tokenizers_are_refused(other, what):
 
 @pytest.mark.parametrize("weights", [[0.5, 0.6], [1.5, -0.5], [1.0], []])
 def test_weights_that_are_no_mixture_are_refused(weights):
-    with pytest.raises(ParameterError):
+    with pytest.raises(ParameterError, match=r"\[weights\]"):
         merge([tiny_model(), tiny_model()], weights)
 
 
