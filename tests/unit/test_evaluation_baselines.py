@@ -140,3 +140,8 @@ def test_fusion_refuses_rankings_of_different_things():
         fuse_scores(ranking([("a", 1.0)]), ranking([("a", 1.0)]), 1.5)
     with pytest.raises(ParameterError, match="k must be at least 1, got 0"):
         bm25_ranking(CORPUS, {"q": "fever"}, 0)
+
+
+def test_many_equal_documents_come_in_corpus_order():
+    corpus = {f"d{number}": "fracture" for number in range(60)} | {"other": "cholera"}
+    assert bm25_ranking(corpus, {"q": "fracture"}, 60).doc_ids[0].tolist() == [f"d{number}" for number in range(60)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from embedlab.errors import DataError, ParameterError
-from embedlab.search.exact import Ranking, search
+from embedlab.search.exact import Ranking, require_depth, search
 
 
 def slow_search(queries, corpus, k):
@@ -169,3 +169,16 @@ def test_ranking_from_scores_sorts_cuts_and_leaves_gaps():
 def test_ranking_refuses_what_does_not_fit(query_ids, indices, scores):
     with pytest.raises(DataError):
         Ranking.from_search(query_ids, ["a", "b"], scores, indices)
+
+
+def test_without_its_own_document_a_query_keeps_the_order_of_the_others():
+    documents = [f"d{number}" for number in range(60)]
+    ranking = Ranking.from_search(["d3"], documents, np.linspace(1, 0, 60)[None], np.arange(60)[None])
+    found = ranking.without_own({"d3"}, 59).doc_ids[0].tolist()
+    assert found == [name for name in documents if name != "d3"]
+
+
+def test_a_depth_of_zero_is_refused_by_name():
+    with pytest.raises(ParameterError, match=r"k must be at least 1, got 0") as refused:
+        require_depth(0)
+    assert refused.value.field == "k"

@@ -228,3 +228,15 @@ class TestStopRule:
         queries, corpus = unit(6, seed=1), unit(100)
         search_early = stop_early(Funnel(corpus, [4]), Funnel(corpus, [24]), StopRule(10, threshold, 0, 0))
         np.testing.assert_array_equal(search_early(queries, 10)[1], Funnel(corpus, dims)(queries, 10)[1])
+
+
+def test_a_missing_shortlist_is_counted():
+    with pytest.raises(ParameterError, match="expected 1 shortlists"):
+        Funnel(unit(3), [8, 24])
+
+
+def test_all_candidates_can_be_rescored():
+    corpus, candidates = np.eye(3, dtype=np.float32), np.array([[2, 0, 1]])
+    scores, found = rescore(np.array([[0.1, 0.3, 0.2]], np.float32), corpus, candidates, 3)
+    assert found.tolist() == [[1, 2, 0]]
+    np.testing.assert_allclose(scores, [[0.3, 0.2, 0.1]])
