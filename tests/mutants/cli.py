@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.mutants import equivalent, handwritten
 from tests.mutants.copies import commit_of
 from tests.mutants.generated import Mutant, run_group
-from tests.mutants.groups import GROUPS, group_of
+from tests.mutants.groups import GROUPS, group_of, known_modules
 from tests.mutants.report import GOAL, RESULT, share, write_report
 
 HERE = Path(tempfile.gettempdir()) / "embedlab-mutants"
@@ -73,7 +73,7 @@ def run_generated(options: argparse.Namespace, results: Path) -> None:
             "mutmut is not installed. Install it with: pip install -r tests/mutants/requirements.txt "
             "(or run only the handwritten list with --handwritten)."
         ) from None
-    modules = options.module or [module for group in GROUPS.values() for module in group.modules]
+    modules = options.module or known_modules()
     for name in GROUPS:
         if of_group := [module for module in modules if group_of(module) == name]:
             settings = {"size": options.sample, "seed": options.seed, "jobs": options.jobs, "resume": options.resume}

@@ -86,6 +86,11 @@ GROUPS: dict[str, Group] = {
 }
 
 
+def known_modules() -> list[str]:
+    """Every module of every group."""
+    return [module for group in GROUPS.values() for module in group.modules]
+
+
 def group_of(module: str) -> str:
     """The name of the group that a module belongs to.
 
@@ -95,5 +100,4 @@ def group_of(module: str) -> str:
     for name, group in GROUPS.items():
         if module in group.modules:
             return name
-    known = ", ".join(module for group in GROUPS.values() for module in group.modules)
-    raise SystemExit(f"No group has the module {module!r}. Modules: {known}.")
+    raise SystemExit(f"No group has the module {module!r}. Modules: {', '.join(known_modules())}.")

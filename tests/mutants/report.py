@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.mutants.generated import Mutant
+from tests.mutants.groups import known_modules
 from tests.mutants.handwritten import Planted
 
 RESULT = Path(__file__).with_name("RESULT.md")
@@ -45,10 +46,17 @@ def report(found: Sequence[Mutant], planted: Sequence[Planted], commits: Mapping
     for module in sorted({one.module for one in found}):
         of_module = [one for one in found if one.module == module]
         lines.append(_row(module, of_module, commits.get(module.replace("/", "."), "")))
+    missing = [module for module in known_modules() if module not in {one.module for one in found}]
+    if missing:
+        lines += ["", f"Not run: {', '.join(missing)}."]
     survivors = [one for one in found if one.status not in (*KILLED, "equivalent")]
+    alive = [one for one in planted if one.status not in KILLED]
     lines += ["", f"## Survivors ({len(survivors)})", ""]
     for one in survivors:
         lines += [f"- `{one.module}.py:{one.line}`, `{one.function}`", "", *_changed(one), ""]
+    if alive:
+        lines += [f"## Handwritten and not killed ({len(alive)})", ""]
+        lines += [f"- {one.status}: {one.name} (`{one.file}`)" for one in alive]
     return "\n".join(lines).rstrip() + "\n"
 
 
