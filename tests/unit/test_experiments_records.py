@@ -108,6 +108,12 @@ def test_file_by_hand():
     assert ' "metrics": [],' in records.file_text({"metrics": []})
 
 
+def test_a_record_in_the_folder_of_another_run_is_refused(folder):
+    elsewhere = folder.rename(folder.with_name("nb-89abcdef-s0"))
+    with pytest.raises(DamagedRecord, match="it is the record of nb-01234567-s0"):
+        records.read(elsewhere)
+
+
 def test_errors_name_the_file(folder):
     (folder / records.FILE).write_bytes(b"null")
     with pytest.raises(DamagedRecord, match=str(folder / records.FILE)):

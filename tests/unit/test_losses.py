@@ -16,6 +16,7 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 
 from embedlab.models.packing import pack
+from embedlab.search.judged import Judged
 from embedlab.training.losses import (
     CachedLoss,
     ContrastiveLoss,
@@ -63,6 +64,14 @@ def test_mask_by_hand():
         (3, 1), (3, 6),  # document 6 is the query's positive in row 1
     }  # fmt: skip
     assert {tuple(cell) for cell in mask.nonzero().tolist()} == expected
+
+
+def test_mask_of_own_texts_and_of_judgements_from_other_batches():
+    """Row 1's positive is query 0's own text; document 6, a hard negative of row 0, answers query 0 elsewhere."""
+    labels = torch.tensor([[10, 5, 6], [11, 10, 7]])
+    judged = Judged(torch.tensor([10, 11, 10]), torch.tensor([5, 10, 6]))
+    assert false_negative_mask(labels).nonzero().tolist() == [[0, 1]]
+    assert false_negative_mask(labels, judged).nonzero().tolist() == [[0, 1], [0, 2]]
 
 
 def test_own_positive_is_never_masked():
