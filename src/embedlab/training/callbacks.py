@@ -55,6 +55,20 @@ class ProgressReport(TrainerCallback):
         self._dev = metrics.get(self.dev_metric)
         self._report(state, dev=self._dev)
 
+    def training_state(self, step: int) -> dict[str, Any]:
+        """Return what a checkpoint must hold: the rows and the seconds so far."""
+        return {"rows": self.rows, "seconds": time.monotonic() - self._start, "dev": self._dev}
+
+    def restore_training_state(self, state: dict[str, Any]) -> None:
+        """Continue after the rows of `training_state`."""
+        self.rows, self._dev = state["rows"], state["dev"]
+        self._start = time.monotonic() - state["seconds"]
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the training began, without the time between a kill and the continuation."""
+        return time.monotonic() - self._start
+
     def _report(self, state: TrainerState, **values: float | None) -> None:
         seconds = time.monotonic() - self._start
         self.rows.append({"step": state.global_step, "seconds": round(seconds, 1), **values})
@@ -101,6 +115,20 @@ class KeepBest(TrainerCallback):
         self._without_improvement += 1
         if self.patience and self._without_improvement >= self.patience:
             control.should_training_stop = True
+
+    def training_state(self, step: int) -> dict[str, Any]:
+        """Return what a checkpoint must hold: the best weights and how they were chosen."""
+        return {
+            "best_value": self.best_value,
+            "best_step": self.best_step,
+            "weights": self._weights,
+            "without_improvement": self._without_improvement,
+        }
+
+    def restore_training_state(self, state: dict[str, Any]) -> None:
+        """Continue with the best weights of `training_state`."""
+        self.best_value, self.best_step = state["best_value"], state["best_step"]
+        self._weights, self._without_improvement = state["weights"], state["without_improvement"]
 
     def restore(self, model: torch.nn.Module) -> None:
         """Load the best weights into `model`; without any evaluation the last weights stay."""

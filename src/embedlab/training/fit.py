@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from embedlab import progress
 from embedlab.training.batches import NoDuplicates
 from embedlab.training.callbacks import KeepBest, ProgressReport
+from embedlab.training.checkpoints import Checkpoints, ResumableTrainer, checkpoint_folder, training_identity
 from embedlab.training.learning_rates import learning_rates
 from embedlab.training.outcome import judge_training, log_findings, require_finite
 
@@ -41,6 +43,7 @@ class FitSettings:
         seed: seed of the data order, dropout and everything else random.
         layer_decay: factor on the learning rate from one layer to the layer below; see `learning_rates`.
         embedding_rate: factor on the learning rate of the token embeddings.
+        checkpoint_minutes: time between checkpoints, from which a killed training continues; 0 writes none.
         sampling: how batches of several tasks are mixed: "proportional" uses every batch of every task once per epoch,
             "round_robin" takes turns until the smallest task is used up.
     """
@@ -56,6 +59,7 @@ class FitSettings:
     seed: int = 0
     layer_decay: float = 1.0
     embedding_rate: float = 1.0
+    checkpoint_minutes: float = 5.0
     sampling: Literal["proportional", "round_robin"] = "proportional"
 
 
@@ -92,6 +96,7 @@ def fit(
     collator: Callable[[list[dict[str, Any]]], dict[str, Any]] | None = None,
     batch_sampler: Callable[..., BatchSampler] | None = None,
     evaluator: BaseEvaluator | None = None,
+    rates: Mapping[str, float] | None = None,
     output_dir: str,
     stage: str = "train",
 ) -> FitResult:
@@ -106,8 +111,11 @@ def fit(
         batch_sampler: replaces the sampler that the settings choose; called like
             `sentence_transformers.base.sampler.DefaultBatchSampler`.
         evaluator: computes the dev value (larger is better); its `primary_metric` chooses the weights.
+        rates: regular expression of parameter names -> learning rate, e.g. of a loss's own parameters.
         output_dir: scratch folder of the Trainer.
         stage: name of this training in progress reports.
+
+    A killed training that is started again continues from its last checkpoint, see `checkpoints`.
 
     Returns:
         History, best dev value and its step. What went wrong is logged too, see `FitResult.advice`.
@@ -115,32 +123,71 @@ def fit(
     Raises:
         ModelError: the loss became infinite or not a number, and there are no dev weights to return to.
     """
-    from sentence_transformers import SentenceTransformerTrainer
+    identity = training_identity(model, dataset, loss, settings, collator, evaluator, stage)
+    with checkpoint_folder(identity) as folder:
+        return _fit(
+            model,
+            dataset,
+            loss,
+            replace(settings, checkpoint_minutes=settings.checkpoint_minutes if folder else 0),
+            collator=collator,
+            batch_sampler=batch_sampler,
+            evaluator=evaluator,
+            rates=_rates(model, settings) | dict(rates or {}),
+            folder=folder or Path(output_dir),
+            stage=stage,
+        )
+
+
+def _fit(
+    model: SentenceTransformer,
+    dataset: datasets.Dataset | dict[str, datasets.Dataset],
+    loss: nn.Module | dict[str, nn.Module],
+    settings: FitSettings,
+    *,
+    collator: Any,
+    batch_sampler: Any,
+    evaluator: BaseEvaluator | None,
+    rates: Mapping[str, float],
+    folder: Path,
+    stage: str,
+) -> FitResult:
     from transformers import PrinterCallback
 
     metric = f"eval_{evaluator.primary_metric}" if evaluator else ""
     best, log = KeepBest(metric, settings.patience), ProgressReport(stage, metric)
     rows = [len(task_rows) for task_rows in dataset.values()] if isinstance(dataset, dict) else len(dataset)
-    arguments = training_arguments(settings, rows, bool(evaluator), output_dir, rates=_rates(model, settings))
+    arguments = training_arguments(settings, rows, bool(evaluator), str(folder), rates=rates)
     arguments.batch_sampler = batch_sampler or arguments.batch_sampler
-    trainer = SentenceTransformerTrainer(
+    checkpoints = Checkpoints(
+        folder,
+        settings.checkpoint_minutes,
+        loss=loss,
+        model=model,
+        collator=collator,
+        parts={"log": log, "best": best},
+    )
+    trainer = ResumableTrainer(
         model=model,
         args=arguments,
         train_dataset=dataset,
         data_collator=collator,
         loss=loss,
         evaluator=evaluator,
-        callbacks=[log, best] if evaluator else [log],
+        callbacks=[log, best, checkpoints] if evaluator else [log, checkpoints],
     )
     trainer.remove_callback(PrinterCallback)  # progress is reported already; this one prints raw dictionaries
-    if evaluator:
+    checkpoint = checkpoints.resume()
+    if evaluator and not checkpoint:
         trainer.evaluate()
-    output = trainer.train()
+    earlier = log.seconds if checkpoint else 0.0
+    output = trainer.train(resume_from_checkpoint=checkpoint)
     if best.best_value is None:
         require_finite(log.rows, stage)
     best.restore(model)
     log_findings(log.rows, stage)
-    return FitResult(log.rows, best.best_value, best.best_step, output.global_step, output.metrics["train_runtime"])
+    seconds = earlier + output.metrics["train_runtime"]
+    return FitResult(log.rows, best.best_value, best.best_step, output.global_step, seconds)
 
 
 def _rates(model: SentenceTransformer, settings: FitSettings) -> dict[str, float]:
@@ -182,7 +229,8 @@ def training_arguments(
         eval_steps=max(1, math.ceil(steps / max(1, settings.evaluations))),
         logging_steps=max(1, steps // 50),
         logging_nan_inf_filter=False,  # it would replace a NaN by the mean of the losses before
-        save_strategy="no",
+        save_strategy="no",  # `Checkpoints` decides
+        save_total_limit=2,  # a kill can leave the newer one incomplete
         batch_sampler=NoDuplicates if settings.no_duplicates else BatchSamplers.BATCH_SAMPLER,
         multi_dataset_batch_sampler=settings.sampling,
         seed=settings.seed,

@@ -42,16 +42,28 @@ class RenewingCollator(TokenisedCollator):
         document_prompt: str | None = None,
     ) -> None:
         super().__init__(model, rows.texts, rows.columns, query_prompt, document_prompt)
-        self._renew, self._rows_seen = renew, 0
+        self._renew = renew
+        self._rows_seen = [0]  # after each batch
         self._index = {text: index for index, text in enumerate(rows.texts)}
         self._labels: list[list[int]] = list(rows.dataset["label"])
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the features of every column and `label` (B, columns); the `label` of each row is its row index."""
-        if self._rows_seen and self._rows_seen % len(self._labels) == 0:
+        if self._rows_seen[-1] and self._rows_seen[-1] % len(self._labels) == 0:
             self._replace_rows()
-        self._rows_seen += len(rows)
+        self._rows_seen.append(self._rows_seen[-1] + len(rows))
         return super().__call__([{"label": self._labels[row["label"][0]]} for row in rows])
+
+    def training_state(self, step: int) -> dict[str, Any]:
+        """Return the rows of this epoch and the number of rows seen in `step` steps, for a checkpoint.
+
+        The batch after `step` may have been requested already. It is requested again after a restart.
+        """
+        return {"labels": self._labels, "rows_seen": self._rows_seen[: step + 1]}
+
+    def restore_training_state(self, state: dict[str, Any]) -> None:
+        """Continue with the rows of `training_state`."""
+        self._labels, self._rows_seen = state["labels"], state["rows_seen"]
 
     def _replace_rows(self) -> None:
         training = self.model.training

@@ -77,6 +77,14 @@ class RandomNegativesLoss(nn.Module):
         sample_mask = judged.mask(queries, sample) | (queries[:, None] == sample[None, :])
         return torch.cat([false_negative_mask(labels, judged), sample_mask], dim=1)
 
+    def training_state(self, step: int) -> dict[str, Any]:
+        """Return the state of the random draws after `step` steps, for a checkpoint."""
+        return {"random": self._random.get_state()}
+
+    def restore_training_state(self, state: dict[str, Any]) -> None:
+        """Continue the random draws of `training_state`."""
+        self._random.set_state(state["random"])
+
     def get_config_dict(self) -> dict[str, Any]:
         """Return the settings that the model card shows."""
         return {"temperature": self.temperature, "random_negatives": self.count, "dims": list(self.dims)}

@@ -123,7 +123,7 @@ class NoiseCollator(ABC):
     """Trainer collator that corrupts a text differently each time; the labels say what to predict.
 
     Rows contain `label`, the index of a text. Texts are tokenised once. The noise of a batch depends only on the seed
-    and on the number of earlier batches, so a resumed training with `batches` set continues as if it had not stopped.
+    and on the number of earlier batches, so a resumed training continues as if it had not stopped.
 
     Args:
         model: its tokenizer is used, and it decides whether batches are packed.
@@ -157,6 +157,14 @@ class NoiseCollator(ABC):
             "label": self.lay_out(labels, features),
             **{f"text_{key}": value for key, value in features.items()},
         }
+
+    def training_state(self, step: int) -> dict[str, Any]:
+        """Return the number of batches of `step` steps, for a checkpoint; batches prepared in advance come again."""
+        return {"batches": step}
+
+    def restore_training_state(self, state: dict[str, Any]) -> None:
+        """Continue the noise after the batches of `training_state`."""
+        self.batches = state["batches"]
 
     @abstractmethod
     def corrupt(self, index: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:

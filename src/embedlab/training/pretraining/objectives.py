@@ -72,7 +72,6 @@ class PretrainSettings:
         deletion_share: share of words that tsdae deletes.
         whole_words: mask or delete all pieces of a word or none.
         head_learning_rate: learning rate of new parameters (prediction head, decoder), which start untrained.
-        checkpoint_steps: steps between checkpoints; 0 saves none.
     """
 
     objective: Objective
@@ -81,7 +80,6 @@ class PretrainSettings:
     deletion_share: float = 0.6
     whole_words: bool = True
     head_learning_rate: float = 1e-3
-    checkpoint_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,9 +102,10 @@ class Task:
         """Compute the perplexity on `texts` with the objective's own noise; None if no words are predicted."""
         return perplexity(self.loss, texts, collator=self.held_out(texts)) if self.held_out and texts else None
 
-    def head(self) -> dict[str, torch.Tensor]:
-        """Return the loss's own parameters, without those of the model."""
-        return {name: value for name, value in self.loss.state_dict().items() if not name.startswith("model.")}
+    @property
+    def has_head(self) -> bool:
+        """Whether the loss has parameters of its own."""
+        return any(not name.startswith("model.") for name, _ in self.loss.named_parameters())
 
 
 def make_task(model: SentenceTransformer, texts: DomainTexts, settings: PretrainSettings) -> Task:

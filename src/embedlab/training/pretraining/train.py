@@ -21,14 +21,14 @@ from embedlab.io import atomic_path, locked
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.params import CountOrNone, PositiveFloat, Share, TrainingParams
 from embedlab.paths import cache_dir
-from embedlab.training.fit import FitResult, FitSettings
-from embedlab.training.pretraining.checkpoints import fit_resumable
+from embedlab.training.fit import FitResult, FitSettings, fit
 from embedlab.training.pretraining.objectives import DomainTexts, Objective, PretrainSettings, make_task
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 DONE = "done.pt"
+HEAD = r"^(?!model\.)"  # parameters of the loss that are not parameters of the model
 
 # Files that determine the weights: a change in one of them invalidates a cached result.
 CODE = (
@@ -37,11 +37,11 @@ CODE = (
     "models/packing",
     "models/tokens",
     "training/batches",
+    "training/checkpoints",
     "training/examples",
     "training/fit",
     "training/losses",
     "training/pretraining/mlm",
-    "training/pretraining/checkpoints",
     "training/pretraining/objectives",
     "training/pretraining/simcse",
     "training/pretraining/tsdae",
@@ -60,7 +60,6 @@ class PretrainingParams(TrainingParams):
         whole_words: see `PretrainSettings`.
         pretrain_batch_size: texts per step.
         head_learning_rate: see `PretrainSettings`.
-        checkpoint_steps: see `PretrainSettings`.
         fine_tune_pairs: training queries whose pairs are used; 0 uses all.
         fine_tune_epochs: passes over the pairs.
         fine_tune_learning_rate: peak learning rate of the fine-tune.
@@ -75,7 +74,6 @@ class PretrainingParams(TrainingParams):
     whole_words: bool = True
     pretrain_batch_size: Annotated[int, Field(ge=2)] = 64  # a batch of one has no negatives
     head_learning_rate: PositiveFloat = 1e-3
-    checkpoint_steps: CountOrNone = 500
     fine_tune_pairs: CountOrNone
     fine_tune_epochs: PositiveFloat
     fine_tune_learning_rate: PositiveFloat
@@ -85,9 +83,7 @@ class PretrainingParams(TrainingParams):
         """Return the settings of pre-training."""
         common = {name: getattr(self, name) for name in ("objective", "masking_share", "deletion_share", "whole_words")}
         fit = self._fit(self.pretrain_epochs, self.pretrain_batch_size, self.pretrain_learning_rate)
-        return PretrainSettings(
-            fit=fit, head_learning_rate=self.head_learning_rate, checkpoint_steps=self.checkpoint_steps, **common
-        )
+        return PretrainSettings(fit=fit, head_learning_rate=self.head_learning_rate, **common)
 
     def fine_tune_settings(self) -> FitSettings:
         """Return the settings of the fine-tune."""
@@ -145,7 +141,7 @@ def pretrain(
         model: the model to train; its pooling does not change.
         texts: from `domain_texts`.
         settings: objective and training settings.
-        cache: folder of results and checkpoints; None uses `paths.cache_dir()/pretrained`.
+        cache: folder of results; None uses `paths.cache_dir()/pretrained`.
 
     Returns:
         History, and the perplexity before and after.
@@ -168,13 +164,14 @@ def _pretrain(
 ) -> PretrainResult:
     task = make_task(model, texts, settings)
     before = task.perplexity(texts.held_out)
-    result = fit_resumable(
+    result = fit(
         model,
-        task,
+        task.rows,
+        task.loss,
         settings.fit,
-        head_learning_rate=settings.head_learning_rate,
-        checkpoint_steps=settings.checkpoint_steps,
-        folder=folder,
+        collator=task.collator,
+        rates={HEAD: settings.head_learning_rate} if task.has_head else {},
+        output_dir=str(folder),
         stage="pretrain",
     )
     return PretrainResult(result, before, task.perplexity(texts.held_out))
@@ -196,7 +193,7 @@ def _identity(model: SentenceTransformer, texts: DomainTexts, settings: Pretrain
     content = {
         "model": model_fingerprint(model),
         "texts": [texts.training, texts.held_out],
-        "settings": asdict(replace(settings, checkpoint_steps=0)),
+        "settings": asdict(replace(settings, fit=replace(settings.fit, checkpoint_minutes=0))),
         "code": [(Path(embedlab.__file__).parent / f"{name}.py").read_text(encoding="utf-8") for name in CODE],
         "packages": [metadata.version(name) for name in ("torch", "transformers", "sentence-transformers")],
     }

@@ -1,0 +1,265 @@
+"""Resume a training that was killed: checkpoints that contain everything the next step depends on.
+
+A killed training, started again with the same model, rows, loss and settings, continues from its last checkpoint and
+ends with exactly the weights that it would have reached (bit for bit on CPU). The Trainer saves optimizer, schedule and
+random state. We add the weights of the model and of the loss, the state of losses and collators that draw at random,
+and the best weights on dev so far.
+
+The folder of a training is named by a hash of everything that the weights depend on, so nobody has to say what to
+resume. Checkpoints are written every few minutes and removed at the end. Trainings shorter than that write none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformerTrainer
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+import embedlab
+from embedlab.errors import StorageError
+from embedlab.io import atomic_path, locked
+from embedlab.models.fingerprint import model_fingerprint
+from embedlab.paths import cache_dir
+
+if TYPE_CHECKING:
+    import datasets
+    from sentence_transformers import SentenceTransformer
+    from torch import nn
+
+    from embedlab.training.callbacks import KeepBest, ProgressReport
+    from embedlab.training.fit import FitSettings
+
+logger = logging.getLogger(__name__)
+
+STATE_FILE = "embedlab_state.pt"  # written last, so a checkpoint with this file is complete
+ABANDONED_DAYS = 14  # checkpoints of a killed training that nobody started again
+_BYTES_PER_WEIGHT = 20  # weights, two moments of AdamW and the best weights in float32, and some room
+
+
+class ResumableTrainer(SentenceTransformerTrainer):
+    """A Trainer that leaves the model's weights in a checkpoint to `Checkpoints`.
+
+    The usual way saves and loads a model folder, which LoRA adapters and models from memory do not survive.
+    """
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        Path(output_dir or self.args.output_dir).mkdir(parents=True, exist_ok=True)
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        pass
+
+
+class Checkpoints(TrainerCallback):
+    """Write checkpoints of one training, and restore the newest.
+
+    Args:
+        folder: folder of this training only.
+        minutes: time between checkpoints; 0 writes none, but resumes from those that are there.
+        loss: its parameters that are not the model's are saved.
+        model: the model being trained.
+        collator: its state is saved if it has `training_state` and `restore_training_state`.
+        parts: callbacks whose state is saved, `ProgressReport` and `KeepBest`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        minutes: float,
+        *,
+        loss: nn.Module | Mapping[str, nn.Module],
+        model: nn.Module,
+        collator: Any,
+        parts: Mapping[str, ProgressReport | KeepBest],
+    ) -> None:
+        self.folder, self.minutes, self.parts = folder, minutes, parts
+        self._losses = dict(loss) if isinstance(loss, Mapping) else {"": loss}
+        self._model, self._collator = model, collator
+        self._last = time.monotonic()
+        self._warned = False
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        due = time.monotonic() - self._last >= 60 * self.minutes
+        if self.minutes and due and state.global_step < state.max_steps and self._has_room():
+            control.should_save = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        with atomic_path(self.folder / f"checkpoint-{state.global_step}" / STATE_FILE) as temporary:
+            torch.save(self._state(state.global_step), temporary)
+        self._last = time.monotonic()
+
+    def _has_room(self) -> bool:
+        weights = sum(parameter.numel() for parameter in self._model.parameters())
+        room = shutil.disk_usage(self.folder).free > weights * _BYTES_PER_WEIGHT
+        if not room and not self._warned:
+            self._warned = True
+            logger.warning("no checkpoints: the disk of %s is nearly full. Free some space there.", self.folder)
+        return room
+
+    def _heads(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Return the parameters of each loss that are not parameters of the model."""
+        models = {id(parameter) for parameter in self._model.parameters()}
+        return {
+            task: {name: value.data for name, value in loss.named_parameters() if id(value) not in models}
+            for task, loss in self._losses.items()
+        }
+
+    def _stateful(self) -> dict[str, Any]:
+        named = {f"loss {task}": loss for task, loss in self._losses.items()} | {"collator": self._collator}
+        return {name: part for name, part in named.items() if hasattr(part, "training_state")} | dict(self.parts)
+
+    def _state(self, step: int) -> dict[str, Any]:
+        states = {name: part.training_state(step) for name, part in self._stateful().items()}
+        return {"weights": self._model.state_dict(), "heads": self._heads(), "states": states}
+
+    def resume(self) -> str | None:
+        """Restore the newest complete checkpoint, apart from what the Trainer restores (optimizer, random state …).
+
+        Returns:
+            The folder of the checkpoint, for `Trainer.train`; None without one.
+        """
+        complete = [file.parent for file in self.folder.glob(f"checkpoint-*/{STATE_FILE}")]
+        if not complete:
+            return None
+        newest = max(complete, key=lambda path: int(path.name.rpartition("-")[2]))
+        saved = torch.load(newest / STATE_FILE, map_location="cpu", weights_only=True)
+        self._model.load_state_dict(saved["weights"])
+        for task, head in saved["heads"].items():
+            self._losses[task].load_state_dict(head, strict=False)
+        for name, part in self._stateful().items():
+            part.restore_training_state(saved["states"][name])
+        logger.warning("continue the training from step %s", newest.name.rpartition("-")[2])
+        return str(newest)
+
+
+@contextlib.contextmanager
+def checkpoint_folder(identity: str) -> Iterator[Path | None]:
+    """Reserve the checkpoint folder of a training for this process, and remove it when the block ends without error.
+
+    Args:
+        identity: from `training_identity`.
+
+    Yields:
+        The folder; None if another process runs the same training, or the cache cannot be written.
+    """
+    root = cache_dir() / "checkpoints"
+    folder = root / identity
+    with contextlib.ExitStack() as stack:
+        try:
+            _remove_abandoned(root)
+            stack.enter_context(locked(folder / "lock", wait=False))
+        except (StorageError, OSError) as error:
+            logger.warning("no checkpoints for this training (%s)", error)
+            yield None
+            return
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(root: Path) -> None:
+    oldest = time.time() - ABANDONED_DAYS * 24 * 3600
+    for folder in root.glob("*"):
+        if max((path.stat().st_mtime for path in (folder, *folder.glob("*"))), default=oldest) < oldest:
+            with contextlib.suppress(StorageError), locked(folder / "lock", wait=False):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def training_identity(
+    model: SentenceTransformer,
+    dataset: datasets.Dataset | Mapping[str, datasets.Dataset],
+    loss: nn.Module | Mapping[str, nn.Module],
+    settings: FitSettings,
+    collator: Any,
+    evaluator: Any,
+    stage: str,
+) -> str:
+    """Hash everything that the weights after a training depend on to 16 hex digits.
+
+    Args:
+        model: before the training.
+        dataset: training rows, or task name -> rows.
+        loss: all its values count, such as a teacher's vectors.
+        settings: the checkpoint interval does not count.
+        collator: all its values count, such as texts and prompts.
+        evaluator: all its values count, such as dev queries.
+        stage: name of the training.
+    """
+    content = {
+        "model": model_fingerprint(model),
+        "rows": _Digest(model).of(dataset),
+        "loss": _Digest(model).of(loss),
+        "collator": _Digest(model).of(collator),
+        "evaluator": _Digest(model).of(evaluator),
+        "settings": asdict(replace(settings, checkpoint_minutes=0)),
+        "stage": stage,
+        "code": _code_digest(),
+        "packages": [metadata.version(name) for name in ("torch", "transformers", "sentence-transformers")],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+_ENVIRONMENT = ("transformers", "tokenizers", "functools", "logging")  # objects with paths, or without content
+
+
+class _Digest:
+    """SHA-256 over values of any kind, without models, functions and memory addresses."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model_modules = {id(module) for module in model.modules()}
+        self._sha = hashlib.sha256()
+        self._open: set[int] = set()  # objects on the way to the current one, against circles
+
+    def of(self, value: Any) -> str:
+        self._add(value)
+        return self._sha.hexdigest()
+
+    def _add(self, value: Any) -> None:
+        self._sha.update(type(value).__name__.encode())
+        if id(value) in self._model_modules or id(value) in self._open:
+            return
+        self._open.add(id(value))
+        self._add_content(value)
+        self._open.discard(id(value))
+
+    def _add_content(self, value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            self._add_content(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        elif isinstance(value, np.ndarray):
+            self._sha.update(repr((value.shape, value.dtype.str)).encode() + np.ascontiguousarray(value).tobytes())
+        elif isinstance(value, torch.Generator):
+            self._add_content(value.get_state())
+        elif value is None or isinstance(value, (bool, int, float, str, bytes)):
+            self._sha.update(repr(value).encode())
+        elif isinstance(value, (set, frozenset)):
+            self._add_all(sorted(value, key=repr))
+        elif isinstance(value, Mapping):
+            self._add_all(value.items())
+        elif isinstance(value, Sequence):
+            self._add_all(value)
+        elif hasattr(value, "with_format"):  # a dataset
+            self._add_all(batch.to_pydict() for batch in value.with_format("arrow").iter(batch_size=10_000))
+        elif not (inspect.isroutine(value) or type(value).__module__.startswith(_ENVIRONMENT)):
+            self._add_all(sorted(getattr(value, "__dict__", {}).items()))
+
+    def _add_all(self, values: Iterable[Any]) -> None:
+        for value in values:
+            self._add(value)
+
+
+def _code_digest() -> str:
+    package = Path(embedlab.__file__).parent
+    files = sorted(file for folder in ("training", "models") for file in (package / folder).rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
