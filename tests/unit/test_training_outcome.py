@@ -120,7 +120,6 @@ def test_every_training_loop_reports_its_findings():
     """Pre-training and the cross-encoder have loops of their own."""
     from embedlab.training import fit
     from embedlab.training.distillation import cross_encoder
-    from embedlab.training.pretraining import checkpoints
-
-    for module in (fit, checkpoints, cross_encoder):
+    
+    for module in (fit, cross_encoder):
         assert module.log_findings is outcome.log_findings and module.require_finite is outcome.require_finite

@@ -19,7 +19,6 @@ import logging
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from embedlab.training.callbacks import KeepBest, ProgressReport
-    from embedlab.training.fit import FitSettings
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +179,7 @@ def training_identity(
     model: SentenceTransformer,
     dataset: datasets.Dataset | Mapping[str, datasets.Dataset],
     loss: nn.Module | Mapping[str, nn.Module],
-    settings: FitSettings,
+    settings: Mapping[str, Any],
     collator: Any,
     evaluator: Any,
     stage: str,
@@ -192,7 +190,7 @@ def training_identity(
         model: before the training.
         dataset: training rows, or task name -> rows.
         loss: all its values count, such as a teacher's vectors.
-        settings: the checkpoint interval does not count.
+        settings: name -> value, without the interval between checkpoints.
         collator: all its values count, such as texts and prompts.
         evaluator: all its values count, such as dev queries.
         stage: name of the training.
@@ -203,7 +201,7 @@ def training_identity(
         "loss": _Digest(model).of(loss),
         "collator": _Digest(model).of(collator),
         "evaluator": _Digest(model).of(evaluator),
-        "settings": asdict(replace(settings, checkpoint_minutes=0)),
+        "settings": dict(settings),
         "stage": stage,
         "code": _code_digest(),
         "packages": [metadata.version(name) for name in ("torch", "transformers", "sentence-transformers")],

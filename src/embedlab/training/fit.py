@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -123,7 +123,8 @@ def fit(
     Raises:
         ModelError: the loss became infinite or not a number, and there are no dev weights to return to.
     """
-    identity = training_identity(model, dataset, loss, settings, collator, evaluator, stage)
+    values = asdict(replace(settings, checkpoint_minutes=0))
+    identity = training_identity(model, dataset, loss, values, collator, evaluator, stage)
     with checkpoint_folder(identity) as folder:
         return _fit(
             model,
