@@ -117,9 +117,9 @@ def test_with_dev_the_best_weights_come_back_with_a_word(tmp_path, monkeypatch):
 
 
 def test_every_training_loop_reports_its_findings():
-    """Pre-training and the cross-encoder have loops of their own."""
+    """The cross-encoder has a loop of its own."""
     from embedlab.training import fit
     from embedlab.training.distillation import cross_encoder
-    
+
     for module in (fit, cross_encoder):
         assert module.log_findings is outcome.log_findings and module.require_finite is outcome.require_finite
