@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from embedlab.models.packing import pack
 from embedlab.training.batches import NoDuplicates, TokenisedCollator
 from embedlab.training.examples import number_rows
+from tests.conftest import TEXTS
 
 
 def rows_of(texts):
@@ -63,3 +65,16 @@ def test_batches_are_full_while_rows_last_and_differ_between_epochs():
     assert first == list(sampler)
     sampler.set_epoch(1)
     assert first != list(sampler)
+
+
+def test_token_ids_take_four_bytes_and_are_those_of_the_tokenizer(tiny, monkeypatch):
+    """Also across the chunks in which the tokenizer is called."""
+    from embedlab.models import tokens
+
+    monkeypatch.setattr(tokens, "CHUNK", 3)
+    ids = tokens.token_ids(tiny, ["", *TEXTS], "query: ")
+    expected = tiny.tokenizer([f"query: {text}" for text in ["", *TEXTS]])["input_ids"]
+    assert [row.tolist() for row in ids] == expected
+    assert (len(ids), ids.lengths.tolist()) == (8, [len(row) for row in expected])
+    assert ids.ids.dtype == np.int32 and ids.ids.nbytes == 4 * sum(map(len, expected))
+    assert len(tokens.token_ids(tiny, [])) == 0

@@ -33,6 +33,10 @@ from tests.conftest import TEXTS, tiny_model
 QUERY, DOCUMENT = "query: ", "passage: "
 
 
+def token_rows(model, text, prompt=None):
+    return token_ids(model, [text], prompt)[0].tolist()
+
+
 @pytest.fixture
 def prompted():
     model = pack(tiny_model())
@@ -57,7 +61,7 @@ class TestDefaultPrompt:
         model = tiny_model()
         model.prompts, model.default_prompt_name = {"task": "topic: "}, "task"
         assert prompts_of(model) == Prompts(None, None)
-        assert token_ids(model, ["fracture"], prompts_of(model).query) == token_ids(model, ["fracture"])
+        assert token_rows(model, "fracture", prompts_of(model).query) == token_rows(model, "fracture")
 
 
 class TestOtherNames:
@@ -90,7 +94,7 @@ class TestDistillation:
         collator = PromptedTexts(prompted, ["cholera", "fracture"], queries={"fracture"})
         batch = collator([{"label": [1]}, {"label": [0]}])
         ids = batch["text_input_ids"].flatten().tolist()
-        expected = token_ids(prompted, ["fracture"], QUERY) + token_ids(prompted, ["cholera"], DOCUMENT)
+        expected = [token_rows(prompted, "fracture", QUERY), token_rows(prompted, "cholera", DOCUMENT)]
         assert ids == [token for row in expected for token in row]
 
     def test_pooling_without_the_prompt_cannot_mix_lengths(self, prompted):
@@ -121,8 +125,8 @@ class TestDistillation:
         rows = number_rows([("fracture", "cholera")])
         cross_encoder.distil_scores(prompted, rows, np.zeros((1, 1), np.float32), FitSettings(), output_dir="")
         batch = seen[0]([{"label": [0, 1]}])
-        assert batch["query_input_ids"].flatten().tolist() == token_ids(prompted, ["fracture"], QUERY)[0]
-        assert batch["positive_input_ids"].flatten().tolist() == token_ids(prompted, ["cholera"], DOCUMENT)[0]
+        assert batch["query_input_ids"].flatten().tolist() == token_rows(prompted, "fracture", QUERY)
+        assert batch["positive_input_ids"].flatten().tolist() == token_rows(prompted, "cholera", DOCUMENT)
 
     def test_cosines(self, prompted):
         (cosine,) = cosine_rows(prompted, [("fracture", "cholera")])[0]
@@ -138,7 +142,7 @@ def test_2d_matryoshka_trains_with_prompts(prompted, monkeypatch):
     rows = number_rows([("fracture", "cholera")])
     train_matryoshka(prompted, rows, FitSettings(), layers=[2], dims=[32], output_dir="")
     batch = seen[0]([{"label": [0, 1]}])
-    assert batch["query_input_ids"].flatten().tolist() == token_ids(prompted, ["fracture"], QUERY)[0]
+    assert batch["query_input_ids"].flatten().tolist() == token_rows(prompted, "fracture", QUERY)
 
 
 class TestConcatenation:

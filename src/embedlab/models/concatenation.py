@@ -130,7 +130,7 @@ class StaticPart:
         for rows in progress.track(chunks, stage):
             ids = [row[skipped:] for row in token_ids(model, texts[rows], prompt)]
             text = torch.arange(len(ids)).repeat_interleave(torch.tensor([len(row) for row in ids]))
-            flat = torch.tensor([token for row in ids for token in row], dtype=torch.long)
+            flat = torch.from_numpy(np.concatenate(ids).astype(np.int64))
             keep = torch.isin(flat, special, invert=True)
             vectors[rows].index_add_(0, text[keep], table[flat[keep]])
         return F.normalize(vectors, dim=-1).numpy()

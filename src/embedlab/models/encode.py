@@ -82,10 +82,10 @@ def _encode_chunk(
         return
     model.eval()
     ids = token_ids(model, texts, prompt)
-    if without_tokens := [row for row, tokens in enumerate(ids) if not tokens]:
+    if without_tokens := np.flatnonzero(ids.lengths == 0).tolist():
         vectors[without_tokens] = 0  # as in a padded batch; packed, they would get the vectors of their neighbours
         yield without_tokens
-    for rows in _token_batches([len(row) for row in ids], batch_tokens):
+    for rows in _token_batches(ids.lengths.tolist(), batch_tokens):
         features = to_features(model, [ids[row] for row in rows], prompt)
         features = {key: value.to(model.device) if hasattr(value, "to") else value for key, value in features.items()}
         embeddings = model(features)["sentence_embedding"][:, : vectors.shape[1]]

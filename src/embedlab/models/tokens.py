@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from embedlab.models.packing import is_packed
@@ -13,7 +14,34 @@ from embedlab.models.packing import is_packed
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-TokenIds = list[list[int]]
+CHUNK = 4096  # texts per call of the tokenizer, whose own results take about 200 bytes per token
+
+
+class TokenIds:
+    """Token ids of N texts in one array, 4 bytes per token.
+
+    Args:
+        ids: int32 (T,) token ids of all texts, in order.
+        starts: int64 (N + 1,) where each text begins in `ids`; the last entry is T.
+    """
+
+    def __init__(self, ids: np.ndarray, starts: np.ndarray) -> None:
+        self.ids, self.starts = ids, starts
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, text: int) -> np.ndarray:
+        """Return the token ids of one text, int32 (tokens,)."""
+        return self.ids[self.starts[text] : self.starts[text + 1]]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[text] for text in range(len(self)))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of tokens of every text, int64 (N,)."""
+        return np.diff(self.starts)
 
 
 def token_ids(model: SentenceTransformer, texts: Sequence[str], prompt: str | None = None) -> TokenIds:
@@ -25,12 +53,23 @@ def token_ids(model: SentenceTransformer, texts: Sequence[str], prompt: str | No
         prompt: text in front of each.
 
     Returns:
-        N lists of token ids, of different lengths.
+        The token ids of N texts.
     """
-    prompted = [(prompt or "") + text for text in texts]
+    parts, lengths = [np.empty(0, np.int32)], [0]
+    for start in range(0, len(texts), CHUNK):
+        rows = _tokenize(model, [(prompt or "") + text for text in texts[start : start + CHUNK]])
+        lengths += map(len, rows)
+        parts.append(np.fromiter(chain.from_iterable(rows), np.int32, sum(map(len, rows))))
+    return TokenIds(np.concatenate(parts), np.cumsum(lengths))
+
+
+def _tokenize(model: SentenceTransformer, texts: list[str]) -> list[list[int]]:
     if is_static(model):
-        return [encoding.ids for encoding in model.tokenizer.encode_batch(prompted, add_special_tokens=False)]
-    return model.tokenizer(prompted, truncation=True, max_length=model.max_seq_length)["input_ids"]
+        return [encoding.ids for encoding in model.tokenizer.encode_batch(texts, add_special_tokens=False)]
+    only_ids = {"return_attention_mask": False, "return_token_type_ids": False}
+    encoded = model.tokenizer(texts, truncation=True, max_length=model.max_seq_length, **only_ids)
+    rows: list[list[int]] = encoded["input_ids"]
+    return rows
 
 
 def prompt_length(model: SentenceTransformer, prompt: str | None) -> int | None:
@@ -43,12 +82,14 @@ def is_static(model: SentenceTransformer) -> bool:
     return type(model[0]).__name__ == "StaticEmbedding"
 
 
-def to_features(model: SentenceTransformer, ids: TokenIds, prompt: str | None = None) -> dict[str, Any]:
+def to_features(
+    model: SentenceTransformer, ids: Iterable[Sequence[int] | np.ndarray], prompt: str | None = None
+) -> dict[str, Any]:
     """Build the features that `model.preprocess` returns for the same texts.
 
     Args:
         model: decides whether the features are packed or padded.
-        ids: token ids from `token_ids`.
+        ids: token ids of each text, from `token_ids`.
         prompt: the prompt that `ids` were made with.
 
     Returns:
@@ -57,15 +98,17 @@ def to_features(model: SentenceTransformer, ids: TokenIds, prompt: str | None = 
     """
     transformer = model[0]
     if is_static(model):
-        lengths = torch.tensor([0, *map(len, ids[:-1])])
-        flat = torch.tensor(list(chain.from_iterable(ids)), dtype=torch.long)
+        lengths = torch.tensor([0, *[len(row) for row in ids][:-1]])
+        flat = torch.from_numpy(np.concatenate([np.asarray(row, dtype=np.int64) for row in ids]))
         return {"input_ids": flat, "offsets": lengths.cumsum(0)}
     if is_packed(model):
         features = transformer.data_collator([{"input_ids": row} for row in ids])
         features.pop("labels")
         features["position_ids"] = features["position_ids"] + transformer._flatten_position_offset
     else:
-        features = dict(transformer.tokenizer.pad({"input_ids": ids}, return_tensors="pt"))
+        features = dict(
+            transformer.tokenizer.pad({"input_ids": [list(map(int, row)) for row in ids]}, return_tensors="pt")
+        )
     features["modality"] = "text"
     if length := prompt_length(model, prompt):
         features["prompt_length"] = length
