@@ -166,6 +166,23 @@ def test_replay_of_two_versions(tmp_path):
         shadow_test(*sides, QueryLog({}, frozenset()))
 
 
+def test_a_query_that_finds_itself_keeps_its_last_rank(tmp_path):
+    """The query's own document comes first and its answer second: at k=1 the answer is what counts."""
+
+    class TwoTexts(FakeEncoder):
+        def encode_queries(self, texts):
+            return np.array([[1, 0.0] if "query" in text else [0.8, 0.6] for text in texts], np.float32)
+
+    encoder = TwoTexts(dimension=2)
+    version, _ = build_version(
+        tmp_path, encoder, Source([("q", "the query"), ("d", "its answer")]), IndexSpec(kind="flat")
+    )
+    side = Side(open_version(tmp_path, version), encoder)
+    log, qrels = QueryLog({"q": "the query"}, frozenset()), {"q": {"d": 1}}
+    report = shadow_test(side, side, log, qrels=qrels, k=1, limits=Limits(slowdown=1e9))
+    assert report.per_query["current"].tolist() == [1.0]
+
+
 def test_an_answer_at_the_floor_stays(tmp_path):
     """The floor is the lowest score that counts as an answer."""
     encoder = FakeEncoder()

@@ -20,10 +20,12 @@ from embedlab.training import losses as losses_module
 from embedlab.training.batches import NoDuplicates
 from embedlab.training.contrastive import matryoshka_2d, pair_rows, static, train_contrastive
 from embedlab.training.contrastive.ance import with_texts
+from embedlab.training.contrastive.fine_tune import build_rows, fine_tune
 from embedlab.training.contrastive.graded import graded_rows
 from embedlab.training.contrastive.mining import mine_hard_negatives
+from embedlab.training.contrastive.train import ContrastiveParams
 from embedlab.training.distillation import cross_encoder
-from embedlab.training.examples import contrastive_rows, number_rows
+from embedlab.training.examples import contrastive_rows, number_rows, own_texts
 from embedlab.training.fit import FitSettings
 from embedlab.training.losses import ContrastiveLoss, GuidedLoss, false_negative_mask
 from embedlab.training.multitask import retrieval
@@ -229,6 +231,34 @@ def test_a_query_in_the_corpus_is_not_its_own_hard_negative():
     negatives, report = mine_hard_negatives(dataset, candidates, {("q", "pos"): 2.0}, per_pair=3)
     assert negatives == {("q", "pos"): ("other",)}
     assert report.is_positive == 3
+
+
+class TestOwnDocuments:
+    """The query q stands in the corpus under its own id, with a title: it is neither an answer nor a negative."""
+
+    CORPUS = {"q": "Title. The query", "pos": "its answer", "other": "something else"}
+    JUDGED = {"q": {"pos": 1}, "r": {"q": 1}}
+    DATASET = Dataset("self", CORPUS, {"q": "the query", "r": "a title"}, {"train": JUDGED})
+
+    def test_is_no_random_negative(self):
+        for seed in range(8):
+            (row, _) = contrastive_rows(self.DATASET, hard_negatives=1, seed=seed)
+            assert row == ("the query", "its answer", "something else")
+        with pytest.raises(ParameterError, match="only 1 other"):
+            contrastive_rows(self.DATASET, hard_negatives=2)
+
+    def test_is_no_negative_of_the_batch(self):
+        rows = number_rows(contrastive_rows(self.DATASET, hard_negatives=0), own_texts(self.DATASET))
+        mask = false_negative_mask(torch.tensor(rows.dataset["label"]), rows.judged)
+        assert mask.tolist() == [[False, True], [False, False]]
+        assert pair_rows(self.DATASET).also_relevant == rows.also_relevant
+
+    def test_is_no_negative_in_a_fine_tune(self, masks, tmp_path):
+        shared = {"dataset": "beir:self", "model_name": "tiny", "epochs": 1.0, "learning_rate": 1e-4}
+        params = ContrastiveParams(**shared, max_steps=1, batch_size=2, hard_negatives=0, matryoshka_dims=[])
+        rows, options = build_rows(self.DATASET, params), {"base": None, "output_dir": str(tmp_path)}
+        fine_tune(tiny_model(layers=1), self.DATASET, params, rows, **options)
+        assert masks and all(mask.sum() == 1 for _, mask in masks)
 
 
 def test_symmetric_direction_masks_the_queries_of_a_document():

@@ -5,14 +5,14 @@ Rank-biased overlap: Webber, Moffat & Zobel, A Similarity Measure for Indefinite
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from embedlab.data.dataset import Qrels
+from embedlab.data.dataset import Qrels, own_documents
 from embedlab.data.textio import id_of, read_rows, text_of
 from embedlab.deploy.measure import latency_ms
 from embedlab.deploy.serve import Served
@@ -162,7 +162,8 @@ def shadow_test(
     """
     if not log.queries:
         raise DataError("the query log is empty", remedy="Give at least one query")
-    of_current, of_candidate = (_answers(side, log.queries, k) for side in (current, candidate))
+    own = _own_documents(qrels or {}, log, (current, candidate))
+    of_current, of_candidate = (_answers(side, log.queries, k, own) for side in (current, candidate))
     timed = list(log.queries.values())[:TIMED]
     latency = _p95(current, timed, k), _p95(candidate, timed, k)
     return compare_rankings(of_current, of_candidate, log, latency=latency, qrels=qrels, k=k, limits=limits or Limits())
@@ -195,8 +196,15 @@ def _named(ranking: Sequence[str | None]) -> list[str]:
     return [name for name in ranking if name is not None]
 
 
-def _answers(side: Side, queries: Mapping[str, str], k: int) -> Ranking:
-    ranking = side.served.rank(side.encoder, queries, k)
+def _own_documents(qrels: Qrels, log: QueryLog, sides: Sequence[Side]) -> frozenset[str]:
+    """Ids of the judged queries that would find themselves in one of the versions."""
+    judged = {query: grades for query, grades in qrels.items() if query in log.queries}
+    return own_documents(judged, {document for side in sides for document in side.served.ids} if judged else ())
+
+
+def _answers(side: Side, queries: Mapping[str, str], k: int, own: Collection[str]) -> Ranking:
+    ranking = side.served.rank(side.encoder, queries, k + bool(own))
+    ranking = ranking.without_own(own, k) if own else ranking
     indices = np.where(ranking.scores < side.floor, ABSENT, ranking.indices)
     scores = np.where(indices == ABSENT, -np.inf, ranking.scores)
     return Ranking.from_search(ranking.query_ids, ranking.corpus_ids, scores, indices)

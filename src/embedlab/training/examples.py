@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -61,15 +61,26 @@ def relevant_texts(dataset: Dataset) -> dict[str, set[str]]:
     """Collect the texts that are judged relevant to each training query, by the text of the query.
 
     Queries of the same text share their documents, and documents of the same text count as one. The positives of
-    expert triplets count, and so does the query's own text.
+    expert triplets count, and so do the query's own text and the document with its id, see `Dataset.own_documents`.
     """
-    relevant: dict[str, set[str]] = {}
+    relevant = own_texts(dataset)
     for query, document in dataset.pairs("train"):
         text = dataset.queries[query]
-        relevant.setdefault(text, {text}).add(dataset.corpus[document])
+        relevant.setdefault(text, set()).update((text, dataset.corpus[document]))
     for query, positive, _ in dataset.triplets:
-        relevant.setdefault(query, {query}).add(positive)
+        relevant.setdefault(query, set()).update((query, positive))
     return relevant
+
+
+def own_texts(dataset: Dataset) -> dict[str, set[str]]:
+    """Collect the documents that have the id of a training query, by the text of the query.
+
+    Searches leave them out, see `Dataset.own_documents`, so they are no negatives of the query either.
+    """
+    own: dict[str, set[str]] = {}
+    for query in dataset.own_documents("train"):
+        own.setdefault(dataset.queries[query], set()).add(dataset.corpus[query])
+    return own
 
 
 class _RandomNegatives:
@@ -127,19 +138,21 @@ class TrainingRows:
         dataset: columns query, positive, negative_1 … and `label`, the text indices of the row in that order. Equal
             texts have equal indices, so the loss can mask duplicates without comparing strings.
         texts: the distinct texts; the indices in `label` point into this list.
+        also_relevant: (query, document) indices of pairs that are in no row and yet no negatives.
     """
 
     dataset: datasets.Dataset
     texts: list[str]
+    also_relevant: tuple[tuple[int, int], ...] = ()
 
     @cached_property
     def judged(self) -> Judged:
-        """The relevant pairs of all rows as text indices, for `losses.false_negative_mask`."""
+        """All relevant pairs as text indices, for `losses.false_negative_mask`."""
         import torch
 
         from embedlab.search.judged import Judged
 
-        pairs = torch.tensor([label[:2] for label in self.dataset["label"]])
+        pairs = torch.tensor([*(label[:2] for label in self.dataset["label"]), *self.also_relevant])
         return Judged(pairs[:, 0], pairs[:, 1])
 
     @property
@@ -151,8 +164,14 @@ class TrainingRows:
         return len(self.dataset)
 
 
-def number_rows(rows: Iterable[Row]) -> TrainingRows:
-    """Number the distinct texts of (query, positive, negative, …) rows, which must all have the same width."""
+def number_rows(rows: Iterable[Row], relevant: Mapping[str, Collection[str]] | None = None) -> TrainingRows:
+    """Number the distinct texts of (query, positive, negative, …) rows, which must all have the same width.
+
+    Args:
+        rows: texts.
+        relevant: query -> further texts that are never its negatives, for example `own_texts`; the positives of all
+            rows never are.
+    """
     from datasets import Dataset as HFDataset
 
     rows = list(rows)
@@ -160,4 +179,13 @@ def number_rows(rows: Iterable[Row]) -> TrainingRows:
     labels = [[index.setdefault(text, len(index)) for text in row] for row in rows]
     names = ["query", "positive", *(f"negative_{i}" for i in range(1, len(rows[0]) - 1))]
     columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
-    return TrainingRows(HFDataset.from_dict({**columns, "label": labels}), list(index))
+    known = {(query, positive) for query, positive, *_ in labels}
+    pairs = (
+        (index[query], index[text])
+        for query, texts in (relevant or {}).items()
+        if query in index
+        for text in texts
+        if text in index
+    )
+    also_relevant = tuple(sorted(pair for pair in pairs if pair not in known and pair[0] != pair[1]))
+    return TrainingRows(HFDataset.from_dict({**columns, "label": labels}), list(index), also_relevant)

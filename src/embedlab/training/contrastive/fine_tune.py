@@ -15,7 +15,7 @@ from embedlab.training.contrastive.graded import by_text, graded_rows, is_graded
 from embedlab.training.contrastive.mining import MiningReport, Negatives
 from embedlab.training.contrastive.negative_sources import Rankers, mine_sources
 from embedlab.training.contrastive.train import ContrastiveParams, as_guide, train_contrastive
-from embedlab.training.examples import Row, TrainingRows, contrastive_rows, number_rows
+from embedlab.training.examples import Row, TrainingRows, contrastive_rows, number_rows, own_texts
 from embedlab.training.fit import FitResult
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ def build_rows(dataset: Dataset, params: ContrastiveParams, negatives: Negatives
 
 def pair_rows(dataset: Dataset) -> TrainingRows:
     """Build (query, positive) rows from the training pairs, for training with in-batch negatives only."""
-    return number_rows(contrastive_rows(dataset, hard_negatives=0, use_triplets=False))
+    rows = contrastive_rows(dataset, hard_negatives=0, use_triplets=False)
+    return number_rows(rows, own_texts(dataset))
 
 
 def fine_tune(
@@ -106,7 +107,7 @@ def fine_tune(
         negatives, _ = mine_negatives(dataset, params, base, current=encode_split(model, dataset, "train"))
         return build_rows(dataset, params, negatives)
 
-    numbered, renews = number_rows(rows), "self" in params.negatives
+    numbered, renews = number_rows(rows, own_texts(dataset)), "self" in params.negatives
     if renews:
         numbered = with_texts(numbered, dataset.corpus.values())
     guide = as_guide(model, numbered.texts, EmbeddingCache().encode) if params.loss == "gist" else None

@@ -9,7 +9,7 @@ from pydantic import Field
 from embedlab.models.static import static_student
 from embedlab.params import CountOrNone, PositiveFloat, TrainingParams
 from embedlab.training.contrastive.static import train_static
-from embedlab.training.examples import contrastive_rows, number_rows
+from embedlab.training.examples import contrastive_rows, number_rows, own_texts
 from embedlab.training.fit import FitResult, FitSettings
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def train_static_model(
     documents = list(dataset.corpus.values())
     texts = list(dict.fromkeys([*documents, *dataset.split_queries("train").values()]))
     static = static_student(transformer, texts)
-    rows = number_rows(contrastive_rows(dataset, hard_negatives=0, seed=settings.seed))
+    rows = number_rows(contrastive_rows(dataset, hard_negatives=0, seed=settings.seed), own_texts(dataset))
     result = train_static(
         static,
         rows,

@@ -12,7 +12,7 @@ from embedlab.models.static import BagCollator, TokenBags, static_student
 from embedlab.training.contrastive.mining import MiningReport, mine_hard_negatives
 from embedlab.training.contrastive.static import train_static
 from embedlab.training.distillation.embeddings import PromptedTexts, distil
-from embedlab.training.examples import Row, contrastive_rows, number_rows
+from embedlab.training.examples import Row, contrastive_rows, number_rows, own_texts
 from embedlab.training.fit import FitResult, FitSettings
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def fine_tune_static(
         evaluator: dev evaluation; the model keeps the weights with the best value.
         output_dir: scratch folder of the Trainer.
     """
-    rows = number_rows(contrastive_rows(data, hard_negatives=0, seed=settings.seed))
+    rows = number_rows(contrastive_rows(data, hard_negatives=0, seed=settings.seed), own_texts(data))
     dims = [static.get_embedding_dimension(), *SHORTER_DIMS]
     options = {"random_negatives": random_negatives, "dims": dims, "evaluator": evaluator, "output_dir": output_dir}
     return train_static(static, rows, list(data.corpus.values()), settings, **options)
