@@ -18,7 +18,7 @@ from embedlab.models.fingerprint import model_fingerprint
 from embedlab.params import Params
 from embedlab.runs import notebooks, processes, records
 from embedlab.runs.run import FAILED, compute_run_id, publish, start_run
-from embedlab.training.outcome import judge_training
+from embedlab.training.outcome import NOTHING_LEARNED, STILL_RISING, judge_training
 from tests.conftest import tiny_model
 
 CELL = 'rates: list[float] = [1, 2]  # an int is a float\nrate: float = 1\nseed: int = 0\noutput_dir: str = ""'
@@ -279,6 +279,30 @@ def test_a_model_that_did_not_learn_is_saved_with_a_mark(history, marked):
     record = run.finish()
     assert record.notes.get("untrained", []) == (["model"] if marked else [])
     assert [*record.notes["training"].values()] == [judge_training(history)]
+
+
+def test_a_log_that_the_notebook_wrote_itself_is_judged():
+    """A notebook with several recipes writes the log of all of them, with a column of their names."""
+    run = start_run("01_tiny", params())
+    log = "step,loss,dev,recipe\n0,,0.5,static\n90,0.1,0.4,static\n0,,0.5,contrastive\n90,0.1,0.6,contrastive\n"
+    run.artefact("train_log.csv").write_text(log, encoding="utf-8")
+    trainings = run.finish().notes["training"]
+    assert {name: list(findings) for name, findings in trainings.items()} == {
+        "static": [NOTHING_LEARNED],
+        "contrastive": [STILL_RISING],
+    }
+
+
+def test_a_reading_judges_every_stage_alone():
+    """The loss of the second stage has another scale, and its end says nothing about a gain that is there."""
+    run = start_run("01_tiny", params())
+    values = np.full(50, 0.75), np.full(50, 0.5)
+    run.difference(paired_difference(*values), metric="ndcg@10", system="contrastive", against="base", split="test")
+    first = [{"stage": "pretrain", "step": step, "loss": 0.1} for step in range(60)]
+    second = [{"stage": "fine-tune", "step": step, "loss": 3.0, "dev": 0.5 - step / 1000} for step in range(60)]
+    run.log_history(first + second)
+    reading = run.reading("contrastive")
+    assert "established" in reading and "No training step beat the start" in reading and "rose" not in reading
 
 
 def test_a_model_with_the_base_models_weights_is_marked():

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from embedlab.errors import ParameterError
 from embedlab.runs.records import MetricRow
 from embedlab.runs.summary import format_row, format_value
-from embedlab.training.outcome import NOTHING_LEARNED, judge_training
+from embedlab.training.outcome import NOTHING_LEARNED, by_training, judge_training
 
 
 def describe_difference(
@@ -61,8 +61,10 @@ def _last(rows: Sequence[MetricRow], **fields: object) -> MetricRow | None:
 
 
 def _advice(difference: MetricRow, system: str, against: str, history: Sequence[Mapping[str, float]]) -> str:
-    findings = judge_training(history)
-    if NOTHING_LEARNED in findings:
+    findings: dict[str, str] = {}
+    for rows in by_training(history).values():  # one by one: the losses of two stages have different scales
+        findings |= judge_training(rows)
+    if NOTHING_LEARNED in findings and not difference.value:
         return " ".join(findings.values())
     return " ".join([describe_interval(difference, system, against), *findings.values()])
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from embedlab.evaluation.significance import PairedDifference
 
 FAILED = "failed.json"  # in the folder of an attempt that failed
+TRAIN_LOG = "train_log.csv"
 
 
 def compute_run_id(path: Path, values: Mapping[str, Any]) -> str:
@@ -391,7 +392,19 @@ class Run:
         if history:
             self._notes["training"] = {name: judge_training(rows) for name, rows in by_training(history).items()}
             self._history = list(history)
-            pd.DataFrame(history).to_csv(self.artefact("train_log.csv"), index=False)
+            pd.DataFrame(history).to_csv(self.artefact(TRAIN_LOG), index=False)
+
+    def _judge_own_log(self) -> None:
+        """Note what went wrong in trainings whose log the notebook wrote itself, with `artefact`."""
+        import pandas as pd
+
+        path = self.attempt_folder / TRAIN_LOG
+        if self._history or not path.exists():
+            return
+        frame = pd.read_csv(path)
+        history = frame.astype(object).where(frame.notna(), None).to_dict("records")
+        self._history = [{str(name): value for name, value in row.items()} for row in history]
+        self._notes["training"] = {name: judge_training(rows) for name, rows in by_training(self._history).items()}
 
     def headline(self, metrics: Sequence[str] = HEADLINE) -> None:
         """Show the results so far: a row per system, a column per metric, with 95 % intervals."""
@@ -414,6 +427,7 @@ class Run:
         Raises:
             ParameterError: this run has not compared the two.
         """
+        self._judge_own_log()
         other_systems = self._systems.keys() - {system}  # their training says nothing about this system
         trainings = by_training(self._history)
         history = [row for name, rows in trainings.items() if name not in other_systems for row in rows]
@@ -429,6 +443,7 @@ class Run:
             import pandas as pd
 
             per_query.write(pd.concat(self._per_query), self.artefact(per_query.FILE))
+        self._judge_own_log()
         (self.attempt_folder / FAILED).unlink(missing_ok=True)  # of a cell that failed and then passed
         self._log.remove()
         record = self._record()

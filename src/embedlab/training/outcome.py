@@ -52,10 +52,11 @@ def judge_training(history: History) -> dict[str, str]:
 
 
 def by_training(history: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Split a log by its column `stage` or `system`: name of the training -> rows; "" for a log of one training."""
+    """Split a log by its column `stage`, `system` or `recipe`: name of the training -> rows; "" where there is none."""
     trainings: dict[str, list[Mapping[str, Any]]] = {}
     for row in history:
-        trainings.setdefault(str(row.get("stage") or row.get("system") or ""), []).append(row)
+        name = next((row[column] for column in ("stage", "system", "recipe") if row.get(column)), "")
+        trainings.setdefault(str(name), []).append(row)
     return trainings
 
 
