@@ -174,6 +174,16 @@ def test_unread_columns_are_said(tmp_path, caplog):
     assert "graded pairs have no metadata or groups, so these are not read: group, note" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["target", "rating", "y"])
+def test_zeros_and_ones_under_an_unknown_name_are_said(tmp_path, caplog, name):
+    rows = [{**row, name: i % 2, "length": 7} for i, row in enumerate(four())]
+    load_dataset(write(tmp_path / "x.csv", rows))
+    assert f"'{name}' holds only 0 and 1 and is metadata. Rename it to 'score'" in caplog.text
+    caplog.clear()
+    load_dataset(write(tmp_path / "y.csv", [{**row, "score": 1} for row in rows]))
+    assert "holds only 0 and 1" not in caplog.text
+
+
 TYPED = {
     "float": [1.0, 2.5, 3.0, 4.0],
     "float32": list(np.array([0.1, 0.2, 0.3, 1e20], dtype=np.float32)),
@@ -321,6 +331,19 @@ class TestBeir:
         recall = dict(zip(ranking.query_ids, evaluate(ranking, dataset.qrels["test"], [1]).of("recall@1"), strict=True))
         assert recall == {"q9": 0.5, "q10": 1.0, "q11": 1.0}
         assert ("q9", "gone") not in dataset.pairs("test")
+
+    @pytest.mark.parametrize("other", ["D8", "\uff448"])
+    def test_an_id_that_looks_alike_is_named(self, tmp_path, other):
+        spec = folder(tmp_path / "a", (), [("q8", other, 1)])
+        with pytest.raises(DataError, match="There is 'd8', and this is .*: write both the same way"):
+            load_dataset(spec)
+
+    def test_repair_refuses_judgements_of_which_no_document_is_known(self, tmp_path):
+        spec = folder(tmp_path)
+        for path in (tmp_path / "qrels").iterdir():
+            path.write_text(path.read_text(encoding="utf-8").replace("\td", "\tdoc-"), encoding="utf-8")
+        with pytest.raises(DataError, match="no relevant document is in corpus.jsonl"):
+            load_dataset(f"{spec}?repair=true")
 
     def test_the_case_of_a_standard_corpus(self):
         with pytest.raises(DataError, match="'arg-99-con' is not in corpus.jsonl"):

@@ -6,6 +6,7 @@ The format of Thakur et al., "BEIR" (NeurIPS 2021 Datasets and Benchmarks). Ever
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,10 @@ def load(location: str, *, name: str, split_by: str = "document", repair: bool =
     if not any(judged.values()):
         remedy = "Set the score of relevant pairs to 1 or more."
         raise DataError("no relevant pair: every score is 0 or less", remedy=remedy, file=folder / "qrels")
+    if not any(_found(qrels, corpus.texts) for qrels in judged.values()):
+        remedy = "Write the ids of corpus.jsonl in the column corpus-id, letter by letter."
+        problem = "no relevant document is in corpus.jsonl with a text"
+        raise DataError(problem, remedy=remedy, file=folder / "qrels", field="corpus-id")
     with textio.naming(folder):
         qrels, groups = complete_splits(judged, queries.texts, corpus.texts, split_by=split_by, divide=divide)
     qrels = {**qrels, "train": _found(qrels["train"], corpus.texts)}
@@ -282,10 +287,24 @@ class _QrelsReader:
         if key in texts.empty:
             raise texts.error(key, texts.empty[key], f", but {path.name}:{row.line} judges it as relevant")
         file = texts.path.name
-        integer = key.removesuffix(".0")
-        hint = f" There is '{integer}': write ids as whole numbers." if integer in texts.texts else ""
+        hint = _hint(key, texts.texts)
         problem, remedy = f"'{key}' is not in {file}", f"Add it to {file}, remove this row, or load with ?repair=true."
         raise DataError(problem, remedy=remedy + hint, file=path, line=row.line, field=column)
+
+
+def _hint(key: str, texts: Mapping[str, str]) -> str:
+    """Name the id that is meant, if it differs only in how it is written."""
+    integer = key.removesuffix(".0")
+    if integer in texts:
+        return f" There is '{integer}': write ids as whole numbers."
+    plain = _plain(key)
+    similar = next((name for name in texts if _plain(name) == plain), None)
+    return "" if similar is None else f" There is {ascii(similar)}, and this is {ascii(key)}: write both the same way."
+
+
+def _plain(key: str) -> str:
+    """An id without differences that are hard to see: case, outer spaces and the Unicode normal form."""
+    return unicodedata.normalize("NFKC", key).strip().casefold()
 
 
 def _grade(row: Row, path: Path) -> int:

@@ -153,11 +153,22 @@ def _refuse_unknown_texts(row: Row, column: str, value: object, file: Path) -> N
         raise textio.error_at(row, column, file, problem, remedy)
 
 
+def _warn_of_flags(rows: list[Row], file: Path) -> None:
+    """Name columns of zeros and ones that might be the relevance under an unknown name."""
+    columns = dict.fromkeys(column for row in rows for column in row.values if column not in RESERVED)
+    values = {column: {str(row.values.get(column, "")).strip() for row in rows} for column in columns}
+    scored = any("score" in row.values for row in rows)
+    if not scored and (flags := [name for name in columns if values[name] == {"0", "1"}]):
+        message = "%s: %s holds only 0 and 1 and is metadata. Rename it to 'score' if 0 means not relevant"
+        logger.warning(message, file, ", ".join(map(repr, flags)))
+
+
 def _with_scores(rows: list[Row], file: Path) -> list[Row]:
     """The rows with a column such as `label` renamed to `score`, if there is no score and it holds numbers."""
     named = dict.fromkeys(column for row in rows for column in row.values if column in SCORE_NAMES)
     numeric = [column for column in named if _is_relevance(rows, column)]
     if not numeric:
+        _warn_of_flags(rows, file)
         return rows
     if any("score" in row.values for row in rows):
         logger.warning("%s: 'score' is the relevance; %s is metadata", file, ", ".join(map(repr, numeric)))
