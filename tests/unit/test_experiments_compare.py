@@ -8,7 +8,7 @@ import pytest
 from embedlab import paths
 from embedlab.errors import ParameterError
 from embedlab.reporting import sweep_table
-from embedlab.reporting.compare import diff
+from embedlab.reporting.compare import diff, readable
 from embedlab.reporting.compare_params import CompareParams, pair
 from embedlab.runs.per_query import mean_over_runs, query_values
 from embedlab.runs.records import MetricRow, Record, commit
@@ -51,6 +51,21 @@ def test_only_what_differs_is_listed():
         ["hardware", "threads", None, 2],
     ]
     assert diff(a, a).facts.empty
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "paired", "cell"),
+    [
+        (-0.4, -0.1, True, "-0.250 [-0.400, -0.100] worse"),
+        (0.1, 0.4, True, "-0.250 [+0.100, +0.400] better"),
+        (-0.4, 0.0, True, "-0.250 [-0.400, +0.000]"),
+        (-0.4, -0.1, False, "-0.250"),
+    ],
+)
+def test_a_terminal_says_what_an_interval_shows(low, high, paired, cell):
+    found = diff(record("a"), record("b")).metrics.head(1)
+    found = found.assign(difference=-0.25, ci_low=low, ci_high=high, paired=paired, n=4)
+    assert readable(found)[["difference", "n"]].values.tolist() == [[cell, 4]]
 
 
 def test_paired_difference_by_hand_whatever_the_order_of_the_queries():

@@ -75,9 +75,16 @@ def test_a_terminal_shows_dataset_and_the_parameters_that_vary():
     frame = frame_of_three()
     assert tables.varying_parameters(frame) == ["p.lr"]
     narrow, common = tables.compact(tables.mine_first(frame, set()), ["p.lr"])
-    assert list(narrow.columns) == ["from", "run_id", "dataset", "system", "dim", "lr", "value"]
+    assert list(narrow.columns) == ["from", "run_id", "dataset", "system", "dim", "lr", "value", "n"]
     assert common == "retrieval, retrieval, test, ndcg@10"
     assert narrow["value"].tolist() == ["0.100", "missing", "0.300"]
+
+
+def test_a_terminal_shows_how_many_queries_a_value_rests_on():
+    commit("nb-0000000a-s0", row(value=1.0, ci_low=1.0, ci_high=1.0).model_copy(update={"n": 2}))
+    commit("nb-0000000b-s0", row(value=0.5).model_copy(update={"n": None}))
+    narrow, _ = tables.compact(tables.runs_frame(tables.all_records()))
+    assert sorted(zip(narrow["value"], narrow["n"], strict=True)) == [("0.500", ""), ("1.000 [1.000, 1.000]", "2")]
 
 
 def test_parameters_are_compared_within_a_notebook():

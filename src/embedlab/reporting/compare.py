@@ -161,14 +161,21 @@ def _not_comparable(a: Record, b: Record) -> str:
 
 
 def readable(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Make the rows of `Comparison.metrics` narrow enough for a terminal: `difference [low, high]` and p."""
+    """Make the rows of `Comparison.metrics` narrow enough for a terminal: `difference [low, high]`, a word, p and n."""
     constant = [name for name in ("stage", "task", "split") if metrics[name].nunique() <= 1]
     constant += [] if metrics["condition"].fillna("").ne("").any() else ["condition"]
     cells = [
-        f"{row.difference:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}]" if row.paired else f"{row.difference:+.3f}"
+        f"{row.difference:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}]{_word(row.ci_low, row.ci_high)}"
+        if row.paired
+        else f"{row.difference:+.3f}"
         for row in metrics.itertuples()
     ]
     numbers = metrics.assign(
         difference=cells, a=metrics["a"].round(3), b=metrics["b"].round(3), p=metrics["p"].round(4)
     )
-    return numbers.drop(columns=[*constant, "ci_low", "ci_high", "n", "paired"])
+    return numbers.drop(columns=[*constant, "ci_low", "ci_high", "paired"])
+
+
+def _word(low: float, high: float) -> str:
+    """Better or worse if the interval excludes 0."""
+    return " worse" if high < 0 else " better" if low > 0 else ""

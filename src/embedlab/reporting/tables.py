@@ -121,6 +121,8 @@ def compact(frame: pd.DataFrame, parameters: Sequence[str] = ()) -> tuple[pd.Dat
     names = ["from", "run_id", "dataset", *COMPACT_COLUMNS, "system", *optional, "dim"]
     columns = [name for name in names if name in frame and name not in constant]
     narrow = frame[[*columns, *parameters]].assign(value=cells)
+    if frame["n"].notna().any():  # how many queries a value rests on
+        narrow["n"] = ["" if pd.isna(n) else f"{n:,}" for n in frame["n"]]
     short = {name: str(name).removeprefix("p.") for name in parameters}
     return narrow.rename(columns=short), ", ".join(str(frame[name].iloc[0]) for name in constant)
 
