@@ -162,8 +162,8 @@ def shadow_test(
     """
     if not log.queries:
         raise DataError("the query log is empty", remedy="Give at least one query")
-    own = _own_documents(qrels or {}, log, (current, candidate))
-    of_current, of_candidate = (_answers(side, log.queries, k, own) for side in (current, candidate))
+    self_finding = _own_documents(qrels or {}, log, (current, candidate))
+    of_current, of_candidate = (_answers(side, log.queries, k, self_finding) for side in (current, candidate))
     timed = list(log.queries.values())[:TIMED]
     latency = _p95(current, timed, k), _p95(candidate, timed, k)
     return compare_rankings(of_current, of_candidate, log, latency=latency, qrels=qrels, k=k, limits=limits or Limits())
@@ -202,9 +202,9 @@ def _own_documents(qrels: Qrels, log: QueryLog, sides: Sequence[Side]) -> frozen
     return own_documents(judged, {document for side in sides for document in side.served.ids} if judged else ())
 
 
-def _answers(side: Side, queries: Mapping[str, str], k: int, own: Collection[str]) -> Ranking:
-    ranking = side.served.rank(side.encoder, queries, k + bool(own))
-    ranking = ranking.without_own(own, k) if own else ranking
+def _answers(side: Side, queries: Mapping[str, str], k: int, self_finding: Collection[str]) -> Ranking:
+    ranking = side.served.rank(side.encoder, queries, k + bool(self_finding))
+    ranking = ranking.without_own(self_finding, k) if self_finding else ranking
     indices = np.where(ranking.scores < side.floor, ABSENT, ranking.indices)
     scores = np.where(indices == ABSENT, -np.inf, ranking.scores)
     return Ranking.from_search(ranking.query_ids, ranking.corpus_ids, scores, indices)

@@ -179,7 +179,7 @@ def number_rows(rows: Iterable[Row], relevant: Mapping[str, Collection[str]] | N
     labels = [[index.setdefault(text, len(index)) for text in row] for row in rows]
     names = ["query", "positive", *(f"negative_{i}" for i in range(1, len(rows[0]) - 1))]
     columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
-    known = {(query, positive) for query, positive, *_ in labels}
+    in_rows = {(query, positive) for query, positive, *_ in labels}
     pairs = (
         (index[query], index[text])
         for query, texts in (relevant or {}).items()
@@ -187,5 +187,5 @@ def number_rows(rows: Iterable[Row], relevant: Mapping[str, Collection[str]] | N
         for text in texts
         if text in index
     )
-    also_relevant = tuple(sorted(pair for pair in pairs if pair not in known and pair[0] != pair[1]))
+    also_relevant = tuple(sorted(pair for pair in pairs if pair not in in_rows and pair[0] != pair[1]))
     return TrainingRows(HFDataset.from_dict({**columns, "label": labels}), list(index), also_relevant)
