@@ -75,7 +75,7 @@ def relevant_texts(dataset: Dataset) -> dict[str, set[str]]:
 def own_texts(dataset: Dataset) -> dict[str, set[str]]:
     """Collect the documents that have the id of a training query, by the text of the query.
 
-    Searches leave them out, see `Dataset.own_documents`, so they are no negatives of the query either.
+    Searches leave them out, see `Dataset.own_documents`, so they must not count as negatives of the query either.
     """
     own: dict[str, set[str]] = {}
     for query in dataset.own_documents("train"):
