@@ -17,6 +17,7 @@ import random
 import shutil
 import signal
 import tempfile
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -174,7 +175,8 @@ def text(value: Cell) -> str | None:
     if value is None or value != value or value == []:
         return None
     stripped = str(value).strip()
-    return stripped if stripped.strip("\u200b\ufeff\0 ") else None
+    blank = all(unicodedata.category(c)[0] == "Z" or unicodedata.category(c) in ("Cc", "Cf") for c in stripped)
+    return None if blank or not stripped.strip("\u115f\u1160\u2800\u3164\uffa0") else stripped
 
 
 def number(value: Cell) -> float | None:
