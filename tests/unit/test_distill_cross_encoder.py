@@ -84,6 +84,11 @@ class TestCrossEncoder:
         with monkeypatch.context() as patch:
             patch.setattr(type(encoder), "predict", lambda *a, **k: pytest.fail("scored again"))
             assert np.array_equal(score_rows(encoder, ROWS, cached=True), first)
+        (kept,) = (tmp_path / "scores").iterdir()
+        kept.write_bytes(kept.read_bytes()[:-3])
+        assert np.array_equal(score_rows(encoder, ROWS, cached=True), first)
+        np.save(kept, np.array([{}], dtype=object), allow_pickle=True)
+        assert np.array_equal(score_rows(encoder, ROWS, cached=True), first)
         score_rows(encoder, ROWS[:-1], cached=True)
         with torch.no_grad():
             encoder[-1].linear.bias += 1

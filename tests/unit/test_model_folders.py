@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import pickle
 import shutil
 
 import numpy as np
@@ -18,6 +20,7 @@ from embedlab.models import load
 from embedlab.models.cross_encoder import cross_encoder_from
 from embedlab.models.encode import encode
 from embedlab.models.fingerprint import model_fingerprint
+from embedlab.models.folder import ModelFolder
 from embedlab.models.load import load_model
 from embedlab.models.packing import pack
 from embedlab.models.reranker import load_reranker
@@ -107,7 +110,28 @@ def weights_of_another_model(folder):
     save_file({"tower.projection.weight": torch.zeros(2, 2)}, folder / "model.safetensors")
 
 
+def deep_config(folder):
+    (folder / "config.json").write_text('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}")
+
+
+def weights_that_are_a_folder(folder):
+    (folder / "extra.safetensors").mkdir()
+
+
+def weights_that_are_a_pipe(folder):
+    os.mkfifo(folder / "extra.bin")
+
+
+def a_function_as_activation(folder):
+    (folder / "2_Dense").mkdir()
+    (folder / "2_Dense" / "config.json").write_text('{"activation_function": "torch.distributed.run.main"}')
+
+
 DAMAGE = {
+    deep_config: r"config\.json.*not valid JSON",
+    weights_that_are_a_folder: r"extra\.safetensors.*not a file",
+    weights_that_are_a_pipe: r"extra\.bin.*not a file",
+    a_function_as_activation: r"2_Dense/config\.json.*'torch\.distributed\.run\.main' is no layer of PyTorch",
     no_tokenizer: r"no tokenizer that fits: \d+ tokens for 30,522 embeddings",
     added_tokens: r"token ids up to 30,523, but there are 30,522 embeddings.*resize_token_embeddings",
     lfs_pointer: r"model\.safetensors.*Git LFS pointer.*git lfs pull",
@@ -131,6 +155,32 @@ def test_damage_is_one_line(folder, damage):
     with pytest.raises(ModelError, match=DAMAGE[damage]) as raised:
         load_model(str(folder))
     assert "\n" not in str(raised.value) and raised.value.field == "model_name"
+
+
+class _Evil:
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return open, (str(self.file), "w")
+
+
+def test_pickled_objects_in_a_model_folder_never_run(folder, tmp_path):
+    (folder / "training_args.bin").write_bytes(pickle.dumps(_Evil(tmp_path / "ran"), protocol=2))
+    load_model(str(folder))
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(_Evil(tmp_path / "ran"), protocol=2))
+    with pytest.raises(ModelError, match="Weights only load failed"):
+        load_model(str(folder))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_dimension_is_read_without_loading(folder):
+    assert ModelFolder(folder, "model").dimension() == load_model(str(folder)).get_embedding_dimension()
+    modules = json.loads((folder / "modules.json").read_text())
+    modules.append({"idx": 9, "name": "9", "path": "", "type": "embedlab.models.static_concat.Other"})
+    (folder / "modules.json").write_text(json.dumps(modules))
+    assert ModelFolder(folder, "model").dimension() is None
 
 
 def test_a_missing_normalisation_folder_is_harmless(tmp_path):

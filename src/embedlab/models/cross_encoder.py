@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -93,7 +94,10 @@ def score_rows(encoder: CrossEncoder, rows: Sequence[Row], *, cached: bool = Fal
     """
     path = _cache_file(encoder, rows) if cached else None
     if path and path.exists():
-        return np.load(path)
+        with suppress(ValueError, EOFError):  # a damaged file is written again
+            kept = np.load(path, allow_pickle=False)
+            if kept.ndim == 2 and len(kept) == len(rows) and np.isfinite(kept).all():
+                return kept
     pairs = [(row[0], document) for row in rows for document in row[1:]]
     scores = score_pairs(encoder, pairs).reshape(len(rows), -1)
     if path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,7 +14,10 @@ MODULES, KIND, LIMIT = "modules.json", "config_sentence_transformers.json", "sen
 WEIGHTS = (".safetensors", ".bin")
 LFS = b"version https://git-lfs"
 LONGEST_HEADER = 100 << 20  # bytes; the limit of the safetensors library
+PLAIN = ("Transformer", "Pooling", "Dense", "Normalize")  # modules that state the embedding dimension
 CONFIGURED = ("Pooling", "Dense", "WordEmbeddings", "CNN", "LSTM", "WordWeights", "WeightedLayerPooling", "LayerNorm")
+ACTIVATIONS = ("activation_function", "activation_fn", "sbert_ce_default_activation_function")
+LAYER = re.compile(r"torch\.nn\.(?:modules\.[a-z]+\.)?[A-Z]\w*")
 HEADS = "ForSequenceClassification"
 EMBEDDING, CROSS_ENCODER = "SentenceTransformer", "CrossEncoder"
 OTHER_KINDS = {
@@ -46,11 +51,14 @@ class ModelFolder:
                 problem = f"the file is missing, but {MODULES} lists the module {module['type']}"
                 self._fail(problem, "Copy the whole model folder again, subfolders included", folder / "config.json")
         for file in self.path.rglob("*.safetensors"):
+            self._require_file(file)
             self._check_safetensors(file)
         for file in self.path.rglob("*.bin"):
+            self._require_file(file)
             if not file.stat().st_size:
                 self._fail("the file is empty", "Download or copy it again", file)
         self._check_limit()
+        self._check_activations()
 
     def check_embedding_model(self) -> None:
         """Check that the folder holds a model with one dense vector per text.
@@ -109,6 +117,22 @@ class ModelFolder:
                 self._fail(problem, "Do not use this model", file)
         return modules
 
+    def dimension(self) -> int | None:
+        """Return the embedding dimension that the configurations state; None if they do not,
+        or if a module of another kind may change it.
+
+        Raises:
+            ModelError: a file is damaged.
+        """
+        stated: int | None = None
+        if not all(module["type"].split(".")[-1] in PLAIN for module in self.modules()):
+            return None
+        for module in self.modules():
+            for field in ("word_embedding_dimension", "embedding_dimension", "out_features"):
+                value = self._dict(str(Path(module["path"]) / "config.json")).get(field)
+                stated = value if type(value) is int else stated
+        return stated
+
     def foreign_code(self) -> list[str]:
         """Return where the folder refers to Python code outside sentence-transformers and transformers."""
         classes = [module["type"] for module in self.modules()]
@@ -156,7 +180,7 @@ class ModelFolder:
             with open(file, "rb") as handle:
                 handle.seek(8)
                 header = json.loads(handle.read(length))
-        except ValueError:
+        except (ValueError, RecursionError):
             self._fail("the header of the weights is damaged or cut off", "Download or copy the file again", file)
         if not isinstance(header, dict):
             self._fail("the header of the weights is damaged", "Download or copy the file again", file)
@@ -171,6 +195,19 @@ class ModelFolder:
                 problem = f"max_seq_length must be a whole number of tokens, got {limit!r}"
                 self._fail(problem, "Write a number such as 256, without quotes", file)
 
+    def _require_file(self, file: Path) -> None:
+        """Refuse a folder, a broken link, a pipe or a device, whose reading fails or never ends."""
+        if not file.is_file():
+            self._fail("this is not a file", "Download or copy the model again", file)
+
+    def _check_activations(self) -> None:
+        """Check the activation in a configuration: libraries import and call it, so it must be a layer of PyTorch."""
+        for file in self.path.rglob("config*.json"):
+            self._require_file(file)
+            for name in _values(self._read(file), ACTIVATIONS):
+                if isinstance(name, str) and name.startswith("torch.") and not LAYER.fullmatch(name):
+                    self._fail(f"the activation {name[:100]!r} is no layer of PyTorch", "Do not use this model", file)
+
     def _dict(self, name: str) -> dict[str, Any]:
         file = self.path / name
         content = self._read(file) if file.exists() else {}
@@ -181,7 +218,7 @@ class ModelFolder:
     def _read(self, file: Path) -> Any:
         try:
             return json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             self._fail(f"the file is not valid JSON ({error})", "Copy the file again from the model's source", file)
 
     def _fail(self, problem: str, remedy: str, file: Path | None = None) -> NoReturn:
@@ -193,6 +230,15 @@ class ModelFolder:
 def _header_size(file: Path) -> int:
     with open(file, "rb") as handle:
         return int.from_bytes(handle.read(8), "little")
+
+
+def _values(content: Any, names: Container[str]) -> Iterator[Any]:
+    """Yield the values that have one of these names at any depth of JSON."""
+    if isinstance(content, dict):
+        yield from (value for name, value in content.items() if name in names)
+    inner = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    for value in inner:
+        yield from _values(value, names)
 
 
 def _get(content: Any, key: str) -> Any:
