@@ -69,6 +69,26 @@ def test_exporting_again_replaces(served, database):
     assert export_lance(served, database, DOCUMENTS) == 80
 
 
+@pytest.mark.parametrize("damage", ["flip", "gone", "checksums"])
+def test_a_damaged_export_is_one_clear_error(served, database, damage):
+    (checksums,) = database.glob("*.sha256.json")
+    path = max(database.rglob("*.lance"), key=lambda path: path.is_file() and path.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    if damage == "checksums":
+        checksums.write_text('{"../x": "0"}')
+    elif damage == "flip":
+        path.write_bytes(content)
+    else:
+        path.unlink()
+    encoder = FakeEncoder()
+    message = {"flip": "does not match", "gone": "is missing", "checksums": "checksums are damaged"}[damage]
+    with pytest.raises(StorageError, match=f"{message}.*embedlab deploy export"):
+        search_lance(database, encoder.encode_queries(["x"]), encoder.space, 1)
+    export_lance(served, database, DOCUMENTS)
+    assert search_lance(database, encoder.encode_queries(["x"]), encoder.space, 1)
+
+
 def test_bad_input_is_one_clear_error(served, tmp_path):
     with pytest.raises(DataError, match="document 'd0' has no text"):
         export_lance(served, tmp_path / "lance", {})

@@ -157,6 +157,26 @@ def test_an_edited_manifest_is_refused(tmp_path):
         versions.verify(tmp_path, version)
 
 
+@pytest.mark.parametrize("files", [{}, {"../../../secret": {"bytes": 1, "sha256": ""}}])
+def test_a_manifest_that_lists_other_files_is_refused(tmp_path, files):
+    version = build(tmp_path)
+    path = tmp_path / version / versions.MANIFEST
+    content = {**json.loads(path.read_text()), "files": files}
+    del content["sha256"]
+    path.write_text(json.dumps({**content, "sha256": versions._digest(content)}))
+    with pytest.raises(StorageError, match=f"it lists {next(iter(files), 'no files')}"):
+        open_version(tmp_path, version)
+
+
+def test_a_version_that_is_a_link_to_another_place_is_refused(tmp_path):
+    version = build(tmp_path / "elsewhere")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / version.split("/")[0]).symlink_to(tmp_path / "elsewhere" / version.split("/")[0])
+    with pytest.raises(StorageError, match="link to another place"):
+        open_version(root, version)
+
+
 def test_a_version_under_another_spaces_name_is_refused(tmp_path):
     """Somebody copies a version into another space's folder and mends the manifest's name and digest."""
     ours, theirs = build(tmp_path), build(tmp_path, FakeEncoder(1))

@@ -156,7 +156,7 @@ def _fill(
     """Write vectors and index into the draft, and return the manifest."""
     ids, keys = _read_documents(draft)
     _gather(store_of(root, encoder), keys, draft / VECTORS)
-    vectors = np.load(draft / VECTORS, mmap_mode="r")
+    vectors = np.load(draft / VECTORS, mmap_mode="r", allow_pickle=False)
     warn_about_vectors(vectors, "document vectors")
     index = VectorIndex.build(spec, vectors)
     index.save(draft / INDEX)

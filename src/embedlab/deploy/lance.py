@@ -5,6 +5,7 @@ The table is named after the space, so a search with another model's vectors fai
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -14,11 +15,13 @@ import numpy as np
 
 from embedlab.deploy.serve import Served
 from embedlab.deploy.space import Space, SpaceMismatch
-from embedlab.errors import DataError, EmbedlabError, StorageError
+from embedlab.errors import DataError, EmbedlabError, ParameterError, StorageError
+from embedlab.io import confined, sha256_of, write_atomic
 
 if TYPE_CHECKING:
     import pyarrow
 
+CHECKSUMS = ".sha256.json"
 BATCH = 4096  # rows written at a time
 RESERVED = ("id", "text", "vector")
 
@@ -53,8 +56,43 @@ def export_lance(
     schema = _schema(served.space.dimension, columns)
     database = _lancedb().connect(str(folder))
     rows = _batches(served, texts, fields, columns, schema)
+    checksums = folder / f"{_table_name(served.space)}{CHECKSUMS}"
+    checksums.unlink(missing_ok=True)  # an export that is killed leaves none
     table = database.create_table(_table_name(served.space), data=rows, schema=schema, mode="overwrite")
-    return table.count_rows()
+    count = table.count_rows()
+    write_atomic(checksums, json.dumps(_digests(folder / f"{_table_name(served.space)}.lance"), indent=1))
+    return count
+
+
+def verify_lance(folder: Path, space: Space) -> None:
+    """Check every file of an export against the checksums that were written with it; later files are not checked.
+
+    Args:
+        folder: of the database.
+        space: of the table.
+
+    Raises:
+        StorageError: a file is missing or changed.
+    """
+    checksums, table = folder / f"{_table_name(space)}{CHECKSUMS}", folder / f"{_table_name(space)}.lance"
+    remedy = "Export it again: embedlab deploy export"
+    try:
+        stated = json.loads(checksums.read_bytes())
+        files = {confined(table, name, single=False): digest for name, digest in stated.items()}
+    except FileNotFoundError:
+        return  # an export of older code
+    except (ValueError, TypeError, AttributeError, RecursionError, ParameterError):
+        raise StorageError("the checksums are damaged", remedy=remedy, file=checksums) from None
+    for path, digest in files.items():
+        if not path.is_file():
+            raise StorageError("a file of the export is missing", remedy=remedy, file=path)
+        if sha256_of(path) != digest:
+            raise StorageError("the checksum of the exported file does not match", remedy=remedy, file=path)
+
+
+def _digests(table: Path) -> dict[str, str]:
+    files = sorted(path for path in table.rglob("*") if path.is_file())
+    return {path.relative_to(table).as_posix(): sha256_of(path) for path in files}
 
 
 def search_lance(
@@ -75,7 +113,7 @@ def search_lance(
 
     Raises:
         SpaceMismatch: the database holds no vectors of this space.
-        StorageError: there is no database.
+        StorageError: there is no database, or it is damaged.
     """
     table = _open(folder, space)
     return [_search_one(table, query, k, where) for query in queries]
@@ -97,6 +135,7 @@ def _open(folder: Path, space: Space) -> Any:
             f"the database holds {', '.join(sorted(tables)) or 'nothing'}, and no vectors of space {space.fingerprint}"
         )
         raise SpaceMismatch(problem, remedy="Use the model that it was exported with, or export again", file=folder)
+    verify_lance(folder, space)
     return database.open_table(_table_name(space))
 
 

@@ -78,6 +78,6 @@ def open_version(root: Path, version: str | None = None) -> Served:
     """
     version = version or current(root)
     manifest, folder = verify(root, version), version_folder(root, version)
-    vectors = np.load(folder / VECTORS, mmap_mode="r")
+    vectors = np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)
     index = VectorIndex.load(manifest.index, folder / INDEX, vectors)
     return Served(manifest, index, tuple(name for name, _ in read_listing(folder / DOCUMENTS)))

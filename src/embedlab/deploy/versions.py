@@ -24,8 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from embedlab.deploy.files import storage_errors
 from embedlab.deploy.indexes import IndexSpec
 from embedlab.deploy.space import Space
-from embedlab.errors import StorageError
-from embedlab.io import locked, sha256_of, write_atomic
+from embedlab.errors import ParameterError, StorageError
+from embedlab.io import confined, locked, sha256_of, write_atomic
 
 NAME = re.compile(r"[A-Za-z0-9_-]+/[A-Za-z0-9_-]+")  # of a version; it is also the name of its folder
 MANIFEST, POINTER = "manifest.json", "current.json"
@@ -119,12 +119,16 @@ def version_folder(root: Path, version: str) -> Path:
     """Return the folder of a version.
 
     Raises:
-        StorageError: the name is malformed, such as `../x` or an absolute path.
+        StorageError: the name is malformed, such as `../x` or an absolute path, or the folder is a link to another
+            place.
     """
     if not NAME.fullmatch(version):
         remedy = f"Give FINGERPRINT/BUILD. Existing versions: {_existing(root)}"
         raise StorageError(f"{version!r} is not the name of a version", remedy=remedy, file=root)
-    return root / version
+    try:
+        return confined(root, version, single=False)
+    except ParameterError as error:
+        raise StorageError(error.problem, remedy="Move the version into its folder", file=root) from None
 
 
 def read_manifest(root: Path, version: str) -> Manifest:
@@ -158,6 +162,8 @@ def verify(root: Path, version: str) -> Manifest:
     manifest = read_manifest(root, version)
     if version.split("/")[0] != manifest.space.fingerprint:
         raise _damaged(version_folder(root, version), f"its vectors are of space {manifest.space.fingerprint}")
+    if set(manifest.files) != {DOCUMENTS, VECTORS, INDEX}:
+        raise _damaged(version_folder(root, version) / MANIFEST, f"it lists {', '.join(manifest.files) or 'no files'}")
     for name, stated in manifest.files.items():
         path = version_folder(root, version) / name
         if not path.is_file():
