@@ -75,3 +75,24 @@ def test_a_terminal_gets_a_bar_that_follows_the_stages():
         live_view.show(report("encode", 1, 4))
         (task,) = live_view._bar.tasks
         assert (task.description, task.completed, task.total) == ("nb · encode", 1, 4)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["5", "null", "[]", "[" * 100_000, '{"stage": 1}', '{"stage": "s", "step": "1", "total": 2, "time": 0}',
+     '{"stage": "s", "step": 1, "total": [], "time": NaN}', "\udcff"],
+)  # fmt: skip
+def test_a_damaged_line_is_left_out(tmp_path, line):
+    path = tmp_path / "progress.jsonl"
+    good = json.dumps(report(step=3))
+    path.write_bytes(f"{line}\n{good}\n".encode(errors="surrogateescape"))
+    assert ProgressFile(path).news() == [report(step=3)]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_stage_cannot_style_or_control_the_terminal(is_terminal):
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=is_terminal, width=200)
+    with LiveView("nb [red]", console) as view:
+        view.show({**report(step=3), "stage": "[/bold][link=http://x]y \x1b]0;title\x07"})
+    assert "[/bold][link=http://x]y \\x1b]0;title\\x07" in out.getvalue() and "nb [red]" in out.getvalue()

@@ -10,6 +10,7 @@ import pandas as pd
 from embedlab import paths
 from embedlab.errors import ParameterError
 from embedlab.escaping import csv_frame, markdown_cell
+from embedlab.escaping import markdown as markdown_text
 from embedlab.io import confined, write_atomic
 from embedlab.runs import filters, records
 from embedlab.runs.records import Record
@@ -176,7 +177,7 @@ def write_table(frame: pd.DataFrame, name: str, *, hide: Sequence[str] = (), cap
     confined(folder, name, field="name")
     folder.mkdir(parents=True, exist_ok=True)
     csv_frame(frame).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
-    text = markdown(frame.drop(columns=list(hide))) + (f"\n\n{caption}" if caption else "")
+    text = markdown(frame.drop(columns=list(hide))) + (f"\n\n{markdown_text(caption)}" if caption else "")
     (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
     return folder / f"{name}.csv"
 

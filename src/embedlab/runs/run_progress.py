@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from embedlab.escaping import terminal
 
 PLAIN_EVERY_S = 5.0  # between two lines of the same stage
 PLAIN_STAGE_S = 1.0  # between any two lines: short stages must not flood a log
@@ -27,7 +30,7 @@ class ProgressFile:
         """Reports since the last call."""
         if not self.path.exists():
             return []
-        with open(self.path, encoding="utf-8") as file:
+        with open(self.path, encoding="utf-8", errors="replace") as file:
             file.seek(self._position)
             text = self._rest + file.read()
             self._position = file.tell()
@@ -36,17 +39,25 @@ class ProgressFile:
 
 
 def _report(line: str) -> dict[str, Any] | None:
-    """The report in a line; None for an incomplete line of a killed process, which must not stop a run."""
+    """The report in a line; None for a line that is incomplete or damaged, which must not stop a run."""
     try:
-        report: dict[str, Any] = json.loads(line)
-    except ValueError:
+        report = json.loads(line)
+    except (ValueError, RecursionError):
         return None
-    return report
+    if not isinstance(report, dict) or not isinstance(report.get("stage"), str):
+        return None
+    numbers = [report.get("step"), report.get("time"), report.get("total") or 0]  # the total may be unknown
+    return report if "total" in report and all(map(_is_finite, numbers)) else None
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def new_bar(console: Console) -> Progress:
     """A progress bar with a column for the main values."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[numbers]}"))
+    numbers = TextColumn("{task.fields[numbers]}", markup=False)
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), numbers)
     return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
 
 
@@ -92,12 +103,12 @@ class LiveView:
         """The line that describes a report; its rate is that since the first report of the stage."""
         if report["stage"] != self._stage:
             self._stage, self._stage_began, self._first_step = report["stage"], report["time"], report["step"]
-        return f"{self.title} · {report['stage']} {self._numbers(report)}".rstrip()
+        return terminal(f"{self.title} · {report['stage']} {self._numbers(report)}".rstrip())
 
     def _move_bar(self, bar: Progress, report: Mapping[str, Any], numbers: str, new_stage: bool) -> None:
         if new_stage and self._task is not None:
             bar.remove_task(self._task)
-        text = f"{self.title} · {report['stage']}"
+        text = terminal(f"{self.title} · {report['stage']}")
         if new_stage or self._task is None:
             self._task = bar.add_task(text, total=report["total"], numbers=numbers)
         bar.update(self._task, completed=report["step"], total=report["total"], numbers=numbers)

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from embedlab.escaping import terminal
 from embedlab.runs.execute import Outcome
 from embedlab.runs.run_progress import LiveView, new_bar
 
@@ -71,7 +72,7 @@ class SweepView:
         return " · ".join(text for text in (count, state, first_line[:120], note) if text)
 
     def _say(self, text: str) -> None:
-        self.console.print(f"{self.title} · {text}", highlight=False, markup=False, soft_wrap=True)
+        self.console.print(terminal(f"{self.title} · {text}"), highlight=False, markup=False, soft_wrap=True)
 
     def _show_sum(self) -> None:
         if self._bar and self._sum is not None:
