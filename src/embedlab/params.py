@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from embedlab.errors import ParameterError
 from embedlab.redaction import holds_key
@@ -90,6 +90,26 @@ def check_no_keys(values: Mapping[str, Any], file: Path | None = None) -> None:
             problem = "the value holds a key or a password, and records keep parameters"
             remedy = "Put it into an environment variable such as OPENAI_API_KEY"
             raise ParameterError(problem, remedy=remedy, file=file, field=name)
+
+
+def check_common(values: Mapping[str, Any], file: Path | None = None) -> None:
+    """Check the ranges of the parameters that all training notebooks have, without loading a notebook's own class.
+
+    Args:
+        values: parameter -> value, of the right type; others are ignored.
+        file: the file that the values come from, for the message.
+
+    Raises:
+        ParameterError: a value is out of range, such as a negative number of steps.
+    """
+    for name, value in values.items():
+        if field := TrainingParams.model_fields.get(name):
+            try:
+                TypeAdapter(field.rebuild_annotation()).validate_python(value)
+            except ValidationError as error:
+                reason = error.errors()[0]["msg"]
+                problem = f"invalid value {value!r}: {reason[0].lower()}{reason[1:]}"
+                raise ParameterError(problem, remedy="Choose another value", file=file, field=name) from None
 
 
 def check_names(names: Iterable[str], allowed: Iterable[str]) -> None:

@@ -163,3 +163,34 @@ def test_runs_that_cannot_be_are_refused(fields, message):
 def test_unknown_sweep_names_the_known_ones():
     with pytest.raises(ParameterError, match="there is no sweep 'nope'"):
         find_sweep("nope")
+
+
+MODELS = "notebook: 05_matryoshka\nfixed: {model_name: all-MiniLM-L6-v2, "
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("max_steps: -1", r"sweep\.yaml \[max_steps\]: invalid value -1"),
+        ("max_examples: -5", r"\[max_examples\]: invalid value -5"),
+        ("dataset: ''", r"\[dataset\]: invalid value ''"),
+        (
+            "matryoshka_dims: [64, 9999]",
+            r"\[matryoshka_dims\]: all-MiniLM-L6-v2 has 384 dimensions, got 9999.*1 to 384",
+        ),
+        ("matryoshka_dims: [0]", r"\[matryoshka_dims\].*got 0"),
+        ("tuned_model: /no/such/model", r"\[tuned_model\]: there is no model folder '/no/such/model'"),
+        ("tuned_model: './model?max_seq_length=64'", r"\[tuned_model\]: there is no model folder './model'"),
+        ("tuned_model: 'model?max_length=64'", r"\[tuned_model\]: unknown option 'max_length'"),
+    ],
+)
+def test_values_that_no_run_can_have_are_refused_before_the_first(tmp_path, values, message):
+    path = write(tmp_path, MODELS + values + "}\n")
+    with pytest.raises(ParameterError, match=message):
+        expand(read_sweep(path), path)
+
+
+def test_values_that_a_run_can_have_are_not_refused(tmp_path):
+    values = "matryoshka_dims: [384, 1], max_steps: 0, tuned_model: results/runs/03_contrastive-01234567-s0/model"
+    for text in (f"{MODELS}{values}}}\n", MODELS + "tuned_model: some-org/some.model}\n"):
+        assert len(expand(read_sweep(write(tmp_path, text)))) == 1

@@ -42,8 +42,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from embedlab import paths
 from embedlab.errors import ParameterError
-from embedlab.params import check_names
+from embedlab.params import check_common, check_names
 from embedlab.runs import notebooks
+from embedlab.runs.named_models import NamedModels
 from embedlab.sweeps.conditions import Condition
 
 MAX_RUNS = 10_000
@@ -294,6 +295,8 @@ def expand(spec: Stage, path: Path | None = None) -> list[dict[str, Any]]:
         raise ParameterError(f"the sweep has {size:,} runs", remedy=f"It must have 1 to {MAX_RUNS:,}", file=path)
     _check_places(spec, path)
     parameters = notebooks.parameters(notebooks.find_notebook(spec.notebook))
+    is_training = {"dataset", "model_name", "max_steps"} <= {parameter.name for parameter in parameters}
+    models = NamedModels(parameters)
     combinations = [dict(zip(spec.grid, values, strict=True)) for values in itertools.product(*spec.grid.values())]
     runs = [
         {**spec.fixed, **combination, **extra, "seed": seed}
@@ -303,6 +306,9 @@ def expand(spec: Stage, path: Path | None = None) -> list[dict[str, Any]]:
         concrete = {name: value for name, value in values.items() if not is_reference(value)}
         notebooks.check_values(parameters, concrete, path)
         check_names(values, [parameter.name for parameter in parameters])
+        if is_training:
+            check_common(concrete, path)
+            models.check(concrete, path)
     return _without_skipped(runs, spec.skip, {parameter.name: parameter.default for parameter in parameters}, path)
 
 
