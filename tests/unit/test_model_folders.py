@@ -131,7 +131,7 @@ DAMAGE = {
     deep_config: r"config\.json.*not valid JSON",
     weights_that_are_a_folder: r"extra\.safetensors.*not a file",
     weights_that_are_a_pipe: r"extra\.bin.*not a file",
-    a_function_as_activation: r"2_Dense/config\.json.*'torch\.distributed\.run\.main' is no layer of PyTorch",
+    a_function_as_activation: r"2_Dense/config\.json.*'torch\.distributed\.run\.main' is not a layer of PyTorch",
     no_tokenizer: r"no tokenizer that fits: \d+ tokens for 30,522 embeddings",
     added_tokens: r"token ids up to 30,523, but there are 30,522 embeddings.*resize_token_embeddings",
     lfs_pointer: r"model\.safetensors.*Git LFS pointer.*git lfs pull",

@@ -206,7 +206,7 @@ class ModelFolder:
             self._require_file(file)
             for name in _values(self._read(file), ACTIVATIONS):
                 if isinstance(name, str) and name.startswith("torch.") and not LAYER.fullmatch(name):
-                    self._fail(f"the activation {name[:100]!r} is no layer of PyTorch", "Do not use this model", file)
+                    self._fail(f"the activation {name[:90]!r} is not a layer of PyTorch", "Do not use this model", file)
 
     def _dict(self, name: str) -> dict[str, Any]:
         file = self.path / name
