@@ -32,7 +32,12 @@ GROUPS: dict[str, Group] = {
         ("training/losses", "training/batches", "training/contrastive/graded", "training/contrastive/loss_gradients"),
         ("losses", "batches", "graded", "simcse", "matryoshka"),
     ),
-    "mining": Group(("training/contrastive/mining",), ("mining",)),
+    "mining": Group(("training/contrastive/mining", "search/judged"), ("mining", "judged")),
+    "checkpoints": Group(("training/checkpoints",), ("checkpoints",)),
+    "hostile": Group(
+        ("escaping", "redaction", "sweeps/conditions"),
+        ("escaping", "redaction", "sweeps"),
+    ),
     "distillation": Group(
         ("training/distillation/embeddings", "training/distillation/cross_encoder", "models/cross_encoder"),
         ("distillation", "distill_cross_encoder"),
@@ -42,7 +47,7 @@ GROUPS: dict[str, Group] = {
         ("mlm", "tsdae", "pretraining", "simcse"),
     ),
     "models": Group(
-        ("models/packing", "models/merging", "models/lora"),
+        ("models/packing", "models/packed_attention", "models/packed_layers", "models/merging", "models/lora"),
         ("packing", "merging", "lora"),
     ),
     "static": Group(
@@ -68,16 +73,16 @@ GROUPS: dict[str, Group] = {
         ("evaluation_metrics", "evaluation_significance", "evaluation_slices"),
     ),
     "data": Group(
-        ("data/splits", "data/leakage", "data/overlap"),
-        ("data_splits", "data_leakage", "data_overlap"),
+        ("data/splits", "data/leakage", "data/overlap", "data/text_analysis"),
+        ("data_splits", "data_leakage", "data_overlap", "text_analysis"),
     ),
     "deploy": Group(
         ("deploy/versions", "deploy/drift", "deploy/shadow", "deploy/adapter"),
         ("deploy_versions", "deploy_drift", "deploy_shadow", "deploy_adapter"),
     ),
     "runs": Group(
-        ("runs/records", "runs/run_id", "runs/migrate", "io"),
-        ("experiments_records", "run_id", "migrate", "io"),
+        ("runs/records", "runs/run_id", "runs/inputs", "runs/migrate", "io"),
+        ("experiments_records", "run_id", "inputs", "migrate", "io"),
     ),
     "reporting": Group(
         ("reporting/sweep_table", "reporting/pareto"),
