@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.mutants import equivalent, handwritten
 from tests.mutants.copies import commit_of
-from tests.mutants.generated import Mutant, run_group
+from tests.mutants.generated import ALIVE, Mutant, run_group
 from tests.mutants.groups import GROUPS, group_of, known_modules
 from tests.mutants.report import GOAL, RESULT, share, write_report
 
@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--seed", type=int, default=0, help="of the sample (default 0)")
     found.add_argument("--jobs", type=int, default=1, help="generated mutants at the same time (default 1)")
     found.add_argument("--resume", action="store_true", help="keep the results of an earlier run of the same code")
+    found.add_argument("--survivors", action="store_true", help="resume; run survivors again, with the tests of now")
     only = found.add_mutually_exclusive_group()
     only.add_argument("--handwritten", action="store_true", help="only the handwritten list, which needs no mutmut")
     only.add_argument("--generated", action="store_true", help="only the mutants that mutmut makes")
@@ -77,7 +78,8 @@ def run_generated(options: argparse.Namespace, results: Path) -> None:
     for name in GROUPS:
         if of_group := [module for module in modules if group_of(module) == name]:
             settings = {"size": options.sample, "seed": options.seed, "jobs": options.jobs, "resume": options.resume}
-            keep(results, equivalent.marked(run_group(name, of_group, options.folder, **settings)), commit_of())
+            found = run_group(name, of_group, options.folder, **settings, survivors=options.survivors)
+            keep(results, equivalent.marked(found), commit_of())
 
 
 def finish(results: Path, write: bool) -> None:
@@ -86,7 +88,7 @@ def finish(results: Path, write: bool) -> None:
     found = [Mutant(**mutant) for content in generated.values() for mutant in content["mutants"]]
     planted = planted_results(results / PLANTED)
     for one in found:
-        if one.status in ("survived", "no tests", "suspicious"):
+        if one.status in ALIVE:
             print(f"{one.status}: src/embedlab/{one.module}.py:{one.line}\n  - {one.before}\n  + {one.after}")
     alive = [one for one in planted if one.status not in ("killed", "timeout")]
     for planted_one in alive:

@@ -13,6 +13,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -20,10 +21,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.mutants.copies import copy_tree
-from tests.mutants.groups import GROUPS, SOURCE
+from tests.mutants.groups import GROUPS, ROOT, SOURCE
 
 MEMORY = 16 << 30  # bytes of address space; a mutant may try to build all 2^n patterns
 MUTMUT = "from mutmut.__main__ import cli; cli()"
+ALIVE = ("survived", "no tests", "suspicious")
 NAMED = re.compile(r"__mutmut_\w+|\bxǁ\w+ǁ|\bx_(?=\w+\()")
 
 
@@ -114,7 +116,15 @@ def sample(mutants: list[Mutant], size: int | None, seed: int) -> list[Mutant]:
 
 
 def run_group(
-    group: str, modules: Iterable[str], folder: Path, *, size: int | None, seed: int, jobs: int, resume: bool
+    group: str,
+    modules: Iterable[str],
+    folder: Path,
+    *,
+    size: int | None,
+    seed: int,
+    jobs: int,
+    resume: bool,
+    survivors: bool = False,
 ) -> Iterator[Mutant]:
     """Run the sampled mutants of some modules of a group; yield them with their status.
 
@@ -125,8 +135,14 @@ def run_group(
         size, seed: see `sample`.
         jobs: mutants at the same time.
         resume: use the results that are already in `folder`, which must be of the same code.
+        survivors: resume, and run those that survived again, with the tests of the working tree.
+
+    Raises:
+        SystemExit: a module has changed since its survivors were found, or mutmut failed.
     """
-    modules, work = list(modules), folder / group
+    modules, work, resume = list(modules), folder / group, resume or survivors
+    if survivors:
+        _renew_tests(work, modules)
     if not (resume and (work / "mutants").exists()):
         subprocess.run(["rm", "-rf", str(work)], check=True)
         copy_tree(work)
@@ -134,7 +150,8 @@ def run_group(
     sources = {module: (work / SOURCE / f"{module}.py").read_text() for module in modules}
     chosen = sample([m for module in modules for m in mutants_of(module, sources[module])], size, seed)
     known = _statuses(work, modules) if resume else {}
-    missing = [mutant.name for mutant in chosen if known.get(mutant.name) in (None, "not checked")]
+    again = (None, "not checked", *(ALIVE if survivors else ()))
+    missing = [mutant.name for mutant in chosen if known.get(mutant.name) in again]
     if missing:
         _mutmut(work, missing, jobs)
     statuses = _statuses(work, modules)
@@ -146,10 +163,23 @@ SETTINGS_OF_HYPOTHESIS = """
 
 from hypothesis import Phase, settings  # noqa: E402
 
-# The same examples for every mutant, and no search for the smallest that fails.
-settings.register_profile("mutants", derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
+# The same examples for every mutant, no limit of time and no search for the smallest that fails.
+phases = [Phase.explicit, Phase.generate]
+settings.register_profile("mutants", deadline=None, derandomize=True, database=None, phases=phases)
 settings.load_profile("mutants")
 """
+
+
+def _renew_tests(work: Path, modules: list[str], root: Path = ROOT) -> None:
+    """Put the working tree's tests into a group's copy, whose modules must be those of the working tree."""
+    for module in modules:
+        copy = work / SOURCE / f"{module}.py"
+        if not copy.exists() or copy.read_text() != (root / SOURCE / f"{module}.py").read_text():
+            raise SystemExit(f"{SOURCE}/{module}.py is not what was run in {work}. Run it again without --survivors.")
+    shutil.rmtree(work / "tests")
+    shutil.copytree(root / "tests", work / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    with open(work / "tests" / "conftest.py", "a") as file:
+        file.write(SETTINGS_OF_HYPOTHESIS)
 
 
 def _configure(work: Path, group: str, modules: list[str]) -> None:

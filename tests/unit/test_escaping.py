@@ -152,7 +152,8 @@ class TestHtml:
         [
             "<script>1</script>", "<SCRIPT src=x>", "<img src=x onerror=alert(1)>", "<a href='javascript:x'>y</a>",
             "<a href=' java\nscript:x'>y</a>", "<iframe srcdoc=x>", "<svg onload=x>", "<form action=x>",
-            "<object data=x>", "<p><ScRiPt\n>", "<meta http-equiv=refresh>", "<svg/onload=x>",
+            "<object data=x>", "<a href='data:text/html,x'>", "<img src=VBScript:x>",
+            "<p><ScRiPt\n>", "<meta http-equiv=refresh>", "<svg/onload=x>",
         ],
     )  # fmt: skip
     def test_active_html_is_noticed(self, text):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 import pytest
 
@@ -20,6 +21,28 @@ def folder(tmp_path):
     record = Record(run_id="nb-01234567-s0", notebook="nb", parameters={"seed": 0}, metrics=[row], notes=NUMBERS)
     assert records.commit(record, tmp_path / record.run_id)
     return tmp_path / record.run_id
+
+
+def test_a_digest_is_that_of_the_sorted_content():
+    expected = hashlib.sha256('{"a":[1.5,null],"ä":"b"}'.encode()).hexdigest()
+    assert records.digest_of({"ä": "b", "a": [1.5, None]}) == expected
+    for number in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="JSON compliant"):
+            records.digest_of({"a": number})
+
+
+def test_an_incomplete_record_is_not_committed(tmp_path):
+    record = Record(run_id="nb-01234567-s0", notebook="nb", parameters={}, metrics=[], status="incomplete")
+    with pytest.raises(RecordError, match="the record is incomplete") as caught:
+        records.commit(record, tmp_path / record.run_id)
+    assert "Commit it when the run has finished" in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_another_checksum_is_named_as_the_damage(folder):
+    path = folder / records.FILE
+    path.write_text(path.read_text().replace('"sha256": "', '"sha256": "0'))
+    with pytest.raises(DamagedRecord, match="its sha256 does not match"):
+        records.read(folder)
 
 
 def test_every_single_bit_flip_is_refused(folder):
@@ -134,7 +157,7 @@ def test_a_damaged_record_is_kept_under_another_name(folder, caplog):
 def test_a_folder_that_is_set_aside_keeps_its_files(folder):
     content = (folder / records.FILE).read_bytes()
     aside = records.set_aside(folder)
-    assert not folder.exists() and aside.name.startswith("nb-01234567-s0.old-")
+    assert not folder.exists() and re.fullmatch(r"nb-01234567-s0\.old-[0-9a-f]{6}", aside.name)
     assert (aside / records.FILE).read_bytes() == content
 
 

@@ -48,6 +48,7 @@ def run_id(**values) -> str:
     [
         ({"model_name": "models/a"}, "models/a/model.safetensors"),
         ({"model_name": "models/a"}, "models/a/1_Pooling/config.json"),
+        ({"model_name": "models/a?max_seq_length=512"}, "models/a/model.safetensors"),
         ({"other_models": ["hub/name", "models/a"]}, "models/a/model.safetensors"),
         ({"tasks_dir": "tasks"}, "tasks/stsb/train.csv"),
         ({"probes": ["pydocs", "sts:probe.csv"]}, "probe.csv"),
@@ -84,6 +85,29 @@ def test_names_and_words_have_no_content(home):
     (home / "model").mkdir()
     (home / "model" / "config.json").write_text("{}")
     assert list(inputs.input_digests({"model_name": "model"})) == ["model"]
+
+
+def test_a_file_without_a_slash_needs_an_ending_and_a_folder_a_model(home):
+    """Words such as "notes" and "chapter?" stay words, whatever lies in the project folder."""
+    (home / "notes").write_text("a file without an ending")
+    (home / "chapter").mkdir()
+    values = {"a": "notes", "b": "probe.csv", "c": "chapter?x=1", "d": "models/a?x=1", "records_file": "notes"}
+    assert list(inputs.named_paths(values)) == [
+        ("b", "probe.csv", home / "probe.csv"),
+        ("d", "models/a?x=1", home / "models" / "a"),
+        ("records_file", "notes", home / "notes"),
+    ]
+
+
+def test_a_question_mark_in_a_file_name_and_compressed_files(home, monkeypatch):
+    (home / "what?.csv").write_text("query,positive\na,b\n")
+    (home / "sub").mkdir()
+    (home / "sub" / "packed.csv.gz").write_bytes(b"")
+    monkeypatch.chdir(home / "sub")
+    assert list(inputs.input_digests({"probes": "pairs:what?.csv"})) == ["pairs:what?.csv"]
+    assert inputs.from_current_folder("dataset", "pairs:what?.csv") == "pairs:what?.csv"
+    assert inputs.from_current_folder("dataset", "pairs:packed.csv?x=1") == "pairs:sub/packed.csv?x=1"
+    assert inputs.from_current_folder("kind", "a\0b") == "a\0b"
 
 
 def test_the_same_size_and_time_but_other_content(home, monkeypatch):

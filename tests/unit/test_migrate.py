@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import shutil
@@ -96,6 +97,28 @@ def test_labels_become_declared_systems(runs, run_id, index, expected):
         if all(getattr(row, name) == value for name, value in index.items())
     ]
     assert (rows[0].system, rows[0].against) == expected
+
+
+MEANING = ("stage", "task", "metric", "statistic", "system", "against", "condition")
+
+
+def meanings(runs):
+    """What every kind of row of the old records became: (run, task, model, metric before) -> columns now."""
+    found = {}
+    for path in sorted(CASES.glob("*/record.json")):
+        for old, new in zip(
+            json.loads(path.read_text())["metrics"], records.read(runs / path.parent.name).metrics, strict=False
+        ):
+            key = (path.parent.name, old["task"], old["model"], old["metric"])
+            found[key] = tuple(getattr(new, name) for name in MEANING)
+    return found
+
+
+def test_every_row_means_what_the_table_says(runs):
+    migrate_folder(runs)
+    with open(CASES.with_name("schema_1.csv"), newline="") as file:
+        expected = {tuple(row[:4]): tuple(row[4:]) for row in csv.reader(file)}
+    assert meanings(runs) == expected
 
 
 def test_training_seconds_are_rows_now(runs):

@@ -49,6 +49,10 @@ class TestConditions:
             ("loss not in ('infonce', 'gist')", False), ("not epochs > 2 or batch_size == 64", True),
             ("not (epochs > 2 or batch_size == 64)", False), ("64 in dims", True), ("dims == [384, 64]", True),
             ("whole_words", True), ("whole_words == false", False), ("-epochs < -2", True),
+            ("whole_words == true", True),
+            ("epochs == +3", True), ("+epochs < 0", False), ("  epochs > 2\n", True), ("3 <= epochs <= 3", True),
+            ("1 < epochs < 3", False), ("4 < epochs < 9", False), ("not whole_words", False), ("epochs < 3", False),
+            ("loss == 'gist' and epochs > 2 and batch_size == 32", False), ("loss == 'x' or epochs > 3 or true", True),
             ("epochs > 2 or unknown > 1", True),
         ],
     )  # fmt: skip
@@ -70,6 +74,31 @@ class TestConditions:
         with pytest.raises(ParameterError, match=r"\[skip\]") as caught:
             Condition(text.format(file=tmp_path / "made")).holds(self.VALUES)
         assert "\n" not in str(caught.value) and not (tmp_path / "made").exists()
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("epochs == 3 or " * 70 + "epochs", "the condition has 1056 characters, the most is 1000"),
+            ("epochs >", "this is not a condition"), ("[1]", "this is not a condition"),
+            ("epochs is 3", "is is not allowed in a condition"),
+            ("loss.name", "attribute is not allowed in a condition"),
+            ("unknown > 1", "there is no parameter 'unknown'"),
+            ("epochs", "the condition gives 3.0, not true or false"),
+            ("loss > 3", "'>' not supported between instances of 'str' and 'int'"),
+            ("epochs and true", "3.0 stands where a comparison is expected"),
+            ("not loss", "'gist' stands where a comparison is expected"),
+        ],
+    )  # fmt: skip
+    def test_an_error_shows_the_condition_the_reason_and_the_field(self, text, message):
+        with pytest.raises(ParameterError) as caught:
+            Condition(text).holds(self.VALUES)
+        assert f"[skip]: {text[:200]!r}: {message}" in str(caught.value)
+        assert "Write a condition on parameters" in str(caught.value)
+
+    def test_the_longest_condition_is_1000_characters(self):
+        assert Condition("true" + " " * 996).holds({})
+        with pytest.raises(ParameterError, match="1001 characters"):
+            Condition("true" + " " * 997)
 
     def test_skipped_combinations_are_left_out_with_defaults_counted(self):
         fields = {"notebook": "03_contrastive", "grid": {"hard_negatives": [0, 1], "epochs": [1.0, 5.0]}}
