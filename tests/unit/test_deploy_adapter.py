@@ -74,6 +74,13 @@ def test_rank_limits_the_correction_and_ridge_leaves_the_rotation(rng):
     np.testing.assert_allclose(fit_adapter("affine", new, old, NEW, OLD, ridge=1e9).matrix, turned, atol=1e-4)
 
 
+def test_rank_32_and_a_penalty_of_a_tenth_are_the_defaults(rng):
+    new, old = unit(rng.normal(size=(200, 40))), unit(rng.normal(size=(200, 40)))
+    fitted = [fit_adapter("affine", new, old, Space("new", 40), Space("old", 40), **options).matrix
+              for options in ({}, {"rank": 32, "ridge": 0.1}, {"rank": 33}, {"ridge": 0.2})]  # fmt: skip
+    assert [np.array_equal(fitted[0], other) for other in fitted[1:]] == [True, False, False]
+
+
 def test_the_network_learns_what_no_line_does(rng):
     new = unit(rng.normal(size=(1500, 12)))
     old = unit(np.abs(new @ rng.normal(size=(12, 12))))

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from embedlab.deploy import drift
 from embedlab.deploy.drift import (
     ADVICE,
+    CHECKED_QUERIES,
     _divisions,
     _kernel_statistics,
     _table,
     check_drift,
+    false_alarm_rate,
     ks_statistics,
     load_reference,
     make_reference,
@@ -21,7 +25,7 @@ from embedlab.deploy.drift import (
     save_reference,
 )
 from embedlab.deploy.space import Space, SpaceMismatch
-from embedlab.errors import DataError, StorageError
+from embedlab.errors import DataError, ParameterError, StorageError
 
 SPACE = Space("model", 8)
 WORDS = np.array(["fracture", "of", "left", "femur", "acute", "chronic", "pain"])
@@ -54,6 +58,34 @@ def test_ks_is_scipys():
         divisions = _divisions(60, 35, 10, rng)
         expected = stats.ks_2samp(old, new).statistic
         assert ks_statistics(np.concatenate([old, new]), divisions)[0] == pytest.approx(expected, abs=1e-6)
+
+
+def test_false_alarm_rate_is_the_share_of_checks_of_one_log_that_raise_an_alarm(monkeypatch):
+    """Four repeats, one alarm. Each compares two random halves of the log, of the second at most 150 queries."""
+    log, parts, answers = [f"query {number}" for number in range(400)], [], np.ones((1, 1))
+    encoder = SimpleNamespace(encode_queries=lambda texts: np.array([log.index(text) for text in texts]), space=SPACE)
+    asked = []
+    served = SimpleNamespace(search=lambda *question: asked.append(question) or (answers, None))
+
+    def reference(vectors, texts, space, *, search, seed):
+        assert search(vectors) is answers and asked[-1][0] is vectors and asked[-1][1:] == (SPACE, 1)
+        assert [log[row] for row in vectors] == texts and space is SPACE
+        return seed, set(texts)
+
+    def check(reference, vectors, texts, space, *, search, alpha, permutations):
+        assert search(vectors) is answers and [log[row] for row in vectors] == texts and space is SPACE
+        assert (alpha, permutations) == (0.05, 199) and not reference[1] & set(texts)
+        parts.append((reference[0], len(reference[1]), len(texts)))
+        return SimpleNamespace(alarms=["mean"] if len(parts) == 2 else [])
+
+    monkeypatch.setattr(drift, "make_reference", reference)
+    monkeypatch.setattr(drift, "check_drift", check)
+    assert false_alarm_rate(served, encoder, log, repeats=4, alpha=0.05) == 0.25
+    assert parts == [(repeat, 200, CHECKED_QUERIES) for repeat in range(4)]
+    assert false_alarm_rate(served, encoder, log, repeats=0) is None
+    for alpha in (0, 1):
+        with pytest.raises(ParameterError, match="between 0 and 1"):
+            false_alarm_rate(served, encoder, log, repeats=0, alpha=alpha)
 
 
 def test_equal_values_never_differ():

@@ -191,8 +191,9 @@ def test_a_version_under_another_spaces_name_is_refused(tmp_path):
 def test_a_copy_under_another_name_is_refused(tmp_path):
     version = build(tmp_path)
     (tmp_path / version).rename(tmp_path / f"{version}-copy")
-    with pytest.raises(StorageError, match="not what was written"):
+    with pytest.raises(StorageError, match="not what was written") as caught:
         versions.read_manifest(tmp_path, f"{version}-copy")
+    assert str(tmp_path / f"{version}-copy" / versions.MANIFEST) in str(caught.value)
 
 
 def test_a_damaged_pointer_is_one_clear_error_and_promotion_mends_it(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from embedlab.data.dataset import Dataset, GradedPair
+from embedlab.training.contrastive import graded
 from embedlab.training.contrastive.graded import GradedLoss, by_text, graded_rows, train_graded
 from embedlab.training.contrastive.loss_gradients import loss_gradients
 from embedlab.training.fit import FitSettings
@@ -91,7 +92,35 @@ def test_training_brings_the_order_about(tmp_path, kind):
     assert result.steps == 30
 
 
+def test_training_gets_the_grades_the_widths_and_the_models_prompts(tmp_path, monkeypatch):
+    model, seen = tiny_model(), {}
+    model.prompts = {"query": "query: ", "document": "text: "}
+
+    def record(model, dataset, loss, settings, **options):
+        seen.update(options, dataset=dataset, loss=loss, settings=settings)
+
+    monkeypatch.setattr(graded, "fit", record)
+    pairs = [GradedPair(TEXTS[0], TEXTS[1], 1.0), GradedPair(TEXTS[1], TEXTS[0], 0.25)]
+    settings = FitSettings(max_steps=1)
+    train_graded(model, pairs, settings, loss="angle", dims=(32, 8), evaluator="dev", output_dir=str(tmp_path))
+    assert seen["settings"] is settings and seen["evaluator"] == "dev" and seen["output_dir"] == str(tmp_path)
+    assert list(seen["dataset"]["label"]) == [[0, 1, 0], [1, 0, 1]]
+    assert seen["loss"].kind == "angle" and list(seen["loss"].dims) == [32, 8]
+    assert seen["loss"].targets(torch.tensor([[0, 1, 0], [1, 0, 1]])).tolist() == [1.0, 0.25]
+    batch = seen["collator"]([seen["dataset"][0]])
+    first, second = (name.removesuffix("_input_ids") for name in batch if name.endswith("_input_ids"))
+    for column, text in ((first, f"query: {TEXTS[0]}"), (second, f"text: {TEXTS[1]}")):
+        assert torch.equal(batch[f"{column}_input_ids"], model.preprocess([text])["input_ids"])
+
+
 class TestForces:
+    def test_one_row_per_loss_and_negative(self):
+        table = loss_gradients(["cosine", "infonce"], 0.6, [0.5, 0.7])
+        assert list(table) == ["loss", "positive", "negative", "value", "gradient_positive", "gradient_negative"]
+        assert table.iloc[:, :3].to_numpy().tolist() == [
+            ["cosine", 0.6, 0.5], ["cosine", 0.6, 0.7], ["infonce", 0.6, 0.5], ["infonce", 0.6, 0.7],
+        ]  # fmt: skip
+
     def test_by_hand(self):
         """At n = p the value is log 2 and the force 1 / (2 t); the pull on the positive is its opposite."""
         table = loss_gradients(["infonce", "triplet", "cosine", "cosent"], 0.6, [0.6], 0.05).set_index("loss")
