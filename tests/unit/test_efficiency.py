@@ -28,6 +28,15 @@ def test_table_puts_quality_beside_cost():
     assert texts == {"BM25", "a: 0 M, 2 MB", "b: 0 M, 0 MB", "a is both the best (0.300) and the fastest."}
 
 
+@pytest.mark.parametrize(("speed", "times"), [(250.0, "2.5"), (1040.0, "10"), (1000.0, "10"), (990.0, "9.9")])
+def test_finding_says_how_much_faster_the_fastest_is(speed, times):
+    costs = {"a": Footprint(10, 1.5, 100.0, 90.0, 110.0), "b": Footprint(5, 0.5, speed, speed, speed)}
+    table = pareto_table({"a": evaluation([0.2, 0.4]), "b": evaluation([0.1, 0.3])}, costs)
+    texts = {text.get_text() for text in pareto_figure(table).axes[0].texts}
+    finding = f"a has the best ndcg@10 (0.300). b encodes {times} times as fast and reaches 0.200."
+    assert finding in texts and "BM25" not in texts
+
+
 def test_footprint_counts_what_is_there(tiny, monkeypatch):
     """With a clock that ticks one second per reading, every pass takes one second."""
     ticks = iter(range(100))

@@ -353,8 +353,29 @@ def test_datasets_have_their_own_baselines_and_pareto_marks_and_are_not_a_parame
     assert table.combinations.set_index("dataset")["pareto"].tolist() == [False, True, True]  # e is alone, so best
     part = table.for_dataset("e")
     assert part.frame["ndcg@10"].tolist() == [0.125, 0.1, 0.3] and len(part.source.runs) == 1
+    assert set(part.source.measured["run_id"]) == {"nb-cccccccc-s0"}
     assert set(table.for_dataset().frame["dataset"]) == {"d"}  # most runs
     assert readable(table)["dataset"].tolist().count("d") == 4
+
+
+def test_equal_baselines_of_two_datasets_stay_two_rows():
+    """Even when the datasets have one fingerprint, as records of before fingerprints do."""
+    runs = [on(dataset, 0.5, 0.2, digit) for dataset, digit in (("d", "a"), ("e", "b"))]
+    runs = [one.model_copy(update={"data_fingerprint": ""}) for one in runs]
+    table = sweep_table.sweep_table(runs, View(metrics=("ndcg@10",)), paired=False)
+    base = table.frame[table.frame["system"] == "base"]
+    assert base["dataset"].tolist() == ["d", "e"]
+
+
+def test_parameters_of_several_types_sort_as_text_and_missing_ones_keep_the_type():
+    found = []
+    for number, (start, cased) in enumerate((("b", True), (5, False), ("a", True))):
+        one = record("1e-4", 0)
+        parameters = {**one.parameters, "start": start, "cased": cased}
+        found.append(one.model_copy(update={"run_id": f"nb-{number:08x}-s0", "parameters": parameters}))
+    frame = table_of(found, paired=False)
+    assert frame["p.start"].tolist()[2:] == [5, "a", "b"]
+    assert frame["p.cased"].dtype == "boolean" and frame["p.cased"].isna().tolist() == [True, True, False, False, False]
 
 
 def test_pareto_front_by_hand():
@@ -433,7 +454,7 @@ class TestOutcomes:
         rows = table.combinations
         assert rows["outcome"].tolist() == ["better", NOTHING_LEARNED, "worse", "no difference shown"]
         assert rows["pareto"].fillna(False).tolist() == [True, False, False, False]
-        assert readable(table)["outcome"].tolist()[-4:] == rows["outcome"].tolist()
+        assert readable(table)["outcome"].tolist() == ["", "", *rows["outcome"]]
         assert table.frame["outcome"].isna().tolist()[:2] == [True, True]  # baselines
 
     def test_the_figure_has_no_front_through_it(self, found):

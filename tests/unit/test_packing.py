@@ -14,7 +14,7 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from embedlab.models import packed_attention
+from embedlab.models import packed_attention, packed_layers
 from embedlab.models.packed_attention import NAME, LengthGroups, Pattern, attend_by_length, attend_padded
 from embedlab.models.packing import embed_columns, is_packed, merge_columns, pack, padded_because
 from tests.conftest import tiny_model
@@ -112,6 +112,39 @@ def test_twenty_steps_follow_the_stock_loss_curve(model_type, texts):
         curves.append(curve)
     assert curves[0][-1] < curves[0][0]
     np.testing.assert_allclose(curves[1], curves[0], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", ["mpnet", "t5"])
+def test_the_position_bias_is_that_of_the_longest_text(model_type, texts, monkeypatch):
+    """One of the whole packed row has the same values for every text, and the square of all tokens as its size."""
+    model, shapes = pack(tiny_model(model_type)).eval(), []
+    original = packed_attention.attend
+
+    def record(q, k, v, boundaries, pattern):
+        shapes.append(tuple(pattern.bias.shape))
+        return original(q, k, v, boundaries, pattern)
+
+    for module in (packed_attention, packed_layers):
+        monkeypatch.setattr(module, "attend", record)
+    features = model.preprocess(texts)
+    longest = int(features["max_length_q"])
+    model(features)
+    assert longest < features["input_ids"].numel()
+    config = model[0].model.config
+    assert shapes == [(1, config.num_attention_heads, longest, longest)] * config.num_hidden_layers
+
+
+@pytest.mark.parametrize("model_type", ["mpnet", "t5", "bert"])
+def test_a_packed_network_still_runs_padded_batches(model_type, texts):
+    stock = tiny_model(model_type).eval()
+    packed = pack(copy.deepcopy(stock))
+    assert is_packed(packed)
+    padded = stock.preprocess(texts)
+    inputs = {name: padded[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        expected, got = (model[0].model(**inputs).last_hidden_state for model in (stock, packed))
+    inside = padded["attention_mask"].bool()
+    torch.testing.assert_close(got[inside], expected[inside], atol=1e-5, rtol=0)
 
 
 def test_copies_of_a_packed_model_are_independent(texts):
