@@ -15,7 +15,13 @@ from sentence_transformers import SentenceTransformer
 from embedlab.data.dataset import Dataset
 from embedlab.errors import ModelError, ParameterError
 from embedlab.evaluation.retrieval import encode_split
-from embedlab.models.concatenation import concat_static, concat_static_pca, concatenate, merge_and_concat
+from embedlab.models.concatenation import (
+    check_concatenated,
+    concat_static,
+    concat_static_pca,
+    concatenate,
+    merge_and_concat,
+)
 from embedlab.models.encode import encode
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.models.load import load_model
@@ -23,6 +29,7 @@ from embedlab.models.merging import merge
 from embedlab.models.packing import pack
 from embedlab.models.save import is_own_code, save_model
 from embedlab.models.static import static_model
+from embedlab.models.static_concat import ConcatStaticEmbedding
 from tests.conftest import TEXTS, tiny_model
 
 QUESTIONS = [*TEXTS, "zzqx ☃ unheard of", "Type 2 diabetes, type 2 diabetes"]
@@ -51,9 +58,30 @@ class TestConcatenate:
         result = concatenate(vectors, static, 0.3)
         assert result @ result.T == pytest.approx(0.7 * vectors @ vectors.T + 0.3 * static @ static.T, abs=1e-6)
 
+    def test_a_share_of_0_or_1_leaves_one_half(self):
+        transformer, static = np.array([[0.6, 0.8]]), np.array([[0.0, 1.0]])
+        assert concatenate(transformer, static, 0).tolist() == [[0.6, 0.8, 0, 0]]
+        assert concatenate(transformer, static, 1).tolist() == [[0, 0, 0, 1]]
+
+    def test_a_text_without_words_has_the_transformers_half_alone(self):
+        """sqrt(1 - 0.36) = 0.8 and sqrt(0.36) = 0.6; the empty one has length 1 again."""
+        transformer, static = np.array([[1.0, 0.0], [0.6, 0.8]]), np.array([[0.0, 1.0], [0.0, 0.0]])
+        joined = concatenate(transformer, static, 0.36)
+        assert joined == pytest.approx(np.array([[0.8, 0, 0, 0.6], [0.6, 0.8, 0, 0]]))
+        assert concatenate(transformer[:1] * 0, static[1:], 0.36).tolist() == [[0, 0, 0, 0]]
+
+    def test_evaluated_vectors_are_those_of_the_model(self, parts):
+        model, vectors = concat_static(*parts, 0.3), vectors_of(parts, 0.3)
+        check_concatenated(model, vectors, QUESTIONS)
+        check_concatenated(model, vectors[:0], [])
+        wrong = vectors.copy()
+        wrong[2, 5] += 1e-3
+        with pytest.raises(ModelError, match=r"differ by 1\.0e-03"):
+            check_concatenated(model, wrong, QUESTIONS)
+
     @pytest.mark.parametrize("share", [-0.1, 1.1])
     def test_rejects_a_share_outside_0_to_1(self, share):
-        with pytest.raises(ParameterError, match="static_share must be between 0 and 1"):
+        with pytest.raises(ParameterError, match=r"\[static_share\]: static_share must be between 0 and 1"):
             concatenate(np.eye(2), np.eye(2), share)
 
     def test_vectors_of_a_split(self, parts):
@@ -120,6 +148,14 @@ class TestSaving:
         twice = load_model(str(tmp_path / "two"))
         assert model_fingerprint(twice) == model_fingerprint(once) == model_fingerprint(combined)
         assert encode(twice, QUESTIONS) == pytest.approx(encode(combined, QUESTIONS), abs=1e-6)
+
+    def test_the_module_loads_what_it_saved(self, parts, tmp_path):
+        module = concat_static(*parts, 0.3)[-1]
+        (tmp_path / "2_Static").mkdir()
+        module.save(str(tmp_path / "2_Static"))
+        loaded = ConcatStaticEmbedding.load(str(tmp_path), subfolder="2_Static", local_files_only=True)
+        assert loaded.get_config_dict() == module.get_config_dict()
+        assert torch.equal(loaded.embedding.weight, module.embedding.weight)
 
     def test_loads_without_this_package(self, combined, tmp_path):
         save_model(combined, tmp_path / "model")

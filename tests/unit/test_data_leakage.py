@@ -146,6 +146,34 @@ def test_guard_repairs_and_logs(caplog):
     assert "1 identical query" in caplog.text
 
 
+def test_a_leak_shows_the_text_of_its_example():
+    """The query, or the first document of a pair that has none."""
+    leaks = leakage.check(
+        replace(with_query("b", "HAY  fever."), graded_pairs=(GradedPair("x", "Hay fever", 0.1),))
+    ).leaks
+    assert [(leak.text, leak.held_out) for leak in leaks] == [("HAY  fever.", "hay fever"), ("x", "hay fever")]
+
+
+def test_options_of_the_data_stay_in_the_remedy():
+    dataset = replace(with_query("b", "hay fever"), name="pairs:my.csv?negatives=2&repair=false")
+    with pytest.raises(LeakageError) as caught:
+        leakage.guard(dataset, drop_leaks=False)
+    assert "'pairs:my.csv?negatives=2&repair=true' drops the leaks" in str(caught.value)
+
+
+def test_guard_wants_something_to_train_on_only_when_asked():
+    leaking = replace(with_query("a", "red itchy eyes, spring"), split_by="query")
+    only = replace(leaking, queries={**leaking.queries, "a": "hay fever", "b": "Hay fever!"}, triplets=())
+    assert leakage.guard(only, drop_leaks=True).qrels["train"] == {}
+    with pytest.raises(LeakageError, match="without the leaking examples, train has no query left"):
+        leakage.guard(only, drop_leaks=True, needs_training=True)
+    one_left = replace(only, queries={**only.queries, "b": "hair loss"})
+    assert list(leakage.guard(one_left, drop_leaks=True, needs_training=True).qrels["train"]) == ["b"]
+    no_train = replace(only, qrels={**only.qrels, "train": {}, "dev": {"c": {"dc": 1}}})
+    no_train = replace(no_train, queries={**no_train.queries, "c": "hay fever"})
+    assert leakage.guard(no_train, drop_leaks=True, needs_training=True).qrels["dev"] == {}
+
+
 def test_every_leaking_triplet_is_counted():
     dataset = replace(clean(), triplets=tuple(Triplet("hay fever", f"p{i}", "n") for i in range(5)))
     report = leakage.check(dataset)

@@ -1,5 +1,6 @@
 """Groups never cross splits, and the same data always splits the same way."""
 
+import logging
 import os
 import random
 import subprocess
@@ -74,6 +75,22 @@ def test_a_giant_group_stays_in_train():
     parts = group_split(groups, {"test": 14, "dev": 9})
     assert len(parts["train"]) == 90
     assert len(parts["test"]) == len(parts["dev"]) == 1
+
+
+def test_splits_that_a_large_group_spoils_are_reported_with_its_size(caplog):
+    """18 of 20 queries belong together; 3 for test and 2 for dev were wanted, and one each is left."""
+    queries = {f"q{i}": f"{chr(97 + i) * 3} {chr(97 + i) * 4} {chr(97 + i) * 5}" for i in range(20)}
+    train = {query: {f"d{query}": 1} for query in queries}
+    groups = {f"q{i}": "large" for i in range(18)}
+    corpus = {f"d{query}": f"about {query}" for query in queries}
+    with caplog.at_level(logging.INFO):
+        splits, _ = complete_splits({"train": train}, queries, corpus, user_groups=groups)
+    assert {split: len(part) for split, part in splits.items()} == {"train": 18, "dev": 1, "test": 1}
+    assert "divided train by groups: 18 train, 1 dev, 1 test" in caplog.text
+    assert "The largest group of related queries has 18 of 20 queries and stays in one split." in caplog.text
+    caplog.clear()
+    complete_splits({"train": train}, queries, corpus)
+    assert "largest group" not in caplog.text
 
 
 def test_too_few_groups_is_an_error():
@@ -189,6 +206,9 @@ def test_cap_takes_from_training_alone():
     assert set(cap_training(dataset, 2).qrels["train"]) < set(capped.qrels["train"])
     assert list(capped.qrels["train"]) == [q for q in dataset.qrels["train"] if q in capped.qrels["train"]]
     assert cap_training(dataset, 99).qrels == dataset.qrels
+    assert cap_training(dataset, 2).qrels == cap_training(dataset, 2, seed=0).qrels
+    assert len({tuple(cap_training(dataset, 2, seed).qrels["train"]) for seed in range(9)}) > 1
+    assert cap_training(dataset, 2).qrels != cap_training(dataset, 2, seed=1).qrels
 
 
 @pytest.mark.parametrize("cap", [0, -1])

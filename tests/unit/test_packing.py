@@ -134,6 +134,13 @@ def test_the_position_bias_is_that_of_the_longest_text(model_type, texts, monkey
     assert shapes == [(1, config.num_attention_heads, longest, longest)] * config.num_hidden_layers
 
 
+def test_groups_of_a_batch_are_found_once():
+    """Every layer asks for them with the same boundaries."""
+    boundaries = torch.tensor([0, 2, 5, 7], dtype=torch.int32)
+    assert LengthGroups.of(boundaries) is LengthGroups.of(boundaries)
+    assert LengthGroups.of(boundaries.clone()) is not LengthGroups.of(boundaries)
+
+
 @pytest.mark.parametrize("model_type", ["mpnet", "t5", "bert"])
 def test_a_packed_network_still_runs_padded_batches(model_type, texts):
     stock = tiny_model(model_type).eval()

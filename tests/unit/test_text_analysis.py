@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from embedlab.data import leakage
 from embedlab.data.dataset import Dataset
 from embedlab.data.overlap import near_duplicates
-from embedlab.data.text_analysis import normalise, search_words, symbols, words
+from embedlab.data.text_analysis import normalise, search_words, symbols, without_symbols, words
 from embedlab.errors import LeakageError
 from embedlab.search.bm25 import bm25_ranking
 
@@ -195,3 +195,14 @@ def test_ascii_texts_keep_their_search_words(text):
     import bm25s
 
     assert [search_words(text)] == bm25s.tokenize([text], stopwords=[], return_ids=False, show_progress=False)
+
+
+def test_text_without_symbols_is_its_words():
+    assert without_symbols("  Is C++ > 5 %?") == "is c 5"
+    assert without_symbols("HER2+") == without_symbols("her2 -") == "her2"
+    assert without_symbols(" +++ ") == "+++"
+
+
+def test_one_character_of_a_script_without_spaces_is_a_word():
+    assert words("水") == ["水"] == search_words("水")
+    assert words("水泵") == ["水泵"] and words("水泵漏") == ["水泵", "泵漏"]
