@@ -125,49 +125,33 @@ def fit(
     """
     values = asdict(replace(settings, checkpoint_minutes=0))
     identity = training_identity(model, dataset, loss, values, collator, evaluator, stage)
+    rows = [len(task_rows) for task_rows in dataset.values()] if isinstance(dataset, dict) else len(dataset)
     with checkpoint_folder(identity) as folder:
-        return _fit(
-            model,
-            dataset,
-            loss,
-            replace(settings, checkpoint_minutes=settings.checkpoint_minutes if folder else 0),
-            collator=collator,
-            batch_sampler=batch_sampler,
-            evaluator=evaluator,
-            rates=_rates(model, settings) | dict(rates or {}),
-            folder=folder or Path(output_dir),
-            stage=stage,
-        )
+        rates = _rates(model, settings) | dict(rates or {})
+        arguments = training_arguments(settings, rows, bool(evaluator), str(folder or output_dir), rates=rates)
+        arguments.batch_sampler = batch_sampler or arguments.batch_sampler
+        minutes = settings.checkpoint_minutes if folder else 0
+        metric = f"eval_{evaluator.primary_metric}" if evaluator else ""
+        best, log = KeepBest(metric, settings.patience), ProgressReport(stage, metric)
+        return _fit(model, dataset, loss, arguments, collator, evaluator, best, log, minutes)
 
 
 def _fit(
     model: SentenceTransformer,
     dataset: datasets.Dataset | dict[str, datasets.Dataset],
     loss: nn.Module | dict[str, nn.Module],
-    settings: FitSettings,
-    *,
+    arguments: SentenceTransformerTrainingArguments,
     collator: Any,
-    batch_sampler: Any,
     evaluator: BaseEvaluator | None,
-    rates: Mapping[str, float],
-    folder: Path,
-    stage: str,
+    best: KeepBest,
+    log: ProgressReport,
+    minutes: float,
 ) -> FitResult:
     from transformers import PrinterCallback
 
-    metric = f"eval_{evaluator.primary_metric}" if evaluator else ""
-    best, log = KeepBest(metric, settings.patience), ProgressReport(stage, metric)
-    rows = [len(task_rows) for task_rows in dataset.values()] if isinstance(dataset, dict) else len(dataset)
-    arguments = training_arguments(settings, rows, bool(evaluator), str(folder), rates=rates)
-    arguments.batch_sampler = batch_sampler or arguments.batch_sampler
-    checkpoints = Checkpoints(
-        folder,
-        settings.checkpoint_minutes,
-        loss=loss,
-        model=model,
-        collator=collator,
-        parts={"log": log, "best": best},
-    )
+    parts: dict[str, ProgressReport | KeepBest] = {"log": log, "best": best}
+    folder = Path(str(arguments.output_dir))
+    checkpoints = Checkpoints(folder, minutes, loss=loss, model=model, collator=collator, parts=parts)
     trainer = ResumableTrainer(
         model=model,
         args=arguments,
@@ -184,9 +168,9 @@ def _fit(
     earlier = log.seconds if checkpoint else 0.0
     output = trainer.train(resume_from_checkpoint=checkpoint)
     if best.best_value is None:
-        require_finite(log.rows, stage)
+        require_finite(log.rows, log.stage)
     best.restore(model)
-    log_findings(log.rows, stage)
+    log_findings(log.rows, log.stage)
     seconds = earlier + output.metrics["train_runtime"]
     return FitResult(log.rows, best.best_value, best.best_step, output.global_step, seconds)
 
