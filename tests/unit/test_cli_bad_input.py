@@ -26,10 +26,10 @@ NUMBERS = {  # option -> values that are refused
     ("diagnose", "icd10cm:smoke", "--good-enough"): ("nan", "0", "-1", "2"),
     ("diagnose", "icd10cm:smoke", "--max-docs"): ("-1",),
     ("diagnose", "icd10cm:smoke", "--seed"): ("-1", str(2**70)),
-    ("evaluate", "model", "--overall-budget"): ("nan", "-1"),
-    ("evaluate", "model", "--slice-budget"): ("nan", "-1"),
-    ("evaluate", "model", "--risk-budget"): ("nan", "-1"),
-    ("evaluate", "model", "--probe-budget"): ("nan", "-1"),
+    ("evaluate", "model", "--dataset", "icd10cm:smoke", "--overall-budget"): ("nan", "-1"),
+    ("evaluate", "model", "--dataset", "icd10cm:smoke", "--slice-budget"): ("nan", "-1"),
+    ("evaluate", "model", "--dataset", "icd10cm:smoke", "--risk-budget"): ("nan", "-1"),
+    ("evaluate", "model", "--dataset", "icd10cm:smoke", "--probe-budget"): ("nan", "-1"),
 }
 FOLDERS = [  # a file or /proc where a folder of versions or runs is expected
     ("deploy", "search", "q", "--root"),
@@ -54,8 +54,8 @@ FOLDERS = [  # a file or /proc where a folder of versions or runs is expected
 ]
 OUTPUT_FILES = [
     ("deploy", "shadow", "VERSION", "--log", "log.csv", "--report"),
-    ("evaluate", "model", "--html"),
-    ("evaluate", "model", "--sheet"),
+    ("evaluate", "model", "--dataset", "icd10cm:smoke", "--html"),
+    ("evaluate", "model", "--dataset", "icd10cm:smoke", "--sheet"),
     ("table", "-o"),
     ("report", "-o"),
 ]
@@ -66,7 +66,7 @@ TEXTS = [
     (("deploy", "promote", "/etc/passwd"), "is not the name of a version"),
     (("deploy", "shadow", "nope", "--log", "log.csv"), "is not the name of a version"),
     (("deploy", "recheck", "--version", "nope/x"), "There is no version"),
-    (("deploy", "index", "--kind", ""), "unknown kind of index"),
+    (("deploy", "index", "--dataset", "icd10cm:smoke", "--kind", ""), "unknown kind of index"),
     (("deploy", "index", "--dataset", ""), "unknown dataset"),
     (("deploy", "index", "--dataset", "icd10cm:smoke", "--split", "nope"), "has no nope queries"),
     (("deploy", "drift", "check"), "either --log or --dataset"),
@@ -75,7 +75,7 @@ TEXTS = [
     (("diagnose", "icd10cm:smoke", "-m", ""), "model_name"),
     (("table", "--format", "xml"), "unknown format 'xml'"),
     (("table", "--rows", "system"), "needs --rows and --columns"),
-    (("cancel", ""), "no such run"),
+    (("cancel", ""), "no runs in progress"),
     (("migrate", "nowhere"), "there is no folder"),
     (("publish", "x"), "needs a name"),
 ]

@@ -105,7 +105,7 @@ def test_id_depends_on_code_parameters_and_data_and_on_nothing_else(tmp_path, mo
     assert compute_run_id(write(), {**values, "output_dir": "/elsewhere"}) == reference
     assert compute_run_id(write(), {**values, "seed": 5}) == reference.replace("-s0", "-s5")
     others = {compute_run_id(write(code="1 + 2"), values), compute_run_id(write(), {**values, "x": 2})}
-    monkeypatch.setattr("embedlab.runs.run.source_fingerprint", lambda spec: "other bytes")
+    monkeypatch.setattr("embedlab.runs.inputs.source_fingerprint", lambda spec: "other bytes")
     others.add(compute_run_id(write(), values))
     assert len(others) == 3 and reference not in others
 
