@@ -18,6 +18,7 @@ from embedlab.deploy.recheck import checks_file, judge, read_checks, recheck
 from embedlab.deploy.serve import open_version
 from embedlab.deploy.space import SpaceMismatch
 from embedlab.errors import DataError, ParameterError, StorageError
+from embedlab.io import sha256_of_json
 from tests.unit.test_deploy_space import FakeEncoder
 
 DOCUMENTS = {f"d{i}": f"text {i}" for i in range(60)}
@@ -163,7 +164,7 @@ def test_a_manifest_that_lists_other_files_is_refused(tmp_path, files):
     path = tmp_path / version / versions.MANIFEST
     content = {**json.loads(path.read_text()), "files": files}
     del content["sha256"]
-    path.write_text(json.dumps({**content, "sha256": versions._digest(content)}))
+    path.write_text(json.dumps({**content, "sha256": sha256_of_json(content)}))
     with pytest.raises(StorageError, match=f"it lists {next(iter(files), 'no files')}"):
         open_version(tmp_path, version)
 
@@ -240,7 +241,7 @@ def test_versions_of_older_code_are_ordered_by_their_time(tmp_path):
         path = tmp_path / version / versions.MANIFEST
         content = json.loads(path.read_text()) | {"created": f"{year}-01-01T00:00:00+00:00"}
         del content["sha256"], content["number"]
-        path.write_text(json.dumps({**content, "sha256": versions._digest(content)}))
+        path.write_text(json.dumps({**content, "sha256": sha256_of_json(content)}))
     newest = build(tmp_path, FakeEncoder(2))
     assert versions.versions(tmp_path) == [built[1], built[0], newest]
 

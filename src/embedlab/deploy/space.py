@@ -6,8 +6,6 @@ Vectors of two models with the same dimension can be multiplied without an error
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from embedlab.errors import EmbedlabError
+from embedlab.io import sha256_of_json
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -59,7 +58,7 @@ class Space:
     @property
     def fingerprint(self) -> str:
         """16 hex digits over all attributes; names the folder of every version in this space."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        return sha256_of_json(asdict(self))[:16]
 
     def differences(self, other: Space) -> list[str]:
         """List the differences in words; empty for the same space."""

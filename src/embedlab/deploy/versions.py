@@ -13,11 +13,9 @@ served, and it is complete.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,7 +23,7 @@ from embedlab.deploy.files import storage_errors
 from embedlab.deploy.indexes import IndexSpec
 from embedlab.deploy.space import Space
 from embedlab.errors import ParameterError, StorageError
-from embedlab.io import confined, locked, sha256_of, write_atomic
+from embedlab.io import confined, locked, sha256_of, sha256_of_json, write_atomic
 
 NAME = re.compile(r"[A-Za-z0-9_-]+/[A-Za-z0-9_-]+")  # of a version; it is also the name of its folder
 MANIFEST, POINTER = "manifest.json", "current.json"
@@ -99,7 +97,7 @@ class Manifest(BaseModel):
     def to_bytes(self) -> bytes:
         """Return the content of the manifest file, with a checksum of itself."""
         content = self.model_dump(mode="json")
-        return json.dumps({**content, "sha256": _digest(content)}, indent=1).encode()
+        return json.dumps({**content, "sha256": sha256_of_json(content)}, indent=1).encode()
 
 
 class Pointer(BaseModel):
@@ -109,10 +107,6 @@ class Pointer(BaseModel):
 
     version: str
     previous: tuple[str, ...] = ()
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def version_folder(root: Path, version: str) -> Path:
@@ -141,7 +135,7 @@ def read_manifest(root: Path, version: str) -> Manifest:
     try:
         content = json.loads(path.read_bytes())
         stated = content.pop("sha256")
-        intact = stated == _digest(content)
+        intact = stated == sha256_of_json(content)
         manifest = Manifest(**content)
     except FileNotFoundError:
         remedy = f"Existing versions: {_existing(root)}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedlab.io import sha256_of
 from embedlab.models import pair_pooling, static_concat
 
 if TYPE_CHECKING:
@@ -109,17 +109,13 @@ def is_own_code(folder: str | Path) -> bool:
         folder: a model's folder.
     """
     folder, files = Path(folder), list(Path(folder).rglob("*.py"))
-    sources = {_digest(Path(str(module.__file__))) for module in OWN_MODULES.values()} | EARLIER_FILES
-    if not files or any(_digest(file) not in sources for file in files):
+    sources = {sha256_of(Path(str(module.__file__))) for module in OWN_MODULES.values()} | EARLIER_FILES
+    if not files or any(sha256_of(file) not in sources for file in files):
         return False
     refers_to_code = any(
         "auto_map" in json.dumps(_read(file)) for file in folder.rglob("*config*.json")
     )  # re-encoded, so escaped spellings are caught too
     return not refers_to_code and all(_is_trusted(module["type"]) for module in _read(folder / "modules.json"))
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _read(file: Path) -> Any:

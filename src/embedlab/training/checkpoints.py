@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
-import json
 import logging
 import shutil
 import time
@@ -30,7 +29,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 import embedlab
 from embedlab.errors import StorageError
-from embedlab.io import atomic_path, locked
+from embedlab.io import atomic_path, locked, sha256_of_json
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.paths import cache_dir
 
@@ -117,10 +116,10 @@ class Checkpoints(TrainerCallback):
 
     def _stateful(self) -> dict[str, Any]:
         named = {f"loss {task}": loss for task, loss in self._losses.items()} | {"collator": self._collator}
-        return {name: part for name, part in named.items() if hasattr(part, "training_state")} | dict(self.parts)
+        return {name: value for name, value in named.items() if hasattr(value, "training_state")} | dict(self.parts)
 
     def _state(self, step: int) -> dict[str, Any]:
-        states = {name: part.training_state(step) for name, part in self._stateful().items()}
+        states = {name: value.training_state(step) for name, value in self._stateful().items()}
         return {"weights": self._model.state_dict(), "heads": self._heads(), "states": states}
 
     def resume(self) -> str | None:
@@ -137,8 +136,8 @@ class Checkpoints(TrainerCallback):
         self._model.load_state_dict(saved["weights"])
         for task, head in saved["heads"].items():
             self._losses[task].load_state_dict(head, strict=False)
-        for name, part in self._stateful().items():
-            part.restore_training_state(saved["states"][name])
+        for name, value in self._stateful().items():
+            value.restore_training_state(saved["states"][name])
         logger.warning("continue the training from step %s", newest.name.rpartition("-")[2])
         return str(newest)
 
@@ -206,7 +205,7 @@ def training_identity(
         "code": _code_digest(),
         "packages": [metadata.version(name) for name in ("torch", "transformers", "sentence-transformers")],
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return sha256_of_json(content)[:16]
 
 
 _ENVIRONMENT = ("transformers", "tokenizers", "functools", "logging")  # objects with paths, or without content

@@ -6,8 +6,6 @@ hash of everything it depends on, and computed once.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +15,7 @@ import torch
 from pydantic import Field
 
 import embedlab
-from embedlab.io import atomic_path, locked
+from embedlab.io import atomic_path, locked, sha256_of_json
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.params import CountOrNone, PositiveFloat, Share, TrainingParams
 from embedlab.paths import cache_dir
@@ -197,4 +195,4 @@ def _identity(model: SentenceTransformer, texts: DomainTexts, settings: Pretrain
         "code": [(Path(embedlab.__file__).parent / f"{name}.py").read_text(encoding="utf-8") for name in CODE],
         "packages": [metadata.version(name) for name in ("torch", "transformers", "sentence-transformers")],
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return sha256_of_json(content)[:16]
