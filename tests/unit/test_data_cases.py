@@ -316,7 +316,7 @@ class TestBeir:
 
     def test_a_document_without_text_cannot_be_relevant(self, tmp_path):
         spec = folder(tmp_path / "a", EMPTY, [("q9", "e1", 1)])
-        with pytest.raises(DataError, match="empty, but test.tsv:5 judges it as relevant") as caught:
+        with pytest.raises(DataError, match="empty, but test.tsv:5 judges it relevant") as caught:
             load_dataset(spec)
         assert (caught.value.file.name, caught.value.line, caught.value.field) == ("corpus.jsonl", 14, "text")
         assert load_dataset(f"{spec}?repair=true").qrels["test"]["q9"] == {"d9": 1, "e1": 1}

@@ -285,7 +285,7 @@ class _QrelsReader:
             self.unknown_documents += column == "corpus-id"
             return key
         if key in texts.empty:
-            raise texts.error(key, texts.empty[key], f", but {path.name}:{row.line} judges it as relevant")
+            raise texts.error(key, texts.empty[key], f", but {path.name}:{row.line} judges it relevant")
         file = texts.path.name
         hint = _hint(key, texts.texts)
         problem, remedy = f"'{key}' is not in {file}", f"Add it to {file}, remove this row, or load with ?repair=true."

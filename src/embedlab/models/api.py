@@ -131,16 +131,16 @@ def in_order(rows: list[dict[str, Any]], count: int) -> np.ndarray:
     """
     if not isinstance(rows, list) or len(rows) != count:
         raise ValueError(f"{len(rows) if isinstance(rows, list) else 'no'} vectors for {count} texts")
-    by_place = {row["index"]: row["embedding"] for row in rows if type(row["index"]) is int}
-    if by_place.keys() != set(range(count)):
+    by_index = {row["index"]: row["embedding"] for row in rows if type(row["index"]) is int}
+    if by_index.keys() != set(range(count)):
         raise ValueError(f"the indices are not 0 to {count - 1}, each once")
-    lengths = {len(values) if isinstance(values, list) else 0 for values in by_place.values()}
+    lengths = {len(values) if isinstance(values, list) else 0 for values in by_index.values()}
     if len(lengths) != 1 or 0 in lengths:
         raise ValueError(f"the vectors have {sorted(lengths)} numbers")
-    if any(type(number) not in (int, float) for values in by_place.values() for number in values):
+    if any(type(number) not in (int, float) for values in by_index.values() for number in values):
         raise ValueError("a vector holds something else than numbers")
     with np.errstate(over="ignore"):
-        vectors = np.array([by_place[place] for place in range(count)], dtype=np.float32)
+        vectors = np.array([by_index[index] for index in range(count)], dtype=np.float32)
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
     if not (np.isfinite(norms).all() and (norms > np.finfo(np.float32).tiny).all() and (norms < MAX_NORM).all()):
         raise ValueError("a vector is NaN, infinite, or all zeros")

@@ -28,7 +28,7 @@ def check_loaded(model: SentenceTransformer, name: str) -> None:
         raise ModelError(problem, remedy=remedy, field="model_name")
     modalities = [str(modality) for modality in model.modalities if modality not in ("text", "message")]
     if modalities or not model.supports("text"):
-        problem = f"{name!r} also reads {', '.join(modalities) or 'other inputs'}, and this package works on texts only"
+        problem = f"{name!r} also reads {', '.join(modalities) or 'other inputs'}, but embedlab works with texts only"
         raise ModelError(problem, remedy="Use a model for texts", field="model_name")
     if getattr(model, "tokenizer", None) is None:
         raise ModelError(f"{name!r} has no tokenizer", remedy="Add the tokenizer's files to it", field="model_name")

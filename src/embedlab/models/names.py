@@ -47,7 +47,7 @@ class ModelName:
         # A plus stays a plus: it is common in prompts, and `%20` or a space says the same.
         values = dict(parse_qsl(options.replace("+", "%2B"), keep_blank_values=True))
         if unknown := [option for option in values if option not in OPTIONS] or ([""] if not values else []):
-            problem = f"unknown option {unknown[0]!r} in {text!r}, there are {', '.join(OPTIONS)}"
+            problem = f"unknown option {unknown[0]!r} in {text!r}; the options are {', '.join(OPTIONS)}"
             raise ModelError(problem, remedy=f"Write {EXAMPLE!r}, for example", field="model_name")
         return cls(name, _length(values), values.get("query_prompt"), values.get("document_prompt"))
 

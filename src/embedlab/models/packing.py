@@ -207,14 +207,14 @@ _PER_BATCH = {"modality", "prompt_length", "task"}
 def _embed_padded(model: torch.nn.Module, features: dict[str, Any]) -> Tensor:
     """Embed a padded batch in sub-batches of similar length, without the columns that are padding in all their rows."""
     mask = features.get("attention_mask")
-    known = all(key in _PER_TOKEN or key in _PER_BATCH for key in features)
-    if not known or mask is None or len(mask) < 2 * SUB_BATCHES:
+    has_known_inputs = all(key in _PER_TOKEN or key in _PER_BATCH for key in features)
+    if not has_known_inputs or mask is None or len(mask) < 2 * SUB_BATCHES:
         return model(features)["sentence_embedding"]
     lengths = mask.sum(dim=1)
     order = lengths.argsort(descending=True, stable=True)
     outputs = []
     for rows in order.chunk(SUB_BATCHES):
         used = mask[rows].any(dim=0)
-        part = {key: features[key][rows][:, used] if key in _PER_TOKEN else features[key] for key in features}
-        outputs.append(model(part)["sentence_embedding"])
+        sub_batch = {key: features[key][rows][:, used] if key in _PER_TOKEN else features[key] for key in features}
+        outputs.append(model(sub_batch)["sentence_embedding"])
     return torch.cat(outputs).index_select(0, order.argsort())

@@ -55,7 +55,17 @@ PAGES = {
 # Folders whose Markdown files are all pages: folder of the project -> folder of the site.
 FOLDERS = {"docs": "docs", "experiments/log": "log", "results/tables": "tables"}
 # Order of the guides in the menu; other files in docs/ follow by name.
-GUIDES = ("install", "own-data", "techniques", "models", "clusters", "deployment", "security", "glossary")
+GUIDES = (
+    "install",
+    "own-data",
+    "techniques",
+    "models",
+    "clusters",
+    "deployment",
+    "security",
+    "troubleshooting",
+    "glossary",
+)
 
 
 def build_site(folder: Path | None = None) -> Path:

@@ -260,8 +260,8 @@ class Leaderboard:
         by_dim = evaluate_vectors(vectors, qrels, dims=[dim, vectors.dim], k=RANK)
         cheap, full = (by_dim[width].of(self.metric) for width in (dim, vectors.dim))
         # The search that stops early sees all documents, so its margins are tuned on all of them.
-        everything = replace(vectors.truncated(dim), own_documents=frozenset())
-        rule = tune_stop_rule(everything.rank(RANK).scores, cheap, full, tolerance=tolerance)
+        all_documents = replace(vectors.truncated(dim), own_documents=frozenset())
+        rule = tune_stop_rule(all_documents.rank(RANK).scores, cheap, full, tolerance=tolerance)
         labels: dict[str, Any] = {"split": "dev", "stage": "search", "condition": f"{dim}, stop early"}
         self.run.value("threshold", rule.threshold, system=system, **labels)
         return rule

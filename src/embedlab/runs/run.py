@@ -257,9 +257,9 @@ class Run:
     def model_facts(self, system: str) -> dict[str, str]:
         """Return what the card of a saved model says: run, system and the metric on test, if it was measured."""
         facts = {"Run": self.id, "System": system}
-        wanted = {"metric": "ndcg@10", "system": system, "split": "test", "statistic": "value"}
+        labels = {"metric": "ndcg@10", "system": system, "split": "test", "statistic": "value"}
         for row in self.rows:
-            if row.value is not None and all(getattr(row, name) == value for name, value in wanted.items()):
+            if row.value is not None and all(getattr(row, name) == value for name, value in labels.items()):
                 return facts | {"nDCG@10 on the test queries": f"{row.value:.3f}"}
         return facts
 

@@ -43,7 +43,7 @@ class Condition:
     def __init__(self, text: str) -> None:
         self.text = text
         if len(text) > MAX_CHARACTERS:
-            raise self._error(f"the condition has {len(text)} characters, the most is {MAX_CHARACTERS}")
+            raise self._error(f"the condition has {len(text)} characters; at most {MAX_CHARACTERS} are allowed")
         try:
             tree = ast.parse(text.strip(), mode="eval")
         except (SyntaxError, ValueError, RecursionError, MemoryError):

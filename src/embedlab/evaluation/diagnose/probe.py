@@ -136,9 +136,9 @@ def _loss(
     negatives = torch.randint(len(corpus), (NEGATIVES,))
     rows, column_of = torch.unique(torch.cat([positives, negatives]), return_inverse=True)
     scores = F.normalize(queries @ matrix, dim=-1) @ F.normalize(corpus[rows] @ matrix, dim=-1).T  # (B, rows)
-    own, mask = column_of[: len(positives)], relevant(rows)
-    mask[torch.arange(len(queries)), own] = False
-    return F.cross_entropy((scores / TEMPERATURE).masked_fill(mask, float("-inf")), own)
+    targets, mask = column_of[: len(positives)], relevant(rows)
+    mask[torch.arange(len(queries)), targets] = False
+    return F.cross_entropy((scores / TEMPERATURE).masked_fill(mask, float("-inf")), targets)
 
 
 def _pair_rows(vectors: Vectors, pairs: Iterable[tuple[str, str]]) -> tuple[Tensor, Tensor]:
