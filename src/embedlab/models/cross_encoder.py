@@ -95,9 +95,9 @@ def score_rows(encoder: CrossEncoder, rows: Sequence[Row], *, cached: bool = Fal
     path = _cache_file(encoder, rows) if cached else None
     if path and path.exists():
         with suppress(ValueError, EOFError):  # a damaged file is written again
-            kept = np.load(path, allow_pickle=False)
-            if kept.ndim == 2 and len(kept) == len(rows) and np.isfinite(kept).all():
-                return kept
+            scores = np.load(path, allow_pickle=False)
+            if scores.ndim == 2 and len(scores) == len(rows) and np.isfinite(scores).all():
+                return scores
     pairs = [(row[0], document) for row in rows for document in row[1:]]
     scores = score_pairs(encoder, pairs).reshape(len(rows), -1)
     if path:

@@ -77,10 +77,10 @@ def own_texts(dataset: Dataset) -> dict[str, set[str]]:
 
     Searches leave them out, see `Dataset.own_documents`, so they must not count as negatives of the query either.
     """
-    own: dict[str, set[str]] = {}
+    documents: dict[str, set[str]] = {}
     for query in dataset.own_documents("train"):
-        own.setdefault(dataset.queries[query], set()).add(dataset.corpus[query])
-    return own
+        documents.setdefault(dataset.queries[query], set()).add(dataset.corpus[query])
+    return documents
 
 
 class _RandomNegatives:
