@@ -149,6 +149,11 @@ class TestSaving:
         assert model_fingerprint(twice) == model_fingerprint(once) == model_fingerprint(combined)
         assert encode(twice, QUESTIONS) == pytest.approx(encode(combined, QUESTIONS), abs=1e-6)
 
+    def test_a_model_without_a_transformer_is_refused(self, parts):
+        with pytest.raises(ModelError, match="the model starts with StaticEmbedding, not with a transformer") as caught:
+            concat_static(parts[1], parts[1], 0.3)
+        assert "Concatenate a transformer with a static model" in str(caught.value)
+
     def test_the_module_loads_what_it_saved(self, parts, tmp_path):
         module = concat_static(*parts, 0.3)[-1]
         (tmp_path / "2_Static").mkdir()

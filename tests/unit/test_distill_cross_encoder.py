@@ -16,7 +16,9 @@ from embedlab.models.packing import pack
 from embedlab.models.pair_pooling import PairProductPooling
 from embedlab.models.reranker import load_reranker
 from embedlab.models.save import is_own_code, save_model
+from embedlab.search.judged import Judged
 from embedlab.training.distillation.cross_encoder import (
+    RerankerParams,
     ScoreDistillationLoss,
     _arguments,
     calibrate_scores,
@@ -206,11 +208,25 @@ def loss_of(kind, scores, weight=1.0, temperature=0.5):
     return loss(columns, torch.tensor([[0, 1, 2, 0]])).item()
 
 
+def test_settings_are_those_of_the_parameters():
+    values = {"epochs": 2.0, "learning_rate": 1e-5, "max_steps": 7, "seed": 3}
+    params = RerankerParams.model_construct(**values)
+    assert params.fit_settings() == FitSettings(**values)
+    assert params.fit_settings(seed=4, batch_size=5) == FitSettings(**{**values, "seed": 4, "batch_size": 5})
+
+
 class TestScoreLoss:
     base = -math.log(math.e**2 / (math.e**2 + 1))  # InfoNCE of logits (2, 0)
 
     def test_weight_zero_is_info_nce(self):
         assert loss_of("kl", [[9.0, -9.0]], weight=0.0) == pytest.approx(self.base)
+
+    def test_a_judged_document_is_no_negative(self):
+        """Text 2 answers query 0 too, so the positive stands alone: its InfoNCE is 0."""
+        columns = [{"vectors": torch.tensor(v)} for v in ([[1.0, 0.0]], [[2.0, 0.0]], [[0.0, 3.0]])]
+        judged = Judged(torch.tensor([0, 0]), torch.tensor([1, 2]))
+        loss = ScoreDistillationLoss(Fixed(), torch.tensor([[0.0, 0.0]]), weight=0.0, temperature=0.5, judged=judged)
+        assert loss(columns, torch.tensor([[0, 1, 2, 0]])).item() == 0
 
     def test_margin_mse_by_hand(self):
         """The student's margin is 1 / 0.5 - 0 = 2, the teacher's 3 - (-2) = 5."""

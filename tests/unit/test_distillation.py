@@ -18,6 +18,7 @@ from embedlab.training.batches import TokenisedCollator
 from embedlab.training.distillation.embeddings import (
     DistillationParams,
     EmbeddingDistillationLoss,
+    PromptedTexts,
     distil,
     similarity_loss,
     vector_loss,
@@ -267,3 +268,15 @@ class TestParams:
     def test_rejects_unknown_students(self):
         with pytest.raises(ParameterError, match="students"):
             DistillationParams.checked({**self.values, "students": ["tiny"]})
+
+
+@pytest.mark.parametrize("document", ["", "passage: "])
+def test_prompts_of_other_lengths_are_refused_where_pooling_leaves_them_out(document):
+    """Pooling leaves out one length for a whole batch; texts of one role have one."""
+    model = tiny_model()
+    model.prompts = {"query": "query: it is ", "document": document}
+    assert PromptedTexts(model, TEXTS, TEXTS[:2])  # pooling takes the prompt as well
+    model[1].include_prompt = False
+    assert PromptedTexts(model, TEXTS) and PromptedTexts(model, TEXTS[:2], TEXTS[:2])
+    with pytest.raises(ModelError, match="prompts of queries and documents differ in length"):
+        PromptedTexts(model, TEXTS, TEXTS[:2])

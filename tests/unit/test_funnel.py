@@ -174,8 +174,11 @@ class TestStopRule:
         np.testing.assert_allclose(margin(self.scores, 3), [0.8, 0.6, 0.2, 0.0])
         np.testing.assert_allclose(margin(self.scores, 2), [0.4, 0.1, 0.0, 0.0])
         for rank in (1, 4):
-            with pytest.raises(ParameterError):
+            with pytest.raises(
+                ParameterError, match=rf"\[rank\]: rank must be between 2 and 3, .* got {rank}"
+            ) as caught:
                 margin(self.scores, rank)
+            assert "choose a smaller rank" in str(caught.value)
 
     @pytest.mark.parametrize(
         ("losses", "tolerance", "share", "threshold"),

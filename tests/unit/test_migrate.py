@@ -121,6 +121,19 @@ def test_every_row_means_what_the_table_says(runs):
     assert meanings(runs) == expected
 
 
+@pytest.mark.parametrize("task", ["1,000 documents", "1,000 documents, batches", "20,000 documents, one by one"])
+def test_a_scaled_corpus_is_a_condition_of_search(runs, task):
+    def change(content):
+        content["metrics"] = [{**content["metrics"][0], "task": task, "model": "full", "metric": "ms per query"}]
+
+    rewrite(runs / CONCATENATED, change)
+    migrate_folder(runs)
+    row = records.read(runs / CONCATENATED).metrics[0]
+    assert (row.stage, row.task, row.condition, row.system) == (
+        "search", "scaling", f"{task}, full", "contrastive+static",
+    )  # fmt: skip
+
+
 def test_training_seconds_are_rows_now(runs):
     migrate_folder(runs)
     record = records.read(runs / QUICKSTART)

@@ -62,6 +62,13 @@ class TestTexts:
         assert texts.removed == ["Reading like, a TEST query"]
         assert len(texts.held_out) == 3
 
+    def test_a_document_that_equals_a_dev_query_is_removed(self):
+        data = toy_dataset()
+        assert domain_texts(replace(data, corpus={**data.corpus, "dev": "A dev query!"})).removed == [
+            "Reading like, a TEST query",
+            "A dev query!",
+        ]
+
     def test_what_is_held_out_does_not_depend_on_the_order(self):
         data = toy_dataset()
         turned = replace(data, corpus=dict(reversed(data.corpus.items())))
@@ -256,10 +263,21 @@ def test_measuring_leaves_dropout_as_it_was_and_out_of_the_value(tiny, training)
     assert {module.training for module in task.loss.decoder.modules()} == {training}
 
 
+@pytest.mark.parametrize("objective", ["mlm", "tsdae"])
+@pytest.mark.parametrize("whole_words", [True, False])
+def test_settings_reach_what_changes_the_texts(tiny, objective, whole_words):
+    words = DomainTexts(["cholangiocarcinoma of hepatopancreatic ampulla"], [], [])
+    task = make_task(tiny, words, settings(objective, whole_words=whole_words, deletion_share=0.25, masking_share=0.35))
+    collator = task.collator
+    assert collator.share == 0.25 if objective == "tsdae" else collator.probability == 0.35
+    numbers = [number for number in collator.words[0] if number is not None]
+    assert len(set(numbers)) == (4 if whole_words else len(numbers)) and len(numbers) > 4
+
+
 def test_models_that_cannot_be_pre_trained_are_refused_in_one_line(tiny):
     static = SentenceTransformer(modules=[StaticEmbedding(tiny.tokenizer, embedding_dim=8)], device="cpu")
     with pytest.raises(ModelError, match="got StaticEmbedding"):
         make_task(static, DOMAIN, settings("simcse"))
     tiny.tokenizer.mask_token = None
-    with pytest.raises(ModelError, match="no mask token"):
+    with pytest.raises(ModelError, match=r"\[model_name\]: the tokenizer has no mask token"):
         make_task(tiny, DOMAIN, settings("mlm"))

@@ -8,8 +8,9 @@ import pytest
 from embedlab.errors import ParameterError, StorageError
 from embedlab.search.exact import search
 from embedlab.search.quantised import PRECISIONS, BinaryVectors, QuantisedVectors
+from embedlab.search.recall import recall_at_k
 from embedlab.search.rescore import rescored
-from embedlab.search.scaling import compare_speed, enlarge, exact
+from embedlab.search.scaling import compare_speed, enlarge, exact, recall_of_first
 from embedlab.search.strategies import FORTY_EIGHT_BYTES, funnels, precision_grid, stored_searches
 from embedlab.search.vectors import truncate
 from tests.unit.test_funnel import unit
@@ -128,6 +129,27 @@ class TestScaling:
             grown = enlarge(VECTORS, 20_000, similarity=similarity)[300:]
             np.testing.assert_allclose(grown.var(0), VECTORS.var(0), rtol=0.35)
             assert grown[:, :32].var() > 2 * grown[:, -32:].var()
+
+    def test_recall_of_the_first_search_by_hand(self):
+        """Of 12 documents with scores 12 to 1 the ten best score 3 or more; the other search misses three of them."""
+        corpus = np.arange(12, 0, -1, dtype=np.float32)[:, None]
+        queries, asked = np.ones((2, 1), np.float32), []
+
+        def search_for(rows):
+            rows = np.array([rows, [*range(10)]])
+            return lambda questions, k: asked.append((questions is queries, k)) or (corpus[rows, 0], rows)
+
+        searchers = {"exact": search_for([*range(10)]), "other": search_for([0, 1, 2, 3, 4, 5, 6, 10, 11, -1])}
+        assert recall_of_first(searchers, queries, corpus) == {"exact": 1.0, "other": pytest.approx((0.7 + 1) / 2)}
+        assert asked == [(True, 10)] * 2
+
+    def test_recall_at_three_by_hand(self):
+        """The third best score is 3. Row 3 ties with row 2 and counts; row 4 does not; -1 is nothing."""
+        vectors = np.array([[5], [4], [3], [3], [2]], np.float32)
+        retrieved = np.array([[0, 1, 3], [0, 4, 2], [4, -1, -1], [2, -1, 1]])
+        exact_scores = np.array([[5, 4, 3]] * 4, np.float32)
+        found = recall_at_k(retrieved, np.ones((4, 1), np.float32), vectors, exact_scores)
+        assert found.dtype == float and found.tolist() == pytest.approx([1, 2 / 3, 0, 2 / 3])
 
     def test_seeded_and_cut(self):
         assert np.array_equal(enlarge(VECTORS, 500, seed=3), enlarge(VECTORS, 500, seed=3))

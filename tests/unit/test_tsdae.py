@@ -175,6 +175,19 @@ def test_overfits_a_few_texts_through_the_sentence_embedding(tiny, texts):
     assert swapped.item() > 3 * np.log(last)
 
 
+def test_a_model_without_token_embeddings_is_refused_with_a_way_out(tiny):
+    tiny[0].model = torch.nn.Linear(2, 2)
+    with pytest.raises(ModelError, match="Linear has none") as caught:
+        DenoisingLoss(tiny)
+    assert "Use a BERT-like encoder or another objective" in str(caught.value)
+
+
+def test_a_saved_loss_holds_the_weights_and_not_the_vocabulary(tiny):
+    """Checkpoints keep the state of the loss; the vocabulary comes from the texts."""
+    names = {name.partition(".")[0] for name in DenoisingLoss(tiny, [3, 5]).state_dict()}
+    assert names == {"model", "decoder", "bias"}
+
+
 def test_sentences_of_another_size_than_tokens_are_refused(tiny):
     with pytest.raises(ModelError, match="got 32 and 8"):
         DenoisingLoss(SentenceTransformer(modules=[*tiny, Dense(32, 8)], device="cpu"))
