@@ -233,6 +233,14 @@ def test_an_architecture_outside_the_attention_interface_stays_padded(texts, cap
     np.testing.assert_array_equal(model.encode(texts), stock)
 
 
+def test_a_network_of_another_library_stays_padded():
+    """It has no attention that could be chosen."""
+    model = tiny_model()
+    model[0].model = torch.nn.Linear(2, 2)
+    pack(model)
+    assert not is_packed(model) and "attention interface" in padded_because(model)
+
+
 @pytest.mark.parametrize("fault", [{"scaling": 0.5}, {"is_causal": True}, {"softcap": 50.0}])
 @pytest.mark.parametrize("model_type", ["bert", "t5"])
 def test_a_model_that_packs_wrongly_stays_padded(model_type, fault, texts, monkeypatch):
