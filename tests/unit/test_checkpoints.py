@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -106,6 +107,27 @@ def student(folder):
     collator = TokenisedCollator(model, TEXTS, ["text"])
     teacher = tiny_model(seed=1).encode(TEXTS)
     return model, distil(model, TEXTS, teacher, SETTINGS, collator=collator, output_dir=folder)
+
+
+def test_what_a_loss_learns_besides_the_model_is_in_the_checkpoint(tmp_path):
+    """Heads by hand: of two losses, one has a weight of its own."""
+    model, head = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1, bias=False)
+    losses = {"plain": torch.nn.ModuleList([model]), "with head": torch.nn.ModuleDict({"model": model, "head": head})}
+    parts = {"loss": losses, "model": model, "collator": None, "parts": {}}
+    (tmp_path / "checkpoint-7").mkdir()
+    head.weight.data.fill_(5.0)
+    model.weight.data.fill_(3.0)
+    saved = checkpoints.Checkpoints(tmp_path, 1.0, **parts)
+    saved.on_save(None, SimpleNamespace(global_step=7), None)
+    content = torch.load(tmp_path / "checkpoint-7" / STATE_FILE, weights_only=True)
+    assert {task: list(heads) for task, heads in content["heads"].items()} == {
+        "plain": [],
+        "with head": ["head.weight"],
+    }
+    head.weight.data.zero_()
+    model.weight.data.zero_()
+    assert checkpoints.Checkpoints(tmp_path, 0, **parts).resume() == str(tmp_path / "checkpoint-7")
+    assert (head.weight.item(), model.weight.item()) == (5.0, 3.0)
 
 
 TRAININGS = {
