@@ -147,3 +147,12 @@ def test_many_equal_documents_come_in_corpus_order():
     corpus = {f"d{number}": "fracture" if number % 2 else "fracture bone density" for number in range(200)}
     expected = [f"d{number}" for number in (*range(1, 200, 2), *range(0, 200, 2))]
     assert bm25_ranking(corpus, {"q": "fracture"}, 200).doc_ids[0].tolist() == expected
+
+
+def test_queries_without_a_common_word_rank_nothing_and_are_said(caplog):
+    """Two of three queries: nothing at -inf; a query's own document leaves room for k others."""
+    corpus = {"a": "red apple", "b": "green apple", "c": "apple pie", "q": "apple tree"}
+    ranking = bm25_ranking(corpus, {"q": "apple tree", "x": "zzz", "y": "qqq"}, 2, own_documents=frozenset({"q"}))
+    assert ranking.indices.shape == (3, 2) and 3 not in ranking.indices[0]
+    assert np.isneginf(ranking.scores[1:]).all() and (ranking.indices[1:] == -1).all()
+    assert "BM25 found no common word in 2 of 3 queries. As a baseline it is weak here." in caplog.text

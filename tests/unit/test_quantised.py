@@ -224,3 +224,9 @@ def test_a_search_for_no_documents_is_refused():
     for searcher in (QuantisedVectors.encode(vectors, "float32"), BinaryVectors(vectors)):
         with pytest.raises(ParameterError, match="k must be at least 1, got 0"):
             searcher(vectors[:1], 0)
+
+
+def test_bits_read_back_as_float32_signs():
+    bits = BinaryVectors(np.array([[0.5, -0.5] * 4], np.float32))
+    assert bits[np.array([0])].dtype == np.float32
+    assert bits[np.array([0])].tolist() == [[1, -1] * 4]
