@@ -158,6 +158,7 @@ class TestSaving:
         module = concat_static(*parts, 0.3)[-1]
         (tmp_path / "2_Static").mkdir()
         module.save(str(tmp_path / "2_Static"))
+        assert {file.name for file in (tmp_path / "2_Static").iterdir()} == {"config.json", "model.safetensors"}
         loaded = ConcatStaticEmbedding.load(str(tmp_path), subfolder="2_Static", local_files_only=True)
         assert loaded.get_config_dict() == module.get_config_dict()
         assert torch.equal(loaded.embedding.weight, module.embedding.weight)
