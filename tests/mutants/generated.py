@@ -142,7 +142,7 @@ def run_group(
     """
     modules, work, resume = list(modules), folder / group, resume or survivors
     if survivors:
-        _renew_tests(work, modules)
+        renew_tests(work, modules)
     if not (resume and (work / "mutants").exists()):
         subprocess.run(["rm", "-rf", str(work)], check=True)
         copy_tree(work)
@@ -170,7 +170,7 @@ settings.load_profile("mutants")
 """
 
 
-def _renew_tests(work: Path, modules: list[str], root: Path = ROOT) -> None:
+def renew_tests(work: Path, modules: list[str], root: Path = ROOT) -> None:
     """Put the working tree's tests into a group's copy, whose modules must be those of the working tree."""
     for module in modules:
         copy = work / SOURCE / f"{module}.py"

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from tests.mutants import equivalent
-from tests.mutants.generated import Mutant, changes_prose, mutants_of, sample
+from tests.mutants.generated import Mutant, changes_prose, mutants_of, renew_tests, sample
 from tests.mutants.groups import GROUPS, ROOT, SOURCE, group_of
 from tests.mutants.handwritten import Planted, read_list, run_list
 from tests.mutants.report import report, share
@@ -53,6 +53,18 @@ def test_tests_that_fail_without_a_fault_are_refused(tree, tmp_path):
     (tree / "tests/unit/test_small.py").write_text(ITS_TEST.replace("== 2", "== 1"))
     with pytest.raises(SystemExit, match="test_small.py fails without a mutant"):
         list(run_list([planted("a > b", "a < b")], tmp_path / "copy", root=tree, warm=()))
+
+
+def test_survivors_run_again_with_the_tests_of_now_on_the_same_module_only(tree, tmp_path):
+    work = tmp_path / "copy"
+    shutil.copytree(tree, work)
+    (tree / "tests" / "conftest.py").write_text("# new\n")
+    renew_tests(work, ["small"], root=tree)
+    assert (work / "tests" / "conftest.py").read_text().startswith("# new\n")
+    assert "derandomize" in (work / "tests" / "conftest.py").read_text()
+    (tree / "src/embedlab/small.py").write_text(SMALL + "\n")
+    with pytest.raises(SystemExit, match=r"small\.py is not what was run in .* without --survivors"):
+        renew_tests(work, ["small"], root=tree)
 
 
 def test_lists_name_files_that_exist():
