@@ -59,20 +59,21 @@ def counted(stage: str, total: int | None = None) -> Iterator[Callable[[int], No
     Yields:
         A function that the block calls with the number of steps that it has done since the last call.
     """
-    step, last = 0, time.monotonic()
+    step, reported, last = 0, 0, time.monotonic()
     report(stage, 0, total)
 
     def advance(steps: int) -> None:
-        nonlocal step, last
+        nonlocal step, reported, last
         step += steps
         bar.update(steps)
         if time.monotonic() - last >= EVERY_S:
-            last = time.monotonic()
+            reported, last = step, time.monotonic()
             report(stage, step, total)
 
     with closing(_bar(stage, total)) as bar:
         yield advance
-    report(stage, total or step, total)
+    if reported != (total or step) or not reported:
+        report(stage, total or step, total)
 
 
 class _Lines:

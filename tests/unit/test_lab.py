@@ -57,7 +57,9 @@ def test_progress_is_a_widget_with_a_text_beside_it(alone):
 
 @pytest.mark.parametrize("blocked", ["", "import sys; sys.modules['ipywidgets'] = None\n"])
 def test_progress_is_text_where_there_are_no_widgets(alone, blocked):
-    done = subprocess.run([sys.executable, "-c", blocked + COUNT], capture_output=True, text=True, env=dict(os.environ))
+    always = "import embedlab.progress\nembedlab.progress.LINE_EVERY_S = 0\n"
+    command = [sys.executable, "-c", blocked + always + COUNT]
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 0 and "counting" in done.stderr
 
 

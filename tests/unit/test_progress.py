@@ -43,7 +43,7 @@ def test_steps_of_any_size_are_reported_to_the_driver(clock, monkeypatch, tmp_pa
             clock[0] += 0.3
             advance(10)
     reports = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [report["step"] for report in reports] == [0, 20, 40, 60, 80, 100, 100]
+    assert [report["step"] for report in reports] == [0, 20, 40, 60, 80, 100]
     assert {report["total"] for report in reports} == {100}
 
 

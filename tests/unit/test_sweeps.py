@@ -78,7 +78,7 @@ class TestConditions:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("epochs == 3 or " * 70 + "epochs", "the condition has 1056 characters, the most is 1000"),
+            ("epochs == 3 or " * 70 + "epochs", "the condition has 1056 characters; at most 1000 are allowed"),
             ("epochs >", "this is not a condition"), ("[1]", "this is not a condition"),
             ("epochs is 3", "is is not allowed in a condition"),
             ("loss.name", "attribute is not allowed in a condition"),
