@@ -118,3 +118,8 @@ def test_written_table_is_csv_and_github_markdown():
     assert path.with_suffix(".md").read_text() == (
         "| name | value |\n| --- | ---: |\n| a\\|b | 0.5 |\n|  |  |\n\nRun `r`.\n"
     )
+
+
+def test_backticks_mark_code_only_in_names_that_the_project_declares():
+    frame = pd.DataFrame({"system": ["static (`static`)"], "value": ["a `b`"]})
+    assert tables.markdown(frame, ["system"]).splitlines()[-1] == r"| static (`static`) | a \`b\` |"

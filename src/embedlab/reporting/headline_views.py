@@ -179,7 +179,12 @@ def write_headline() -> list[Path]:
     measured = [headline(group) for group in groups]
     written = [
         *_write_full(groups, measured),
-        tables.write_table(readme_table(measured[0]), f"readme-{NAME}", caption=caption(measured[0], groups[0])),
+        tables.write_table(
+            readme_table(measured[0]),
+            f"readme-{NAME}",
+            caption=caption(measured[0], groups[0]),
+            with_code=["system"],
+        ),
     ]
     paths.figures_dir().mkdir(parents=True, exist_ok=True)
     for cost in COSTS:

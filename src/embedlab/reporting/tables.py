@@ -164,7 +164,9 @@ def _order(value: object) -> tuple[int, float, str]:
     return 1, 0.0, str(value)
 
 
-def write_table(frame: pd.DataFrame, name: str, *, hide: Sequence[str] = (), caption: str = "") -> Path:
+def write_table(
+    frame: pd.DataFrame, name: str, *, hide: Sequence[str] = (), caption: str = "", with_code: Sequence[str] = ()
+) -> Path:
     """Write NAME.csv and NAME.md (without the columns in `hide`) to results/tables; returns the CSV's path.
 
     Args:
@@ -172,12 +174,13 @@ def write_table(frame: pd.DataFrame, name: str, *, hide: Sequence[str] = (), cap
         name: the files' name without ending.
         hide: columns that only the CSV has.
         caption: a text below the Markdown table.
+        with_code: see `markdown`.
     """
     folder = paths.tables_dir()
     confined(folder, name, field="name")
     folder.mkdir(parents=True, exist_ok=True)
     csv_frame(frame).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
-    text = markdown(frame.drop(columns=list(hide))) + (f"\n\n{markdown_text(caption)}" if caption else "")
+    text = markdown(frame.drop(columns=list(hide)), with_code) + (f"\n\n{markdown_text(caption)}" if caption else "")
     (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
     return folder / f"{name}.csv"
 
@@ -210,11 +213,18 @@ def as_text(frame: pd.DataFrame, kind: str) -> str:
     return str(frame.astype(object).where(frame.notna(), None).to_latex(index=False, na_rep="", escape=True))
 
 
-def markdown(frame: pd.DataFrame) -> str:
-    """Return a GitHub table: text to the left, numbers to the right, missing values empty."""
+def markdown(frame: pd.DataFrame, with_code: Sequence[str] = ()) -> str:
+    """Return a GitHub table: text to the left, numbers to the right, missing values empty.
+
+    Args:
+        frame: the table.
+        with_code: columns of names that the project declares, in which backticks mark code.
+    """
     numeric = [pd.api.types.is_numeric_dtype(frame[column]) for column in frame]
     lines = [[markdown_cell(str(column)) for column in frame], ["---:" if right else "---" for right in numeric]]
+    escapes = [markdown_text if column in with_code else markdown_cell for column in frame]
     lines += [
-        ["" if pd.isna(cell) else markdown_cell(str(cell)) for cell in row] for row in frame.itertuples(index=False)
+        ["" if pd.isna(cell) else escape(str(cell)) for cell, escape in zip(row, escapes, strict=True)]
+        for row in frame.itertuples(index=False)
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
