@@ -13,7 +13,6 @@ import torch.nn.functional as F
 
 from embedlab import progress
 from embedlab.errors import ModelError, ParameterError
-from embedlab.models.encode import encode
 from embedlab.models.layers import pca_projection, project
 from embedlab.models.merging import merge
 from embedlab.models.static_concat import ConcatStaticEmbedding
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 TEXTS_PER_BATCH = 4096
-TOLERANCE = 1e-5  # between the same vectors computed in other batches
 
 
 def concatenate(transformer_vectors: np.ndarray, static_vectors: np.ndarray, static_share: float) -> np.ndarray:
@@ -134,26 +132,6 @@ class StaticPart:
             keep = torch.isin(flat, special, invert=True)
             vectors[rows].index_add_(0, text[keep], table[flat[keep]])
         return F.normalize(vectors, dim=-1).numpy()
-
-
-def check_concatenated(
-    model: SentenceTransformer, vectors: np.ndarray, texts: Sequence[str], *, prompt: str | None = None
-) -> None:
-    """Check that a model returns the vectors that were evaluated; call it before you save a concatenated model.
-
-    Args:
-        model: the concatenated model.
-        vectors: (N, d + e) evaluated vectors, see `concatenate`.
-        texts: the N texts.
-        prompt: put before every text.
-
-    Raises:
-        ModelError: a component differs by more than 1e-5.
-    """
-    difference = float(np.abs(encode(model, texts, prompt=prompt) - vectors).max(initial=0.0))
-    if not difference <= TOLERANCE:
-        problem = f"the model and the evaluated vectors differ by {difference:.1e}"
-        raise ModelError(problem, remedy="Encode the static half with encode_split(…, static=static)")
 
 
 def _check_vocabulary(transformer: SentenceTransformer, static: SentenceTransformer) -> None:
