@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedlab.data import textio
-from embedlab.data.dataset import SPLITS, Dataset, Qrels
+from embedlab.data.dataset import SPLIT_ALIASES, SPLITS, Dataset, Qrels, split_name
 from embedlab.data.splits import complete_splits
 from embedlab.data.textio import Row
 from embedlab.errors import DataError
@@ -20,7 +20,6 @@ from embedlab.errors import DataError
 COLUMNS = ("query-id", "corpus-id", "score")
 ALIASES = {"query_id": "query-id", "corpus_id": "corpus-id"}
 RESERVED = ("_id", "title", "text", "metadata")
-SPLIT_ALIASES = {"val": "dev", "valid": "dev", "validation": "dev"}
 MAX_GRADE = 1_000
 USUAL_GRADE = 10  # above it, the grades are probably percentages
 
@@ -109,7 +108,7 @@ def _qrels_files(folder: Path) -> dict[str, Path]:
     """Split -> file, in the order of `SPLITS`."""
     files: dict[str, Path] = {}
     for name in (*SPLITS, *SPLIT_ALIASES):
-        split = SPLIT_ALIASES.get(name, name)
+        split = split_name(name)
         plain, gzipped = folder / "qrels" / f"{name}.tsv", folder / "qrels" / f"{name}.tsv.gz"
         if not plain.is_file() and not gzipped.is_file():
             continue

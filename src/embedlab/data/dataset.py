@@ -9,6 +9,7 @@ from typing import NamedTuple
 Qrels = Mapping[str, Mapping[str, int]]  # query id -> {document id: grade >= 1}
 
 SPLITS = ("train", "dev", "test")
+SPLIT_ALIASES = {"val": "dev", "valid": "dev", "validation": "dev"}
 
 
 class Triplet(NamedTuple):
@@ -25,6 +26,11 @@ class GradedPair(NamedTuple):
     text1: str
     text2: str
     score: float
+
+
+def split_name(name: str) -> str:
+    """Return the name that this package uses for a split: `dev` for `validation`, others unchanged."""
+    return SPLIT_ALIASES.get(name, name)
 
 
 def own_documents(qrels: Qrels, corpus: Container[str]) -> frozenset[str]:

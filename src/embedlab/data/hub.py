@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedlab.data import pairs, textio
-from embedlab.data.dataset import SPLITS, Dataset
+from embedlab.data.dataset import SPLITS, Dataset, split_name
 from embedlab.data.textio import Row
 from embedlab.errors import DataError
 
@@ -66,7 +66,7 @@ def _local_files(location: str) -> dict[str, Path]:
     files = [path for path in sorted(folder.iterdir()) if not path.name.startswith((".", "_")) and path.suffix != ".md"]
     splits = {path.name.partition(".")[0]: path for path in files}
     plain = all(path.is_file() and textio.format_of(path) in FORMATS for path in files)
-    named = all(pairs.SPLIT_ALIASES.get(split, split) in SPLITS for split in splits)
+    named = all(split_name(split) in SPLITS for split in splits)
     return splits if plain and named and len(splits) == len(files) else {}
 
 
@@ -95,9 +95,7 @@ def _with_split(row: Row, split: str, file: Path) -> Row:
         return row._replace(file=file)
     for column, value in row.values.items():
         named = str(value).strip().lower()
-        if str(column).strip().lower() == "split" and pairs.SPLIT_ALIASES.get(named, named) != (
-            pairs.SPLIT_ALIASES.get(split, split)
-        ):
+        if str(column).strip().lower() == "split" and split_name(named) != split_name(split):
             problem, remedy = (
                 f"the column says '{value}', but the record is in the split '{split}'",
                 "Remove the column.",

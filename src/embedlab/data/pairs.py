@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from embedlab.data import textio
-from embedlab.data.dataset import SPLITS, Dataset, GradedPair, Triplet
+from embedlab.data.dataset import SPLITS, Dataset, GradedPair, Triplet, split_name
 from embedlab.data.splits import complete_splits
 from embedlab.data.textio import Row
 from embedlab.errors import DataError
@@ -49,7 +49,6 @@ CLASS_NAMES = ("label", "labels", "grade")  # these can also hold the name of a 
 RELEVANCE_WORDS = frozenset(
     ("relevant", "irrelevant", "not relevant", "yes", "no", "positive", "negative", "pos", "neg")
 )
-SPLIT_ALIASES = {"val": "dev", "valid": "dev", "validation": "dev"}
 RESERVED = ("query", "positive", "text1", "text2", "score", "group", "split", "metadata")
 
 # negative, negatives, negative_2, hard_negative, neg, neg_doc, negative_passages, hard_negative_ctxs, …
@@ -292,8 +291,7 @@ def _score(row: Row, file: Path, *, required: bool = False) -> float:
 def _split(row: Row, file: Path) -> str:
     """The row's split as train, dev or test; empty if the row has none."""
     value = row.values.get("split")
-    text = "" if textio.is_empty(value) else str(value).strip().lower()
-    text = SPLIT_ALIASES.get(text, text)
+    text = split_name("" if textio.is_empty(value) else str(value).strip().lower())
     if text in ("", *SPLITS):
         return text
     remedy = f"Use one of {', '.join(SPLITS)}."

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedlab.data import textio
+from embedlab.data.dataset import split_name
 from embedlab.data.splits import seeded_order
 from embedlab.data.textio import Row
 from embedlab.errors import DataError, ParameterError
@@ -34,7 +35,6 @@ ALIASES = {"text1": "sentence1", "text2": "sentence2", "category": "label", "int
 SCORE_ALIASES = {"label": "score", "labels": "score", "scores": "score", "similarity": "score"}
 STS_COLUMNS = ("sentence1", "sentence2", "score")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".json")
-SPLITS = {"validation": "dev", "valid": "dev", "val": "dev"}
 MAX_CLUSTERED = 16_384  # items per k-means, mteb's own number
 DRAWABLE = 200  # training texts of a label: ten classifiers draw eight each, and every draw walks through all there are
 
@@ -211,7 +211,7 @@ def _rows_by_split(path: Path) -> Rows:
         return _read(path)
     splits: dict[str, Path] = {}
     for file in sorted(path.iterdir()):
-        split = SPLITS.get(file.stem.lower(), file.stem.lower())
+        split = split_name(file.stem.lower())
         if textio.format_of(file) not in SUFFIXES or split not in ("train", "dev", "test"):
             continue
         if split in splits:
@@ -238,7 +238,7 @@ def _read(path: Path, default: str = "") -> Rows:
     for row in (textio.rename_columns(row, ALIASES, path) for row in rows):
         value = row.values.get("split")
         split = default if textio.is_empty(value) else str(value).strip().lower()
-        parts.setdefault(SPLITS.get(split, split), []).append(row)
+        parts.setdefault(split_name(split), []).append(row)
     if not default and len(parts) > 1 and "" in parts:
         problem, remedy = "this record has no split, but unknown have one", "Fill it in, or remove the column"
         raise textio.error_at(parts[""][0], "split", path, problem, remedy)
