@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedlab.errors import EmbedlabError, ParameterError
 from embedlab.runs import execute
+from embedlab.runs.causes import INFRASTRUCTURE
 from embedlab.runs.execute import Outcome, Plan
 from embedlab.sweeps import remote
 from embedlab.sweeps.job import Job
@@ -151,4 +152,4 @@ def _outcome_of(future: Any, plan: Plan) -> Outcome:
     else:
         error = future.exception()
         detail = f"{type(error).__name__}: {error}"
-    return Outcome(plan.run_id, plan.folder, cause="infrastructure", detail=detail)
+    return Outcome(plan.run_id, plan.folder, cause=INFRASTRUCTURE, detail=detail)

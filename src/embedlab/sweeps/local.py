@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from embedlab.runs import execute
-from embedlab.runs.causes import CANCELLED
+from embedlab.runs.causes import CANCELLED, INFRASTRUCTURE
 from embedlab.runs.execute import Outcome
 from embedlab.sweeps.job import Job
 
@@ -107,7 +107,7 @@ def _outcome_of(future: Future[Outcome], job: Job) -> Outcome:
         return Outcome(plan.run_id, plan.folder, cause=CANCELLED)
     if error := future.exception():
         detail = f"{type(error).__name__}: {error}"
-        return Outcome(plan.run_id, plan.folder, cause="infrastructure", detail=detail)
+        return Outcome(plan.run_id, plan.folder, cause=INFRASTRUCTURE, detail=detail)
     return future.result()
 
 

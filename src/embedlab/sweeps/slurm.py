@@ -14,7 +14,7 @@ from typing import Any
 from embedlab import paths
 from embedlab.errors import EmbedlabError, ParameterError
 from embedlab.runs import attempts, execute
-from embedlab.runs.causes import CANCELLED
+from embedlab.runs.causes import CANCELLED, INFRASTRUCTURE
 from embedlab.runs.execute import Outcome, Plan
 from embedlab.runs.run_progress import ProgressFile
 from embedlab.sweeps.job import Job
@@ -181,7 +181,7 @@ def _requests(job: Job) -> dict[str, Any]:
 
 def _outcome_of(handle: Any, plan: Plan) -> Outcome:
     if error := handle.exception():
-        cause = CANCELLED if handle.state.upper().startswith("CANCEL") else "infrastructure"
+        cause = CANCELLED if handle.state.upper().startswith("CANCEL") else INFRASTRUCTURE
         return Outcome(plan.run_id, plan.folder, cause=cause, detail=str(error).strip()[-600:])
     outcome: Outcome = handle.result()
     return outcome
