@@ -22,6 +22,7 @@ from embedlab.io import confined, write_atomic
 from embedlab.params import Params
 from embedlab.redaction import shareable, shareable_value
 from embedlab.runs import measured, notebooks, per_query, provenance, records
+from embedlab.runs.causes import ERROR_IN_CELL
 from embedlab.runs.inputs import data_fingerprint, input_digests
 from embedlab.runs.processes import ATTEMPT_VARIABLE, NOTEBOOK_VARIABLE, RUN_ID_VARIABLE
 from embedlab.runs.reading import describe_difference
@@ -110,7 +111,7 @@ def _mark_failure(run: Run) -> None:
 
     def after_cell(result: Any) -> None:
         if (error := result.error_in_exec) is not None and run.attempt_folder.is_dir():
-            write_failure(run.attempt_folder, run.id, "error in cell", f"{type(error).__name__}: {error}")
+            write_failure(run.attempt_folder, run.id, ERROR_IN_CELL, f"{type(error).__name__}: {error}")
 
     if shell := get_ipython():
         shell.events.register("post_run_cell", after_cell)
@@ -390,8 +391,7 @@ class Run:
         import pandas as pd
 
         if history:
-            self._notes["training"] = {name: judge_training(rows) for name, rows in by_training(history).items()}
-            self._history = list(history)
+            self._judge(history)
             pd.DataFrame(history).to_csv(self.artefact(TRAIN_LOG), index=False)
 
     def _judge_own_log(self) -> None:
@@ -403,8 +403,11 @@ class Run:
             return
         frame = pd.read_csv(path)
         history = frame.astype(object).where(frame.notna(), None).to_dict("records")
-        self._history = [{str(name): value for name, value in row.items()} for row in history]
-        self._notes["training"] = {name: judge_training(rows) for name, rows in by_training(self._history).items()}
+        self._judge([{str(name): value for name, value in row.items()} for row in history])
+
+    def _judge(self, history: Sequence[Mapping[str, float]]) -> None:
+        self._history = list(history)
+        self._notes["training"] = {name: judge_training(rows) for name, rows in by_training(history).items()}
 
     def headline(self, metrics: Sequence[str] = HEADLINE) -> None:
         """Show the results so far: a row per system, a column per metric, with 95 % intervals."""
