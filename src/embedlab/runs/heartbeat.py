@@ -14,6 +14,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -50,20 +51,32 @@ def beat(scratch: Path) -> None:
 
 def is_alive(folder: Path) -> bool | None:
     """Whether the process that claimed a folder is alive; None if it is on another machine, or unknown."""
-    try:
-        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        host, pid, started = str(content["host"]), int(content["pid"]), content["started"]
-    except (OSError, ValueError, LookupError, TypeError):
+    if (driver := _driver_of(folder)) is None or driver.host != this_host():
         return None
-    return _start_of(pid) == started if host == this_host() else None
+    return _start_of(driver.pid) == driver.started
 
 
 def host_of(folder: Path) -> str:
     """The name of the machine whose process claimed a folder; "" if unknown."""
+    driver = _driver_of(folder)
+    return driver.host.partition(" ")[0] if driver else ""
+
+
+class _Driver(NamedTuple):
+    """What `claim` wrote: the machine, see `this_host`, the process, and when it started."""
+
+    host: str
+    pid: int
+    started: str
+
+
+def _driver_of(folder: Path) -> _Driver | None:
+    """The process that claimed a folder; None if there is no whole claim."""
     try:
-        return str(json.loads((folder / FILE).read_text(encoding="utf-8"))["host"]).split()[0]
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return _Driver(str(content["host"]), int(content["pid"]), content["started"])
     except (OSError, ValueError, LookupError, TypeError):
-        return ""
+        return None
 
 
 def _start_of(pid: int) -> str:
