@@ -142,10 +142,8 @@ class PromptedTexts:
             raise ModelError(problem, remedy="Distil the documents alone", field="model_name")
         self.model = model
         self._prompt = prompts.query if all(roles) else prompts.document
-        documents = token_ids(model, texts, prompts.document)
-        query_texts = [text for text, is_query in zip(texts, roles, strict=True) if is_query]
-        as_queries = iter(token_ids(model, query_texts, prompts.query) if query_texts else [])
-        self._token_ids = [next(as_queries) if role else ids for role, ids in zip(roles, documents, strict=True)]
+        prefixes = [(prompts.query if is_query else prompts.document) or "" for is_query in roles]
+        self._token_ids = token_ids(model, [prefix + text for prefix, text in zip(prefixes, texts, strict=True)])
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the features of the texts, prefixed with `text_`, and `label` (B, 1) of text indices."""
