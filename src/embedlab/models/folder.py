@@ -133,10 +133,14 @@ class ModelFolder:
                 stated = value if type(value) is int else stated
         return stated
 
+    def foreign_modules(self) -> list[str]:
+        """Return the classes of the modules that are not in sentence-transformers."""
+        classes = [module["type"] for module in self.modules()]
+        return [name for name in classes if not name.startswith("sentence_transformers.")]
+
     def foreign_code(self) -> list[str]:
         """Return where the folder refers to Python code outside sentence-transformers and transformers."""
-        classes = [module["type"] for module in self.modules()]
-        places = [name for name in classes if not name.startswith("sentence_transformers.")]
+        places = self.foreign_modules()
         for file in sorted(self.path.rglob("*config*.json")):
             # Encoded again, because an escaped spelling of the key would hide it.
             if "auto_map" in json.dumps(self._read(file)):

@@ -169,7 +169,7 @@ def _check_folder(folder: ModelFolder, kind: str, trusted: bool) -> None:
         if not folder.modules():
             _tell(f"{folder.name} says nothing about pooling: the mean of the token vectors is assumed.")
     # `auto_map` alone does not matter: transformers has its own code for many of these models, and prefers it.
-    custom = [module["type"] for module in folder.modules() if not module["type"].startswith("sentence_transformers.")]
+    custom = folder.foreign_modules()
     if custom and not trusted and not is_own_code(folder.path):
         raise _code_error(folder.name, custom, folder.field)
 
