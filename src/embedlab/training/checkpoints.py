@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
+import json
 import logging
 import shutil
 import time
@@ -242,18 +243,31 @@ class _Digest:
             self._sha.update(repr(value).encode())
         elif isinstance(value, (set, frozenset)):
             self._add_all(sorted(value, key=repr))
-        elif isinstance(value, Mapping):
-            self._add_all(value.items())
-        elif isinstance(value, Sequence):
-            self._add_all(value)
+        elif isinstance(value, Mapping | Sequence):
+            self._add_container(value)
         elif hasattr(value, "with_format"):  # a dataset
             self._add_all(batch.to_pydict() for batch in value.with_format("arrow").iter(batch_size=10_000))
         elif not (inspect.isroutine(value) or type(value).__module__.startswith(_ENVIRONMENT)):
             self._add_all(sorted(getattr(value, "__dict__", {}).items()))
 
+    def _add_container(self, value: Mapping[Any, Any] | Sequence[Any]) -> None:
+        try:  # texts and numbers at once: one by one, a large corpus would take seconds
+            self._sha.update(json.dumps(value, default=_as_json).encode())
+        except (TypeError, ValueError, RecursionError):
+            self._add_all(value.items() if isinstance(value, Mapping) else value)
+
     def _add_all(self, values: Iterable[Any]) -> None:
         for value in values:
             self._add(value)
+
+
+def _as_json(value: Any) -> Any:
+    """Return sets and mappings of other types as JSON can hold them, in an order that does not depend on the run."""
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=repr)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError
 
 
 def _code_digest() -> str:
