@@ -10,6 +10,7 @@ import pytest
 
 from embedlab.deploy.space import ModelEncoder, Space, SpaceMismatch, require_same
 from embedlab.errors import EmbedlabError
+from embedlab.models.encoders import Encoder
 
 
 class FakeEncoder:
@@ -74,6 +75,14 @@ def test_the_model_decides_the_space(tiny, texts):
     assert len({space.fingerprint for space in spaces}) == len(spaces)
     assert [space.dimension for space in spaces] == [32] * 4 + [8] * 2
     assert ModelEncoder(tiny).space == spaces[-1]
+
+
+@pytest.mark.parametrize("name", ["document", "passage", "corpus"])
+def test_document_prompts_are_found_as_everywhere_else(tiny, name):
+    """Under the names of `prompts_of`, so that a corpus is deployed with the prompt that it was evaluated with."""
+    tiny.prompts = {name: "p: "}
+    assert ModelEncoder(tiny).space.document_prompt == "p: "
+    assert Encoder("x", tiny.encode, tiny.prompts).document_prompt == "p: "
 
 
 def test_the_models_own_prompts_are_used(tiny, texts):

@@ -116,18 +116,15 @@ class ModelEncoder:
         query_prompt: str | None = None,
         quantisation: str = "float32",
     ) -> None:
+        from embedlab.models.encode import dimension
         from embedlab.models.fingerprint import model_fingerprint
+        from embedlab.models.prompts import prompts_of
 
-        model_prompts = getattr(model, "prompts", None) or {}
-        documents = (
-            model_prompts.get("document") or model_prompts.get("passage") or ""
-            if document_prompt is None
-            else document_prompt
-        )
-        queries = model_prompts.get("query") or "" if query_prompt is None else query_prompt
-        dimension = model.truncate_dim or model.get_embedding_dimension()
+        prompts = prompts_of(model)
+        documents = (prompts.document or "") if document_prompt is None else document_prompt
+        queries = (prompts.query or "") if query_prompt is None else query_prompt
         self.model = model
-        self.space = Space(model_fingerprint(model), dimension, documents, queries, quantisation)
+        self.space = Space(model_fingerprint(model), dimension(model), documents, queries, quantisation)
 
     def encode_documents(self, texts: Sequence[str]) -> np.ndarray:
         """float32 (len(texts), d), rows of unit length."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from embedlab.errors import ParameterError
 from embedlab.models import api
+from embedlab.models.prompts import prompts_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,7 +50,7 @@ class Encoder:
     @property
     def document_prompt(self) -> str:
         """The prompt of documents; empty if there is none."""
-        return self.prompts.get("document") or self.prompts.get("passage") or ""
+        return prompts_of(self).document or ""
 
     def with_prompts(self, prompts: str) -> Encoder:
         """Return the same model with other prompts, written `QUERY PROMPT||DOCUMENT PROMPT`; either may be empty.

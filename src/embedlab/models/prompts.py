@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -17,12 +17,15 @@ class Prompts(NamedTuple):
     document: str | None
 
 
-def prompts_of(model: SentenceTransformer) -> Prompts:
+def prompts_of(model: Any) -> Prompts:
     """Return the prompts saved with a model under the names `query`, and `document`, `passage` or `corpus`.
 
     You set prompts with `model.prompts = {"query": "query: ", "document": "passage: "}`; they are saved with the model.
     An empty text means no prompt. A model's default prompt is not used: `encode_query` and `encode_document` of
     sentence-transformers do not use it either.
+
+    Args:
+        model: a `SentenceTransformer`, or anything else with `prompts`; without them there are none.
     """
     prompts = getattr(model, "prompts", None) or {}
     document = next((prompts[name] for name in DOCUMENT_NAMES if prompts.get(name)), None)
