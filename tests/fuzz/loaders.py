@@ -381,17 +381,28 @@ def mutate_bytes(rng: random.Random, path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
+def write_spoilt(rng: random.Random, table: Table, folder: Path, stem: str) -> tuple[Path, list[Record] | None, bool]:
+    """Change a table up to two times, write it in a random format, and damage the file now and then.
+
+    Returns:
+        The file, what `write_table` returned, and whether the file is damaged.
+    """
+    for _ in range(rng.randint(0, 2)):
+        mutate(rng, table)
+    path = folder / f"{stem}{rng.choice(FORMATS)}"
+    records = write_table(table, path)
+    damaged = records is not None and rng.random() < 0.35
+    if damaged:
+        mutate_bytes(rng, path)
+    return path, records, damaged
+
+
 def fuzz_pairs(rng: random.Random, folder: Path) -> list[str]:
     """One file of pairs, or one hub folder."""
     table = pairs_table(rng)
-    for _ in range(rng.randint(0, 2)):
-        mutate(rng, table)
-    path = folder / f"x{rng.choice(FORMATS)}"
-    records = write_table(table, path)
+    path, records, damaged = write_spoilt(rng, table, folder, "x")
     if records is None:
         return []
-    if damaged := rng.random() < 0.35:
-        mutate_bytes(rng, path)
     location = str(path)
     if as_hub := rng.random() < 0.2:
         path.rename(folder / f"train{path.suffix}")
@@ -449,15 +460,10 @@ def fuzz_sts(rng: random.Random, folder: Path) -> list[str]:
         for n in range(6)
     ]
     table = Table(records)
-    for _ in range(rng.randint(0, 2)):
-        mutate(rng, table)
     (folder / "stsb").mkdir()
-    path = folder / "stsb" / f"train{rng.choice(FORMATS)}"
-    written = write_table(table, path)
+    path, written, damaged = write_spoilt(rng, table, folder / "stsb", "train")
     if written is None:
         return []
-    if damaged := rng.random() < 0.35:
-        mutate_bytes(rng, path)
     shutil.copy(path, path.with_name(f"test{path.suffix}"))
     columns = sts_columns(path)
     tasks = folder_tasks(folder)
@@ -478,15 +484,9 @@ def fuzz_labels(rng: random.Random, folder: Path) -> list[str]:
     records = [
         {"text": random_text(rng, n), "label": labels[n % 2], "split": "train" if n < 4 else "test"} for n in range(8)
     ]
-    table = Table(records)
-    for _ in range(rng.randint(0, 2)):
-        mutate(rng, table)
-    path = folder / f"x{rng.choice(FORMATS)}"
-    written = write_table(table, path)
+    path, written, damaged = write_spoilt(rng, Table(records), folder, "x")
     if written is None:
         return []
-    if damaged := rng.random() < 0.35:
-        mutate_bytes(rng, path)
     columns = labelled_columns(path)
     if damaged:
         return []
@@ -507,15 +507,9 @@ def fuzz_clicks(rng: random.Random, folder: Path) -> list[str]:
         | {"impressions": 50 + n, "clicks": rng.randint(0, 50)}
         for n in range(10)
     ]
-    table = Table(records)
-    for _ in range(rng.randint(0, 2)):
-        mutate(rng, table)
-    path = folder / f"x{rng.choice(FORMATS)}"
-    written = write_table(table, path)
+    path, written, damaged = write_spoilt(rng, Table(records), folder, "x")
     if written is None:
         return []
-    if damaged := rng.random() < 0.35:
-        mutate_bytes(rng, path)
     log = click_log.read_log(path)
     load_dataset(f"clicks:{path}") if rng.random() < 0.3 else None
     if damaged:
@@ -537,15 +531,9 @@ def fuzz_review(rng: random.Random, folder: Path) -> list[str]:
         "x", {f"d{n}": f"text {n}" for n in range(6)}, {f"q{n}": f"query {n}" for n in range(6)}, {"test": {}}
     )
     records = [{"query_id": f"q{n}", "document_id": f"d{n}", "grade": n % 4, "judge": "ada"} for n in range(6)]
-    table = Table(records)
-    for _ in range(rng.randint(0, 2)):
-        mutate(rng, table)
-    path = folder / f"x{rng.choice(FORMATS)}"
-    written = write_table(table, path)
+    path, written, damaged = write_spoilt(rng, Table(records), folder, "x")
     if written is None:
         return []
-    if damaged := rng.random() < 0.35:
-        mutate_bytes(rng, path)
     judged = review.import_judgements([path], dataset)
     if damaged:
         return []
