@@ -39,7 +39,7 @@ def folders_in(content: bytes) -> list[bytes]:
         "File /home/ada/x.py",
         "=/root/x",
         "/opt/envs/lib/python3.11/site-packages/x",
-        "(/work/a)",
+        "(/mnt/a)",
     ],
 )
 def test_a_folder_of_a_machine_is_noticed(text):

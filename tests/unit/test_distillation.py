@@ -77,7 +77,7 @@ class TestEmbeddingDistillationLoss:
     def similarity(self):
         """Of texts 0 and 1: the teacher's cosines 1 and 0, divided by the temperature, against the student's 0 and 0.
 
-        Text 2 sees both others alike.
+        Text 2 is equally similar to both others.
         """
         near = 1 / (1 + math.exp(-1 / TEMPERATURE))
         far = 1 - near
@@ -88,7 +88,7 @@ class TestEmbeddingDistillationLoss:
         assert self.loss(self.TARGETS, self.TEACHER) == pytest.approx(2 / 3 + self.similarity(), rel=1e-4)
 
     def test_similarities_are_those_of_the_teachers_own_vectors(self):
-        """Targets equal the student's vectors; only the teacher's own ones tell that texts 0 and 1 are alike."""
+        """Targets equal the student's vectors; only the teacher's vectors show that texts 0 and 1 are similar."""
         assert self.loss(self.STUDENT, self.TEACHER) == pytest.approx(self.similarity(), rel=1e-4)
         assert self.loss(self.STUDENT) == pytest.approx(0, abs=1e-6)
 
