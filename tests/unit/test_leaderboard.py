@@ -12,6 +12,7 @@ from embedlab.data.dataset import Dataset
 from embedlab.evaluation import reranking
 from embedlab.evaluation.metrics import evaluate
 from embedlab.evaluation.static_share import score_static_shares
+from embedlab.models.cache import EmbeddingCache
 from embedlab.models.layers import layer_count
 from embedlab.models.static import static_model
 from embedlab.runs.leaderboard import Leaderboard
@@ -51,6 +52,20 @@ def board():
     queries = {"q1": "cholera", "q2": "bone fracture"}
     data = Dataset(name="toy", corpus=corpus, queries=queries, qrels={"test": QRELS, "dev": QRELS})
     return Leaderboard(RecordingRun(), data)
+
+
+@pytest.mark.parametrize("roles", [(), (1, 4), range(len(TEXTS))], ids=["no queries", "some", "all"])
+def test_every_text_is_encoded_once_with_the_prompt_of_its_role(board, roles, monkeypatch, tmp_path):
+    monkeypatch.setattr(board, "_cache", EmbeddingCache(tmp_path))
+    model, calls = tiny_model(), []
+    model.prompts = {"query": "query: ", "document": "passage: "}
+    encode = board._cache.encode
+    monkeypatch.setattr(board._cache, "encode", lambda m, t, **kw: calls.extend(t) or encode(m, t, **kw))
+    vectors = board.encode(model, TEXTS, queries=[TEXTS[i] for i in roles])
+    for row, text in enumerate(TEXTS):
+        expected = model.encode(text, prompt="query: " if row in roles else "passage: ", normalize_embeddings=True)
+        np.testing.assert_allclose(vectors[row], expected, atol=1e-5)
+    assert sorted(calls) == sorted(TEXTS)
 
 
 class TestLeaderboard:

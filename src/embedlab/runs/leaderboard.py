@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from embedlab.evaluation.metrics import Evaluation, evaluate
 from embedlab.evaluation.retrieval import evaluate_vectors
 from embedlab.evaluation.significance import PairedDifference, bootstrap_ci, paired_difference
 from embedlab.models.cache import EmbeddingCache
+from embedlab.models.encode import dimension
 from embedlab.models.prompts import prompts_of
 from embedlab.models.truncation import truncation_of
 from embedlab.search.bm25 import bm25_ranking
@@ -22,7 +25,6 @@ from embedlab.search.rescore import Searcher
 from embedlab.search.vectors import Vectors, encode_split
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
@@ -73,9 +75,10 @@ class Leaderboard:
         prompts, queries = prompts_of(model), frozenset(queries)
         if prompts.query == prompts.document or queries.isdisjoint(texts):
             return self._cache.encode(model, texts, prompt=prompts.document)
-        vectors = self._cache.encode(model, texts, prompt=prompts.document).copy()
-        query_rows = [row for row, text in enumerate(texts) if text in queries]
-        vectors[query_rows] = self._cache.encode(model, [texts[row] for row in query_rows], prompt=prompts.query)
+        vectors = np.empty((len(texts), dimension(model)), dtype=np.float32)
+        for prompt, is_query in ((prompts.document, False), (prompts.query, True)):
+            rows = [row for row, text in enumerate(texts) if (text in queries) is is_query]
+            vectors[rows] = self._cache.encode(model, [texts[row] for row in rows], prompt=prompt)
         return vectors
 
     def vectors(self, model: SentenceTransformer, split: str = "test", *, cached: bool = True) -> Vectors:
