@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from embedlab.errors import DataError
+from embedlab.io import sha256_of
 
 if TYPE_CHECKING:
     import pyarrow
@@ -315,7 +316,7 @@ def fingerprint(files: Iterable[Path]) -> str:
     """Hash the bytes of `files`, in this order: the first 16 hex digits of a SHA-256."""
     digest = hashlib.sha256()
     for path in files:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+        digest.update(bytes.fromhex(sha256_of(path)))  # in blocks: a corpus may be larger than the memory
     return digest.hexdigest()[:FINGERPRINT_LENGTH]
 
 
