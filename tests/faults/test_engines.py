@@ -232,7 +232,9 @@ def test_a_cancelled_run_that_waits_for_a_gpu_or_for_its_turn_ends(home):
     plan = execute.plan(notebooks.find_notebook("01"), {"seconds": 30.0})
     others = [execute.plan(notebooks.find_notebook("01"), {"x": x}) for x in (2.0, 3.0)]
     with closing(LocalEngine(2, gpus=["0"])) as engine:
-        for waiting in (plan, *others):  # the first has the GPU, the second waits for it, the third for a thread
+        engine.submit(Job(plan, gpus=1))
+        tiny.until(lambda: not engine._free_gpus, within_s=20)
+        for waiting in others:  # the first waits for the GPU, the second for a thread
             engine.submit(Job(waiting, gpus=1))
         for waiting in (*others, plan):
             engine.cancel(waiting.run_id)

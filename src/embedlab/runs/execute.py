@@ -175,6 +175,8 @@ class _Attempt:
 
     def _execute(self, on_report: OnReport, cancelled: Callable[[], bool]) -> str:
         """Run the child process until it ends; returns why it was stopped, or "" when it ended by itself."""
+        if cancelled():  # while it waited for its turn; a short run could end before the first check
+            return CANCELLED
         self.path.write_text(self.run.notebook.read_text(encoding="utf-8-sig"), encoding="utf-8")
         self.reports.path.touch()
         process = child.start(self._job(), self._environment(), self.log, warm=self.warm)
