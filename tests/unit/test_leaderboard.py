@@ -85,6 +85,30 @@ class TestLeaderboard:
         (label,) = board.run.of("difference")
         assert (label["system"], label["against"], label["dim"]) == ("contrastive", "bm25", 32)
 
+    def test_hybrid_sums_reciprocal_ranks(self, board):
+        documents = tuple(board.data.corpus)
+        scores = np.tile(np.arange(7, 0, -1, dtype=np.float32), (2, 1))
+        for system, order in (("bm25", [0, 1, 2, 3, 4, 5, 6]), ("base", [3, 2, 0, 1, 4, 5, 6])):
+            board.add_ranking(system, Ranking(("q1", "q2"), documents, np.array([order, order]), scores))
+        board.add_hybrid("base")
+        sums = [1 / 61 + 1 / 63, 1 / 62 + 1 / 64, 1 / 63 + 1 / 62, 1 / 64 + 1 / 61]  # ranks of d0 to d3 in both
+        hybrid = board.rankings["hybrid"]
+        np.testing.assert_allclose(hybrid.scores[0, :4], sorted(sums, reverse=True), rtol=1e-6)
+        assert hybrid.indices[0, :4].tolist() == [0, 3, 2, 1]
+        board.add_ranking("contrastive", board.rankings["base"])
+        board.add_hybrid("contrastive")
+        assert board.run.of("metrics")[-1]["system"] == "contrastive+bm25"
+
+    def test_linear_probe_learns_from_training_pairs(self, board):
+        board.data.qrels["train"] = QRELS
+        board.data.qrels["dev"] = QRELS
+        model = tiny_model()
+        base = board.add_model("base", model)
+        probe = board.add_linear_probe(model, board.vectors(model, "train"))
+        assert probe.mean("ndcg@10") > board.evaluations["base"].mean("ndcg@10")
+        assert board.run.of("metrics")[-1] == {"system": "linear-probe", "split": "test", "dim": 32, "condition": ""}
+        assert base.dim == 32
+
     def test_truncation_is_compared_with_the_full_width(self, board):
         board.add_model("base", tiny_model(), dims=[32, 8])
         table = board.compare_truncated("base")

@@ -92,3 +92,17 @@ def test_every_declared_system_has_a_technique_and_one_line():
 def test_a_difference_names_the_other_system_and_a_value_does_not(statistic, against):
     with pytest.raises(ValueError, match="does not go with"):
         row("contrastive", 0.1, statistic=statistic, against=against)
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [
+        ((0.01, -0.01, 0.03), "contrastive does not beat hybrid, which is much cheaper: a difference of +0.010"),
+        ((-0.02, -0.03, -0.01), "contrastive is worse than hybrid, which is much cheaper: a difference of -0.020"),
+        ((0.02, 0.01, 0.03), ""),
+    ],
+)
+def test_cheaper_systems_that_are_not_beaten_are_named(interval, words):
+    hybrid = [row.model_copy(update={"against": "hybrid"}) for row in compared(*interval) if row.against]
+    text = describe_difference([*compared(0.1, 0.05, 0.2), *hybrid], "contrastive", "base")
+    assert words in text and ("hybrid" in text) is bool(words)

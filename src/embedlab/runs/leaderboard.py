@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedlab.evaluation.diagnose.probe import fit_probe
 from embedlab.evaluation.metrics import Evaluation, evaluate
 from embedlab.evaluation.retrieval import evaluate_vectors
 from embedlab.evaluation.significance import PairedDifference, bootstrap_ci, paired_difference
@@ -20,6 +21,7 @@ from embedlab.models.truncation import truncation_of
 from embedlab.search.bm25 import bm25_ranking
 from embedlab.search.exact import Ranking
 from embedlab.search.funnel import rank_with
+from embedlab.search.fusion import fuse_rrf
 from embedlab.search.recall import recall_at_k
 from embedlab.search.rescore import Searcher
 from embedlab.search.vectors import Vectors, encode_split
@@ -96,6 +98,35 @@ class Leaderboard:
         queries, own_documents = self.data.split_queries("test"), self.data.own_documents("test")
         ranking = bm25_ranking(self.data.corpus, queries, k=DEPTH, own_documents=own_documents)
         return self.add_ranking("bm25", ranking)
+
+    def add_hybrid(self, of: str = "base") -> Evaluation:
+        """Fuse the rankings of BM25 and of another system by reciprocal rank, evaluate the result and record it.
+
+        Nothing is trained or chosen on dev. Compare a fine-tuned model with the hybrid of its base model: it is the
+        cheapest improvement.
+
+        Args:
+            of: name of a system that was added; the result is called `hybrid` for `base`, else `NAME+bm25`.
+        """
+        ranking = fuse_rrf([self.rankings[of], self.rankings["bm25"]], DEPTH)
+        return self.add_ranking("hybrid" if of == "base" else f"{of}+bm25", ranking)
+
+    def add_linear_probe(self, model: SentenceTransformer, train: Vectors, *, seed: int = 0) -> Evaluation:
+        """Train a linear map on a model's vectors, chosen on dev, evaluate it on test and record it.
+
+        It takes seconds and needs no gradient of the model. A fine-tune that does not beat it has not used its pairs.
+
+        Args:
+            model: the model before training.
+            train: its vectors of the training queries and the corpus, from `vectors`.
+            seed: seed of the batches.
+        """
+        dev, test = (
+            encode_split(model, self.data, split, corpus_vectors=train.corpus, encode=self._cache.encode)
+            for split in ("dev", "test")
+        )
+        probe = fit_probe(train, self.data.pairs("train"), dev, self.data.qrels["dev"], seed=seed)
+        return self.add_ranking("linear-probe", probe.apply(test).rank(DEPTH), dim=train.dim)
 
     def add_model(
         self,

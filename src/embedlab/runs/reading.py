@@ -9,6 +9,8 @@ from embedlab.runs.records import MetricRow
 from embedlab.runs.summary import format_row, format_value
 from embedlab.training.outcome import NOTHING_LEARNED, by_training, judge_training
 
+CHEAPER = ("bm25", "hybrid", "linear-probe")  # what a fine-tuned model must beat to be worth its training
+
 
 def describe_difference(
     rows: Sequence[MetricRow],
@@ -29,7 +31,7 @@ def describe_difference(
         history: the training log, rows with `step` and `dev`; it tells whether training stopped too early.
 
     Returns:
-        Two or three sentences.
+        Two or three sentences, and one for every cheaper system that `system` was compared with and does not beat.
 
     Raises:
         ParameterError: the rows hold no such comparison.
@@ -51,7 +53,8 @@ def describe_difference(
         before, after = (format_value(row.value) for row in values if row is not None)
         change = f"{against} {before}, {system} {after}: "
     first = f"{metric}{queries}: {change}a difference of {format_row(difference)}{percent}."
-    return f"{first} {_advice(difference, system, against, history)}"
+    cheaper = [describe_unbeaten(row) for row in _cheaper_and_unbeaten(rows, comparison)]
+    return " ".join([first, _advice(difference, system, against, history), *cheaper])
 
 
 def _last(rows: Sequence[MetricRow], **fields: object) -> MetricRow | None:
@@ -78,6 +81,26 @@ def describe_interval(difference: MetricRow, system: str, against: str) -> str:
     if low is not None and low > 0:
         return f"The interval excludes 0: the gain over {against} is established on these queries."
     return "The interval includes 0: these queries do not show a difference. Collect more test queries or pairs."
+
+
+def describe_unbeaten(difference: MetricRow) -> str:
+    """Say in one sentence that a system does not beat a cheaper one, from their difference."""
+    verdict = "is worse than" if (difference.ci_high or 0.0) < 0 else "does not beat"
+    cheaper = f"{difference.against}, which is much cheaper"
+    return f"{difference.system} {verdict} {cheaper}: a difference of {format_row(difference)}."
+
+
+def _cheaper_and_unbeaten(rows: Sequence[MetricRow], comparison: Mapping[str, str]) -> list[MetricRow]:
+    """The latest differences of the system against other baselines and remedies that its interval does not exceed."""
+    latest = {
+        row.against: row
+        for row in rows
+        if row.statistic == "difference"
+        and row.against in CHEAPER
+        and row.against != comparison["against"]
+        and all(getattr(row, name) == comparison[name] for name in ("system", "metric", "split", "task"))
+    }
+    return [row for row in latest.values() if row.ci_low is not None and row.ci_low <= 0]
 
 
 def _unknown_comparison(

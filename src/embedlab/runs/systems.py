@@ -39,6 +39,7 @@ SYSTEMS: dict[str, System] = {
     "linear-probe": System("diagnosis", "the base model with a linear map trained on its vectors: a cheap proxy"),
     # Fine-tuning
     "contrastive": System("contrastive", "fine-tuned on query-document pairs with MultipleNegativesRankingLoss"),
+    "contrastive+bm25": System("contrastive", "contrastive and BM25, fused by reciprocal rank"),
     "contrastive-full-width": System("contrastive", "fine-tuned on pairs without Matryoshka: all dimensions only"),
     "pretrained": System("pretraining", "the base model after further pre-training on text of the domain"),
     "pretrained+contrastive": System("pretraining", "pre-trained on text of the domain, then fine-tuned on pairs"),
