@@ -13,6 +13,7 @@ import pytest
 import torch
 from sentence_transformers.base.evaluation import BaseEvaluator
 
+from embedlab.engine import EngineParams
 from embedlab.models.lora import add_lora
 from embedlab.models.packing import pack
 from embedlab.training import checkpoints
@@ -27,8 +28,8 @@ from embedlab.training.multitask import train as multitask
 from tests.conftest import TEXTS, tiny_model
 from tests.unit.test_contrastive import ROWS
 
-ALWAYS = 1e-9  # minutes between checkpoints: one after every step
-SETTINGS = FitSettings(max_steps=6, batch_size=3, learning_rate=1e-3, checkpoint_minutes=ALWAYS, evaluations=3)
+ALWAYS = EngineParams(checkpoint_minutes=1e-9)  # a checkpoint after every step
+SETTINGS = FitSettings(max_steps=6, batch_size=3, learning_rate=1e-3, engine=ALWAYS, evaluations=3)
 NUMBERED = number_rows(ROWS)  # 7 rows, 3 steps an epoch
 
 
@@ -134,7 +135,7 @@ TRAININGS = {
     "contrastive": contrastive,
     "with dev": with_dev,
     "no duplicates": lambda folder: contrastive(
-        folder, FitSettings(max_steps=6, batch_size=3, no_duplicates=True, checkpoint_minutes=ALWAYS)
+        folder, FitSettings(max_steps=6, batch_size=3, no_duplicates=True, engine=ALWAYS)
     ),
     "cached": lambda folder: contrastive(folder, loss="cached"),
     "guided": lambda folder: contrastive(folder, loss="gist", guide=as_guide(tiny_model(seed=1), NUMBERED.texts)),
@@ -198,7 +199,7 @@ def test_a_checkpoint_cut_short_is_passed_over(cache, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "changed",
     [
-        lambda folder: contrastive(folder, FitSettings(max_steps=6, batch_size=3, checkpoint_minutes=ALWAYS)),
+        lambda folder: contrastive(folder, FitSettings(max_steps=6, batch_size=3, engine=ALWAYS)),
         lambda folder: contrastive(folder, model=pack(tiny_model(seed=1))),
         lambda folder: contrastive(folder, loss="symmetric"),
         lambda folder: contrastive(folder, temperature=0.1),

@@ -8,8 +8,8 @@ import nbformat
 import pytest
 
 from embedlab import paths
+from embedlab.checked import check_no_keys
 from embedlab.errors import ParameterError
-from embedlab.params import check_no_keys
 from embedlab.runs import notebooks
 from embedlab.runs.run import compute_run_id
 from embedlab.training.contrastive.train import ContrastiveParams

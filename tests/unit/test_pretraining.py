@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from embedlab.data.dataset import Dataset
+from embedlab.engine import EngineParams
 from embedlab.errors import ModelError, ParameterError
 from embedlab.models.packing import pack
 from embedlab.training.fit import FitSettings
@@ -23,7 +24,7 @@ from tests.conftest import TEXTS, tiny_model
 
 OBJECTIVES = ("mlm", "tsdae", "simcse")
 DOMAIN = DomainTexts(TEXTS, TEXTS[:3], [])
-ALWAYS = 1e-9  # minutes between checkpoints: one after every step
+ALWAYS = EngineParams(checkpoint_minutes=1e-9)  # a checkpoint after every step
 QUICK = FitSettings(max_steps=8, batch_size=3, learning_rate=1e-3)
 
 
@@ -174,7 +175,7 @@ class TestKept:
     def test_killed_and_resumed_gives_the_same_bits(self, objective, tmp_path, monkeypatch):
         """3 steps an epoch; killed in step 6, in the second epoch and after the checkpoint of step 5."""
         monkeypatch.setenv("EMBEDLAB_CACHE", str(tmp_path / "cache"))
-        how = settings(objective, fit=replace(QUICK, checkpoint_minutes=ALWAYS))
+        how = settings(objective, fit=replace(QUICK, engine=ALWAYS))
         whole = pack(tiny_model())
         expected = pretrain(whole, DOMAIN, how, cache=tmp_path / "whole")
         kill_in_step(monkeypatch, 6)
@@ -192,10 +193,8 @@ class TestKept:
         first, second = tiny_model(), tiny_model()
         made = pretrain(first, DOMAIN, settings("mlm"), cache=tmp_path)
         monkeypatch.setattr("embedlab.training.pretraining.train.make_task", None)  # would raise
-        assert (
-            pretrain(second, DOMAIN, settings("mlm", fit=replace(QUICK, checkpoint_minutes=60.0)), cache=tmp_path)
-            == made
-        )
+        less_often = settings("mlm", fit=replace(QUICK, engine=EngineParams(checkpoint_minutes=60.0)))
+        assert pretrain(second, DOMAIN, less_often, cache=tmp_path) == made
         assert same(weights(first), weights(second))
 
     @pytest.mark.parametrize(

@@ -90,11 +90,13 @@ def _show_plan(spec: Spec, path: Path, options: Options, jobs: int, *, listed: b
 
 
 def _plan_table(title: str, planned: Sequence[Planned], varying: Sequence[str]) -> Table:
+    from embedlab.runs.notebooks import with_defaults
+
     # Run ids and states are for copying and must not be shortened.
     columns = Column("run", no_wrap=True), Column("values"), Column("state", no_wrap=True)
     table = Table(*columns, title=title, title_justify="left")
-    for item in planned:
-        values = ", ".join(f"{name} {item.plan.values[name]}" for name in (*varying, "seed"))
+    for item, shown in zip(planned, with_defaults([item.plan.values for item in planned]), strict=True):
+        values = ", ".join(f"{name} {shown[name]}" for name in (*varying, "seed"))
         table.add_row(item.plan.run_id, escape(values), escape(item.state()))
     return table
 

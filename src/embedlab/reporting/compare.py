@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from embedlab.evaluation.significance import paired_difference
+from embedlab.runs.notebooks import flat
 from embedlab.runs.per_query import Measured, query_values
 from embedlab.runs.records import MetricRow, Record
 from embedlab.runs.summary import HEADLINE
@@ -75,7 +76,7 @@ def _code(record: Record) -> dict[str, object]:
 
 
 FACTS: dict[str, Callable[[Record], Mapping[str, Any]]] = {
-    "parameter": lambda record: record.parameters,
+    "parameter": lambda record: flat(record.parameters),
     "data": lambda record: {"fingerprint": record.data_fingerprint},
     "model": lambda record: record.model_fingerprints,
     "code": _code,

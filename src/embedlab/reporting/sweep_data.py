@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from embedlab.reporting import tables
+from embedlab.runs.notebooks import flat
 from embedlab.runs.records import MetricRow, Record
 from embedlab.runs.run_id import without_seeds
 from embedlab.runs.summary import HEADLINE
@@ -86,7 +87,7 @@ def collect(records: Iterable[Record], view: View | None = None) -> Collected:
 
 def _setting(record: Record) -> dict[str, object]:
     """Parameters without seed and dataset; a run that a value names (an earlier stage's model) loses its seed."""
-    values = {name: value for name, value in record.parameters.items() if name not in NOT_VARIED}
+    values = {name: value for name, value in flat(record.parameters).items() if name not in NOT_VARIED}
     return {name: without_seeds(value) if isinstance(value, str) else value for name, value in values.items()}
 
 

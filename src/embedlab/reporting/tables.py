@@ -13,6 +13,7 @@ from embedlab.escaping import csv_frame, markdown_cell
 from embedlab.escaping import markdown as markdown_text
 from embedlab.io import confined, write_atomic
 from embedlab.runs import filters, records
+from embedlab.runs.notebooks import default_of, flat
 from embedlab.runs.records import Record
 from embedlab.runs.summary import format_value
 
@@ -49,7 +50,7 @@ def run_of(record: Record) -> dict[str, object]:
         "environment": " ".join(f"{name} {record.versions.get(name, '?')}" for name in ENVIRONMENT),
         "cpu": record.hardware.get("cpu"),
     }
-    parameters = {name: value for name, value in record.parameters.items() if name not in ("seed", "dataset")}
+    parameters = {name: value for name, value in flat(record.parameters).items() if name not in ("seed", "dataset")}
     return run | {f"p.{name}": _flat(value) for name, value in parameters.items()}
 
 
@@ -67,6 +68,9 @@ def runs_frame(run_records: Iterable[Record]) -> pd.DataFrame:
     """Return all metric rows of the records: columns RUN_COLUMNS, METRIC_COLUMNS, then the parameters."""
     frame = pd.DataFrame([row for record in run_records for row in rows_of(record)])
     first = [*RUN_COLUMNS, *METRIC_COLUMNS]
+    for name in frame.columns:
+        if name.startswith("p.engine.") and (default := default_of(name.removeprefix("p."))) is not None:
+            frame[name] = frame[name].fillna(default)
     frame = frame.reindex(columns=[*first, *sorted(set(frame.columns) - set(first))])
     return frame.astype({"dim": "Int64", "n": "Int64"})
 

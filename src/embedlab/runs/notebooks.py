@@ -9,7 +9,8 @@ import json
 import math
 import tokenize
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -17,12 +18,14 @@ from typing import Any, get_args, get_origin
 import nbformat
 
 from embedlab import paths
+from embedlab.checked import check_names, check_no_keys
+from embedlab.engine import EngineParams
 from embedlab.errors import ParameterError
-from embedlab.params import check_names, check_no_keys
 from embedlab.runs.run_id import topic_of
 
 TAG = "parameters"
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+GROUPS = {"engine": EngineParams}  # parameters of type dict, and the class of their entries
 LISTS = {"list[int]": list[int], "list[float]": list[float], "list[str]": list[str], "list[bool]": list[bool]}
 
 
@@ -37,8 +40,8 @@ class Parameter:
 
     @property
     def type(self) -> Any:
-        """int, float, str, bool or a list of one of them."""
-        return {**TYPES, **LISTS}[self.type_name]
+        """int, float, str, bool, a list of one of them, or dict for a group of entries."""
+        return {**TYPES, **LISTS, **({"dict": dict} if self.name in GROUPS else {})}[self.type_name]
 
 
 def find_notebook(name: str) -> Path:
@@ -142,23 +145,65 @@ def check_values(parameters: list[Parameter], values: Mapping[str, Any], file: P
 
     Args:
         parameters: of a notebook.
-        values: parameter -> value.
+        values: parameter -> value; an entry of a group may stand alone, as in `engine.precision`.
         file: the file that the values come from, for the message.
 
     Raises:
         ParameterError: a name that the notebook does not have, or a value of another type.
     """
     parameters_by_name = {parameter.name: parameter for parameter in parameters}
+    values = grouped(values)
     check_names(values, parameters_by_name)
     check_no_keys(values, file)
     for name, value in values.items():
         _fitted(parameters_by_name[name], value, file)
 
 
+def grouped(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Collect the entries of groups: `engine.precision` becomes an entry of `engine`.
+
+    Entries that stand alone win over those of the group.
+
+    >>> grouped({"epochs": 1.0, "engine.precision": "bf16"})
+    {'epochs': 1.0, 'engine': {'precision': 'bf16'}}
+
+    Args:
+        values: parameter -> value.
+    """
+    alone = {name: value for name, value in values.items() if name.partition(".")[0] in GROUPS and "." in name}
+    together = {name: value for name, value in values.items() if name not in alone}
+    for name, value in alone.items():
+        group, _, entry = name.partition(".")
+        given = together.get(group, {})
+        together[group] = {**given, entry: value} if isinstance(given, dict) else given
+    return together
+
+
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Undo `grouped`: one entry per name, for tables.
+
+    >>> flat({"epochs": 1.0, "engine": {"precision": "bf16"}})
+    {'epochs': 1.0, 'engine.precision': 'bf16'}
+
+    Args:
+        values: parameter -> value.
+    """
+    entries: dict[str, Any] = {}
+    for name, value in values.items():
+        is_group = name in GROUPS and isinstance(value, Mapping)
+        entries |= {f"{name}.{entry}": item for entry, item in value.items()} if is_group else {name: value}
+    return entries
+
+
 def _fitted(parameter: Parameter, value: Any, file: Path | None = None) -> Any:
-    """The value as the notebook resolves it: an int becomes a float where the parameter is a float."""
+    """The value as the notebook resolves it: an int becomes a float where the parameter is a float.
+
+    A group loses the entries that equal their defaults.
+    """
     if not fits(parameter.type, value):
         raise _misfit(parameter, value, file)
+    if parameter.type is dict:
+        return GROUPS[parameter.name].checked(value, file).changes()
     if get_origin(parameter.type) is list:
         return [get_args(parameter.type)[0](item) for item in value]
     return parameter.type(value)
@@ -176,9 +221,31 @@ def resolved(parameters: list[Parameter], values: Mapping[str, Any]) -> dict[str
         ParameterError: see `check_values`.
     """
     check_values(parameters, values)
+    values = grouped(values)
     return {
         parameter.name: _fitted(parameter, values.get(parameter.name, parameter.default)) for parameter in parameters
     }
+
+
+def default_of(name: str) -> Any:
+    """Return the default of an entry of a group, such as `engine.precision`."""
+    group, _, entry = name.partition(".")
+    return GROUPS[group].model_fields[entry].default
+
+
+def with_defaults(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the values of several runs, `flat`; an entry that one run sets has its default in the others.
+
+    >>> with_defaults([{"engine": {"workers": 2}}, {"engine": {}}])
+    [{'engine.workers': 2}, {'engine.workers': 0}]
+
+    Args:
+        settings: parameter -> value, of each run.
+    """
+    rows = [flat(values) for values in settings]
+    entries = {name for row in rows for name in row if name.partition(".")[0] in GROUPS and "." in name}
+    defaults = {name: default_of(name) for name in sorted(entries)}
+    return [{**defaults, **row} for row in rows]
 
 
 def parse_values(parameters: list[Parameter], texts: Mapping[str, str]) -> dict[str, Any]:
@@ -188,8 +255,22 @@ def parse_values(parameters: list[Parameter], texts: Mapping[str, str]) -> dict[
         ParameterError: a name that the notebook does not have, or a text that cannot be converted.
     """
     types = {parameter.name: parameter for parameter in parameters}
-    check_names(texts, types)
-    return {name: _parse(types[name], text) for name, text in texts.items()}
+    check_names(grouped(texts), types)
+    return {
+        name: _parse_entry(name, text) if "." in name else _parse(types[name], text) for name, text in texts.items()
+    }
+
+
+def _parse_entry(name: str, text: str) -> Any:
+    """Read one entry of a group, such as `engine.precision`."""
+    group, _, entry = name.partition(".")
+    fields = GROUPS[group].model_fields
+    check_names([entry], fields, group=group)
+    for kind in (bool, int, float):
+        if kind in (fields[entry].annotation, *get_args(fields[entry].annotation)):
+            with suppress(ValueError, KeyError, OverflowError):
+                return _from_text(kind, text)
+    return text  # the check of the group says what is wrong with it
 
 
 def _parse(parameter: Parameter, text: str) -> Any:
@@ -200,13 +281,15 @@ def _parse(parameter: Parameter, text: str) -> Any:
 
 
 def _from_text(kind: Any, text: str) -> Any:
-    if get_origin(kind) is list:
+    if kind is dict or get_origin(kind) is list:
         return json.loads(text)
     return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
 
 
 def fits(kind: Any, value: Any) -> bool:
     """Whether a value has the type of a parameter: int counts as float, bool is not an int, NaN is not allowed."""
+    if kind is dict:
+        return isinstance(value, dict)
     if get_origin(kind) is list:
         return isinstance(value, list) and all(fits(get_args(kind)[0], item) for item in value)
     if kind is float:

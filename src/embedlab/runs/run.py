@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedlab import paths, progress
+from embedlab.engine import EngineParams
 from embedlab.errors import ParameterError, RecordError
 from embedlab.escaping import csv_frame
 from embedlab.io import confined, write_atomic
@@ -49,13 +50,15 @@ def compute_run_id(path: Path, values: Mapping[str, Any]) -> str:
 
     The data are the dataset and the content of every file and folder that a parameter names, such as a model. The
     driver and the notebook compute the same id, because both hash the values of the parameters cell. The seed is not
-    hashed, and neither is the folder that the run is kept in.
+    hashed, and neither are the folder that the run is kept in and entries of `engine` that change no result.
 
     Args:
         path: the notebook.
         values: every parameter of its parameters cell, from `notebooks.resolved`.
     """
-    identity = {name: value for name, value in values.items() if name not in ("seed", "output_dir")}
+    identity = {name: value for name, value in values.items() if name not in ("seed", "output_dir", "engine")}
+    if engine := EngineParams.checked(values.get("engine", {})).deciding():
+        identity["engine"] = engine
     data = data_fingerprint(values.get("dataset", ""))
     inputs = input_digests(values, paths.runs_dir(values.get("output_dir", "")))
     parts = [path.stem, notebooks.source_hash(path), identity, data, *([inputs] if inputs else [])]

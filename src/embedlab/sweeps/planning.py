@@ -116,7 +116,7 @@ def only(planned: Sequence[Planned], conditions: Sequence[str]) -> list[Planned]
         return list(planned)
     import pandas as pd
 
-    frame = pd.DataFrame([item.plan.values for item in planned])
+    frame = pd.DataFrame(notebooks.with_defaults([item.plan.values for item in planned]))
     matching = filters.select(frame, conditions)
     if matching.empty:
         remedy = "Check the values with --dry-run"

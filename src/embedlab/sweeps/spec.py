@@ -9,6 +9,9 @@ seeds: [0, 1, 2]
 resources: {cpus: 2, mem_gb: 8, wall_min: 60}                 # limits of each run
 retries: {infrastructure: 2, kernel died: 1}                  # how often a run is repeated, by cause of failure
 
+Entries of the parameter `engine` stand in a mapping, `fixed: {engine: {precision: bf16}}`, or one by one, with a dot:
+`grid: {engine.precision: [fp32, bf16]}`.
+
 `search:` lets Optuna choose values instead of a grid:
 
     search:
@@ -41,10 +44,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from embedlab import paths
+from embedlab.checked import check_names
 from embedlab.errors import ParameterError
-from embedlab.params import check_common, check_names
+from embedlab.params import check_common
 from embedlab.runs import notebooks
 from embedlab.runs.named_models import NamedModels
+from embedlab.runs.notebooks import flat
 from embedlab.sweeps.conditions import Condition
 
 MAX_RUNS = 10_000
@@ -299,13 +304,13 @@ def expand(spec: Stage, path: Path | None = None) -> list[dict[str, Any]]:
     models = NamedModels(parameters)
     combinations = [dict(zip(spec.grid, values, strict=True)) for values in itertools.product(*spec.grid.values())]
     runs = [
-        {**spec.fixed, **combination, **extra, "seed": seed}
+        notebooks.grouped({**flat(spec.fixed), **flat(combination), **flat(extra), "seed": seed})
         for combination, extra, seed in itertools.product(combinations, spec.rows, spec.seeds)
     ]
     for values in (*runs, *_corners(spec.search)):
         concrete = {name: value for name, value in values.items() if not is_reference(value)}
         notebooks.check_values(parameters, concrete, path)
-        check_names(values, [parameter.name for parameter in parameters])
+        check_names(notebooks.grouped(values), [parameter.name for parameter in parameters])
         if is_training:
             check_common(concrete, path)
             models.check(concrete, path)
@@ -316,9 +321,9 @@ def _check_places(spec: Stage, path: Path | None) -> None:
     """Check that no value is lost: a parameter stands in one place, the seed under `seeds`, the folder in no place."""
     searched = spec.search.space if spec.search else {}
     places: dict[str, set[str]] = {
-        "fixed": set(spec.fixed),
+        "fixed": set(flat(spec.fixed)),
         "grid": set(spec.grid),
-        "list": {name for row in spec.rows for name in row},
+        "list": {name for row in spec.rows for name in flat(row)},
         "search.space": set(searched),
     }
     for section, names in places.items():
@@ -375,11 +380,13 @@ def _without_skipped(
 
 def varying(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the parameters whose values differ between runs, in order of first appearance, without the seed."""
+    runs = notebooks.with_defaults(runs)
     names = list(dict.fromkeys(name for values in runs for name in values if name != "seed"))
     return [name for name in names if len({repr(values.get(name)) for values in runs}) > 1]
 
 
 def varying_where_known(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Like `varying`, but a parameter that some notebooks do not have varies only if the others differ in it."""
+    settings = notebooks.with_defaults(settings)
     any_value = {name: value for values in reversed(settings) for name, value in values.items()}
     return varying([{**any_value, **values} for values in settings])

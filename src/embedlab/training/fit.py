@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from embedlab import progress
+from embedlab.engine import EngineParams
 from embedlab.training.batches import NoDuplicates
 from embedlab.training.callbacks import KeepBest, ProgressReport
 from embedlab.training.checkpoints import Checkpoints, ResumableTrainer, checkpoint_folder, training_identity
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from torch.utils.data import BatchSampler
 
 
-WARMUP = 0.1  # share of the steps in which the learning rate rises to its peak
-
-
 @dataclass(frozen=True)
 class FitSettings:
     """Training settings; the defaults suit a small model and a few thousand short pairs.
@@ -35,17 +33,17 @@ class FitSettings:
         epochs: passes over the rows.
         max_steps: maximum number of steps; 0 means no maximum.
         batch_size: rows per step.
-        learning_rate: peak, reached after a warm-up over a tenth of the steps, then decayed linearly to 0.
-        weight_decay: weight decay of AdamW.
+        learning_rate: peak, reached after the warm-up and then decayed, see `engine`.
+        weight_decay: weight decay of AdamW; `engine` can override it.
         evaluations: dev evaluations during training, in addition to the one before the first step.
         patience: evaluations without a better dev value before training stops; 0 never stops early.
         no_duplicates: exclude duplicate texts within a batch.
         seed: seed of the data order, dropout and everything else random.
         layer_decay: factor on the learning rate from one layer to the layer below; see `learning_rates`.
         embedding_rate: factor on the learning rate of the token embeddings.
-        checkpoint_minutes: time between checkpoints, from which a killed training continues; 0 writes none.
         sampling: how batches of several tasks are mixed: "proportional" uses every batch of every task once per epoch,
             "round_robin" takes turns until the smallest task is used up.
+        engine: precision, memory, schedule and other parameters that every training has.
     """
 
     epochs: float = 3
@@ -59,8 +57,12 @@ class FitSettings:
     seed: int = 0
     layer_decay: float = 1.0
     embedding_rate: float = 1.0
-    checkpoint_minutes: float = 5.0
     sampling: Literal["proportional", "round_robin"] = "proportional"
+    engine: EngineParams = EngineParams()
+
+    def deciding(self) -> dict[str, Any]:
+        """Return the settings that the weights depend on, ready for JSON."""
+        return {**asdict(self), "engine": self.engine.deciding()}
 
 
 @dataclass(frozen=True)
@@ -123,14 +125,13 @@ def fit(
     Raises:
         ModelError: the loss became infinite or not a number, and there are no dev weights to return to.
     """
-    values = asdict(replace(settings, checkpoint_minutes=0))
-    identity = training_identity(model, dataset, loss, values, collator, evaluator, stage)
+    identity = training_identity(model, dataset, loss, settings.deciding(), collator, evaluator, stage)
     rows = [len(task_rows) for task_rows in dataset.values()] if isinstance(dataset, dict) else len(dataset)
     with checkpoint_folder(identity) as folder:
         rates = _rates(model, settings) | dict(rates or {})
         arguments = training_arguments(settings, rows, bool(evaluator), str(folder or output_dir), rates=rates)
         arguments.batch_sampler = batch_sampler or arguments.batch_sampler
-        minutes = settings.checkpoint_minutes if folder else 0
+        minutes = settings.engine.checkpoint_minutes if folder else 0
         metric = f"eval_{evaluator.primary_metric}" if evaluator else ""
         best, log = KeepBest(metric, settings.patience), ProgressReport(stage, metric)
         return _fit(model, dataset, loss, arguments, collator, evaluator, best, log, minutes)
@@ -208,7 +209,7 @@ def training_arguments(
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         learning_rate_mapping=dict(rates or {}),
-        warmup_steps=WARMUP,
+        warmup_steps=settings.engine.warmup,
         weight_decay=settings.weight_decay,
         eval_strategy="steps" if evaluate else "no",
         eval_steps=max(1, math.ceil(steps / max(1, settings.evaluations))),

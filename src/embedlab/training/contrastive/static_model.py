@@ -39,6 +39,7 @@ class StaticParams(TrainingParams):
             learning_rate=self.learning_rate,
             weight_decay=0.0,
             seed=self.seed,
+            engine=self.engine,
         )
 
 

@@ -98,6 +98,7 @@ class ContrastiveParams(TrainingParams):
             seed=self.seed,
             layer_decay=self.layer_decay,
             embedding_rate=self.embedding_rate,
+            engine=self.engine,
         )
 
     def dims(self, model: SentenceTransformer) -> list[int]:

@@ -47,7 +47,7 @@ class RerankerParams(TrainingParams):
 
     def fit_settings(self, **changes: float) -> FitSettings:
         """Return the training settings; `changes` override single fields of `FitSettings`."""
-        names = ("epochs", "learning_rate", "max_steps", "seed")
+        names = ("epochs", "learning_rate", "max_steps", "seed", "engine")
         return FitSettings(**{**{name: getattr(self, name) for name in names}, **changes})
 
 

@@ -39,7 +39,7 @@ class DistillationParams(TrainingParams):
 
     def fit_settings(self, **changes: Any) -> FitSettings:
         """Return the settings of a transformer student; `changes` override single fields of `FitSettings`."""
-        common: dict[str, Any] = {"epochs": self.epochs, "learning_rate": self.learning_rate}
+        common: dict[str, Any] = {"epochs": self.epochs, "learning_rate": self.learning_rate, "engine": self.engine}
         return FitSettings(**{**common, "max_steps": self.max_steps, "seed": self.seed, **changes})
 
     def student_settings(self) -> FitSettings:

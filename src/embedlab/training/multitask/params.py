@@ -34,7 +34,7 @@ class MultitaskParams(TrainingParams):
 
     def fit_settings(self, **changes: Any) -> FitSettings:
         """Return the training settings, with one dev evaluation per epoch; `changes` override single settings."""
-        common: dict[str, Any] = {"epochs": self.epochs, "learning_rate": self.learning_rate}
+        common: dict[str, Any] = {"epochs": self.epochs, "learning_rate": self.learning_rate, "engine": self.engine}
         run = {"max_steps": self.max_steps, "sampling": self.sampling, "seed": self.seed}
         run["evaluations"] = max(1, round(self.epochs))
         return FitSettings(**{**common, **run, **changes})

@@ -6,7 +6,7 @@ hash of everything it depends on, and computed once.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,6 +34,7 @@ CODE = (
     "models/packed_layers",
     "models/packing",
     "models/tokens",
+    "engine",
     "training/batches",
     "training/checkpoints",
     "training/examples",
@@ -94,6 +95,7 @@ class PretrainingParams(TrainingParams):
             batch_size=batch_size,
             learning_rate=learning_rate,
             seed=self.seed,
+            engine=self.engine,
         )
 
 
@@ -187,11 +189,11 @@ def _load(model: SentenceTransformer, path: Path) -> PretrainResult:
 
 
 def _identity(model: SentenceTransformer, texts: DomainTexts, settings: PretrainSettings) -> str:
-    """Hash everything that the weights depend on to 16 hex digits; the checkpoint interval does not count."""
+    """Hash everything that the weights depend on to 16 hex digits; how often checkpoints are written does not count."""
     content = {
         "model": model_fingerprint(model),
         "texts": [texts.training, texts.held_out],
-        "settings": asdict(replace(settings, fit=replace(settings.fit, checkpoint_minutes=0))),
+        "settings": {**asdict(settings), "fit": settings.fit.deciding()},
         "code": [(Path(embedlab.__file__).parent / f"{name}.py").read_text(encoding="utf-8") for name in CODE],
         "packages": [metadata.version(name) for name in ("torch", "transformers", "sentence-transformers")],
     }
