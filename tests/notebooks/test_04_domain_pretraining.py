@@ -6,6 +6,7 @@ import pytest
 
 from embedlab import paths
 from embedlab.sweeps.spec import expand, find_sweep, read_sweep
+from experiments.architectures import models
 from tests.notebooks.outcomes import rows, run
 
 PATH = paths.notebooks_dir() / "04_domain_pretraining.ipynb"
@@ -17,10 +18,11 @@ def value(outcome, system, metric="ndcg@10", split="test"):
 
 
 @pytest.mark.notebook
-@pytest.mark.parametrize("objective", ["mlm", "none"])
+@pytest.mark.parametrize("objective", ["mlm", "causal", "none"])
 def test_runs_at_smoke_size_and_its_numbers_are_read_back(objective, tmp_path, monkeypatch):
     monkeypatch.setenv("EMBEDLAB_CACHE", str(tmp_path / "cache"))
-    outcome = run(PATH, tmp_path, **SMOKE, objective=objective)
+    model_name = models.save_random("Qwen3", tmp_path / "qwen3") if objective == "causal" else "all-MiniLM-L6-v2"
+    outcome = run(PATH, tmp_path, **SMOKE, objective=objective, model_name=model_name)
     files = {file.name for file in outcome.folder.iterdir()}
     assert {"executed.ipynb", "train_log.csv", "per_query.parquet", "model"} <= files
     assert {"pretraining_loss.png", "learning_curve.png", "stages.png", "stages.csv"} <= files

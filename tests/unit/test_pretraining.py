@@ -278,5 +278,5 @@ def test_models_that_cannot_be_pre_trained_are_refused_in_one_line(tiny):
     with pytest.raises(ModelError, match="got StaticEmbedding"):
         make_task(static, DOMAIN, settings("simcse"))
     tiny.tokenizer.mask_token = None
-    with pytest.raises(ModelError, match=r"\[model_name\]: the tokenizer has no mask token"):
+    with pytest.raises(ModelError, match=r"\[objective\]: pre-training with mlm needs a mask token"):
         make_task(tiny, DOMAIN, settings("mlm"))

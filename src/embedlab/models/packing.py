@@ -65,7 +65,7 @@ def pack(model: SentenceTransformer) -> SentenceTransformer:
     Returns:
         The same object.
     """
-    if is_packed(model):
+    if is_packed(model) or type(model[0]).__name__ == "StaticEmbedding":  # a static model has nothing to pad
         return model
     reason = _unsuitable(model) or _try_packing(model)
     if reason:
@@ -98,7 +98,7 @@ def _uses_attention_interface(network: Any) -> bool:
 
 def _try_packing(model: SentenceTransformer) -> str | None:
     """Pack `model` and compare it with itself; undo the packing and return the reason if the embeddings differ."""
-    with _evaluation(model):
+    with without_gradients(model):
         padded = _probe(model)
         undo = _switch_on(model[0])
         try:
@@ -114,9 +114,13 @@ def _try_packing(model: SentenceTransformer) -> str | None:
 
 
 @contextmanager
-def _evaluation(model: SentenceTransformer) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]  # a loaded network evaluates, its model trains
-    model.eval()
+def without_gradients(model: SentenceTransformer, *, training: bool = False) -> Iterator[None]:
+    """Run `model` without gradients in evaluation or training mode, and restore the mode of every module.
+
+    A loaded network is in evaluation mode although its `SentenceTransformer` is in training mode.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.train(training)
     try:
         with torch.no_grad():
             yield

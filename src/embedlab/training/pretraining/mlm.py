@@ -23,14 +23,11 @@ if TYPE_CHECKING:
 
 IGNORED = -100  # label of a position that is not predicted
 TEXTS_PER_FORWARD = 64  # when perplexity is computed
+SPACE = "▁"  # SentencePiece writes the space before a word like this
 
 
-class MaskedLanguageLoss(nn.Module):
-    """Cross-entropy of the masked tokens with BERT's prediction head (Devlin et al. 2019).
-
-    An embedding model has no prediction head, so this loss creates one: dense layer, GELU, layer norm, and a decoder
-    that shares the token embeddings and adds a bias. The dense layer starts as the identity, so the first predictions
-    already use the hidden states of the encoder.
+class TokenLoss(nn.Module):
+    """Base class: cross-entropy of token predictions, with the model's token embeddings as output matrix.
 
     Args:
         model: its first module is a transformer with token embeddings.
@@ -39,15 +36,16 @@ class MaskedLanguageLoss(nn.Module):
     def __init__(self, model: SentenceTransformer) -> None:
         super().__init__()
         self.model = model
-        embeddings = self._embeddings()
-        self.dense = nn.Linear(embeddings.embedding_dim, embeddings.embedding_dim)
-        nn.init.eye_(self.dense.weight)
-        nn.init.zeros_(self.dense.bias)
-        self.norm = nn.LayerNorm(embeddings.embedding_dim, eps=1e-12)
-        self.bias = nn.Parameter(torch.zeros(embeddings.num_embeddings))
 
     def _embeddings(self) -> nn.Embedding:
         return self.model[0].model.get_input_embeddings()
+
+    def _identity(self) -> nn.Linear:
+        """Return a linear layer from hidden states to token embeddings that starts as the identity."""
+        dense = nn.Linear(hidden_size(self.model), self._embeddings().embedding_dim)
+        nn.init.eye_(dense.weight)
+        nn.init.zeros_(dense.bias)
+        return dense
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor) -> Tensor:
         """Compute the mean loss over the positions whose label is not `IGNORED`.
@@ -61,9 +59,12 @@ class MaskedLanguageLoss(nn.Module):
         """
         (features,) = sentence_features
         hidden = self.model[0](features)["token_embeddings"].flatten(0, 1)  # (tokens, d)
-        labels = labels.flatten()
-        masked = labels != IGNORED
-        return F.cross_entropy(self.logits(hidden[masked]), labels[masked])
+        return self.score(hidden, labels.flatten())
+
+    def score(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss from hidden states (tokens, d) and labels (tokens,); a scalar."""
+        predicted = labels != IGNORED
+        return F.cross_entropy(self.logits(hidden[predicted]), labels[predicted])
 
     @staticmethod
     def targets(labels: Tensor) -> Tensor:
@@ -72,7 +73,34 @@ class MaskedLanguageLoss(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Compute vocabulary scores (n, vocabulary) from hidden states (n, d)."""
+        raise NotImplementedError
+
+
+class MaskedLanguageLoss(TokenLoss):
+    """Cross-entropy of the masked tokens with BERT's prediction head (Devlin et al. 2019).
+
+    An embedding model has no prediction head, so this loss creates one: dense layer, GELU, layer norm, and a decoder
+    that shares the token embeddings and adds a bias. The dense layer starts as the identity, so the first predictions
+    already use the hidden states of the encoder.
+
+    Args:
+        model: its first module is a transformer with token embeddings.
+    """
+
+    def __init__(self, model: SentenceTransformer) -> None:
+        super().__init__(model)
+        self.dense = self._identity()
+        self.norm = nn.LayerNorm(self.dense.out_features, eps=1e-12)
+        self.bias = nn.Parameter(torch.zeros(self._embeddings().num_embeddings))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Compute vocabulary scores (n, vocabulary) from hidden states (n, d)."""
         return F.linear(self.norm(F.gelu(self.dense(hidden))), self._embeddings().weight, self.bias)
+
+
+def hidden_size(model: SentenceTransformer) -> int:
+    """Return the size of the transformer's hidden states, which may differ from that of its token embeddings."""
+    return int(model[0].model.config.hidden_size)
 
 
 def choose_positions(words: Sequence[int | None], probability: float, rng: np.random.Generator) -> np.ndarray:
@@ -145,7 +173,7 @@ class NoiseCollator(ABC):
         self.model, self.seed, self.batches = model, seed, 0
         encoded = model.tokenizer(list(texts), truncation=True, max_length=model.max_seq_length)
         self.ids: list[list[int]] = encoded["input_ids"]
-        self.words = [_word_numbers(encoded.word_ids(i), whole_words) for i in range(len(self.ids))]
+        self.words = [_word_numbers(encoded.word_ids(i), encoded.tokens(i), whole_words) for i in range(len(self.ids))]
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the features of the corrupted texts, prefixed with `text_`, and `label`, the tokens to predict."""
@@ -198,10 +226,17 @@ class MaskingCollator(NoiseCollator):
         return corrupt(self.ids[index], positions, tokenizer.mask_token_id, len(tokenizer), rng)
 
     def lay_out(self, labels: Sequence[list[int]], features: dict[str, Any]) -> Tensor:
-        """Arrange the labels like `input_ids`: (tokens,) when packed, else (B, length) padded with `IGNORED`."""
-        if "cu_seq_lens_q" in features:
-            return torch.tensor([label for row in labels for label in row])
-        return pad(labels)
+        """Arrange the labels like `input_ids`, see `like_inputs`."""
+        return like_inputs(labels, features)
+
+
+def like_inputs(labels: Sequence[list[int]], features: dict[str, Any]) -> Tensor:
+    """Arrange one label per token like `input_ids`: (tokens,) if packed, else (B, length) with `IGNORED` at padding."""
+    flat = torch.tensor([label for row in labels for label in row])
+    if "cu_seq_lens_q" in features:
+        return flat
+    real = features["attention_mask"].bool()  # padding may be on either side
+    return torch.full(real.shape, IGNORED).masked_scatter(real, flat)
 
 
 def pad(rows: Sequence[list[int]]) -> Tensor:
@@ -209,8 +244,17 @@ def pad(rows: Sequence[list[int]]) -> Tensor:
     return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=IGNORED)
 
 
-def _word_numbers(words: list[int | None], whole_words: bool) -> list[int | None]:
-    return words if whole_words else [None if word is None else i for i, word in enumerate(words)]
+def _word_numbers(words: list[int | None], pieces: Sequence[str], whole_words: bool) -> list[int | None]:
+    """Return the word of every token, None for special tokens; single tokens count as words unless `whole_words`.
+
+    Tokenizers that mark the start of a word in the piece itself (`▁word`: Gemma, Llama) report one word per text.
+    """
+    if not whole_words:
+        return [None if word is None else i for i, word in enumerate(words)]
+    if len({word for word in words if word is not None}) > 1 or not any(SPACE in piece for piece in pieces):
+        return words
+    starts = np.cumsum([piece.startswith(SPACE) for piece in pieces]).tolist()
+    return [None if word is None else start for word, start in zip(words, starts, strict=True)]
 
 
 @torch.inference_mode()
@@ -238,7 +282,9 @@ def perplexity(loss: nn.Module, texts: Sequence[str], *, collator: NoiseCollator
     return float(np.exp(total / count))
 
 
-def unigram_perplexity(model: SentenceTransformer, training: Sequence[str], texts: Sequence[str]) -> float:
+def unigram_perplexity(
+    model: SentenceTransformer, training: Sequence[str], texts: Sequence[str], *, collator: NoiseCollator | None = None
+) -> float:
     """Compute the perplexity of a unigram language model, which only knows how often each token occurs.
 
     The predicted tokens are those of `perplexity`.
@@ -247,11 +293,12 @@ def unigram_perplexity(model: SentenceTransformer, training: Sequence[str], text
         model: its tokenizer is used.
         training: texts in which the tokens are counted, plus one for every token.
         texts: texts to predict.
+        collator: as for `perplexity`.
     """
     counts = np.ones(len(model.tokenizer))
     for ids in model.tokenizer(list(training), add_special_tokens=False)["input_ids"]:
         np.add.at(counts, ids, 1)
-    batches = _batches(MaskingCollator(model, texts), len(texts))
+    batches = _batches(collator or MaskingCollator(model, texts), len(texts))
     labels = np.concatenate([batch["label"].flatten().numpy() for batch in batches])
     return float(np.exp(-np.log(counts / counts.sum())[labels[labels != IGNORED]].mean()))
 

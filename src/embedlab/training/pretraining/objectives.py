@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -14,13 +14,16 @@ from embedlab.data.dataset import Dataset
 from embedlab.data.splits import seeded_order
 from embedlab.data.text_analysis import normalise
 from embedlab.errors import ModelError
+from embedlab.models.packing import without_gradients
+from embedlab.models.tokens import to_features, token_ids
 from embedlab.params import TEMPERATURE
 from embedlab.training.batches import TokenisedCollator
 from embedlab.training.fit import FitSettings
 from embedlab.training.losses import ContrastiveLoss
+from embedlab.training.pretraining.causal import PROBE, NextTokenCollator, NextTokenLoss, is_causal
 from embedlab.training.pretraining.mlm import MaskedLanguageLoss, MaskingCollator, NoiseCollator, perplexity
 from embedlab.training.pretraining.simcse import simcse_rows
-from embedlab.training.pretraining.tsdae import DeletionCollator, DenoisingLoss
+from embedlab.training.pretraining.tsdae import DeletionCollator, DenoisingLoss, unsuitable_dimensions
 
 if TYPE_CHECKING:
     import datasets
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 HELD_OUT_SHARE, MAX_HELD_OUT = 0.05, 500
 
-Objective = Literal["mlm", "tsdae", "simcse", "none"]
+Objective = Literal["mlm", "causal", "tsdae", "simcse", "none"]
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,8 @@ class PretrainSettings:
     """Settings of pre-training.
 
     Attributes:
-        objective: "mlm" predicts masked words, "tsdae" reconstructs a text from a part of its words, "simcse"
-            distinguishes a text from other texts, "none" leaves the model unchanged.
+        objective: "mlm" predicts masked words, "causal" the next token (for decoders), "tsdae" reconstructs a text
+            from a part of its words, "simcse" distinguishes a text from other texts, "none" leaves the model unchanged.
         fit: epochs, batch size, learning rate and other settings of the training loop.
         masking_share: share of words that mlm masks.
         deletion_share: share of words that tsdae deletes.
@@ -119,21 +122,57 @@ def make_task(model: SentenceTransformer, texts: DomainTexts, settings: Pretrain
     Raises:
         ModelError: the model does not support the objective.
     """
-    _check(model, settings.objective)
+    check_objective(model, settings.objective)
+    make = {"mlm": _mlm, "causal": _causal, "tsdae": _tsdae, "simcse": _simcse}[settings.objective]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.fit.seed)
-        task = {"mlm": _mlm, "tsdae": _tsdae, "simcse": _simcse}[settings.objective](model, texts, settings)
+        task = make(model, texts, settings)
     task.loss.to(model.device)
     return task
 
 
-def _check(model: SentenceTransformer, objective: Objective) -> None:
-    remedy = 'Set objective="none", or use a BERT-like model'
-    if not hasattr(model[0], "model"):
-        problem = f"pre-training needs a transformer, got {type(model[0]).__name__}"
-        raise ModelError(problem, remedy=remedy, field="model_name")
-    if objective == "mlm" and model.tokenizer.mask_token_id is None:
-        raise ModelError("the tokenizer has no mask token, which mlm needs", remedy=remedy, field="model_name")
+def check_objective(model: SentenceTransformer, objective: Objective) -> None:
+    """Check that a model can be trained with an objective, before any time is spent.
+
+    Args:
+        model: the model to train.
+        objective: see `PretrainSettings`.
+
+    Raises:
+        ModelError: it cannot; the error names the objectives that the model supports.
+    """
+    if problem := _problem(model, objective):
+        others = [name for name in get_args(Objective) if name != objective and not _problem(model, name)]
+        remedy = f"Set objective={' or '.join(others)}"
+        raise ModelError(f"pre-training with {objective} {problem}", remedy=remedy, field="objective")
+
+
+def _problem(model: SentenceTransformer, objective: Objective) -> str | None:
+    """Return why an objective does not suit a model, in words that follow the objective's name."""
+    if objective == "none":
+        return None
+    network = getattr(model[0], "model", None)
+    if not hasattr(network, "get_input_embeddings"):
+        return f"needs a transformer with token embeddings, got {type(network or model[0]).__name__}"
+    reasons = {"mlm": _no_mask, "causal": _sees_ahead, "tsdae": unsuitable_dimensions, "simcse": _no_dropout}
+    return reasons[objective](model)
+
+
+def _no_mask(model: SentenceTransformer) -> str | None:
+    return "needs a mask token, and the tokenizer has none" if model.tokenizer.mask_token_id is None else None
+
+
+def _sees_ahead(model: SentenceTransformer) -> str | None:
+    return None if is_causal(model) else "needs causal attention, but every token of this model sees the next one"
+
+
+def _no_dropout(model: SentenceTransformer) -> str | None:
+    """SimCSE's two views of a text differ by dropout alone; most models since 2023 have none."""
+    with torch.random.fork_rng(devices=[]), without_gradients(model, training=True):
+        features = to_features(model, list(token_ids(model, [PROBE])) * 2)
+        features = {key: value.to(model.device) if hasattr(value, "to") else value for key, value in features.items()}
+        first, second = model(features)["sentence_embedding"]
+    return "needs dropout, and this model has none" if torch.allclose(first, second, atol=1e-5) else None
 
 
 def _mlm(model: SentenceTransformer, texts: DomainTexts, settings: PretrainSettings) -> Task:
@@ -144,6 +183,13 @@ def _mlm(model: SentenceTransformer, texts: DomainTexts, settings: PretrainSetti
 
     training = collator(texts.training, settings.fit.seed)
     return Task(_index_rows(texts.training), MaskedLanguageLoss(model), training, collator)
+
+
+def _causal(model: SentenceTransformer, texts: DomainTexts, settings: PretrainSettings) -> Task:
+    def collator(subset: Sequence[str], seed: int = 0) -> NextTokenCollator:
+        return NextTokenCollator(model, subset, seed=seed)
+
+    return Task(_index_rows(texts.training), NextTokenLoss(model), collator(texts.training), collator)
 
 
 def _tsdae(model: SentenceTransformer, texts: DomainTexts, settings: PretrainSettings) -> Task:

@@ -40,6 +40,7 @@ CODE = (
     "training/examples",
     "training/fit",
     "training/losses",
+    "training/pretraining/causal",
     "training/pretraining/mlm",
     "training/pretraining/objectives",
     "training/pretraining/simcse",

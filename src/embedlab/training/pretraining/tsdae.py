@@ -11,6 +11,7 @@ of different classes, which transformers 5 no longer supports.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -69,12 +70,12 @@ class DenoisingLoss(nn.Module):
     With a single vector, cross-attention is a linear map: every decoder position attends to the sentence embedding.
 
     Args:
-        model: its first module is a transformer with an `embeddings` module.
+        model: its first module is a transformer with token embeddings.
         vocabulary: token ids that can occur; a softmax over these only saves most of its cost on domain text. None
             uses all tokens.
 
     Raises:
-        ModelError: the model has no token embeddings to share, or sentence embeddings of another dimension.
+        ModelError: the token embeddings have another dimension than the sentence embeddings.
     """
 
     vocabulary: Tensor
@@ -82,14 +83,17 @@ class DenoisingLoss(nn.Module):
 
     def __init__(self, model: SentenceTransformer, vocabulary: Sequence[int] | None = None) -> None:
         super().__init__()
+        if problem := unsuitable_dimensions(model):
+            raise ModelError(f"tsdae {problem}", remedy="Use another objective")
         self.model = model
-        tokens, dim = _token_embeddings(model)
+        embeddings = model[0].model.get_input_embeddings()
+        tokens, dim = embeddings.num_embeddings, embeddings.embedding_dim
         ids = torch.arange(tokens) if vocabulary is None else torch.tensor(vocabulary)
         index_of_id = torch.full((tokens,), IGNORED).index_copy(0, ids, torch.arange(len(ids)))
         self.register_buffer("vocabulary", ids, persistent=False)
         self.register_buffer("index_of_id", index_of_id, persistent=False)
         layer = nn.TransformerDecoderLayer(
-            dim, _heads(model), 4 * dim, dropout=0.1, activation="gelu", batch_first=True
+            dim, _heads(model, dim), 4 * dim, dropout=0.1, activation="gelu", batch_first=True
         )
         self.decoder = nn.TransformerDecoder(layer, DECODER_LAYERS)
         self.bias = nn.Parameter(torch.zeros(len(ids)))
@@ -133,11 +137,20 @@ class DenoisingLoss(nn.Module):
         Returns:
             (B, length, d).
         """
-        embeddings = self.model[0].model.embeddings(ids.masked_fill(ids == IGNORED, self.model.tokenizer.pad_token_id))
+        embeddings = self._embed(ids.masked_fill(ids == IGNORED, self.model.tokenizer.pad_token_id or 0))
         length, dim = embeddings.shape[1:]
         causal = nn.Transformer.generate_square_subsequent_mask(length, device=ids.device, dtype=embeddings.dtype)
         memory = F.normalize(sentence, dim=-1).unsqueeze(1) * dim**0.5  # entries of about 1, like hidden states
         return self.decoder(embeddings, memory, tgt_mask=causal, tgt_is_causal=True)
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        """Embed token ids (B, length) with positions: the encoder's own, or sinusoids if it adds none to its tokens."""
+        network = self.model[0].model
+        if getattr(getattr(network, "embeddings", None), "position_embeddings", None) is not None:
+            return network.embeddings(ids)
+        embeddings = network.get_input_embeddings()(ids)
+        normed = F.layer_norm(embeddings, embeddings.shape[-1:])  # tokens and positions of about one, as the memory
+        return normed + sinusoids(*embeddings.shape[1:]).to(normed)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Compute scores (n, vocabulary) from hidden states (n, d)."""
@@ -145,21 +158,29 @@ class DenoisingLoss(nn.Module):
         return F.linear(hidden, weight.index_select(0, self.vocabulary), self.bias)
 
 
-def _token_embeddings(model: SentenceTransformer) -> tuple[int, int]:
-    """Return the shape (tokens, d) of the token embeddings that the decoder shares."""
-    transformer: Any = getattr(model[0], "model", None)
-    if not hasattr(transformer, "embeddings"):
-        problem = f"tsdae needs token embeddings to share with its decoder, {type(transformer).__name__} has none"
-        raise ModelError(problem, remedy="Use a BERT-like encoder or another objective")
-    embeddings = transformer.get_input_embeddings()
-    if embeddings.embedding_dim != model.get_embedding_dimension():
-        problem = (
-            f"tsdae needs token and sentence embeddings of the same dimension, got {embeddings.embedding_dim} and "
-            f"{model.get_embedding_dimension()}"
-        )
-        raise ModelError(problem, remedy="Use a model without a Dense layer after pooling, or another objective")
-    return embeddings.num_embeddings, embeddings.embedding_dim
+def unsuitable_dimensions(model: SentenceTransformer) -> str | None:
+    """Return why the decoder cannot share a model's token embeddings, in words that follow "tsdae"; None if it can."""
+    network: Any = getattr(model[0], "model", None)
+    if not hasattr(network, "get_input_embeddings"):
+        return f"needs token embeddings to share with its decoder, {type(network).__name__} has none"
+    tokens, sentences = network.get_input_embeddings().embedding_dim, model.get_embedding_dimension()
+    if tokens == sentences:
+        return None
+    return f"needs token and sentence embeddings of the same dimension, got {tokens} and {sentences}"
 
 
-def _heads(model: SentenceTransformer) -> int:
-    return model[0].model.config.num_attention_heads
+def sinusoids(length: int, dim: int) -> Tensor:
+    """Return the position encodings (length, dim) of Vaswani et al. 2017, scaled to about unit variance.
+
+    >>> (sinusoids(1, 4) / 2**0.5).tolist()
+    [[0.0, 0.0, 1.0, 1.0]]
+    """
+    frequencies = 10000 ** (-torch.arange(dim // 2) / (dim // 2))
+    angles = torch.arange(length)[:, None] * frequencies
+    waves = torch.cat([angles.sin(), angles.cos()], dim=-1) * 2**0.5
+    return F.pad(waves, (0, dim - waves.shape[1]))
+
+
+def _heads(model: SentenceTransformer, dim: int) -> int:
+    """Return the model's number of attention heads, or the largest number below that divides `dim`."""
+    return math.gcd(model[0].model.config.num_attention_heads, dim)

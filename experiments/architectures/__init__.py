@@ -1,0 +1,1 @@
+"""Every technique on every architecture, tried on tiny random models: exact, or refused in words."""
