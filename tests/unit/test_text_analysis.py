@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedlab.data import leakage
+from embedlab.data import leakage, text_analysis
 from embedlab.data.dataset import Dataset
 from embedlab.data.overlap import near_duplicates
 from embedlab.data.text_analysis import normalise, search_words, symbols, without_symbols, words
@@ -68,6 +68,16 @@ SCRIPTS = {
     ),
 }
 scripts = pytest.mark.parametrize("script", SCRIPTS)
+
+
+@given(st.text("aB1 _.,;:-'\"?&()[]+#/<>=!%$*^\t", max_size=12))
+def test_plain_texts_have_the_words_and_the_form_of_the_long_way(text):
+    """A letter in another script takes the long way; it stands apart, so it changes nothing else."""
+    assert words(text) + ["ж"] == words(f"{text} | ж")
+    pieces = text_analysis._joined(text_analysis._folded(text))
+    while (shorter := text_analysis._joined(pieces)) != pieces:
+        pieces = shorter
+    assert normalise(text) == (pieces or text.strip())
 
 
 @scripts

@@ -38,6 +38,8 @@ _TOKENS = regex.compile(
     | [\p{{Sm}}\p{{Emoji_Presentation}}✓✔✗✘♀♂--[\x00-\x7f¬⁄]]""",
     regex.VERBOSE | regex.VERSION1,
 )
+# ASCII letters, digits and punctuation that is never a symbol: the tokens of such a text are its words.
+_PLAIN = regex.compile(r"""(?:[\w\s,;:'"?&()\[\]]|\.(?!\w)|-(?![\d.]))*+""")
 _INVISIBLE = regex.compile(r"[\p{Cf}\p{Variation_Selector}ـ--\u200b]", regex.VERSION1)  # all but the zero-width space
 _EXPONENT = regex.compile(r"(?<=\d)[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 _DIGIT = regex.compile(r"[\p{Nd}--0-9]", regex.VERSION1)
@@ -58,6 +60,8 @@ def words(text: str) -> list[str]:
     >>> words("The X-ray of a CAFÉ, 水泵漏水")
     ['the', 'x', 'ray', 'of', 'a', 'café', '水泵', '泵漏', '漏水']
     """
+    if text.isascii():  # nothing to fold or to cut
+        return _ascii_words(text)
     return [piece for word in _WORDS.findall(_folded(text)) for piece, _ in _pieces(word)]
 
 
@@ -78,6 +82,8 @@ def normalise(text: str) -> str:
     >>> normalise("sort a list in C#"), normalise("25 °C"), normalise("水泵 漏水！")
     ('sort a list in c#', '25 °c', '水泵漏水')
     """
+    if text.isascii() and _PLAIN.fullmatch(text):
+        return " ".join(_ascii_words(text)) or text.strip()
     form = _joined(_folded(text))
     # Without the punctuation around it, a symbol may stand elsewhere: repeat until nothing changes.
     while (shorter := _joined(form)) != form:
@@ -120,6 +126,11 @@ def _search_words(lower: str) -> Iterator[str]:
 def _without_optional_marks(word: str) -> str:
     decomposed = unicodedata.normalize("NFD", word)
     return unicodedata.normalize("NFC", _OPTIONAL_MARKS.sub("", decomposed)).translate(_VARIANTS)
+
+
+def _ascii_words(text: str) -> list[str]:
+    found: list[str] = _WORDS.findall(text.lower())
+    return found
 
 
 def _folded(text: str) -> str:
