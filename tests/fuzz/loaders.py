@@ -204,7 +204,10 @@ def expected_pairs(records: list[Record], table: Table) -> Content:
     content, score = Content(), table.column("score")
     query, positive = table.column("query"), table.column("positive")
     numbers = [number(record.get(score)) for record in records] if score else [1.0] * len(records)
-    graded = any(value not in (0, 1) for value in numbers)
+    # Whole numbers up to 10 are grades of relevance.
+    graded = any(value is None or not value.is_integer() or not 0 <= value <= 10 for value in numbers)
+    first: dict[str, str] = {}
+    zeros: dict[tuple[str, str], None] = {}
     for record, value in zip(records, numbers, strict=True):
         left, right = text(record.get(query or "")) or "", record.get(positive or "")
         for document in right if isinstance(right, list) else [right]:
@@ -213,9 +216,11 @@ def expected_pairs(records: list[Record], table: Table) -> Content:
                 content.graded.append((left, document, value if value is not None else -1.0))
                 continue
             content.documents.add(document)
-            if value != 1:
+            if value == 0:
+                zeros[left, document] = None
                 continue
             content.relevant.add((left, document))
+            first.setdefault(left, document)
             for column in table.roles.get("negative", []):
                 cell = record.get(column)
                 for item in cell if isinstance(cell, list) else [cell]:
@@ -229,6 +234,7 @@ def expected_pairs(records: list[Record], table: Table) -> Content:
                     fields.setdefault(column.strip().lower(), set()).add(str(cell))
         if (column := table.column("group")) and (group := text(record.get(column))) is not None:
             content.groups[left] = group
+    content.triplets.update((left, first[left], document) for left, document in zeros if left in first)
     return content
 
 

@@ -18,6 +18,7 @@ from embedlab.errors import ParameterError
 from tests.unit.test_deploy_space import FakeEncoder
 
 NUMBERS = {  # option -> values that are refused
+    ("convert", "a.csv", "b.jsonl", "--negatives"): ("0", "-3"),
     ("deploy", "search", "q", "--k"): ("0", "-3"),
     ("deploy", "search", "q", "-k"): ("0", "-3"),
     ("deploy", "shadow", "VERSION", "--margin"): ("nan", "-1", "inf"),

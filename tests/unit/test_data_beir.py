@@ -91,10 +91,21 @@ def test_malformed_folder(tmp_path, parts, file, number, field, problem):
         assert caught.value.file.name == (file or tmp_path.name)
 
 
-def test_qrels_without_a_header(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "text"), [("test.tsv", "q2\td2\t2\nq2\td0\t0\n"), ("test.qrels", "q2 0 d2 2\nq2\t0\td0\t0\n")]
+)
+def test_qrels_without_a_header_and_of_trec(tmp_path, name, text):
+    expected = beir.load(str(write(tmp_path / "a")), name="n")
+    write(tmp_path / "b")
+    (tmp_path / "b" / "qrels" / "test.tsv").unlink()
+    (tmp_path / "b" / "qrels" / name).write_text(text, "utf-8")
+    assert beir.load(str(tmp_path / "b"), name="n") == expected
+
+
+def test_qrels_with_other_names(tmp_path):
     write(tmp_path)
-    (tmp_path / "qrels" / "test.tsv").write_text("q0\td0\t1\nq1\td1\t1\n", "utf-8")
-    with pytest.raises(DataError, match="line 1 must be the header.*'q0', 'd0', '1'") as caught:
+    (tmp_path / "qrels" / "test.tsv").write_text("query\tdocument\tgrade\nq1\td1\t1\n", "utf-8")
+    with pytest.raises(DataError, match="line 1 must be the header.*'query', 'document', 'grade'") as caught:
         beir.load(str(tmp_path), name="n")
     assert (caught.value.file.name, caught.value.line, caught.value.field) == ("test.tsv", 1, "query-id")
 

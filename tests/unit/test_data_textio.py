@@ -28,7 +28,8 @@ GOOD = b'{"query": "a", "positive": "b"}\n'
         ("x.csv", b"query,query\na,b\n", 1, "occurs twice"),
         ("x.csv", b"query,positive\n", None, "no rows"),
         ("x.parquet", b"PAR1 but not really PAR1", None, "damaged Parquet"),
-        ("x.xlsx", b"", None, "unsupported file type '.xlsx'"),
+        ("x.xlsx", b"", None, "damaged Excel file"),
+        ("x.ods", b"", None, "unsupported file type '.ods'"),
     ],
 )
 def test_malformed_file(tmp_path, name, content, line, problem):

@@ -1,18 +1,22 @@
 """BEIR folders: corpus.jsonl, queries.jsonl and qrels/{train,dev,test}.tsv.
 
-The format of Thakur et al., "BEIR" (NeurIPS 2021 Datasets and Benchmarks). Every file may be gzipped.
+The format of Thakur et al., "BEIR" (NeurIPS 2021 Datasets and Benchmarks). Every file may be gzipped. Judgements may
+have the columns of TREC instead, `query 0 document grade`, or no header.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from embedlab.data import textio
 from embedlab.data.dataset import SPLIT_ALIASES, SPLITS, Dataset, Qrels, split_name
+from embedlab.data.formats import trec
 from embedlab.data.splits import complete_splits
 from embedlab.data.textio import Row
 from embedlab.errors import DataError
@@ -21,6 +25,7 @@ COLUMNS = ("query-id", "corpus-id", "score")
 ALIASES = {"query_id": "query-id", "corpus_id": "corpus-id"}
 RESERVED = ("_id", "title", "text", "metadata")
 MAX_GRADE = 1_000
+QRELS_SUFFIXES = (".tsv", ".qrels", ".trec", ".txt")
 USUAL_GRADE = 10  # above it, the grades are probably percentages
 
 logger = logging.getLogger(__name__)
@@ -45,23 +50,18 @@ def load(location: str, *, name: str, split_by: str = "document", repair: bool =
     Raises:
         DataError: a file is missing or malformed; names file, line and field.
     """
-    folder = _folder(location)
-    corpus, queries = Texts.read(folder / "corpus.jsonl", titled=True), Texts.read(folder / "queries.jsonl")
-    files = _qrels_files(folder)
-    _warn_of_other_files(folder / "qrels", files)
-    reader = _QrelsReader(queries, corpus, repair)
-    judged = {split: reader.read(path) for split, path in files.items()}
-    reader.report(folder / "qrels")
-    queries.report()
-    corpus.report()
+    path = _folder(location)
+    folder = Folder.read(path, repair=repair)
+    corpus, queries = folder.corpus, folder.queries
+    judged = {split: _positives(rows, queries.texts) for split, rows in folder.judged.items()}
     if not any(judged.values()):
         remedy = "Set the score of relevant pairs to 1 or more."
-        raise DataError("no relevant pair: every score is 0 or less", remedy=remedy, file=folder / "qrels")
+        raise DataError("no relevant pair: every score is 0 or less", remedy=remedy, file=path / "qrels")
     if not any(_found(qrels, corpus.texts) for qrels in judged.values()):
         remedy = "Write the ids of corpus.jsonl in the column corpus-id, letter by letter."
         problem = "no relevant document is in corpus.jsonl with a text"
-        raise DataError(problem, remedy=remedy, file=folder / "qrels", field="corpus-id")
-    with textio.naming(folder):
+        raise DataError(problem, remedy=remedy, file=path / "qrels", field="corpus-id")
+    with textio.naming(path):
         qrels, groups = complete_splits(judged, queries.texts, corpus.texts, split_by=split_by, divide=divide)
     qrels = {**qrels, "train": _found(qrels["train"], corpus.texts)}
     relevant = {query: queries.texts[query] for judgements in qrels.values() for query in judgements}
@@ -107,9 +107,9 @@ def _folder(location: str) -> Path:
 def _qrels_files(folder: Path) -> dict[str, Path]:
     """Split -> file, in the order of `SPLITS`."""
     files: dict[str, Path] = {}
-    for name in (*SPLITS, *SPLIT_ALIASES):
+    for name, suffix in itertools.product((*SPLITS, *SPLIT_ALIASES), QRELS_SUFFIXES):
         split = split_name(name)
-        plain, gzipped = folder / "qrels" / f"{name}.tsv", folder / "qrels" / f"{name}.tsv.gz"
+        plain, gzipped = folder / "qrels" / f"{name}{suffix}", folder / "qrels" / f"{name}{suffix}.gz"
         if not plain.is_file() and not gzipped.is_file():
             continue
         path = plain if plain.is_file() else gzipped
@@ -219,10 +219,63 @@ def read_texts(path: Path, *, titled: bool = False) -> tuple[dict[str, str], dic
     return texts.texts, texts.fields
 
 
+def _positives(judgements: Iterable[Judgement], queries: Container[str]) -> Qrels:
+    qrels: dict[str, dict[str, int]] = {}
+    for query, document, grade in judgements:
+        if grade > 0 and query in queries:
+            qrels.setdefault(query, {})[document] = grade
+    return qrels
+
+
 def _found(qrels: Qrels, corpus: Mapping[str, str]) -> Qrels:
     """The judgements of documents that exist, of queries that have one."""
     judged = {query: {d: grade for d, grade in grades.items() if d in corpus} for query, grades in qrels.items()}
     return {query: grades for query, grades in judged.items() if grades}
+
+
+class Judgement(NamedTuple):
+    """A judgement; a grade of 0 or less means "not relevant"."""
+
+    query: str
+    document: str
+    grade: int
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The contents of a BEIR folder as they are, before missing splits are made.
+
+    Attributes:
+        corpus, queries: the texts.
+        files: split -> file of its judgements.
+        judged: split -> judgements, also those of unknown documents if the folder was read with `repair`.
+    """
+
+    corpus: Texts
+    queries: Texts
+    files: dict[str, Path]
+    judged: dict[str, list[Judgement]]
+
+    @classmethod
+    def read(cls, path: Path, *, repair: bool = False) -> Folder:
+        """Read a folder.
+
+        Args:
+            path: the folder.
+            repair: see `load`.
+
+        Raises:
+            DataError: a file is missing or malformed.
+        """
+        corpus, queries = Texts.read(path / "corpus.jsonl", titled=True), Texts.read(path / "queries.jsonl")
+        files = _qrels_files(path)
+        _warn_of_other_files(path / "qrels", files)
+        reader = _QrelsReader(queries, corpus, repair)
+        judged = {split: reader.read(file) for split, file in files.items()}
+        reader.report(path / "qrels")
+        queries.report()
+        corpus.report()
+        return cls(corpus, queries, files, judged)
 
 
 @dataclass
@@ -236,8 +289,8 @@ class _QrelsReader:
     unknown_documents: int = 0
     highest: int = 0
 
-    def read(self, path: Path) -> Qrels:
-        """The positives of a file of judgements."""
+    def read(self, path: Path) -> list[Judgement]:
+        """The judgements of a file, each once."""
         grades: dict[tuple[str, str], int] = {}
         for row in self._rows(path):
             grade = _grade(row, path)
@@ -246,11 +299,7 @@ class _QrelsReader:
             if grades.setdefault(key, grade) != grade:
                 problem = f"query '{key[0]}' and document '{key[1]}' are judged twice, with different scores"
                 raise DataError(problem, remedy="Keep one of the rows.", file=path, line=row.line, field="score")
-        qrels: dict[str, dict[str, int]] = {}
-        for (query, document), grade in grades.items():
-            if grade > 0 and query in self.queries.texts:
-                qrels.setdefault(query, {})[document] = grade
-        return qrels
+        return [Judgement(query, document, grade) for (query, document), grade in grades.items()]
 
     def report(self, folder: Path) -> None:
         """Warn of what was accepted."""
@@ -265,11 +314,16 @@ class _QrelsReader:
             logger.warning(message, folder, self.highest)
 
     def _rows(self, path: Path) -> list[Row]:
-        rows = [textio.rename_columns(row, ALIASES, path) for row in textio.read_rows(path)]
+        if trec.kind_of(path) == "qrels":
+            return trec.read(path).rows
+        if textio.format_of(path) != ".tsv":
+            remedy = "Write 'query 0 document grade' on each line, or name the file *.tsv."
+            raise DataError("these are not TREC judgements", remedy=remedy, file=path, line=1)
+        rows = [textio.rename_columns(row, ALIASES, path) for row in textio.read_rows(path, columns=COLUMNS)]
         if missing := [column for column in COLUMNS if column not in rows[0].values]:
             header = ", ".join(map(repr, textio.read_rows(path)[0].values))
             problem = f"line 1 must be the header, with the columns {', '.join(COLUMNS)}; it is {header}"
-            remedy = "Add the header and separate the cells by tabs. A TREC file has a column too many, the second."
+            remedy = "Add the header and separate the cells by tabs."
             raise DataError(problem, remedy=remedy, file=path, line=1, field=missing[0])
         return rows
 

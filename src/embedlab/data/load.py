@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 
 from embedlab.data import textio
 from embedlab.data.dataset import SPLITS, Dataset
+from embedlab.data.formats.registry import BY_NAME
 from embedlab.data.leakage import guard
 from embedlab.data.splits import cap_training, mark_seen, size_warnings
 from embedlab.errors import DataError
@@ -36,6 +37,7 @@ class Spec:
             error.
         `split_by=query`: hold out queries only, so splits may share documents. The built-in datasets do not take this.
         `divide=false`: keep dev and test whole in a dataset without a train split.
+        `format=NAME`: read a file of pairs in this format instead of the one that its content shows.
     """
 
     scheme: str
@@ -158,11 +160,13 @@ def _without_options(spec: str) -> tuple[str, str]:
 
 
 def _check_options(parsed: Spec) -> None:
-    allowed = {"repair": ("true", "false")}
+    allowed: dict[str, tuple[str, ...]] = {"repair": ("true", "false")}
     if "split_by" in inspect.signature(parsed.module.load).parameters:
         allowed["split_by"] = ("document", "query")
     if "divide" in inspect.signature(parsed.module.load).parameters:
         allowed["divide"] = ("true", "false")
+    if "format" in inspect.signature(parsed.module.load).parameters:
+        allowed["format"] = tuple(BY_NAME)
     for option, value in parsed.options.items():
         if option not in allowed:
             remedy = _suggestion(option, allowed)

@@ -1,4 +1,4 @@
-"""Read JSONL, JSON, CSV, TSV and Parquet files, with errors that name file, line and field.
+"""Read JSONL, JSON, CSV, TSV, Parquet and Excel files, with errors that name file, line and field.
 
 The same table gives the same records in every format. Numbers, dates and truth values of typed formats are read as the
 text that pandas writes into a CSV file (3.0, 2024-01-31, True), and NaN is an empty cell.
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
+from embedlab.data import spreadsheet
 from embedlab.errors import DataError
 from embedlab.io import sha256_of
 
@@ -50,7 +51,7 @@ class Row(NamedTuple):
     """One record of a file.
 
     Attributes:
-        line: its line, from 1; in JSON and Parquet its record number.
+        line: its line, from 1; in JSON and Parquet its record number, in Excel its row.
         values: column -> value.
         file: the file, if the records of a dataset come from several.
     """
@@ -61,7 +62,7 @@ class Row(NamedTuple):
 
 
 def read_rows(path: Path, *, columns: Sequence[str] = ()) -> list[Row]:
-    """Read every record of a JSONL, JSON, CSV, TSV or Parquet file.
+    """Read every record of a JSONL, JSON, CSV, TSV, Parquet or Excel file.
 
     Text files may be gzipped and may start with a BOM. A JSON file is a list of objects.
 
@@ -79,6 +80,7 @@ def read_rows(path: Path, *, columns: Sequence[str] = ()) -> list[Row]:
         ".csv": lambda file: _delimited_rows(file, ",", columns),
         ".tsv": lambda file: _delimited_rows(file, "\t", columns),
         ".parquet": _parquet_rows,
+        ".xlsx": lambda file: (Row(line, plain(values)) for line, values in spreadsheet.records(file)),
     }
     file = find_file(path)
     suffix = format_of(path)
@@ -202,14 +204,14 @@ def checked_text(value: object, row: Row, field: str, file: Path) -> str:
     if is_empty(value) or isinstance(value, float) and math.isnan(value):
         raise error_at(row, field, file, f"'{field}' is empty", "Fill it in or remove the record.")
     if not isinstance(value, str):
-        problem = f"'{field}' must be a string, got {_short(value)}"
+        problem = f"'{field}' must be a string, got {short(value)}"
         raise error_at(row, field, file, problem, "Write it as a string.")
     if "\0" in value or _HALF_PAIR.search(value):
         problem = "a NUL character" if "\0" in value else "half of a surrogate pair"
         raise error_at(row, field, file, f"'{field}' contains {problem}", "Save the text as valid Unicode.")
     text = value.strip()
     if text[0] == "[" and text[-1] == "]" and _is_list(text):
-        problem = f"'{field}' is a list that was written as a text: {_short(text)}"
+        problem = f"'{field}' is a list that was written as a text: {short(text)}"
         remedy = "Save the file as JSONL or Parquet, or write one text per column."
         raise error_at(row, field, file, problem, remedy)
     return text
@@ -362,7 +364,7 @@ def read_text(path: Path) -> str:
     Raises:
         DataError: the file is missing, damaged or not UTF-8.
     """
-    return "".join(line for _, line in _lines(find_file(path)))
+    return "".join(line for _, line in lines(find_file(path)))
 
 
 def plain(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -402,7 +404,8 @@ def _is_nan(value: object) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """Return a value as a message shows it: at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}…"
 
@@ -429,8 +432,15 @@ def error_at(row: Row, field: str, file: Path, problem: str, remedy: str) -> Dat
     return DataError(problem, remedy=remedy, file=row.file or file, line=row.line, field=field)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Line number and text, decoded line by line so that an encoding error names its line."""
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield line number and text, decoded line by line so that an encoding error names its line.
+
+    Args:
+        path: an existing text file; it may be gzipped and may start with a BOM.
+
+    Raises:
+        DataError: the file is damaged or not UTF-8.
+    """
     number = 0
     raw = b""
     try:
@@ -460,7 +470,7 @@ def _refuse_bare_returns(path: Path, first_line: bytes) -> None:
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
-    for number, line in _lines(path):
+    for number, line in lines(path):
         if not line.strip():
             continue
         values = parse_json(line, path, number)
@@ -486,7 +496,19 @@ def _refuse_half_pairs(row: Row, path: Path) -> None:
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
-    records = parse_json(read_text(path), path)
+    yield from rows_of_json(parse_json(read_text(path), path), path)
+
+
+def rows_of_json(records: Any, path: Path) -> Iterator[Row]:
+    """Yield the records of a parsed JSON file.
+
+    Args:
+        records: the content.
+        path: the file that errors name.
+
+    Raises:
+        DataError: it is not a list of objects, or a text is not valid Unicode.
+    """
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         remedy = 'Write [{"query": "…", "positive": "…"}, …], or one object per line in a .jsonl file.'
         raise DataError("the file is not a JSON list of objects", remedy=remedy, file=path)
@@ -497,7 +519,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
 
 
 def _delimited_rows(path: Path, delimiter: str, columns: Sequence[str]) -> Iterator[Row]:
-    reader = csv.reader((line for _, line in _lines(path)), delimiter=delimiter, strict=True)
+    reader = csv.reader((line for _, line in lines(path)), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     line = 1
     try:
@@ -527,7 +549,7 @@ def _header(cells: list[str], path: Path, line: int, delimiter: str, columns: Se
     names = [cell.strip() for cell in cells]
     other = next((mark for mark in DELIMITERS if mark in names[0] and mark != delimiter), None)
     if len(names) == 1 and other and (other != " " or delimiter == "\t"):
-        problem = f"the cells are separated by {DELIMITERS[other]}: the header is {_short(names[0])}"
+        problem = f"the cells are separated by {DELIMITERS[other]}: the header is {short(names[0])}"
         remedy = f"Save the file with {DELIMITERS[delimiter]} between the cells."
         raise DataError(problem, remedy=remedy, file=path, line=line)
     repeated = next((name for name in names if names.count(name) > 1), None)

@@ -1,0 +1,1 @@
+"""File formats of other tools: one module each, listed in `registry`."""

@@ -1,0 +1,74 @@
+"""LlamaIndex `EmbeddingQAFinetuneDataset`: one JSON object with `queries`, `corpus` and `relevant_docs`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from embedlab.data import textio
+from embedlab.data.formats.base import Contents, Export, Format, Source
+from embedlab.data.textio import Row
+from embedlab.errors import DataError
+from embedlab.io import write_atomic
+
+PARTS = ("queries", "corpus", "relevant_docs")
+
+
+def _matches(source: Source) -> bool:
+    return isinstance(source.json, dict) and set(PARTS) <= source.json.keys()
+
+
+def _read(source: Source) -> Contents:
+    queries, corpus, relevant = (_mapping(source, section) for section in PARTS)
+    texts = {
+        key: _text(source.path, "corpus", key, number, text) for number, (key, text) in enumerate(corpus.items(), 1)
+    }
+    rows = []
+    for number, (query, documents) in enumerate(relevant.items(), start=1):
+        if query not in queries:
+            raise _error(source.path, number, "relevant_docs", f"the query '{query}' is not in 'queries'")
+        if not isinstance(documents, list):
+            problem = f"'{query}' must have a list of document ids, got {textio.short(documents)}"
+            raise _error(source.path, number, "relevant_docs", problem)
+        unknown = next((key for key in documents if key not in texts), None)
+        if unknown is not None:
+            raise _error(
+                source.path, number, "relevant_docs", f"the document {unknown!r} of '{query}' is not in 'corpus'"
+            )
+        passages = [{"docid": key, "text": texts[key]} for key in documents]
+        rows.append(Row(number, {"query_id": query, "query": queries[query], "positive": passages}))
+    return Contents(rows, texts)
+
+
+def _mapping(source: Source, section: str) -> Mapping[str, Any]:
+    value = source.json[section]
+    if isinstance(value, dict) and value:
+        return value
+    remedy = f'Write "{section}": {{"id": …}}.'
+    raise DataError(f"'{section}' must be an object that is not empty", remedy=remedy, file=source.path, field=section)
+
+
+def _text(path: Path, section: str, key: str, number: int, value: Any) -> str:
+    return textio.checked_text(value, Row(number, {section: key}), section, path)
+
+
+def _error(path: Path, number: int, section: str, problem: str) -> DataError:
+    return DataError(problem, remedy="Add it, or remove the entry.", file=path, line=number, field=section)
+
+
+def _write(export: Export, path: Path) -> list[str]:
+    if textio.format_of(path) != ".json":
+        raise DataError("LlamaIndex reads a JSON file", remedy="Name the file *.json.", file=path)
+    content = {
+        "queries": {example.id: example.query for example in export.examples},
+        "corpus": dict(export.documents),
+        "relevant_docs": {e.id: [positive.id for positive in e.positives] for e in export.examples},
+        "mode": "text",
+    }
+    write_atomic(path, json.dumps(content, ensure_ascii=False, indent=1))
+    return []
+
+
+FORMAT = Format("llamaindex", "LlamaIndex", _matches, _read, _write, frozenset({"ids", "documents"}))

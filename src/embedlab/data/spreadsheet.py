@@ -1,0 +1,108 @@
+"""Read and write the first sheet of an Excel file (.xlsx) with openpyxl."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedlab.errors import DataError
+
+if TYPE_CHECKING:
+    from openpyxl.worksheet.worksheet import Worksheet
+
+MAX_CELL = 32_767  # characters that Excel can show in a cell
+MAX_ROWS = 1_048_576
+
+logger = logging.getLogger(__name__)
+
+
+def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield row number and column -> value of every row below the header, of the first sheet.
+
+    The first row with a value is the header. Rows without any value are skipped.
+
+    Args:
+        path: the file.
+
+    Raises:
+        DataError: the file is damaged, a column name is missing or repeated, or a cell holds an error.
+    """
+    sheet = _first_sheet(path)
+    header: list[str] | None = None
+    for number, cells in enumerate(sheet.iter_rows(), start=1):
+        values = [cell.value for cell in cells]
+        if all(value is None or value == "" for value in values):
+            continue
+        if header is None:
+            header = _header(values, path, number)
+            continue
+        for cell in cells:
+            if cell.data_type == "e":
+                remedy = "Correct the formula, or write its value."
+                raise DataError(f"cell {cell.coordinate} holds the error {cell.value}", remedy=remedy, file=path)
+        yield number, {name: value for name, value in zip(header, values, strict=False) if name}
+
+
+def _first_sheet(path: Path) -> Worksheet:
+    import openpyxl
+
+    try:
+        # Not read_only: that mode trusts the size that some programs write into the file.
+        book = openpyxl.load_workbook(path, data_only=True)
+    except Exception as error:  # a damaged file raises errors of zipfile, XML parsers and openpyxl
+        raise DataError("damaged Excel file", remedy="Save it again as .xlsx.", file=path) from error
+    if len(book.worksheets) > 1:
+        names = ", ".join(sheet.title for sheet in book.worksheets[1:])
+        logger.warning("%s: only the first sheet is read, not %s", path, names)
+    return book.worksheets[0]
+
+
+def _header(values: Sequence[Any], path: Path, line: int) -> list[str]:
+    """The column names; the empty ones at the end belong to no column."""
+    names = ["" if value is None else str(value).strip() for value in values]
+    while names and not names[-1]:
+        names.pop()
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        problem = f"the column '{repeated}' occurs twice" if repeated else "two columns have no name"
+        raise DataError(problem, remedy="Rename one of them.", file=path, line=line, field=repeated)
+    return names
+
+
+def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as the only sheet of an Excel file. Texts stay texts, also if they look like formulas.
+
+    Args:
+        path: the file.
+        rows: column -> value; the columns of all rows make the header.
+
+    Raises:
+        DataError: a text or the table is too long for Excel, or a text has a character that it cannot store.
+    """
+    import openpyxl
+    from openpyxl.utils.exceptions import IllegalCharacterError
+
+    if len(rows) >= MAX_ROWS:
+        problem = f"{len(rows):,} rows are more than Excel can hold"
+        raise DataError(problem, remedy="Write a .jsonl or .parquet file.", file=path)
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    book = openpyxl.Workbook()
+    sheet = book.worksheets[0]
+    cells: list[Sequence[Any]] = [columns, *([row.get(column) for column in columns] for row in rows)]
+    for line, values in enumerate(cells, start=1):
+        for position, value in enumerate(values, start=1):
+            if isinstance(value, str) and len(value) > MAX_CELL:
+                problem = f"a text has {len(value):,} characters, and a cell holds {MAX_CELL:,}"
+                remedy = "Write a .jsonl or .parquet file."
+                raise DataError(problem, remedy=remedy, file=path, line=line, field=columns[position - 1])
+            cell = sheet.cell(line, position)
+            try:
+                cell.value = value
+            except IllegalCharacterError:
+                problem, remedy = "a text has a control character", "Remove it, or write a .jsonl or .parquet file."
+                raise DataError(problem, remedy=remedy, file=path, line=line, field=columns[position - 1]) from None
+            if isinstance(value, str):
+                cell.data_type = "s"
+    book.save(path)
