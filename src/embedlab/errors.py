@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 
 class EmbedlabError(Exception):
@@ -28,6 +31,11 @@ class EmbedlabError(Exception):
         self.problem, self.remedy = problem, remedy
         self.file, self.line, self.field = file, line, field
         super().__init__(self._message())
+
+    def __reduce__(self) -> tuple[Callable[..., EmbedlabError], tuple[Any, ...]]:
+        """Let an error travel between processes."""
+        rebuild = partial(type(self), remedy=self.remedy, file=self.file, line=self.line, field=self.field)
+        return rebuild, (self.problem,)
 
     def _message(self) -> str:
         location = f"{self.file}" if self.file else ""

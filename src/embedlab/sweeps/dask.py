@@ -67,7 +67,7 @@ class DaskEngine:
     gpus: int | None = None
 
     def __init__(self, scheduler: str, *, shared: bool = False) -> None:
-        self._client = _connect(scheduler)
+        self._client = connect(scheduler)
         self._shared = shared
         self._running: dict[str, tuple[Any, Job]] = {}
         self._stands: dict[str, remote.Stand] = {}
@@ -124,7 +124,13 @@ class DaskEngine:
         self._client.close()
 
 
-def _connect(scheduler: str) -> Client:
+def connect(scheduler: str) -> Client:
+    """Connect to a Dask scheduler.
+
+    Raises:
+        EmbedlabError: the package `distributed` is not installed.
+        ParameterError: no scheduler answers at that address.
+    """
     if find_spec("distributed") is None:
         remedy = "Install it on this machine and on every worker: pip install 'embedlab[cluster]'"
         raise EmbedlabError("the package distributed is not installed", remedy=remedy)
