@@ -107,6 +107,14 @@ def test_what_a_format_holds_comes_back(name, file, export):
         assert name == "msmarco" or registry.read(path)[0] is format_  # short texts could be a header
 
 
+@pytest.mark.parametrize("name", ["argilla", "label-studio"])
+def test_grades_come_back_without_a_zero_among_them(tmp_path, name):
+    example = Example("q", "what", (Judged("a", "one", 1), Judged("b", "two", 3)))
+    registry.BY_NAME[name].write(Export((example,), {"a": "one", "b": "two"}), tmp_path / "x.json")
+    (back,) = read_back(tmp_path / "x.json", "").examples
+    assert [positive.grade for positive in back.positives] == [1, 3]
+
+
 @pytest.mark.parametrize(
     ("name", "file"), [("pairs", "x.csv"), ("sts", "x.tsv"), ("ms-swift", "x.jsonl"), ("datasets", "x")]
 )

@@ -174,6 +174,14 @@ def test_guard_wants_something_to_train_on_only_when_asked():
     assert leakage.guard(no_train, drop_leaks=True, needs_training=True).qrels["dev"] == {}
 
 
+def test_a_split_is_not_emptied_silently(caplog):
+    dataset = with_query("c", "hay fever")  # the only query of dev
+    with pytest.raises(LeakageError, match=r"keeps .*0 of 1 dev.* queries, which leaves dev empty\."):
+        leakage.guard(dataset, drop_leaks=False)
+    assert leakage.guard(dataset, drop_leaks=True, needs_training=True).qrels["dev"] == {}
+    assert "every dev query leaks, so none is left" in caplog.text
+
+
 def test_every_leaking_triplet_is_counted():
     dataset = replace(clean(), triplets=tuple(Triplet("hay fever", f"p{i}", "n") for i in range(5)))
     report = leakage.check(dataset)

@@ -139,7 +139,14 @@ def guard(
         raise LeakageError(f"without the leaking examples, train has no query left: {report}", remedy=remedy, file=file)
     level = logging.INFO if expected else logging.WARNING
     logger.log(level, "%s: dropped %s. Left: %s", dataset.name, report, _sizes(repaired))
+    for split in _emptied(dataset, repaired):
+        logger.warning("%s: every %s query leaks, so none is left. Split the data again", dataset.name, split)
     return repaired
+
+
+def _emptied(dataset: Dataset, repaired: Dataset) -> list[str]:
+    """Splits that have queries before the repair and none after it."""
+    return [split for split, queries in dataset.qrels.items() if queries and not repaired.qrels[split]]
 
 
 def _remedies(dataset: Dataset, repaired: Dataset) -> Iterator[str]:
@@ -149,8 +156,15 @@ def _remedies(dataset: Dataset, repaired: Dataset) -> Iterator[str]:
         shared, report = repair(replace(dataset, split_by="query"))
         options = {"split_by": "query", **({} if report.clean else {"repair": "true"})}
         spec = _with_options(dataset.name, options)
-        yield f"'{spec}' lets splits share documents and keeps {_sizes(shared, dataset)}."
-    yield f"'{_with_options(dataset.name, {'repair': 'true'})}' drops the leaks and keeps {_sizes(repaired, dataset)}."
+        yield f"'{spec}' lets splits share documents and keeps {_sizes(shared, dataset)}{_warning(dataset, shared)}."
+    spec = _with_options(dataset.name, {"repair": "true"})
+    yield f"'{spec}' drops the leaks and keeps {_sizes(repaired, dataset)}{_warning(dataset, repaired)}."
+
+
+def _warning(dataset: Dataset, repaired: Dataset) -> str:
+    """Say which splits a remedy would empty; nothing if it empties none."""
+    emptied = _emptied(dataset, repaired)
+    return f", which leaves {' and '.join(emptied)} empty" if emptied else ""
 
 
 def _with_options(spec: str, options: Mapping[str, str]) -> str:
