@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedlab.data.chunks import Chunking
 from embedlab.errors import ParameterError
-from embedlab.evaluation.diagnose.chunking import Chunking, Chunks, rank_by_best_chunk
+from embedlab.evaluation.diagnose.chunking import Chunks, rank_by_best_chunk
 from embedlab.search.vectors import Vectors
 
 TEXT = "One two three. Four five? Six seven eight nine ten. Eleven"

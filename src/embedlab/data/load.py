@@ -20,10 +20,14 @@ from embedlab.data.splits import cap_training, mark_seen, size_warnings
 from embedlab.errors import DataError
 
 # Scheme -> module of this package with load(location, *, name, **options) and source_fingerprint(location).
-SCHEMES = {"icd10cm": "icd10cm", "pydocs": "pydocs", "beir": "beir", "pairs": "pairs", "clicks": "clicks", "hf": "hub"}
+SCHEMES = {
+    **{"icd10cm": "icd10cm", "pydocs": "pydocs", "beir": "beir", "pairs": "pairs", "clicks": "clicks", "hf": "hub"},
+    **{"docs": "documents"},
+}
 BUILT_IN = ("icd10cm", "pydocs")  # always repaired; for your own data, you decide
 # With 1,000 pairs of ICD-10-CM the gain of a fine-tune was established: +0.060 [+0.048, +0.071], log of 2026-11-21.
 MIN_TRAIN_PAIRS = 1_000
+FREE_OPTIONS = ("chunk", "column")  # options of a spec that take any text
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +41,7 @@ class Spec:
             error.
         `split_by=query`: hold out queries only, so splits may share documents. The built-in datasets do not take this.
         `divide=false`: keep dev and test whole in a dataset without a train split.
+        `chunk=128+32`, `column=NAME`: see `documents`.
         `format=NAME`: read a file of pairs in this format instead of the one that its content shows.
     """
 
@@ -54,8 +59,8 @@ def load_dataset(spec: str, *, max_examples: int | None = None, repair: bool = F
     """Load a dataset, validate it and check it for leakage.
 
     Args:
-        spec: `icd10cm[:size[:split]]`, `pydocs`, `beir:FOLDER`, `pairs:FILE`, `clicks:FILE` or `hf:NAME[:CONFIG]`,
-            with options as in `Spec`.
+        spec: `icd10cm[:size[:split]]`, `pydocs`, `beir:FOLDER`, `pairs:FILE`, `clicks:FILE`, `docs:FOLDER` or
+            `hf:NAME[:CONFIG]`, with options as in `Spec`.
         max_examples: maximum number of training queries, drawn as a seeded sample. Triplets and graded pairs are
             reduced by the same factor.
         repair: drop training examples that leak, and log them, instead of raising an error; also accept judgements of
@@ -69,7 +74,8 @@ def load_dataset(spec: str, *, max_examples: int | None = None, repair: bool = F
         training, otherwise "unseen".
 
     Raises:
-        DataError: the spec is unknown or the data is malformed; names file, line and field.
+        DataError: the spec is unknown, the data is malformed (names file, line and field), or there are no queries
+            although `training` is set.
         LeakageError: training examples reveal held-out queries.
         ParameterError: `max_examples` is below 1.
     """
@@ -84,6 +90,8 @@ def load_dataset(spec: str, *, max_examples: int | None = None, repair: bool = F
     )
     for warning in [] if built_in else [*size_warnings(dataset), *own_document_notices(dataset)]:
         _log.warning("%s: %s", spec, warning)
+    if training and not any(dataset.qrels.values()) and not dataset.graded_pairs:
+        raise _without_queries(dataset, parsed)
     if advice := few_pairs_advice(len(dataset.pairs("train"))):
         _log.warning("%s: %s", spec, advice)
     if max_examples is not None:
@@ -97,6 +105,14 @@ def _load(parsed: Spec, name: str, options: dict[str, str], **switches: bool) ->
     taken_switches = {switch: on for switch, on in switches.items() if switch in inspect.signature(load).parameters}
     dataset: Dataset = load(parsed.location, name=name, **options, **taken_switches)
     return dataset
+
+
+def _without_queries(dataset: Dataset, parsed: Spec) -> DataError:
+    """The error for documents without queries where a model is to be trained or compared."""
+    spec = f"{parsed.scheme}:{parsed.location}"
+    problem = f"{len(dataset.corpus):,} documents and no queries: without queries, nothing can be trained or measured"
+    remedy = f"Let a language model write some: embedlab synthesise '{spec}' pairs.jsonl; then use pairs:pairs.jsonl."
+    return DataError(problem, remedy=remedy, file=parsed.location, field="dataset")
 
 
 def own_document_notices(dataset: Dataset) -> list[str]:
@@ -160,16 +176,16 @@ def _without_options(spec: str) -> tuple[str, str]:
 
 
 def _check_options(parsed: Spec) -> None:
+    parameters = inspect.signature(parsed.module.load).parameters
+    choices = {"split_by": ("document", "query"), "divide": ("true", "false"), "format": tuple(BY_NAME)}
     allowed: dict[str, tuple[str, ...]] = {"repair": ("true", "false")}
-    if "split_by" in inspect.signature(parsed.module.load).parameters:
-        allowed["split_by"] = ("document", "query")
-    if "divide" in inspect.signature(parsed.module.load).parameters:
-        allowed["divide"] = ("true", "false")
-    if "format" in inspect.signature(parsed.module.load).parameters:
-        allowed["format"] = tuple(BY_NAME)
+    allowed |= {option: values for option, values in choices.items() if option in parameters}
+    free = [name for name in FREE_OPTIONS if name in parameters]
     for option, value in parsed.options.items():
+        if option in free and value:
+            continue
         if option not in allowed:
-            remedy = _suggestion(option, allowed)
+            remedy = _suggestion(option, [*allowed, *free])
             if parsed.scheme not in BUILT_IN:
                 remedy += " If the question mark belongs to the name, check the path: there is no such file."
             raise DataError(f"{parsed.scheme} has no option '{option}'", remedy=remedy, field="dataset")

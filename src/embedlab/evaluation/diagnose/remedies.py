@@ -9,9 +9,10 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
+from embedlab.data.chunks import Chunking
 from embedlab.data.load import load_dataset
 from embedlab.data.splits import seeded_order
-from embedlab.evaluation.diagnose.chunking import Chunking, Chunks, rank_by_best_chunk
+from embedlab.evaluation.diagnose.chunking import Chunks, rank_by_best_chunk
 from embedlab.evaluation.diagnose.filters import document_label, field_values, guess_values, rank_among
 from embedlab.evaluation.diagnose.params import DiagnoseParams
 from embedlab.evaluation.diagnose.probe import STEPS, fit_probe
