@@ -72,5 +72,9 @@ class ModelError(EmbedlabError):
     """A model that cannot be found or loaded."""
 
 
+class StoppedAtCheckpoint(EmbedlabError):
+    """A training that a time limit ended after it wrote a checkpoint."""
+
+
 class StorageError(EmbedlabError):
     """A file that is damaged, missing, locked by another process, or cannot be written."""

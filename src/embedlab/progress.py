@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -36,6 +37,21 @@ def report(stage: str, step: int = 0, total: int | None = None, **numbers: float
     line = json.dumps({"time": time.time(), "stage": stage, "step": step, "total": total, **numbers})
     with suppress(OSError), open(path, "a", encoding="utf-8") as file:  # a full disk must not end a run here
         file.write(line + "\n")
+
+
+STOP = "stop"  # a file of this name next to the progress file asks a training to stop at a checkpoint
+STOP_EVERY_S = 0.2  # seconds between two looks for it
+_looked = 0.0
+
+
+def stop_requested() -> bool:
+    """Whether the driver asks the run's training to stop at a checkpoint, because time is nearly up."""
+    global _looked
+    path = os.environ.get(ENVIRONMENT_NAME)
+    if not path or time.monotonic() - _looked < STOP_EVERY_S:
+        return False
+    _looked = time.monotonic()
+    return (Path(path).parent / STOP).exists()
 
 
 def track(items: Iterable[Item], stage: str, total: int | None = None) -> Iterator[Item]:

@@ -20,14 +20,13 @@ from embedlab.search.judged import Judged
 from embedlab.training.distillation.cross_encoder import (
     RerankerParams,
     ScoreDistillationLoss,
-    _arguments,
     calibrate_scores,
     calibration_temperature,
     distil_scores,
     train_cross_encoder,
 )
 from embedlab.training.examples import number_rows
-from embedlab.training.fit import FitSettings
+from embedlab.training.fit import FitSettings, fit
 from embedlab.training.losses import info_nce
 from tests.conftest import TEXTS, tiny_model
 
@@ -101,11 +100,11 @@ class TestCrossEncoder:
         """With hold_out=3, rows 0, 3 and 6 of 7 are left out."""
         counts = []
 
-        def arguments(settings, rows, folder):
-            counts.append(rows)
-            return _arguments(settings, rows, folder)
+        def fit_rows(encoder, rows, *arguments, **options):
+            counts.append(len(rows))
+            return fit(encoder, rows, *arguments, **options)
 
-        monkeypatch.setattr("embedlab.training.distillation.cross_encoder._arguments", arguments)
+        monkeypatch.setattr("embedlab.training.distillation.cross_encoder.fit", fit_rows)
         settings = FitSettings(max_steps=1, batch_size=2)
         train_cross_encoder(encoder, ROWS, settings, output_dir=str(tmp_path), hold_out=3)
         assert counts == [4]

@@ -2,15 +2,67 @@
 
 from __future__ import annotations
 
-import pytest
+import copy
+import dataclasses
+import importlib
+import inspect
+import math
+from contextlib import nullcontext
+from pathlib import Path
 
-from embedlab import paths
+import numpy as np
+import pytest
+import torch
+from sentence_transformers.base.evaluation import BaseEvaluator
+from transformers.integrations import TensorBoardCallback
+
+from embedlab import paths, training
+from embedlab.data.dataset import Dataset, GradedPair
 from embedlab.engine import EngineParams
-from embedlab.errors import ParameterError
+from embedlab.errors import ModelError, ParameterError
+from embedlab.models.cross_encoder import cross_encoder_from
+from embedlab.models.encode import encode
+from embedlab.models.load import load_model
+from embedlab.models.lora import add_lora
+from embedlab.models.packing import pack
+from embedlab.models.prompts import prompts_of
+from embedlab.models.static import static_student
 from embedlab.params import TrainingParams
 from embedlab.runs import notebooks
 from embedlab.runs.run import compute_run_id
 from embedlab.sweeps.spec import SweepSpec, expand, varying
+from embedlab.training import checkpoints
+from embedlab.training import engine as engine_module
+from embedlab.training.batches import TokenisedCollator
+from embedlab.training.contrastive.graded import train_graded
+from embedlab.training.contrastive.matryoshka_2d import train_matryoshka
+from embedlab.training.contrastive.static import train_static
+from embedlab.training.contrastive.static_model import train_static_model
+from embedlab.training.contrastive.train import train_contrastive
+from embedlab.training.distillation.cross_encoder import distil_scores, train_cross_encoder
+from embedlab.training.distillation.embeddings import PromptedTexts, distil
+from embedlab.training.distillation.students import (
+    distil_dimensions,
+    distil_layers,
+    distil_static,
+    fine_tune_static,
+)
+from embedlab.training.engine import engaged, prepare, require_usable, trainer_arguments
+from embedlab.training.examples import number_rows
+from embedlab.training.fit import FitSettings, fit, training_arguments
+from embedlab.training.losses import ContrastiveLoss
+from embedlab.training.multitask import train as multitask
+from embedlab.training.multitask.train import train_multitask
+from embedlab.training.pretraining.objectives import DomainTexts, PretrainSettings
+from embedlab.training.pretraining.train import pretrain
+from tests.conftest import TEXTS, tiny_model
+from tests.unit.test_contrastive import ROWS
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMBEDLAB_CACHE", str(tmp_path / "cache"))
+
 
 NOTEBOOK = paths.notebooks_dir() / "03_contrastive.ipynb"
 WITH_ENGINE = sorted(paths.notebooks_dir().glob("0[3-8]*.ipynb"))
@@ -148,3 +200,451 @@ class TestSweep:
 def test_every_training_notebook_has_the_group(path):
     values = notebooks.resolved(notebooks.parameters(path), {"engine.precision": "bf16"})
     assert values["engine"] == {"precision": "bf16"}
+
+
+class Captured(Exception):
+    """Ends a training before its first step."""
+
+
+def captured(monkeypatch) -> list:
+    """Stop every training at its start; the list receives its Trainer."""
+    trainers: list = []
+
+    def capture(trainer, **options):
+        trainers.append(trainer)
+        raise Captured
+
+    for kind in (False, True):
+        monkeypatch.setattr(checkpoints.trainer_class(kind), "train", capture)
+    return trainers
+
+
+DATA = Dataset(
+    name="tiny",
+    corpus={f"d{i}": text for i, text in enumerate(TEXTS)},
+    queries={"a": "joint pain", "b": "lung infection"},
+    qrels={"train": {"a": {"d0": 1.0}, "b": {"d3": 1.0}}},
+)
+PAIRS = [(row[0], row[1]) for row in ROWS]
+TEACHER = np.eye(32, dtype=np.float32)[: len(TEXTS)]
+LISTS = number_rows(ROWS)
+
+
+class Constant(BaseEvaluator):
+    """A dev value that never changes."""
+
+    primary_metric = "ndcg@10"
+
+    def __call__(self, model, *arguments, **options):
+        return {"ndcg@10": 1.0}
+
+
+def objective(settings, model):
+    prepare(model, settings.engine)
+    return {"retrieval": multitask.retrieval(model, PAIRS)}
+
+
+def static_of(model):
+    return static_student(model, TEXTS)
+
+
+# Every public function of the package that takes training settings, and how to call it: settings, a fresh model and
+# options -> the training starts. Functions of the training loop itself are in LOOP.
+LOOP = {"fit.training_arguments", "fit.batches_per_epoch", "fit.steps_per_epoch", "pretraining.objectives.make_task"}
+TECHNIQUES = {
+    "fit.fit": lambda s, m, o: fit(m, LISTS.dataset, ContrastiveLoss(m), s, **o),
+    "contrastive.train.train_contrastive": lambda s, m, o: train_contrastive(m, LISTS, s, **o),
+    "contrastive.graded.train_graded": lambda s, m, o: train_graded(m, [GradedPair(*PAIRS[0], 1.0)] * 4, s, **o),
+    "contrastive.matryoshka_2d.train_matryoshka": lambda s, m, o: train_matryoshka(
+        m, LISTS, s, layers=[2, 1], dims=[32, 16], **o
+    ),
+    "contrastive.static.train_static": lambda s, m, o: train_static(static_of(m), LISTS, TEXTS, s, **o),
+    "contrastive.static_model.train_static_model": lambda s, m, o: train_static_model(m, DATA, s, **o),
+    "pretraining.train.pretrain": lambda s, m, o: pretrain(
+        m, DomainTexts(TEXTS, [], []), PretrainSettings("mlm", fit=s), cache=Path(o["output_dir"])
+    ),
+    "distillation.embeddings.distil": lambda s, m, o: distil(
+        m, TEXTS, TEACHER, s, collator=PromptedTexts(prepared(m, s), TEXTS), **o
+    ),
+    "distillation.students.distil_layers": lambda s, m, o: distil_layers(m, 1, TEXTS, TEACHER, s, **o),
+    "distillation.students.distil_dimensions": lambda s, m, o: distil_dimensions(m, 4, TEXTS, TEACHER, s, **o),
+    "distillation.students.distil_static": lambda s, m, o: distil_static(m, TEXTS, TEACHER, s, **o),
+    "distillation.students.fine_tune_static": lambda s, m, o: fine_tune_static(
+        static_of(m), DATA, s, random_negatives=2, evaluator=Constant(), **o
+    ),
+    "distillation.cross_encoder.distil_scores": lambda s, m, o: distil_scores(
+        m, LISTS, np.zeros((len(ROWS), 2), np.float32), s, **o
+    ),
+    "distillation.cross_encoder.train_cross_encoder": lambda s, m, o: train_cross_encoder(
+        cross_encoder_from(m), ROWS, s, **o
+    ),
+    "multitask.train.train_multitask": lambda s, m, o: train_multitask(m, objective(s, m), s, **o),
+}
+STATIC = {name for name in TECHNIQUES if "static" in name}
+EVERYTHING = EngineParams(
+    precision="bf16",
+    gradient_accumulation=2,
+    gradient_checkpointing=True,
+    max_seq_length=9,
+    query_prompt="query: ",
+    document_prompt="text: ",
+    warmup=0.25,
+    schedule="cosine",
+    weight_decay=0.123,
+    compile=True,
+    report_to="tensorboard",
+)
+
+
+def prepared(model, settings):
+    prepare(model, settings.engine)
+    return model
+
+
+def settings_parameters() -> dict[str, list[str]]:
+    """Every public function under `embedlab.training` that takes training settings -> their parameters."""
+    found = {}
+    for file in sorted(Path(training.__file__).parent.rglob("*.py")):
+        stem = ".".join(file.relative_to(Path(training.__file__).parent).with_suffix("").parts)
+        module = importlib.import_module(f"embedlab.training.{stem}".removesuffix(".__init__"))
+        for function in vars(module).values():
+            if inspect.isfunction(function) and function.__module__ == module.__name__ and function.__name__[0] != "_":
+                kinds = {parameter: str(kind) for parameter, kind in function.__annotations__.items()}
+                if names := [
+                    parameter for parameter, kind in kinds.items() if kind in ("FitSettings", "PretrainSettings")
+                ]:
+                    found[f"{stem}.{function.__name__}"] = names
+    return found
+
+
+class TestEveryTechnique:
+    def test_all_are_listed(self):
+        """A new technique must be added to TECHNIQUES, so that it is checked below."""
+        assert settings_parameters().keys() == TECHNIQUES.keys() | LOOP
+
+    @pytest.mark.parametrize("name", TECHNIQUES)
+    def test_gets_every_parameter(self, name, monkeypatch, tmp_path):
+        trainers = captured(monkeypatch)
+        monkeypatch.setattr(engine_module, "installed", lambda package: True)
+        monkeypatch.setattr(TensorBoardCallback, "__init__", lambda self, *a: None)
+        engaged_with = []
+        monkeypatch.setattr("embedlab.training.fit.engaged", lambda m, e: engaged_with.append(e) or nullcontext())
+        settings = FitSettings(max_steps=4, batch_size=2, weight_decay=0.0, engine=EVERYTHING)
+        with pytest.raises(Captured):
+            TECHNIQUES[name](settings, pack(tiny_model()), {"output_dir": str(tmp_path)})
+        (trainer,), (engine,) = trainers, engaged_with
+        arguments = trainer.args
+        assert arguments.gradient_accumulation_steps == 2 and arguments.warmup_steps == 0.25
+        assert arguments.lr_scheduler_type == "cosine" and arguments.report_to == ["tensorboard"]
+        is_static = name in STATIC
+        assert arguments.bf16 is not is_static and arguments.weight_decay == (0.0 if is_static else 0.123)
+        assert (engine.precision, engine.compile, engine.gradient_checkpointing) == (
+            ("fp32", False, False) if is_static else ("bf16", True, True)
+        )
+        if not is_static:
+            assert trainer.model.max_seq_length == 9
+        if not is_static and not name.endswith("train_cross_encoder"):
+            assert trainer.model.prompts["query"] == "query: " and trainer.model.prompts["document"] == "text: "
+
+    @pytest.mark.parametrize("name", TECHNIQUES)
+    def test_defaults_are_the_arguments_of_before(self, name, monkeypatch, tmp_path):
+        """By hand: what the Trainer got before there were engine parameters."""
+        trainers = captured(monkeypatch)
+        settings = FitSettings(max_steps=4, batch_size=2, learning_rate=1e-3, weight_decay=0.0, seed=3)
+        with pytest.raises(Captured):
+            TECHNIQUES[name](settings, pack(tiny_model()), {"output_dir": str(tmp_path)})
+        (trainer,) = trainers
+        changed = {
+            field.name: getattr(trainer.args, field.name)
+            for field in dataclasses.fields(trainer.args)
+            if field.init and getattr(trainer.args, field.name) != getattr(type(trainer.args)("x"), field.name)
+        }
+        before = {
+            "max_steps": 4,
+            "per_device_train_batch_size": 2,
+            "learning_rate": 1e-3,
+            "warmup_steps": 0.1,
+            "logging_steps": 1,
+            "logging_nan_inf_filter": False,
+            "save_strategy": "no",
+            "save_total_limit": 2,
+            "seed": 3,
+            "dataloader_pin_memory": False,
+        }
+        ours = (
+            "learning_rate_mapping",
+            "output_dir",
+            "batch_sampler",
+            "eval_strategy",
+            "eval_steps",
+            "multi_dataset_batch_sampler",
+            "run_name",
+        )
+        assert {key: value for key, value in changed.items() if key not in ours} == before
+        assert "forward" not in trainer.model.__dict__ and "forward" not in trainer.model[0].__dict__
+
+
+def trained(folder, model=None, *, batch_size=3, steps=4, train=train_contrastive, **engine):
+    """Train a tiny model: its weights in one row, and the losses of its steps."""
+    model = pack(tiny_model()) if model is None else model
+    settings = FitSettings(max_steps=steps, batch_size=batch_size, learning_rate=1e-3, engine=EngineParams(**engine))
+    result = train(model, LISTS, settings, output_dir=str(folder))
+    weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    return weights, [row["loss"] for row in result.history if "loss" in row]
+
+
+class TestEffects:
+    def test_bf16_computes_coarsely_and_keeps_float32_weights(self, tmp_path):
+        plain, losses = trained(tmp_path)
+        model = pack(tiny_model())
+        coarse, coarse_losses = trained(tmp_path, model, precision="bf16")
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        assert losses != coarse_losses and np.allclose(losses, coarse_losses, atol=0.02)
+        assert 0 < (plain - coarse).abs().max() < 0.005
+        assert "forward" not in model.__dict__ and "forward" not in model[0].__dict__
+        again, _ = trained(tmp_path)
+        assert torch.equal(plain, again)  # nothing is left of it
+
+    @pytest.mark.parametrize("objective_name", ["mlm", "tsdae", "simcse"])
+    def test_bf16_reaches_losses_that_call_the_transformer_themselves(self, objective_name, tmp_path):
+        types = []
+        model = pack(tiny_model())
+        model[0].model.encoder.layer[0].intermediate.dense.register_forward_hook(
+            lambda *call: types.append(call[-1].dtype)
+        )
+        fit_settings = FitSettings(max_steps=1, batch_size=4, engine=EngineParams(precision="bf16"))
+        pretrain(
+            model, DomainTexts(TEXTS, TEXTS[:2], []), PretrainSettings(objective_name, fit_settings), cache=tmp_path
+        )
+        assert torch.bfloat16 in types
+        assert set(types) <= {torch.bfloat16, torch.float32}
+
+    def test_dev_values_are_measured_in_float32(self, tmp_path):
+        model, vectors = pack(tiny_model()), []
+
+        class Dev(Constant):
+            def __call__(self, model, *a, **k):
+                vectors.append(encode(model, TEXTS))
+                reference = copy.deepcopy(model)
+                reference[0].__dict__.pop("forward", None)
+                assert np.array_equal(encode(reference, TEXTS), vectors[-1])
+                return {"ndcg@10": 1.0}
+
+        settings = FitSettings(max_steps=2, batch_size=3, evaluations=2, engine=EngineParams(precision="bf16"))
+        train_contrastive(model, LISTS, settings, evaluator=Dev(), output_dir=str(tmp_path))
+        assert len(vectors) == 3
+
+    @pytest.mark.parametrize("packed", [True, False])
+    @pytest.mark.parametrize("kind", ["bert", "mpnet", "modernbert", "t5", "qwen3", "gemma3_text"])
+    def test_checkpointing_computes_twice_and_changes_no_gradient(self, kind, packed, tmp_path):
+        """With dropout: the second computation draws the same numbers."""
+        results = []
+        for checkpointing in (False, True):
+            model = tiny_model(kind)
+            model = pack(model) if packed else model
+            calls = count_linear_calls(model)
+            weights, losses = trained(tmp_path, model, steps=2, gradient_checkpointing=checkpointing)
+            assert not model[0].model.is_activation_checkpointing
+            assert not [module for module in model.modules() if "forward" in module.__dict__]
+            results.append((weights, losses, len(calls)))
+        (plain, losses, calls), (again, losses_again, calls_again) = results
+        assert calls_again > 1.5 * calls
+        assert losses == losses_again and (plain - again).abs().max() <= 1e-6
+
+    def test_checkpointing_with_layers_read_by_the_loss_and_with_adapters(self, tmp_path):
+        def layered(model, rows, settings, output_dir):
+            return train_matryoshka(model, rows, settings, layers=[2, 1], dims=[32, 8], output_dir=output_dir)
+
+        plain, again = (trained(tmp_path, train=layered, gradient_checkpointing=on)[0] for on in (False, True))
+        assert (plain - again).abs().max() <= 1e-6
+        adapted = []
+        for on in (False, True):
+            model = pack(tiny_model())
+            add_lora(model, 4, seed=0)
+            adapted.append(trained(tmp_path, model, gradient_checkpointing=on)[0])
+        assert (adapted[0] - adapted[1]).abs().max() <= 1e-6
+
+    def test_checkpointing_where_it_cannot_be_is_refused(self, tmp_path, monkeypatch):
+        model = pack(tiny_model())
+        monkeypatch.setattr(type(model[0].model), "supports_gradient_checkpointing", False)
+        monkeypatch.setattr("embedlab.models.layers.LISTS", ("no such list",))
+        with pytest.raises(ModelError, match=r"\[engine.gradient_checkpointing\]: BertModel cannot compute"):
+            trained(tmp_path, model, gradient_checkpointing=True)
+
+    @pytest.mark.parametrize("accumulation", [1, 2, 3])
+    def test_accumulation_is_the_mean_gradient_of_its_batches(self, accumulation, tmp_path, monkeypatch):
+        """Against a slow loop: 7 rows in batches of 2 are 4 batches an epoch; negatives are per batch."""
+        batches, call = [], TokenisedCollator.__call__
+        monkeypatch.setattr(TokenisedCollator, "__call__", lambda self, rows: batches.append(rows) or call(self, rows))
+        shape = {"batch_size": 2, "steps": 6, "gradient_accumulation": accumulation}
+        weights, losses = trained(tmp_path, without_dropout(), **shape)
+        epochs = [batches[start : start + 4] for start in range(0, len(batches), 4)]
+        steps = [epoch[start : start + accumulation] for epoch in epochs for start in range(0, 4, accumulation)]
+        expected, expected_losses = slow_loop(steps[:6])
+        assert np.allclose(losses, expected_losses, atol=1e-5)
+        assert (weights - expected).abs().max() < 1e-4  # Adam turns rounding into steps where gradients are tiny
+
+    def test_epochs_count_steps_of_several_batches(self, monkeypatch, tmp_path):
+        """7 rows in batches of 2 are 4 batches: 2 steps of 2 batches an epoch, or 2 of 3."""
+        for accumulation, steps in ((1, 8), (2, 4), (3, 4), (4, 2), (5, 2)):
+            settings = FitSettings(epochs=2, batch_size=2, engine=EngineParams(gradient_accumulation=accumulation))
+            assert training_arguments(settings, 7, False, str(tmp_path)).max_steps == steps
+
+    @pytest.mark.parametrize(
+        "schedule, expected",
+        [
+            ("constant", [1, 1, 1, 1, 1, 1]),
+            ("linear", [1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]),
+            ("cosine", [0.5 * (1 + math.cos(math.pi * i / 6)) for i in range(6)]),
+        ],
+    )
+    def test_learning_rate_by_hand(self, schedule, expected, tmp_path):
+        """Two of eight steps are warm-up: their rates are 0 and a half of the peak."""
+        engine = EngineParams(warmup=0.25, schedule=schedule)
+        settings = FitSettings(max_steps=8, batch_size=3, learning_rate=1e-3, engine=engine)
+        result = train_contrastive(pack(tiny_model()), LISTS, settings, output_dir=str(tmp_path))
+        rates = [row["learning_rate"] / 1e-3 for row in result.history if "learning_rate" in row]
+        assert np.allclose(rates, [0, 0.5, *expected], atol=1e-6)
+
+    def test_workers_change_no_bit(self, tmp_path):
+        assert torch.equal(trained(tmp_path)[0], trained(tmp_path, workers=2)[0])
+
+    def test_batches_that_depend_on_the_step_are_made_in_place(self, tmp_path, caplog):
+        model = pack(tiny_model())
+        fit_settings = FitSettings(max_steps=2, batch_size=4, engine=EngineParams(workers=2))
+        pretrain(model, DomainTexts(TEXTS, [], []), PretrainSettings("mlm", fit_settings), cache=tmp_path)
+        assert "engine.workers is left out" in caplog.text
+
+    def test_limit_and_prompts_are_used_and_saved(self, tmp_path):
+        model, lengths = pack(tiny_model()), []
+        model[0].register_forward_pre_hook(lambda module, call: lengths.append(int(call[0]["max_length_q"])))
+        trained(tmp_path, model, steps=2, max_seq_length=9, query_prompt="query: ", document_prompt="")
+        assert max(lengths) == 9
+        model.save_pretrained(str(tmp_path / "model"))
+        loaded = load_model(str(tmp_path / "model"))
+        assert loaded.max_seq_length == 9 and prompts_of(loaded) == ("query: ", None)
+
+    def test_a_limit_beyond_the_positions_is_refused(self, tmp_path):
+        with pytest.raises(ModelError, match="max_seq_length is 513, but 'the model' has positions for 512"):
+            trained(tmp_path, max_seq_length=513)
+
+    def test_batches_made_before_the_limit_was_set_are_refused(self, tmp_path):
+        model = pack(tiny_model())
+        collator = TokenisedCollator(model, LISTS.texts, LISTS.columns)
+        for engine, message in (
+            (EngineParams(max_seq_length=9), r"\[engine.max_seq_length\]: the texts were tokenised with .* 64"),
+            (EngineParams(query_prompt="q: "), r"\[engine.query_prompt\]: the texts .* '', but the engine has 'q: '"),
+        ):
+            settings = FitSettings(max_steps=1, batch_size=3, engine=engine)
+            with pytest.raises(ParameterError, match=message):
+                fit(model, LISTS.dataset, ContrastiveLoss(model), settings, collator=collator, output_dir=str(tmp_path))
+
+    def test_compilation_covers_the_network_and_ends_with_the_training(self, tmp_path, monkeypatch):
+        compiled = []
+        monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: compiled.append((self, options)))
+        model = pack(tiny_model())
+        trained(tmp_path, model, steps=1, compile=True)
+        assert compiled == [(model[0].model, {"dynamic": True})]
+        assert model[0].model._compiled_call_impl is None
+
+    def test_static_models_say_what_does_not_apply(self, tmp_path, caplog, monkeypatch):
+        monkeypatch.setattr(engine_module, "_told", set())
+        TECHNIQUES["contrastive.static.train_static"](
+            FitSettings(max_steps=1, batch_size=2, weight_decay=0.0, engine=EngineParams(precision="bf16", workers=0)),
+            tiny_model(),
+            {"output_dir": str(tmp_path)},
+        )
+        assert "engine.precision does not apply to static models" in caplog.text
+
+
+class TestMachine:
+    def test_fp16_needs_a_gpu(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        with pytest.raises(ParameterError, match=r"\[engine.precision\]: fp16 needs a CUDA GPU"):
+            require_usable(EngineParams(precision="fp16"))
+
+    def test_fp16_scales_the_loss_on_a_gpu(self):
+        assert trainer_arguments(EngineParams(precision="fp16"))["fp16"] is True
+
+    def test_tf32_is_said_to_have_no_effect_on_a_cpu(self, monkeypatch, caplog, tmp_path):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr(engine_module, "_told", set())
+        plain, _ = trained(tmp_path)
+        assert torch.equal(plain, trained(tmp_path, precision="tf32")[0])
+        assert caplog.text.count("tf32 has no effect here") == 1
+
+    def test_tf32_is_switched_on_for_the_training_only(self, monkeypatch):
+        monkeypatch.setattr(engine_module, "_has_tf32", lambda: True)
+        before = torch.backends.cuda.matmul.allow_tf32
+        with engaged(tiny_model(), EngineParams(precision="tf32")):
+            assert torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32
+        assert torch.backends.cuda.matmul.allow_tf32 is before
+
+    @pytest.mark.parametrize(
+        "report_to, message",
+        [
+            ("wandb", "wandb is not installed. Install it: pip install wandb"),
+            ("tensorboard, mlflow", "tensorboard is not installed"),
+            ("excel", "there is no tracker 'excel'. Choose none or clearml"),
+        ],
+    )
+    def test_trackers(self, report_to, message, monkeypatch):
+        monkeypatch.setattr(engine_module, "installed", lambda package: False)
+        with pytest.raises(ParameterError, match=message):
+            require_usable(EngineParams(report_to=report_to))
+
+    def test_compilation_needs_a_compiler_on_a_cpu(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr("shutil.which", lambda name: None)
+        with pytest.raises(ParameterError, match=r"\[engine.compile\]: torch.compile needs a C\+\+ compiler"):
+            require_usable(EngineParams(compile=True))
+
+
+def count_linear_calls(model) -> list[int]:
+    """Return a list that grows with every forward pass of a linear layer."""
+    calls: list[int] = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(lambda *call: calls.append(1))
+    return calls
+
+
+def without_dropout():
+    model = pack(tiny_model())
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    model[0].model.config.attention_probs_dropout_prob = 0.0
+    return model
+
+
+def slow_loop(steps):
+    """AdamW on the mean of the gradients of several batches, written out: weights and losses."""
+    model = without_dropout()
+    loss_of = ContrastiveLoss(model, judged=LISTS.judged)
+    collator = TokenisedCollator(model, LISTS.texts, LISTS.columns)
+    decayed = [p for name, p in model.named_parameters() if not ("bias" in name or "LayerNorm" in name)]
+    others = [p for name, p in model.named_parameters() if "bias" in name or "LayerNorm" in name]
+    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
+    adam = torch.optim.AdamW(groups, lr=1e-3)
+    losses, warm = [], math.ceil(0.1 * len(steps))
+    model.train()
+    for step, batches in enumerate(steps):
+        share = step / warm if step < warm else (len(steps) - step) / (len(steps) - warm)
+        for group in adam.param_groups:
+            group["lr"] = 1e-3 * share
+        values = []
+        for batch in batches:
+            features = collator(batch)
+            columns = [
+                {key.removeprefix(f"{name}_"): value for key, value in features.items() if key.startswith(f"{name}_")}
+                for name in LISTS.columns
+            ]
+            loss = loss_of(columns, features["label"])
+            (loss / len(batches)).backward()
+            values.append(loss.item())
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        adam.step()
+        adam.zero_grad()
+        losses.append(float(np.mean(values)))
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()]), losses

@@ -76,7 +76,17 @@ def layer_count(model: SentenceTransformer) -> int:
     Raises:
         ModelError: the architecture has no plain list of layers.
     """
-    return len(getattr(*_stack(model)))
+    return len(layers_of(model))
+
+
+def layers_of(model: SentenceTransformer) -> nn.ModuleList:
+    """Return the transformer layers, from the bottom to the top.
+
+    Raises:
+        ModelError: the architecture has no plain list of layers.
+    """
+    layers: nn.ModuleList = getattr(*_stack(model))
+    return layers
 
 
 def layers_name(model: SentenceTransformer) -> str:

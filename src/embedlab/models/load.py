@@ -90,7 +90,7 @@ def load_model(
     check_loaded(model, spec.name)
     limit = max_seq_length or spec.max_seq_length
     if limit:
-        model.max_seq_length = _within_positions(model, limit, spec.name)
+        model.max_seq_length = within_positions(model, limit, spec.name)
     choose_prompts(model, _first(query_prompt, spec.query_prompt), _first(document_prompt, spec.document_prompt))
     if unused := unused_prompts(model):
         _tell(
@@ -196,7 +196,7 @@ def _code_error(name: str, where: list[str], field: str) -> ModelError:
     )
 
 
-def _within_positions(model: SentenceTransformer, limit: int, name: str) -> int:
+def within_positions(model: SentenceTransformer, limit: int, name: str) -> int:
     """Return the limit, or raise an error if the model has too few positions for it."""
     import torch
 

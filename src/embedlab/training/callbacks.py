@@ -55,7 +55,7 @@ class ProgressReport(TrainerCallback):
         self._dev = metrics.get(self.dev_metric)
         self._report(state, dev=self._dev)
 
-    def training_state(self, step: int) -> dict[str, Any]:
+    def training_state(self, batches: int) -> dict[str, Any]:
         """Return what a checkpoint must hold: the rows and the seconds so far."""
         return {"rows": self.rows, "seconds": time.monotonic() - self._start, "dev": self._dev}
 
@@ -116,7 +116,7 @@ class KeepBest(TrainerCallback):
         if self.patience and self._without_improvement >= self.patience:
             control.should_training_stop = True
 
-    def training_state(self, step: int) -> dict[str, Any]:
+    def training_state(self, batches: int) -> dict[str, Any]:
         """Return what a checkpoint must hold: the best weights and how they were chosen."""
         return {
             "best_value": self.best_value,

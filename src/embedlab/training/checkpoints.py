@@ -7,6 +7,9 @@ and the best weights on dev so far.
 
 The folder of a training is named by a hash of everything that the weights depend on, so nobody has to say what to
 resume. Checkpoints are written every few minutes and removed at the end. Trainings shorter than that write none.
+
+The driver of a run asks its training to stop when the run's time limit is near (`progress.stop_requested`). The
+training then writes a checkpoint and ends with `StoppedAtCheckpoint`.
 """
 
 from __future__ import annotations
@@ -25,18 +28,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformerTrainer
+from sentence_transformers import CrossEncoderTrainer, SentenceTransformer, SentenceTransformerTrainer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 import embedlab
-from embedlab.errors import StorageError
+from embedlab import progress
+from embedlab.errors import StoppedAtCheckpoint, StorageError
 from embedlab.io import atomic_path, locked, sha256_of_json
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.paths import cache_dir
 
 if TYPE_CHECKING:
     import datasets
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import CrossEncoder
     from torch import nn
 
     from embedlab.training.callbacks import KeepBest, ProgressReport
@@ -48,11 +52,13 @@ ABANDONED_DAYS = 14  # checkpoints of a killed training that nobody started agai
 _BYTES_PER_WEIGHT = 20  # weights, two moments of AdamW and the best weights in float32, and some room
 
 
-class ResumableTrainer(SentenceTransformerTrainer):
-    """A Trainer that leaves the model's weights in a checkpoint to `Checkpoints`.
+class _LeavesWeights:
+    """Leaves the model's weights in a checkpoint to `Checkpoints`.
 
     The usual way saves and loads a model folder, which LoRA adapters and models from memory do not survive.
     """
+
+    args: TrainingArguments
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         Path(output_dir or self.args.output_dir).mkdir(parents=True, exist_ok=True)
@@ -61,12 +67,25 @@ class ResumableTrainer(SentenceTransformerTrainer):
         pass
 
 
+class ResumableTrainer(_LeavesWeights, SentenceTransformerTrainer):
+    """The Trainer of embedding models, with the checkpoints of this module."""
+
+
+class ResumableCrossEncoderTrainer(_LeavesWeights, CrossEncoderTrainer):
+    """The Trainer of cross-encoders, with the checkpoints of this module."""
+
+
+def trainer_class(cross_encoder: bool) -> type[SentenceTransformerTrainer | CrossEncoderTrainer]:
+    """Return the Trainer for embedding models or for cross-encoders."""
+    return ResumableCrossEncoderTrainer if cross_encoder else ResumableTrainer
+
+
 class Checkpoints(TrainerCallback):
     """Write checkpoints of one training, and restore the newest.
 
     Args:
-        folder: folder of this training only.
-        minutes: time between checkpoints; 0 writes none, but resumes from those that are there.
+        folder: folder of this training only; None writes and reads nothing.
+        minutes: time between checkpoints; 0 writes one only when the driver asks to stop.
         loss: its parameters that are not the model's are saved.
         model: the model being trained.
         collator: its state is saved if it has `training_state` and `restore_training_state`.
@@ -75,7 +94,7 @@ class Checkpoints(TrainerCallback):
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | None,
         minutes: float,
         *,
         loss: nn.Module | Mapping[str, nn.Module],
@@ -88,20 +107,43 @@ class Checkpoints(TrainerCallback):
         self._model, self._collator = model, collator
         self._last = time.monotonic()
         self._warned = False
+        self._stopped: tuple[int, int] | None = None  # step and steps of a training that was asked to stop
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        due = time.monotonic() - self._last >= 60 * self.minutes
-        if self.minutes and due and state.global_step < state.max_steps and self._has_room():
+        if self.folder is None or state.global_step >= state.max_steps:
+            return
+        due = self.minutes and time.monotonic() - self._last >= 60 * self.minutes
+        asked = progress.stop_requested()
+        if (due or asked) and self._has_room(self.folder):
             control.should_save = True
+            if asked:
+                control.should_training_stop = True
+                self._stopped = state.global_step, state.max_steps
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        assert self.folder is not None  # the only reason to save
+        batches = batches_seen(state.global_step, args.gradient_accumulation_steps, kwargs.get("train_dataloader"))
         with atomic_path(self.folder / f"checkpoint-{state.global_step}" / STATE_FILE) as temporary:
-            torch.save(self._state(state.global_step), temporary)
+            torch.save(self._state(batches), temporary)
         self._last = time.monotonic()
 
-    def _has_room(self) -> bool:
+    def require_finished(self, stage: str) -> None:
+        """Check that the training was not asked to stop.
+
+        Args:
+            stage: name of the training.
+
+        Raises:
+            StoppedAtCheckpoint: it was, and its checkpoint is written.
+        """
+        if self._stopped:
+            step, steps = self._stopped
+            problem = f"{stage}: stopped at step {step} of {steps}, with a checkpoint, because time is up"
+            raise StoppedAtCheckpoint(problem, remedy="Start it again: it continues from there")
+
+    def _has_room(self, folder: Path) -> bool:
         weights = sum(parameter.numel() for parameter in self._model.parameters())
-        room = shutil.disk_usage(self.folder).free > weights * _BYTES_PER_WEIGHT
+        room = shutil.disk_usage(folder).free > weights * _BYTES_PER_WEIGHT
         if not room and not self._warned:
             self._warned = True
             logger.warning("no checkpoints: the disk of %s is nearly full. Free some space there.", self.folder)
@@ -119,8 +161,8 @@ class Checkpoints(TrainerCallback):
         named = {f"loss {task}": loss for task, loss in self._losses.items()} | {"collator": self._collator}
         return {name: value for name, value in named.items() if hasattr(value, "training_state")} | dict(self.parts)
 
-    def _state(self, step: int) -> dict[str, Any]:
-        states = {name: value.training_state(step) for name, value in self._stateful().items()}
+    def _state(self, batches: int) -> dict[str, Any]:
+        states = {name: value.training_state(batches) for name, value in self._stateful().items()}
         return {"weights": self._model.state_dict(), "heads": self._heads(), "states": states}
 
     def resume(self) -> str | None:
@@ -129,7 +171,7 @@ class Checkpoints(TrainerCallback):
         Returns:
             The folder of the checkpoint, for `Trainer.train`; None without one.
         """
-        complete = [file.parent for file in self.folder.glob(f"checkpoint-*/{STATE_FILE}")]
+        complete = [file.parent for file in self.folder.glob(f"checkpoint-*/{STATE_FILE}")] if self.folder else []
         if not complete:
             return None
         newest = max(complete, key=lambda path: int(path.name.rpartition("-")[2]))
@@ -141,6 +183,21 @@ class Checkpoints(TrainerCallback):
             value.restore_training_state(saved["states"][name])
         logger.warning("continue the training from step %s", newest.name.rpartition("-")[2])
         return str(newest)
+
+
+def batches_seen(step: int, accumulation: int, dataloader: Any) -> int:
+    """Return how many batches a number of steps has used up; the last step of an epoch may take fewer.
+
+    Args:
+        step: steps taken.
+        accumulation: batches per step.
+        dataloader: its length is the number of batches per epoch.
+    """
+    if accumulation == 1:
+        return step
+    per_epoch = len(dataloader)
+    epochs, steps = divmod(step, -(-per_epoch // accumulation))
+    return epochs * per_epoch + steps * accumulation
 
 
 @contextlib.contextmanager
@@ -176,7 +233,7 @@ def _remove_abandoned(root: Path) -> None:
 
 
 def training_identity(
-    model: SentenceTransformer,
+    model: SentenceTransformer | CrossEncoder,
     dataset: datasets.Dataset | Mapping[str, datasets.Dataset],
     loss: nn.Module | Mapping[str, nn.Module],
     settings: Mapping[str, Any],
@@ -195,8 +252,12 @@ def training_identity(
         evaluator: all its values count, such as dev queries.
         stage: name of the training.
     """
+    if not isinstance(model, SentenceTransformer):  # a cross-encoder is a list of modules as well
+        fingerprint = model_fingerprint(SentenceTransformer(modules=list(model), device=str(model.device)))
+    else:
+        fingerprint = model_fingerprint(model)
     content = {
-        "model": model_fingerprint(model),
+        "model": fingerprint,
         "rows": _Digest(model).of(dataset),
         "loss": _Digest(model).of(loss),
         "collator": _Digest(model).of(collator),

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from embedlab import progress
 from embedlab.engine import EngineParams
 from embedlab.training.batches import NoDuplicates
 from embedlab.training.callbacks import KeepBest, ProgressReport
-from embedlab.training.checkpoints import Checkpoints, ResumableTrainer, checkpoint_folder, training_identity
+from embedlab.training.checkpoints import Checkpoints, checkpoint_folder, trainer_class, training_identity
+from embedlab.training.engine import (
+    applicable,
+    engaged,
+    prepare,
+    require_prepared,
+    require_usable,
+    trainer_arguments,
+    without_wrapper,
+)
 from embedlab.training.learning_rates import learning_rates
 from embedlab.training.outcome import judge_training, log_findings, require_finite
 
 if TYPE_CHECKING:
     import datasets
-    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
+    from sentence_transformers import CrossEncoder, SentenceTransformer
     from sentence_transformers.base.evaluation import BaseEvaluator
+    from sentence_transformers.base.training_args import BaseTrainingArguments
     from torch import nn
     from torch.utils.data import BatchSampler
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,7 @@ class FitResult:
 
 
 def fit(
-    model: SentenceTransformer,
+    model: SentenceTransformer | CrossEncoder,
     dataset: datasets.Dataset | dict[str, datasets.Dataset],
     loss: nn.Module | dict[str, nn.Module],
     settings: FitSettings,
@@ -105,10 +117,10 @@ def fit(
     """Train `model` in place with any sentence-transformers loss, and restore its best weights on dev.
 
     Args:
-        model: the model to train.
+        model: the model to train, an embedding model or a cross-encoder.
         dataset: training rows, or task name -> training rows.
         loss: a loss of sentence-transformers' kind, or task name -> loss. Its own parameters are trained too.
-        settings: training settings.
+        settings: training settings. Call `training.engine.prepare` with its engine before you make a collator.
         collator: turns rows into a batch; the default collator of sentence-transformers when None.
         batch_sampler: replaces the sampler that the settings choose; called like
             `sentence_transformers.base.sampler.DefaultBatchSampler`.
@@ -124,36 +136,64 @@ def fit(
 
     Raises:
         ModelError: the loss became infinite or not a number, and there are no dev weights to return to.
+        ParameterError: this machine or this model cannot do what the engine parameters ask for.
+        StoppedAtCheckpoint: a time limit ended the run; the training continues when it is started again.
     """
+    settings = _usable(model, settings, collator)
     identity = training_identity(model, dataset, loss, settings.deciding(), collator, evaluator, stage)
     rows = [len(task_rows) for task_rows in dataset.values()] if isinstance(dataset, dict) else len(dataset)
     with checkpoint_folder(identity) as folder:
         rates = _rates(model, settings) | dict(rates or {})
-        arguments = training_arguments(settings, rows, bool(evaluator), str(folder or output_dir), rates=rates)
+        arguments = training_arguments(
+            settings, rows, bool(evaluator), str(folder or output_dir), rates=rates, cross_encoder=_scores_pairs(model)
+        )
         arguments.batch_sampler = batch_sampler or arguments.batch_sampler
-        minutes = settings.engine.checkpoint_minutes if folder else 0
         metric = f"eval_{evaluator.primary_metric}" if evaluator else ""
         best, log = KeepBest(metric, settings.patience), ProgressReport(stage, metric)
-        return _fit(model, dataset, loss, arguments, collator, evaluator, best, log, minutes)
+        parts: dict[str, ProgressReport | KeepBest] = {"log": log, "best": best}
+        checkpoints = Checkpoints(
+            folder, settings.engine.checkpoint_minutes, loss=loss, model=model, collator=collator, parts=parts
+        )
+        with engaged(model, settings.engine):
+            return _fit(model, dataset, loss, arguments, collator, evaluator, best, log, checkpoints)
+
+
+def _usable(
+    model: SentenceTransformer | CrossEncoder, settings: FitSettings, collator: Callable[..., Any] | None
+) -> FitSettings:
+    """Check the engine parameters, and leave out those that do not apply here."""
+    require_usable(settings.engine)
+    if collator is None:
+        prepare(model, settings.engine)
+    else:
+        require_prepared(model, settings.engine)
+    engine = applicable(model, settings.engine)
+    if engine.workers and hasattr(collator, "training_state"):
+        logger.warning("engine.workers is left out: every batch of this training depends on the steps before it")
+        engine = engine.model_copy(update={"workers": 0})
+    return replace(settings, engine=engine)
+
+
+def _scores_pairs(model: Any) -> bool:
+    from sentence_transformers import CrossEncoder
+
+    return isinstance(model, CrossEncoder)
 
 
 def _fit(
-    model: SentenceTransformer,
+    model: SentenceTransformer | CrossEncoder,
     dataset: datasets.Dataset | dict[str, datasets.Dataset],
     loss: nn.Module | dict[str, nn.Module],
-    arguments: SentenceTransformerTrainingArguments,
+    arguments: BaseTrainingArguments,
     collator: Any,
     evaluator: BaseEvaluator | None,
     best: KeepBest,
     log: ProgressReport,
-    minutes: float,
+    checkpoints: Checkpoints,
 ) -> FitResult:
     from transformers import PrinterCallback
 
-    parts: dict[str, ProgressReport | KeepBest] = {"log": log, "best": best}
-    folder = Path(str(arguments.output_dir))
-    checkpoints = Checkpoints(folder, minutes, loss=loss, model=model, collator=collator, parts=parts)
-    trainer = ResumableTrainer(
+    trainer = trainer_class(_scores_pairs(model))(
         model=model,
         args=arguments,
         train_dataset=dataset,
@@ -167,7 +207,11 @@ def _fit(
     if evaluator and not checkpoint:
         trainer.evaluate()
     earlier = log.seconds if checkpoint else 0.0
-    output = trainer.train(resume_from_checkpoint=checkpoint)
+    try:
+        output = trainer.train(resume_from_checkpoint=checkpoint)
+    finally:
+        without_wrapper(model)
+    checkpoints.require_finished(log.stage)
     if best.best_value is None:
         require_finite(log.rows, log.stage)
     best.restore(model)
@@ -176,7 +220,7 @@ def _fit(
     return FitResult(log.rows, best.best_value, best.best_step, output.global_step, seconds)
 
 
-def _rates(model: SentenceTransformer, settings: FitSettings) -> dict[str, float]:
+def _rates(model: Any, settings: FitSettings) -> dict[str, float]:
     return learning_rates(
         model, settings.learning_rate, layer_decay=settings.layer_decay, embedding_rate=settings.embedding_rate
     )
@@ -189,8 +233,9 @@ def training_arguments(
     output_dir: str,
     *,
     rates: Mapping[str, float] | None = None,
-) -> SentenceTransformerTrainingArguments:
-    """Translate `settings` into SentenceTransformerTrainingArguments.
+    cross_encoder: bool = False,
+) -> BaseTrainingArguments:
+    """Translate `settings` into SentenceTransformerTrainingArguments or CrossEncoderTrainingArguments.
 
     Args:
         settings: training settings.
@@ -198,19 +243,22 @@ def training_arguments(
         evaluate: whether there are dev evaluations.
         output_dir: scratch folder of the Trainer.
         rates: regular expression of parameter names -> learning rate, see `learning_rates`.
+        cross_encoder: whether a cross-encoder is trained.
     """
-    from sentence_transformers import SentenceTransformerTrainingArguments
+    from sentence_transformers import CrossEncoderTrainingArguments, SentenceTransformerTrainingArguments
     from sentence_transformers.base.sampler import BatchSamplers
 
-    steps = settings.max_steps or math.ceil(settings.epochs * batches_per_epoch(settings, rows))
-    return SentenceTransformerTrainingArguments(
+    engine, kind = settings.engine, SentenceTransformerTrainingArguments
+    if cross_encoder:
+        kind = CrossEncoderTrainingArguments
+    steps = settings.max_steps or math.ceil(settings.epochs * steps_per_epoch(settings, rows))
+    return kind(
         output_dir=output_dir,
         max_steps=steps,
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         learning_rate_mapping=dict(rates or {}),
-        warmup_steps=settings.engine.warmup,
-        weight_decay=settings.weight_decay,
+        weight_decay=settings.weight_decay if engine.weight_decay is None else engine.weight_decay,
         eval_strategy="steps" if evaluate else "no",
         eval_steps=max(1, math.ceil(steps / max(1, settings.evaluations))),
         logging_steps=max(1, steps // 50),
@@ -221,12 +269,17 @@ def training_arguments(
         multi_dataset_batch_sampler=settings.sampling,
         seed=settings.seed,
         disable_tqdm=progress.ENVIRONMENT_NAME in os.environ,
-        report_to="none",
         dataloader_pin_memory=False,
+        **trainer_arguments(engine),
     )
 
 
+def steps_per_epoch(settings: FitSettings, rows: int | Sequence[int]) -> int:
+    """Number of steps per epoch: batches, or groups of as many batches as a step accumulates."""
+    return math.ceil(batches_per_epoch(settings, rows) / settings.engine.gradient_accumulation)
+
+
 def batches_per_epoch(settings: FitSettings, rows: int | Sequence[int]) -> int:
-    """Number of steps per epoch; with round-robin sampling, the steps until the smallest task is used up."""
+    """Number of batches per epoch; with round-robin sampling, the steps until the smallest task is used up."""
     batches = [math.ceil(count / settings.batch_size) for count in ([rows] if isinstance(rows, int) else rows)]
     return len(batches) * min(batches) if settings.sampling == "round_robin" else sum(batches)

@@ -54,12 +54,12 @@ class RenewingCollator(TokenisedCollator):
         self._rows_seen.append(self._rows_seen[-1] + len(rows))
         return super().__call__([{"label": self._labels[row["label"][0]]} for row in rows])
 
-    def training_state(self, step: int) -> dict[str, Any]:
-        """Return the rows of this epoch and the number of rows seen in `step` steps, for a checkpoint.
+    def training_state(self, batches: int) -> dict[str, Any]:
+        """Return the rows of this epoch and the number of rows seen in the batches used so far, for a checkpoint.
 
-        The batch after `step` may have been requested already. It is requested again after a restart.
+        The next batch may have been requested already. It is requested again after a restart.
         """
-        return {"labels": self._labels, "rows_seen": self._rows_seen[: step + 1]}
+        return {"labels": self._labels, "rows_seen": self._rows_seen[: batches + 1]}
 
     def restore_training_state(self, state: dict[str, Any]) -> None:
         """Continue with the rows of `training_state`."""

@@ -12,6 +12,7 @@ from embedlab.data.dataset import Dataset, GradedPair
 from embedlab.models.prompts import prompts_of
 from embedlab.params import TEMPERATURE
 from embedlab.training.batches import TokenisedCollator
+from embedlab.training.engine import prepare
 from embedlab.training.examples import Row, number_rows
 from embedlab.training.fit import FitResult, FitSettings, fit
 from embedlab.training.losses import EmbeddingLoss
@@ -133,6 +134,7 @@ def train_graded(
         evaluator: computes the dev value (larger is better); its `primary_metric` chooses the weights.
         output_dir: scratch folder of the Trainer.
     """
+    prepare(model, settings.engine)
     rows = number_rows((pair.text1, pair.text2) for pair in pairs)
     labels = [[*numbers, row] for row, numbers in enumerate(rows.dataset["label"])]
     grades = torch.tensor([pair.score for pair in pairs], dtype=torch.float32)

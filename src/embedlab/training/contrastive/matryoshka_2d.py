@@ -22,6 +22,7 @@ from embedlab.models.prompts import prompts_of
 from embedlab.params import TEMPERATURE, Count, PositiveFloat
 from embedlab.training.batches import TokenisedCollator
 from embedlab.training.contrastive.train import ContrastiveParams
+from embedlab.training.engine import prepare
 from embedlab.training.fit import FitResult, FitSettings, fit
 from embedlab.training.losses import false_negative_mask, info_nce
 
@@ -167,6 +168,7 @@ def train_matryoshka(
     Returns:
         History and steps; there is no dev value.
     """
+    prepare(model, settings.engine)
     loss = LayeredContrastiveLoss(model, layers, dims, judged=rows.judged)
     collator = TokenisedCollator(model, rows.texts, rows.columns, *prompts_of(model))
     return fit(model, rows.dataset, loss, settings, collator=collator, output_dir=output_dir, stage=stage)

@@ -77,8 +77,8 @@ class RandomNegativesLoss(nn.Module):
         sample_mask = judged.mask(queries, sample) | (queries[:, None] == sample[None, :])
         return torch.cat([false_negative_mask(labels, judged), sample_mask], dim=1)
 
-    def training_state(self, step: int) -> dict[str, Any]:
-        """Return the state of the random draws after `step` steps, for a checkpoint."""
+    def training_state(self, batches: int) -> dict[str, Any]:
+        """Return the state of the random draws after the batches used so far, for a checkpoint."""
         return {"random": self._random.get_state()}
 
     def restore_training_state(self, state: dict[str, Any]) -> None:

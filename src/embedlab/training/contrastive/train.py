@@ -16,6 +16,7 @@ from embedlab.training.batches import TokenisedCollator
 from embedlab.training.contrastive.ance import Renew, RenewingCollator, with_row_indices
 from embedlab.training.contrastive.graded import GradedLossName, is_graded
 from embedlab.training.contrastive.negative_sources import EXPERT, Source
+from embedlab.training.engine import prepare
 from embedlab.training.fit import FitResult, FitSettings, fit
 from embedlab.training.losses import CachedLoss, ContrastiveLoss, GuidedLoss, SymmetricLoss, TripletLoss
 
@@ -222,6 +223,7 @@ def train_contrastive(
     if loss == "triplet" and len(rows.columns) < 3:
         remedy = "Set hard_negatives to 1 or more"
         raise ParameterError("the triplet loss needs hard negatives", remedy=remedy, field="hard_negatives")
+    prepare(model, settings.engine)
     prompts = prompts_of(model)
     if renew is None:
         dataset, collator = rows.dataset, TokenisedCollator(model, rows.texts, rows.columns, *prompts)

@@ -13,14 +13,13 @@ from embedlab.errors import DataError
 from embedlab.models.packing import embed_columns
 from embedlab.models.prompts import prompts_of
 from embedlab.params import TEMPERATURE, Count, PositiveFloat, TrainingParams
-from embedlab.training.callbacks import ProgressReport
+from embedlab.training.engine import prepare
 from embedlab.training.examples import Row, TrainingRows
 from embedlab.training.fit import FitResult, FitSettings, fit
 from embedlab.training.losses import false_negative_mask, info_nce
-from embedlab.training.outcome import log_findings, require_finite
 
 if TYPE_CHECKING:
-    from sentence_transformers import CrossEncoder, CrossEncoderTrainingArguments, SentenceTransformer
+    from sentence_transformers import CrossEncoder, SentenceTransformer
     from sentence_transformers.base.evaluation import BaseEvaluator
     from sentence_transformers.sentence_transformer.losses import DistillKLDivLoss, MarginMSELoss
 
@@ -71,11 +70,10 @@ def train_cross_encoder(
 
     Raises:
         ModelError: the loss became infinite or not a number.
+        ParameterError: see `training.fit.fit`.
     """
     from datasets import Dataset
-    from sentence_transformers import CrossEncoderTrainer
     from sentence_transformers.cross_encoder.losses import ListNetLoss
-    from transformers import PrinterCallback
 
     training_rows = [row for i, row in enumerate(rows) if not hold_out or i % hold_out]
     target = [ONE_HOT] + [0.0] * (len(rows[0]) - 2)
@@ -84,32 +82,9 @@ def train_cross_encoder(
         "documents": [row[1:] for row in training_rows],
         "label": [target] * len(training_rows),
     }
-    log = ProgressReport("train cross-encoder", "")
-    trainer = CrossEncoderTrainer(
-        model=encoder,
-        args=_arguments(settings, len(training_rows), output_dir),
-        train_dataset=Dataset.from_dict(columns),
-        loss=ListNetLoss(encoder, mini_batch_size=WHOLE_BATCH),
-        callbacks=[log],
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    require_finite(log.rows, log.stage)
-    log_findings(log.rows, log.stage)
-    return log.rows
-
-
-def _arguments(settings: FitSettings, rows: int, output_dir: str) -> CrossEncoderTrainingArguments:
-    """Convert the settings, as `fit` does for an embedding model, without dev evaluations."""
-    from sentence_transformers import CrossEncoderTrainingArguments
-
-    from embedlab.training.fit import training_arguments
-
-    arguments = training_arguments(settings, rows, False, output_dir)
-    names = ["max_steps", "per_device_train_batch_size", "learning_rate", "warmup_steps", "weight_decay"]
-    names += ["logging_steps", "logging_nan_inf_filter", "save_strategy", "seed", "disable_tqdm", "report_to"]
-    names += ["dataloader_pin_memory"]
-    return CrossEncoderTrainingArguments(output_dir=output_dir, **{name: getattr(arguments, name) for name in names})
+    loss = ListNetLoss(encoder, mini_batch_size=WHOLE_BATCH)
+    stage = "train cross-encoder"
+    return fit(encoder, Dataset.from_dict(columns), loss, settings, output_dir=output_dir, stage=stage).history
 
 
 class Calibrated(NamedTuple):
@@ -256,6 +231,7 @@ def distil_scores(
     if scores.shape != expected:
         problem = f"expected scores of shape {expected} (rows, documents), got {scores.shape}"
         raise DataError(problem, remedy="Score exactly the rows that you train on")
+    prepare(student, settings.engine)
     labels = [[*text_indices, row] for row, text_indices in enumerate(rows.dataset["label"])]
     return fit(
         student,

@@ -12,6 +12,7 @@ from embedlab.models.static import BagCollator, TokenBags, static_student
 from embedlab.training.contrastive.mining import MiningReport, mine_hard_negatives
 from embedlab.training.contrastive.static import train_static
 from embedlab.training.distillation.embeddings import PromptedTexts, distil
+from embedlab.training.engine import prepare
 from embedlab.training.examples import Row, contrastive_rows, number_rows, own_texts
 from embedlab.training.fit import FitResult, FitSettings
 
@@ -56,6 +57,7 @@ def distil_layers(
         The student and the training result.
     """
     student = cut_layers(teacher, layers)
+    prepare(student, settings.engine)
     collator = PromptedTexts(student, texts, queries)
     return student, distil(student, texts, teacher_vectors, settings, collator=collator, output_dir=output_dir)
 
@@ -88,6 +90,7 @@ def distil_dimensions(
     """
     projection = pca_projection(teacher_vectors, dim)
     narrow = project(keep_layers(student, range(layer_count(student))), projection)
+    prepare(narrow, settings.engine)
     collator = PromptedTexts(narrow, texts, queries)
     result = distil(
         narrow, texts, teacher_vectors, settings, collator=collator, projection=projection, output_dir=output_dir

@@ -186,9 +186,9 @@ class NoiseCollator(ABC):
             **{f"text_{key}": value for key, value in features.items()},
         }
 
-    def training_state(self, step: int) -> dict[str, Any]:
-        """Return the number of batches of `step` steps, for a checkpoint; batches prepared in advance come again."""
-        return {"batches": step}
+    def training_state(self, batches: int) -> dict[str, Any]:
+        """Return the number of batches used so far, for a checkpoint; batches prepared in advance come again."""
+        return {"batches": batches}
 
     def restore_training_state(self, state: dict[str, Any]) -> None:
         """Continue the noise after the batches of `training_state`."""

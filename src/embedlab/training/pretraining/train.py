@@ -19,6 +19,7 @@ from embedlab.io import atomic_path, locked, sha256_of_json
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.params import CountOrNone, PositiveFloat, Share, TrainingParams
 from embedlab.paths import cache_dir
+from embedlab.training.engine import prepare
 from embedlab.training.fit import FitResult, FitSettings, fit
 from embedlab.training.pretraining.objectives import DomainTexts, Objective, PretrainSettings, make_task
 
@@ -37,6 +38,7 @@ CODE = (
     "engine",
     "training/batches",
     "training/checkpoints",
+    "training/engine",
     "training/examples",
     "training/fit",
     "training/losses",
@@ -152,6 +154,7 @@ def pretrain(
     """
     if settings.objective == "none":
         return PretrainResult()
+    prepare(model, settings.fit.engine)
     folder = (cache or cache_dir() / "pretrained") / _identity(model, texts, settings)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / "lock"):
