@@ -51,7 +51,13 @@ class Params(Checked):
 
     def set_values(self) -> dict[str, Any]:
         """Return the values that the notebook set, ready for JSON; defaults that it does not mention are omitted."""
-        values = self.model_dump(mode="json", exclude_unset=True)
+        return self._with_changes_only(self.model_dump(mode="json", exclude_unset=True))
+
+    def all_values(self) -> dict[str, Any]:
+        """Return all values, ready for JSON; of a group, those that differ from their defaults."""
+        return self._with_changes_only(self.model_dump(mode="json"))
+
+    def _with_changes_only(self, values: dict[str, Any]) -> dict[str, Any]:
         groups = {name: value for name in values if isinstance(value := getattr(self, name), EngineParams)}
         return values | {name: group.changes() for name, group in groups.items()}
 

@@ -54,6 +54,20 @@ def stop_requested() -> bool:
     return (Path(path).parent / STOP).exists()
 
 
+_earlier_s = 0.0
+
+
+def add_earlier_seconds(seconds: float) -> None:
+    """Count time that an earlier attempt at this run spent on a training, which now continues or is already done."""
+    global _earlier_s
+    _earlier_s += seconds
+
+
+def earlier_seconds() -> float:
+    """Return the time counted so far; the difference of two calls belongs to the block between them."""
+    return _earlier_s
+
+
 def track(items: Iterable[Item], stage: str, total: int | None = None) -> Iterator[Item]:
     """Yield `items` and report progress, at most twice per second."""
     if total is None and isinstance(items, Sized):

@@ -17,7 +17,7 @@ import pytest
 
 from embedlab.cli import signals
 from embedlab.errors import ParameterError
-from embedlab.runs import execute, records
+from embedlab.runs import execute, limits, records
 from embedlab.runs.causes import NOISE
 from embedlab.runs.execute import run_notebook
 from embedlab.runs.limits import Limits
@@ -100,6 +100,32 @@ def test_a_time_limit_keeps_what_was_measured(notebook, home, command):
     assert outcome.run_id not in command("table", "--format", "csv")[1]
     tiny.write_sweep(home, fixed={"what": "measure"})
     assert "1 runs, 0 finished, 1 to do" in " ".join(command("sweep", "s", "--dry-run")[1].split())
+
+
+def test_a_time_limit_stops_a_training_at_a_checkpoint_and_the_next_start_continues(home, monkeypatch):
+    """Two trainings: the first is not repeated, the second goes on, and all bits are those of an undisturbed run."""
+    monkeypatch.setenv("EMBEDLAB_CACHE", str(home / "cache"))
+    monkeypatch.setattr(limits, "GRACE_S", 1e9)
+    monkeypatch.setattr(limits, "GRACE_SHARE", 0.97)  # ask after six of two hundred seconds
+    notebook, batches = home / "notebooks" / "03_train.ipynb", home / "batches.txt"
+    whole = run_notebook(notebook, {"x": 2.0}, warm=True)
+    assert whole.record, whole.detail
+    assert not list((home / "cache" / "checkpoints").rglob("*.pt"))
+    batches.unlink()
+    (home / "wait").touch()
+    stopped = run_notebook(notebook, limits=Limits(wall_min=200 / 60), warm=True)
+    assert stopped.cause == "timeout" and tiny.all_gone(home), stopped.detail
+    first, kept = stopped.detail.splitlines()
+    assert re.match(r"Stopped in stage 'train 2', step \d of 6, by its time limit of 3.33333 minutes\. ", first)
+    assert first.endswith("It wrote a checkpoint: start the run again, and the training continues from there.")
+    assert "2 numbers" in kept
+    (home / "wait").unlink()
+    before = len(batches.read_text().split())
+    resumed = run_notebook(notebook, warm=True)
+    assert resumed.record, resumed.detail
+    assert resumed.record.notes == whole.record.notes
+    assert before + 6 > len(batches.read_text().split()) > before  # fewer batches than even one training has
+    assert not list((home / "cache" / "checkpoints").rglob("*.pt"))
 
 
 def test_a_finished_run_keeps_no_second_copy_of_its_numbers(notebook):

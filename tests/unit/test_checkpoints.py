@@ -7,20 +7,25 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from sentence_transformers.base.evaluation import BaseEvaluator
 
+from embedlab import progress
 from embedlab.engine import EngineParams
+from embedlab.errors import StoppedAtCheckpoint
+from embedlab.models.cross_encoder import cross_encoder_from
 from embedlab.models.lora import add_lora
 from embedlab.models.packing import pack
-from embedlab.training import checkpoints
+from embedlab.training import checkpoints, finished
 from embedlab.training.batches import TokenisedCollator
 from embedlab.training.checkpoints import STATE_FILE
 from embedlab.training.contrastive.static import train_static
 from embedlab.training.contrastive.train import as_guide, train_contrastive
+from embedlab.training.distillation.cross_encoder import train_cross_encoder
 from embedlab.training.distillation.embeddings import distil
 from embedlab.training.examples import number_rows
 from embedlab.training.fit import FitSettings
@@ -74,7 +79,7 @@ def with_lora(folder):
     return contrastive(folder, model=model)
 
 
-def with_renewed_rows(folder):
+def with_renewed_rows(folder, accumulation=1):
     """New negatives depend on the model, before every epoch."""
     model = pack(tiny_model())
 
@@ -82,7 +87,19 @@ def with_renewed_rows(folder):
         best = torch.as_tensor(model.encode(TEXTS)).sum(dim=1).argmax()
         return [(query, positive, TEXTS[int(best)]) for query, positive, _ in ROWS]
 
-    return contrastive(folder, model=model, renew=renew)
+    engine = ALWAYS.model_copy(update={"gradient_accumulation": accumulation})
+    return contrastive(folder, replace(SETTINGS, engine=engine), model, renew=renew)
+
+
+def with_renewed_rows_of_two_batches(folder):
+    """Three batches an epoch, in steps of two and one."""
+    return with_renewed_rows(folder, accumulation=2)
+
+
+def cross_encoder(folder):
+    encoder = cross_encoder_from(pack(tiny_model()))
+    history = train_cross_encoder(encoder, ROWS, SETTINGS, output_dir=folder, hold_out=0)
+    return encoder, SimpleNamespace(history=history, steps=6, best_step=0, best_dev=None)
 
 
 def static(folder):
@@ -119,7 +136,7 @@ def test_what_a_loss_learns_besides_the_model_is_in_the_checkpoint(tmp_path):
     head.weight.data.fill_(5.0)
     model.weight.data.fill_(3.0)
     saved = checkpoints.Checkpoints(tmp_path, 1.0, **parts)
-    saved.on_save(None, SimpleNamespace(global_step=7), None)
+    saved.on_save(SimpleNamespace(gradient_accumulation_steps=1), SimpleNamespace(global_step=7), None)
     content = torch.load(tmp_path / "checkpoint-7" / STATE_FILE, weights_only=True)
     assert {task: list(heads) for task, heads in content["heads"].items()} == {
         "plain": [],
@@ -141,6 +158,12 @@ TRAININGS = {
     "guided": lambda folder: contrastive(folder, loss="gist", guide=as_guide(tiny_model(seed=1), NUMBERED.texts)),
     "lora": with_lora,
     "renewed": with_renewed_rows,
+    "renewed, accumulated": with_renewed_rows_of_two_batches,
+    "bf16, checkpointed": lambda folder: contrastive(
+        folder,
+        replace(SETTINGS, engine=ALWAYS.model_copy(update={"precision": "bf16", "gradient_checkpointing": True})),
+    ),
+    "cross-encoder": cross_encoder,
     "static": static,
     "several tasks": several_tasks,
     "student": student,
@@ -183,6 +206,71 @@ def test_killed_and_resumed_gives_the_same_bits(name, step, cache, tmp_path, mon
     assert without_time[0] == without_time[1]
     assert (result.steps, result.best_step, result.best_dev) == (6, expected.best_step, expected.best_dev)
     assert not list(cache.glob("*"))
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch):
+    """The file that asks to stop, as a driver's attempt has it."""
+    (tmp_path / "attempt").mkdir()
+    monkeypatch.setenv(progress.ENVIRONMENT_NAME, str(tmp_path / "attempt" / "progress.jsonl"))
+    monkeypatch.setattr(progress, "STOP_EVERY_S", 0.0)
+    yield tmp_path / "attempt" / progress.STOP
+    finished.forget()
+
+
+def ask_in_step(monkeypatch, step, stop):
+    original = checkpoints.Checkpoints.on_step_begin
+
+    def asking(self, args, state, control, **kwargs):
+        if state.global_step + 1 == step:
+            stop.touch()
+        return original(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "on_step_begin", asking)
+
+
+@pytest.mark.parametrize("minutes", [0.0, 60.0])
+def test_time_limit_stops_at_a_checkpoint_and_the_next_start_continues(minutes, driver, cache, tmp_path, monkeypatch):
+    settings = replace(SETTINGS, engine=EngineParams(checkpoint_minutes=minutes))
+    with monkeypatch.context() as patch:
+        patch.delenv(progress.ENVIRONMENT_NAME)
+        model, expected = contrastive(str(tmp_path), settings, evaluator=Falling())
+    with monkeypatch.context() as patch:
+        ask_in_step(patch, 3, driver)
+        with pytest.raises(StoppedAtCheckpoint, match="train: stopped at step 3 of 6, with a checkpoint, because time"):
+            contrastive(str(tmp_path), settings, evaluator=Falling())
+    driver.unlink()
+    resumed, result = contrastive(str(tmp_path), settings, evaluator=Falling())
+    assert all(torch.equal(resumed.state_dict()[name], tensor) for name, tensor in weights(model).items())
+    assert (result.best_step, result.best_dev) == (expected.best_step, expected.best_dev)
+
+
+def test_time_limit_in_the_last_step_lets_the_training_finish(driver, tmp_path, monkeypatch):
+    ask_in_step(monkeypatch, 6, driver)
+    assert contrastive(str(tmp_path))[1].steps == 6
+
+
+def test_finished_training_is_not_repeated_until_the_run_has_its_record(driver, cache, tmp_path, monkeypatch):
+    model, result = contrastive(str(tmp_path))
+    drawn = float(torch.rand(1))
+    monkeypatch.setattr("embedlab.training.fit._fit", None)  # would raise
+    torch.manual_seed(5)
+    again, result_again = contrastive(str(tmp_path))
+    assert result_again == result and float(torch.rand(1)) == drawn
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in weights(model).items())
+    assert progress.earlier_seconds() >= result.seconds
+    finished.forget()
+    assert not list(cache.glob("*"))
+    with pytest.raises(TypeError):
+        contrastive(str(tmp_path))
+
+
+def test_without_a_driver_no_result_is_kept_or_read(driver, cache, tmp_path, monkeypatch):
+    contrastive(str(tmp_path))
+    monkeypatch.delenv(progress.ENVIRONMENT_NAME)
+    monkeypatch.setattr("embedlab.training.fit._fit", None)
+    with pytest.raises(TypeError):
+        contrastive(str(tmp_path))
 
 
 def test_a_checkpoint_cut_short_is_passed_over(cache, tmp_path, monkeypatch):

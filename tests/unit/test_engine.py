@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers.base.evaluation import BaseEvaluator
-from transformers.integrations import TensorBoardCallback
+from transformers import TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from embedlab import paths, training
 from embedlab.data.dataset import Dataset, GradedPair
@@ -233,7 +234,9 @@ LISTS = number_rows(ROWS)
 class Constant(BaseEvaluator):
     """A dev value that never changes."""
 
-    primary_metric = "ndcg@10"
+    def __init__(self):
+        super().__init__()
+        self.primary_metric = "ndcg@10"
 
     def __call__(self, model, *arguments, **options):
         return {"ndcg@10": 1.0}
@@ -326,7 +329,7 @@ class TestEveryTechnique:
     def test_gets_every_parameter(self, name, monkeypatch, tmp_path):
         trainers = captured(monkeypatch)
         monkeypatch.setattr(engine_module, "installed", lambda package: True)
-        monkeypatch.setattr(TensorBoardCallback, "__init__", lambda self, *a: None)
+        monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "tensorboard", TrainerCallback)
         engaged_with = []
         monkeypatch.setattr("embedlab.training.fit.engaged", lambda m, e: engaged_with.append(e) or nullcontext())
         settings = FitSettings(max_steps=4, batch_size=2, weight_decay=0.0, engine=EVERYTHING)
@@ -371,15 +374,8 @@ class TestEveryTechnique:
             "seed": 3,
             "dataloader_pin_memory": False,
         }
-        ours = (
-            "learning_rate_mapping",
-            "output_dir",
-            "batch_sampler",
-            "eval_strategy",
-            "eval_steps",
-            "multi_dataset_batch_sampler",
-            "run_name",
-        )
+        ours = {"learning_rate_mapping", "output_dir", "batch_sampler", "eval_strategy", "eval_steps"}
+        ours |= {"multi_dataset_batch_sampler", "run_name", "do_eval"}
         assert {key: value for key, value in changed.items() if key not in ours} == before
         assert "forward" not in trainer.model.__dict__ and "forward" not in trainer.model[0].__dict__
 
@@ -435,7 +431,7 @@ class TestEffects:
         assert len(vectors) == 3
 
     @pytest.mark.parametrize("packed", [True, False])
-    @pytest.mark.parametrize("kind", ["bert", "mpnet", "modernbert", "t5", "qwen3", "gemma3_text"])
+    @pytest.mark.parametrize("kind", ["bert", "mpnet", "qwen3"])
     def test_checkpointing_computes_twice_and_changes_no_gradient(self, kind, packed, tmp_path):
         """With dropout: the second computation draws the same numbers."""
         results = []

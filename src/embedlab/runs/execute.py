@@ -17,7 +17,7 @@ from typing import Any
 import nbformat
 
 from embedlab import paths, progress
-from embedlab.errors import RecordError
+from embedlab.errors import RecordError, StoppedAtCheckpoint
 from embedlab.redaction import shareable_value
 from embedlab.runs import causes, child, heartbeat, left_behind, measured, notebooks, processes, records
 from embedlab.runs.causes import CANCELLED, INCOMPLETE, INFRASTRUCTURE, KERNEL_DIED, OUT_OF_MEMORY, TIMEOUT, cause_of
@@ -152,7 +152,7 @@ class _Attempt:
         self.session: int | None = None
         self.stage: Mapping[str, Any] = {"stage": ""}  # the last report
         self.exit_code: int | None = None
-        self.system_ran_out, self.peak_bytes = False, 0
+        self.system_ran_out, self.peak_bytes, self.asked_to_stop = False, 0, False
 
     def outcome(self, html: bool, on_report: OnReport, cancelled: Callable[[], bool]) -> Outcome:
         try:
@@ -181,11 +181,18 @@ class _Attempt:
         self.reports.path.touch()
         process = child.start(self._job(), self._environment(), self.log, warm=self.warm)
         self.session, marker = process.session, self.kept_scratch / CANCEL
-        guard = Guard(self.name, process.session, self.limits, lambda: cancelled() or marker.exists())
+        guard = Guard(
+            self.name,
+            process.session,
+            self.limits,
+            lambda: cancelled() or marker.exists(),
+            (self.kept_scratch / progress.STOP).touch,
+        )
         try:
             return self._watch(process, guard, on_report)
         finally:
             self.system_ran_out, self.exit_code = guard.system_ran_out(), process.exit_code()
+            self.asked_to_stop = guard.asked
             self.peak_bytes = guard.peak_bytes
             processes.end(self.name, process.session)
             process.wait()
@@ -237,6 +244,8 @@ class _Attempt:
     def _failure(self, cause: str) -> Outcome:
         error = first_error(_executed(self.executed))
         log = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+        if self.asked_to_stop and StoppedAtCheckpoint.__name__ in error:
+            cause = TIMEOUT
         cause = cause or cause_of(error, log, self.exit_code, self.system_ran_out)
         detail = "\n".join(text for text in (self._explanation(cause, error, log), self._kept(cause)) if text)
         with suppress(OSError):  # a full disk must not hide what happened
@@ -250,6 +259,8 @@ class _Attempt:
         where, limits = self._where(), self.limits
         if cause == TIMEOUT:
             remedy = "Raise --timeout (wall_min in a sweep), or give the run less to do."
+            if StoppedAtCheckpoint.__name__ in error:
+                remedy = "It wrote a checkpoint: start the run again, and the training continues from there."
             return f"Stopped {where} by its time limit of {limits.wall_min:g} minutes. {remedy}"
         if cause == CANCELLED:
             return f"Cancelled {where}."

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedlab import progress
 from embedlab.evaluation.diagnose.probe import fit_probe
 from embedlab.evaluation.metrics import Evaluation, evaluate
 from embedlab.evaluation.retrieval import evaluate_vectors
@@ -329,10 +330,10 @@ class Leaderboard:
             system: name in the record.
             condition: as in `add_model`.
         """
-        start = time.perf_counter()
+        start, earlier = time.perf_counter(), progress.earlier_seconds()
         with self.run.timing(system):
             yield
-        seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - start + progress.earlier_seconds() - earlier
         self.run.value("training_seconds", seconds, system=system, stage="footprint", condition=condition)
 
     def measure_speed(self, systems: Sequence[str] = ()) -> dict[str, Footprint]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from embedlab.runs import processes
 from embedlab.runs.causes import CANCELLED, OUT_OF_MEMORY, TIMEOUT
 
+GRACE_S, GRACE_SHARE = 60.0, 0.25  # how long before its time limit a training is asked to stop, at most
 CANCEL = "cancel"  # a file of this name in an attempt's scratch folder asks its driver to end it
 MEMORY_EVERY_S = 1.0
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", processes.CPUS_VARIABLE)
@@ -45,14 +46,26 @@ class Guard:
         attempt, session: see `processes.members`.
         limits: its limits.
         cancelled: whether someone asked to cancel it.
+        ask_to_stop: called once, shortly before the time limit, so that a training can write a checkpoint and stop.
 
     Attributes:
+        asked: whether it was asked to stop.
         peak_bytes: the largest memory that was measured; 0 without a limit of memory.
     """
 
-    def __init__(self, attempt: str, session: int | None, limits: Limits, cancelled: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        attempt: str,
+        session: int | None,
+        limits: Limits,
+        cancelled: Callable[[], bool],
+        ask_to_stop: Callable[[], object] = lambda: None,
+    ) -> None:
         self._attempt, self._session, self._limits, self._cancelled = attempt, session, limits, cancelled
-        self._deadline = time.monotonic() + limits.wall_min * 60 if limits.wall_min else float("inf")
+        seconds = limits.wall_min * 60 if limits.wall_min else float("inf")
+        self._deadline = time.monotonic() + seconds
+        self._ask_at = self._deadline - min(GRACE_S, GRACE_SHARE * seconds)
+        self._ask_to_stop, self.asked = ask_to_stop, False
         self._next_check = 0.0
         self._oom_kills = oom_kills()
         self.peak_bytes = 0
@@ -63,6 +76,9 @@ class Guard:
             return CANCELLED
         if time.monotonic() > self._deadline:
             return TIMEOUT
+        if time.monotonic() > self._ask_at and not self.asked:
+            self.asked = True
+            self._ask_to_stop()
         return OUT_OF_MEMORY if self._too_big() else ""
 
     def _too_big(self) -> bool:

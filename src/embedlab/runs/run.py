@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -177,11 +178,12 @@ class Run:
 
     @contextmanager
     def timing(self, stage: str) -> Iterator[None]:
-        """Measure the seconds that the block takes, and report the stage."""
-        began = time.perf_counter()
+        """Measure the seconds that the block takes, with those of earlier attempts, and report the stage."""
+        began, earlier = time.perf_counter(), progress.earlier_seconds()
         progress.report(stage)
         yield
-        self._timings[stage] = round(time.perf_counter() - began, 3)
+        seconds = time.perf_counter() - began + progress.earlier_seconds() - earlier
+        self._timings[stage] = round(seconds, 3)
 
     def note(self, **notes: Any) -> None:
         """Keep other values in the record: numbers, texts, lists and dicts. Keys and this machine's folders go out.
@@ -457,13 +459,15 @@ class Run:
             remedy = "Use that record, or delete its folder and run again"
             raise RecordError("another attempt at this run committed first", remedy=remedy, file=self.folder)
         publish(self.folder, record)
+        if trainings := sys.modules.get("embedlab.training.finished"):  # not imported where nothing was trained
+            trainings.forget()
         progress.report("finished", run_id=self.id)
         print(f"committed {paths.shown(self.folder / records.FILE)}")
         return record
 
     def _record(self, status: records.Status = "ok") -> Record:
         commit, dirty = provenance.code_version()
-        values = self.params.model_dump(mode="json")
+        values = self.params.all_values()
         return Record(
             run_id=self.id,
             status=status,

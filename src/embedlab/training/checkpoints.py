@@ -37,6 +37,7 @@ from embedlab.errors import StoppedAtCheckpoint, StorageError
 from embedlab.io import atomic_path, locked, sha256_of_json
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.paths import cache_dir
+from embedlab.training import finished
 
 if TYPE_CHECKING:
     import datasets
@@ -124,7 +125,7 @@ class Checkpoints(TrainerCallback):
         assert self.folder is not None  # the only reason to save
         batches = batches_seen(state.global_step, args.gradient_accumulation_steps, kwargs.get("train_dataloader"))
         with atomic_path(self.folder / f"checkpoint-{state.global_step}" / STATE_FILE) as temporary:
-            torch.save(self._state(batches), temporary)
+            torch.save(self.state(batches), temporary)
         self._last = time.monotonic()
 
     def require_finished(self, stage: str) -> None:
@@ -161,7 +162,12 @@ class Checkpoints(TrainerCallback):
         named = {f"loss {task}": loss for task, loss in self._losses.items()} | {"collator": self._collator}
         return {name: value for name, value in named.items() if hasattr(value, "training_state")} | dict(self.parts)
 
-    def _state(self, batches: int) -> dict[str, Any]:
+    def state(self, batches: int = 0) -> dict[str, Any]:
+        """Return everything that a training changes, apart from what the Trainer saves.
+
+        Args:
+            batches: number of batches used so far.
+        """
         states = {name: value.training_state(batches) for name, value in self._stateful().items()}
         return {"weights": self._model.state_dict(), "heads": self._heads(), "states": states}
 
@@ -175,14 +181,17 @@ class Checkpoints(TrainerCallback):
         if not complete:
             return None
         newest = max(complete, key=lambda path: int(path.name.rpartition("-")[2]))
-        saved = torch.load(newest / STATE_FILE, map_location="cpu", weights_only=True)
+        self.restore(torch.load(newest / STATE_FILE, map_location="cpu", weights_only=True))
+        logger.warning("continue the training from step %s", newest.name.rpartition("-")[2])
+        return str(newest)
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Restore what `state` returned."""
         self._model.load_state_dict(saved["weights"])
         for task, head in saved["heads"].items():
             self._losses[task].load_state_dict(head, strict=False)
         for name, value in self._stateful().items():
             value.restore_training_state(saved["states"][name])
-        logger.warning("continue the training from step %s", newest.name.rpartition("-")[2])
-        return str(newest)
 
 
 def batches_seen(step: int, accumulation: int, dataloader: Any) -> int:
@@ -202,7 +211,9 @@ def batches_seen(step: int, accumulation: int, dataloader: Any) -> int:
 
 @contextlib.contextmanager
 def checkpoint_folder(identity: str) -> Iterator[Path | None]:
-    """Reserve the checkpoint folder of a training for this process, and remove it when the block ends without error.
+    """Reserve the checkpoint folder of a training for this process, and clear it when the block ends without error.
+
+    The result of a finished training stays in it until its run has a record, see `finished`.
 
     Args:
         identity: from `training_identity`.
@@ -221,7 +232,9 @@ def checkpoint_folder(identity: str) -> Iterator[Path | None]:
             yield None
             return
         yield folder
-        shutil.rmtree(folder, ignore_errors=True)
+        parts = folder.glob("checkpoint-*") if (folder / finished.FILE).exists() else [folder]
+        for part in parts:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def _remove_abandoned(root: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from embedlab import progress
 from embedlab.engine import EngineParams
+from embedlab.training import finished
 from embedlab.training.batches import NoDuplicates
 from embedlab.training.callbacks import KeepBest, ProgressReport
 from embedlab.training.checkpoints import Checkpoints, checkpoint_folder, trainer_class, training_identity
@@ -154,8 +155,13 @@ def fit(
         checkpoints = Checkpoints(
             folder, settings.engine.checkpoint_minutes, loss=loss, model=model, collator=collator, parts=parts
         )
+        if (earlier := finished.restore(folder, checkpoints.restore)) is not None:
+            return FitResult(**earlier)
         with engaged(model, settings.engine):
-            return _fit(model, dataset, loss, arguments, collator, evaluator, best, log, checkpoints)
+            result = _fit(model, dataset, loss, arguments, collator, evaluator, best, log, checkpoints)
+        if folder and finished.is_wanted():
+            finished.keep(folder, checkpoints.state(), asdict(result))
+        return result
 
 
 def _usable(
@@ -207,6 +213,7 @@ def _fit(
     if evaluator and not checkpoint:
         trainer.evaluate()
     earlier = log.seconds if checkpoint else 0.0
+    progress.add_earlier_seconds(earlier)
     try:
         output = trainer.train(resume_from_checkpoint=checkpoint)
     finally:
