@@ -7,9 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from embedlab.data import splits
 from embedlab.data.dataset import SPLITS, Dataset, GradedPair, Triplet
 from embedlab.data.splits import (
     cap_training,
@@ -43,6 +44,7 @@ def slow_components(keys):
     return {item: min(items) for items, _ in parts for item in items}
 
 
+@settings(deadline=None)  # the first call imports scipy
 @given(KEYS)
 def test_components_equal_the_slow_reference(keys):
     assert components(keys) == slow_components(keys)
@@ -68,6 +70,25 @@ def test_no_group_crosses_and_nothing_is_lost(numbers, seed):
 def test_single_queries_fill_the_sizes_exactly():
     parts = group_split({f"q{i}": f"q{i}" for i in range(100)}, {"test": 15, "dev": 10})
     assert {split: len(part) for split, part in parts.items()} == {"train": 75, "test": 15, "dev": 10}
+
+
+def test_splits_of_many_queries_are_capped_and_the_rest_is_trained_on(monkeypatch, caplog):
+    monkeypatch.setattr(splits, "LARGEST", {"dev": 5, "test": 9})
+    queries = {f"q{i}": f"query number {i}" for i in range(100)}
+    grades = {query: {f"d{query}": 1} for query in queries}
+    with caplog.at_level(logging.INFO):
+        qrels, _ = complete_splits({"train": grades}, queries, {})
+    assert {split: len(part) for split, part in qrels.items()} == {"train": 86, "dev": 5, "test": 9}
+    assert "{'test': 9, 'dev': 5} instead of {'test': 15, 'dev': 10} queries" in caplog.text
+    given, _ = complete_splits({"train": grades, "dev": grades, "test": grades}, queries, {})
+    assert len(given["dev"]) == 100, "splits that the data names stay as they are"
+
+
+def test_a_long_text_links_queries_like_a_short_one():
+    queries = {"a": "one", "b": "two", "c": "three"}
+    corpus = {"x": "long " * 50, "y": "LONG " * 50 + ".", "z": "other " * 50}
+    qrels = {"a": {"x": 1}, "b": {"y": 1}, "c": {"z": 1}}
+    assert group_queries(queries, qrels, corpus) == {"a": "a", "b": "a", "c": "c"}
 
 
 def test_a_giant_group_stays_in_train():

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
@@ -79,7 +79,7 @@ class LeakageReport:
 
 
 class _Example(NamedTuple):
-    """An example of training or model selection. All texts except `query` are in normal form."""
+    """The texts of an example of training or model selection."""
 
     query: str | None
     positives: tuple[str, ...] = ()
@@ -87,11 +87,13 @@ class _Example(NamedTuple):
     group: str | None = None
 
 
+Examples = Iterator[tuple[ExampleId, _Example]]
+
+
 def check(dataset: Dataset) -> LeakageReport:
     """Find training examples that reveal dev or test queries, and dev queries that reveal test queries."""
-    training = {**_queries(dataset, "train"), **_triplets(dataset), **_graded_pairs(dataset)}
-    leaks = list(_leaks(dataset, training, ("dev", "test")))
-    leaks += _leaks(dataset, _queries(dataset, "dev"), ("test",))
+    leaks = list(_leaks(dataset, lambda: _training_examples(dataset), ("dev", "test")))
+    leaks += _leaks(dataset, lambda: _queries(dataset, "dev"), ("test",))
     return LeakageReport(tuple(leaks))
 
 
@@ -102,6 +104,8 @@ def repair(dataset: Dataset) -> tuple[Dataset, LeakageReport]:
         The clean dataset, and the report of what was dropped.
     """
     report = check(dataset)
+    if report.clean:
+        return dataset, report
     leaking = {leak.example for leak in report.leaks}
     drop = {split: {str(example.key) for example in leaking if example.source == split} for split in ("train", "dev")}
     triplets = (t for i, t in enumerate(dataset.triplets) if ExampleId("triplets", i) not in leaking)
@@ -180,26 +184,31 @@ def _sizes(dataset: Dataset, of: Dataset | None = None) -> str:
     return ", ".join(f"{size}{totals.get(split, '')} {split}" for split, size in sizes.items()) + " queries"
 
 
-def _leaks(dataset: Dataset, examples: Mapping[ExampleId, _Example], held_out: tuple[str, ...]) -> Iterator[Leak]:
-    """At most one leak per example. Dev is not trained on, so its documents may equal a test query."""
+def _leaks(dataset: Dataset, examples: Callable[[], Examples], held_out: tuple[str, ...]) -> Iterator[Leak]:
+    """At most one leak per example. Dev is not trained on, so its documents may equal a test query.
+
+    The examples are made twice, because all of them together would take a kilobyte per training pair.
+    """
     queries = {q: text for split in held_out for q, text in dataset.split_queries(split).items()}
     query_texts = {normalise(text): text for text in queries.values()}
     document_texts = _relevant_texts(dataset, held_out) if dataset.split_by == "document" else {}
     groups = {dataset.groups[q]: text for q, text in queries.items() if q in dataset.groups}
-    with_query = {key: example.query for key, example in examples.items() if example.query is not None}
-    near = {key: queries[q] for key, q in near_duplicates(with_query, queries)}
-    for key, example in examples.items():
-        trained = () if key.source == "dev" else example.positives + example.negatives
+    with_query = {number: e.query for number, (_, e) in enumerate(examples()) if e.query is not None}
+    near = {number: queries[q] for number, q in near_duplicates(with_query, queries)}
+    form = lru_cache(1 << 16)(normalise)  # examples of the same document often follow each other
+    for number, (key, example) in enumerate(examples()):
+        positives = tuple(map(form, example.positives))
+        trained = () if key.source == "dev" else (*positives, *map(form, example.negatives))
         matches = {
             IDENTICAL: query_texts.get(normalise(example.query)) if example.query is not None else None,
-            NEAR_IDENTICAL: near.get(key),
+            NEAR_IDENTICAL: near.get(number),
             TRAINING_TEXT: _first_match(query_texts, trained),
-            SHARED_DOCUMENT: _first_match(document_texts, example.positives),
+            SHARED_DOCUMENT: _first_match(document_texts, positives),
             SHARED_GROUP: groups.get(example.group) if example.group is not None else None,
         }
         for kind, match in matches.items():
             if match is not None:
-                yield Leak(kind, key, example.query or example.positives[0], match)
+                yield Leak(kind, key, example.query or positives[0], match)
                 break
 
 
@@ -212,25 +221,15 @@ def _relevant_texts(dataset: Dataset, splits: Iterable[str]) -> dict[str, str]:
     return {normalise(dataset.corpus[document]): dataset.corpus[document] for document in sorted(relevant)}
 
 
-def _queries(dataset: Dataset, split: str) -> dict[ExampleId, _Example]:
-    texts = {document: normalise(dataset.corpus[document]) for _, document in dataset.pairs(split)}
-    return {
-        ExampleId(split, query): _Example(
-            dataset.queries[query], tuple(texts[d] for d in grades if d in texts), group=dataset.groups.get(query)
-        )
-        for query, grades in dataset.qrels.get(split, {}).items()
-    }
+def _training_examples(dataset: Dataset) -> Examples:
+    yield from _queries(dataset, "train")
+    for i, triplet in enumerate(dataset.triplets):
+        yield ExampleId("triplets", i), _Example(triplet.query, (triplet.positive,), (triplet.negative,))
+    for i, pair in enumerate(dataset.graded_pairs):
+        yield ExampleId("graded_pairs", i), _Example(None, (pair.text1, pair.text2))
 
 
-def _triplets(dataset: Dataset) -> dict[ExampleId, _Example]:
-    return {
-        ExampleId("triplets", i): _Example(t.query, (normalise(t.positive),), (normalise(t.negative),))
-        for i, t in enumerate(dataset.triplets)
-    }
-
-
-def _graded_pairs(dataset: Dataset) -> dict[ExampleId, _Example]:
-    return {
-        ExampleId("graded_pairs", i): _Example(None, (normalise(p.text1), normalise(p.text2)))
-        for i, p in enumerate(dataset.graded_pairs)
-    }
+def _queries(dataset: Dataset, split: str) -> Examples:
+    for query, grades in dataset.qrels.get(split, {}).items():
+        positives = tuple(dataset.corpus[document] for document in grades if document in dataset.corpus)
+        yield ExampleId(split, query), _Example(dataset.queries[query], positives, group=dataset.groups.get(query))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TypeVar
+
+import numpy as np
 
 from embedlab.data.dataset import SPLITS, Dataset, GradedPair, Qrels, Triplet
 from embedlab.data.overlap import near_duplicates
@@ -15,7 +19,10 @@ from embedlab.data.text_analysis import normalise, without_symbols
 from embedlab.errors import DataError, ParameterError
 
 SHARES = {"train": 0.75, "dev": 0.10, "test": 0.15}
+# Queries of the splits that we make. More would take hours to evaluate and hardly narrow the intervals.
+LARGEST = {"dev": 5_000, "test": 10_000}
 MIN_TEST_QUERIES = 50
+DIGEST_BYTES = 16
 SPREAD = 0.4  # usual standard deviation of nDCG@10 over queries
 
 logger = logging.getLogger(__name__)
@@ -47,16 +54,50 @@ def components(keys: Mapping[str, Iterable[Hashable]]) -> dict[str, str]:
     >>> components({"c": [1], "a": [1, 2], "b": [2], "d": [3]})
     {'a': 'a', 'b': 'a', 'c': 'a', 'd': 'd'}
     """
-    from scipy.cluster.hierarchy import DisjointSet
-
-    forest = DisjointSet()
-    for item, item_keys in keys.items():
-        forest.add(("item", item))
+    links = _Links()
+    for number, item_keys in enumerate(keys.values()):
         for key in item_keys:
-            forest.add(("key", key))
-            forest.merge(("item", item), ("key", key))
-    names: dict[Hashable, str] = {}
-    return {item: names.setdefault(forest["item", item], item) for item in sorted(keys)}
+            links.add(number, key)
+    return links.groups(list(keys))
+
+
+class _Links:
+    """Items that share keys, as two arrays: a dict of sets of keys would take a kilobyte per item."""
+
+    def __init__(self) -> None:
+        self._items, self._keys = array("q"), array("q")
+        self._numbers: dict[Hashable, int] = {}  # key -> number
+
+    def add(self, item: int, key: Hashable) -> None:
+        """Give an item a key."""
+        self._items.append(item)
+        self._keys.append(self._numbers.setdefault(key, len(self._numbers)))
+
+    def add_text(self, item: int, text: str) -> None:
+        """Give an item a text as key."""
+        self.add(item, _digest(text))
+
+    def has_text(self, text: str) -> bool:
+        """Whether an item has this text as key."""
+        return _digest(text) in self._numbers
+
+    def groups(self, items: Sequence[str]) -> dict[str, str]:
+        """Return item -> smallest item that is linked with it, for the names of the items."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        nodes = len(items) + len(self._numbers)
+        ends = np.frombuffer(self._items, np.int64), np.frombuffer(self._keys, np.int64) + len(items)
+        graph = coo_array((np.ones(len(self._items), dtype=np.int8), ends), shape=(nodes, nodes))
+        labels = connected_components(graph, directed=False)[1][: len(items)].tolist() if nodes else []
+        names: dict[int, str] = {}
+        label_of = dict(zip(items, labels, strict=True))
+        return {item: names.setdefault(label_of[item], item) for item in sorted(label_of)}
+
+
+def _digest(text: str) -> str | bytes:
+    """`text`, or a hash of it if that is shorter."""
+    return text if len(text) <= DIGEST_BYTES else hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
 
 
 def group_queries(
@@ -86,18 +127,22 @@ def group_queries(
         Query id -> group.
     """
     form = without_symbols if ignore_symbols else normalise
-    judged = {query: queries[query] for query in qrels}
-    keys: dict[str, set[Hashable]] = {query: {form(text)} for query, text in judged.items()}
-    query_texts = {form(text) for text in judged.values()}
-    document_texts = {d: form(corpus[d]) for grades in qrels.values() for d in grades if d in corpus}
+    numbers = {query: number for number, query in enumerate(qrels)}
+    links = _Links()
+    for query, number in numbers.items():
+        links.add_text(number, form(queries[query]))
+    form_of = lru_cache(1 << 16)(form)  # queries of the same document often follow each other
     for query, grades in qrels.items():
-        texts = {document_texts[document] for document in grades if document in document_texts}
-        keys[query] |= texts if split_by == "document" else texts & query_texts
-    for query, other in near_duplicates(judged, judged, ignore_symbols=ignore_symbols):
-        keys[query].add(("near", other))
+        for text in (form_of(corpus[document]) for document in grades if document in corpus):
+            if split_by == "document" or links.has_text(text):
+                links.add_text(numbers[query], text)
+    texts = {number: queries[query] for query, number in numbers.items()}
+    for number, other in near_duplicates(texts, texts, ignore_symbols=ignore_symbols):
+        if number < other:
+            links.add_text(number, form(texts[other]))
     for query, group in (user_groups or {}).items():
-        keys[query].add(("user group", group))
-    return components(keys)
+        links.add(numbers[query], ("user group", group))
+    return links.groups(list(numbers))
 
 
 def group_split(
@@ -160,8 +205,8 @@ def complete_splits(
     """Add missing splits, by groups.
 
     Missing splits are taken from train (if there is no train split, from dev, otherwise from test), in the proportions
-    of `SHARES`. The other splits stay as they are. If dev or test was divided, or a split missed its share, a warning
-    says so.
+    of `SHARES` and with at most `LARGEST` queries. The other splits stay as they are. If dev or test was divided, or a
+    split missed its share, a warning says so.
 
     Args:
         qrels: split -> query id -> {document id: grade}, for at least one split.
@@ -187,7 +232,10 @@ def complete_splits(
     if not missing or (donor != "train" and not divide):
         return {split: present.get(split, {}) for split in SPLITS}, _with_user_names(groups, user_groups)
     total = SHARES[donor] + sum(SHARES[split] for split in missing)
-    sizes = {split: round(len(grades) * SHARES[split] / total) for split in missing}
+    shares = {split: round(len(grades) * SHARES[split] / total) for split in missing}
+    sizes = {split: min(size, LARGEST.get(split, size)) for split, size in shares.items()}
+    if sizes != shares:
+        logger.info("%s instead of %s queries: see LARGEST in data/splits.py", sizes, shares)
     members = group_split({query: groups[query] for query in grades}, sizes, rest=donor)
     _report_division(members, sizes, {query: groups[query] for query in grades}, split_by)
     divided = {split: {query: grades[query] for query in ids} for split, ids in members.items()}

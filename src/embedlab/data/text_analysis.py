@@ -39,7 +39,7 @@ _TOKENS = regex.compile(
     regex.VERBOSE | regex.VERSION1,
 )
 # ASCII letters, digits and punctuation that is never a symbol: the tokens of such a text are its words.
-_PLAIN = regex.compile(r"""(?:[\w\s,;:'"?&()\[\]]|\.(?!\w)|-(?![\d.]))*+""")
+_PLAIN = regex.compile(r"""(?:[\w\s,;:'"?&()\[\]]++|\.(?!\w)|-(?![\d.]))*+""")
 _INVISIBLE = regex.compile(r"[\p{Cf}\p{Variation_Selector}ـ--\u200b]", regex.VERSION1)  # all but the zero-width space
 _EXPONENT = regex.compile(r"(?<=\d)[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 _DIGIT = regex.compile(r"[\p{Nd}--0-9]", regex.VERSION1)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 FINGERPRINT_LENGTH = 16  # hex characters
 INDEX_COLUMNS = ("", "unnamed: 0", "__index_level_0__")  # pandas writes its row numbers into columns of these names
+ROWS_PER_BLOCK = 1 << 14  # records of an Arrow table that are made at a time
 DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars", " ": "spaces"}
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -74,6 +75,19 @@ def read_rows(path: Path, *, columns: Sequence[str] = ()) -> list[Row]:
     Raises:
         DataError: the file is missing, empty, of another format, not UTF-8, or malformed.
     """
+    return list(iter_rows(path, columns=columns))
+
+
+def iter_rows(path: Path, *, columns: Sequence[str] = ()) -> Iterator[Row]:
+    """Yield the records that `read_rows` returns, without keeping them in memory.
+
+    Args:
+        path: the file.
+        columns: see `read_rows`.
+
+    Raises:
+        DataError: as for `read_rows`, when the record is reached.
+    """
     readers: dict[str, Callable[[Path], Iterator[Row]]] = {
         ".jsonl": _jsonl_rows,
         ".json": _json_rows,
@@ -87,9 +101,11 @@ def read_rows(path: Path, *, columns: Sequence[str] = ()) -> list[Row]:
     if suffix not in readers:
         problem = f"unsupported file type '{suffix}'" if suffix else "the file name does not say what format it has"
         raise DataError(problem, remedy=f"Save it as one of {', '.join(readers)}.", file=path)
-    if rows := list(readers[suffix](file)):
-        return rows
-    raise DataError("the file has no rows", remedy="Add at least one record.", file=path)
+    row = None
+    for row in readers[suffix](file):
+        yield row
+    if row is None:
+        raise DataError("the file has no rows", remedy="Add at least one record.", file=path)
 
 
 def format_of(path: Path) -> str:
@@ -562,38 +578,53 @@ def _header(cells: list[str], path: Path, line: int, delimiter: str, columns: Se
 def _parquet_rows(path: Path) -> Iterator[Row]:
     import pyarrow.parquet
 
+    repeated: set[str] = set()
     try:
         # Not `read_table`, which takes folder names such as `year=2024` for columns.
         table = pyarrow.parquet.ParquetFile(path, page_checksum_verification=True).read()
         repeated = {name for name in table.column_names if table.column_names.count(name) > 1}
-        rows = [] if repeated else rows_of_table(table)
+        yield from () if repeated else rows_of_table(table)
     except Exception as error:  # a damaged file can raise errors of many classes
         raise DataError("damaged Parquet file", remedy="Write the file again.", file=path) from error
     if repeated:
         name = min(repeated)
         raise DataError(f"the column '{name}' occurs twice", remedy="Rename one of them.", file=path, field=name)
-    yield from rows
 
 
-def rows_of_table(table: pyarrow.Table) -> list[Row]:
-    """Return the records of an Arrow table with the values that the other formats give.
+def rows_of_table(table: pyarrow.Table) -> Iterator[Row]:
+    """Yield the records of an Arrow table with the values that the other formats give.
+
+    The table stays as it is, and the strings of a few records exist at a time.
 
     Args:
         table: its column names differ.
     """
-    columns = {name: _column_values(table.column(name)) for name in table.column_names}
-    records = zip(*columns.values(), strict=True)
-    return [Row(number, plain(dict(zip(columns, values, strict=True)))) for number, values in enumerate(records, 1)]
+    names = table.column_names
+    whole = {name: _times(table.column(name)) for name in names}
+    for start in range(0, table.num_rows, ROWS_PER_BLOCK):
+        block = table.slice(start, ROWS_PER_BLOCK)
+        columns = [_column_values(block.column(name), whole[name], start) for name in names]
+        for number, values in enumerate(zip(*columns, strict=True), start + 1):
+            yield Row(number, {name: _plain(value) for name, value in zip(names, values, strict=True)})
 
 
-def _column_values(column: pyarrow.ChunkedArray) -> list[Any]:
-    """A column's values; times as pandas writes them, which depends on the whole column, and short decimals short."""
+def _times(column: pyarrow.ChunkedArray) -> list[str | None] | None:
+    """The times of a column as pandas writes them, which depends on the whole column; None if it has other values."""
     import pyarrow.types
 
-    if pyarrow.types.is_timestamp(column.type) or pyarrow.types.is_duration(column.type):
-        text = column.to_pandas().to_csv(index=False, header=False, na_rep="")
-        return [value.strip('"') or None for value in text.splitlines()]
-    if pyarrow.types.is_float32(column.type) or pyarrow.types.is_float16(column.type):
-        return [None if value != value else float(str(value)) for value in column.to_numpy()]
-    values: list[Any] = column.to_pylist()
+    if not (pyarrow.types.is_timestamp(column.type) or pyarrow.types.is_duration(column.type)):
+        return None
+    text = column.to_pandas().to_csv(index=False, header=False, na_rep="")
+    return [value.strip('"') or None for value in text.splitlines()]
+
+
+def _column_values(block: pyarrow.ChunkedArray, times: list[str | None] | None, start: int) -> Sequence[Any]:
+    """The values of a block of a column that starts at a row; short decimals stay short."""
+    import pyarrow.types
+
+    if times is not None:
+        return times[start : start + len(block)]
+    if pyarrow.types.is_float32(block.type) or pyarrow.types.is_float16(block.type):
+        return [None if value != value else float(str(value)) for value in block.to_numpy()]
+    values: list[Any] = block.to_pylist()
     return values
