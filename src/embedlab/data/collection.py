@@ -60,6 +60,7 @@ class Collection:
     fields: dict[str, dict[str, str]] = field(default_factory=dict)
     original_ids: dict[str, str] = field(default_factory=dict)
     graded_pairs: tuple[GradedPair, ...] = ()
+    _may_contradict: bool = False  # only then all judgements are kept, with their records
     _judgements: dict[tuple[str, str], _Judgement] = field(default_factory=dict)
     _ambiguous: set[tuple[str, str]] = field(default_factory=set)  # query id, metadata field with several values
 
@@ -78,7 +79,7 @@ class Collection:
         Raises:
             DataError: a record is malformed, or records contradict each other.
         """
-        rows = pair_rows.with_scores([pair_rows.canonical(row, file) for row in records], file)
+        rows = pair_rows.with_scores(pair_rows.canonical(records, file), file)
         collection = cls(file, repair)
         if rows and all("text1" in row.values for row in rows):
             return collection._with_graded_pairs(rows, "text1", "text2")
@@ -90,6 +91,7 @@ class Collection:
             return collection._with_graded_pairs(rows, "query", "positive")
         negatives = {column for row in rows for column in pair_rows.negative_columns(row)}
         textio.report_unused(rows, {*RESERVED, *negatives}, file)
+        collection._may_contradict = scored or bool(negatives)
         collection._add_rows(rows, [int(score) for score in scores])
         for key, text in (documents or {}).items():
             collection._document(Passage(text, key))
@@ -179,7 +181,8 @@ class Collection:
         query = self.queries.setdefault(text, f"q{len(self.queries)}")
         if not textio.is_empty(row.values.get("query_id")):
             self.original_ids.setdefault(query, str(row.values["query_id"]))
-        self._judge(query, document, _Judgement(grade, row))
+        if self._may_contradict:
+            self._judge(query, document, _Judgement(grade, row))
         self._add_group(row, query)
         columns = pair_rows.negative_columns(row)
         negatives = [(column, passage) for column in columns for passage in pair_rows.texts_of(row, column, self.file)]
@@ -210,6 +213,8 @@ class Collection:
             raise textio.error_at(row, "group", self.file, problem, "Give all rows of a query the same group.")
 
     def _add_metadata(self, query: str, metadata: dict[str, str]) -> None:
+        if not metadata:
+            return
         fields = self.fields.setdefault(query, {})
         self._ambiguous |= {(query, key) for key, value in metadata.items() if fields.get(key, value) != value}
         fields.update(metadata)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +48,7 @@ _NEGATIVE = re.compile(
 )
 _LIKE_DOCUMENTS = re.compile(r"(.*_)?(?P<kind>(neg|pos)(ative|itive)?s?)(_?\d+)?(_.*)?")
 
+REMEMBERED = 1 << 10  # column names whose meaning is remembered
 MAX_GRADE = 10  # of a query and a document; higher numbers are another scale
 SCALES = (1, 5, 10, 100)  # highest scores of the usual scales of similarity
 MAX_CLASS = 3  # whole numbers up to here in a column of labels may be classes, as in natural language inference
@@ -61,33 +63,63 @@ class Passage(NamedTuple):
     id: str = ""
 
 
-def canonical(row: Row, file: Path) -> Row:
-    """Return a record with the column names of this project.
+def canonical(rows: Iterable[Row], file: Path) -> list[Row]:
+    """Return records with the column names of this project.
+
+    Args:
+        rows: the records.
+        file: the file that errors name.
 
     Raises:
         DataError: two columns get the same name, or a column seems to hold documents under an unknown name.
     """
+    columns_of: dict[tuple[str, ...], dict[str, str]] = {}  # names in a record -> name here -> name in the record
+    canonical_rows: list[Row] = []
+    for row in rows:
+        names = tuple(row.values)
+        if names not in columns_of:
+            columns_of[names] = _canonical_columns(row, file)
+        columns = columns_of[names]
+        if tuple(columns) != names:  # the usual record stays as it is
+            row = row._replace(values={name: row.values[column] for name, column in columns.items()})
+        for column in row.values:
+            if kind := _kind_of_unknown(column):
+                _refuse_unknown_texts(row, column, kind, file)
+        canonical_rows.append(row)
+    return canonical_rows
+
+
+def _canonical_columns(row: Row, file: Path) -> dict[str, str]:
+    """Name here -> name in the record."""
     names = {column: re.sub(r"[\s-]+", "_", str(column).strip()) for column in row.values}
-    renamed: dict[str, object] = {}
-    for column, value in row.values.items():
+    renamed: dict[str, str] = {}
+    for column in row.values:
         # A name with blanks or hyphens is normalised only where it means hard negatives or scores.
         name = names[column].lower()
         special = _NEGATIVE.fullmatch(name) or name in SCORE_NAMES
-        renamed[name if special and name not in row.values | renamed else column] = value
-    row = textio.rename_columns(row._replace(values=renamed), ALIASES, file)
-    for column, value in row.values.items():
-        _refuse_unknown_texts(row, column, value, file)
-    return row
+        renamed[name if special and name not in row.values | renamed else column] = column
+    return textio.rename_columns(row._replace(values=renamed), ALIASES, file).values
 
 
-def _refuse_unknown_texts(row: Row, column: str, value: object, file: Path) -> None:
-    """Raise an error for a column that is named like documents and holds texts; scores and ids are metadata."""
+@lru_cache(REMEMBERED)
+def _is_negative(column: str) -> bool:
+    return _NEGATIVE.fullmatch(column) is not None
+
+
+@lru_cache(REMEMBERED)
+def _kind_of_unknown(column: str) -> str | None:
+    """What a column is named like, "negative" or "positive", although its name is not known; None for others."""
     like = _LIKE_DOCUMENTS.fullmatch(re.sub(r"[\s-]+", "_", column))
-    if like is None or column == "positive" or _NEGATIVE.fullmatch(column):
-        return
+    if like is None or column == "positive" or _is_negative(column):
+        return None
+    return "negative" if like["kind"].startswith("neg") else "positive"
+
+
+def _refuse_unknown_texts(row: Row, column: str, name: str, file: Path) -> None:
+    """Raise an error for a column that is named like documents and holds texts; scores and ids are metadata."""
+    value = row.values[column]
     texts = [_passage(item) for item in (value if isinstance(value, list) else [value])]
     if any(isinstance(text, str) and len(text.split()) > 1 for text in texts):
-        name = "negative" if like["kind"].startswith("neg") else "positive"
         problem = f"the column '{column}' seems to hold {name}s, but its name is not known"
         remedy = f"Rename it to '{name}' (a list can hold several), or remove it."
         raise textio.error_at(row, column, file, problem, remedy)
@@ -96,11 +128,20 @@ def _refuse_unknown_texts(row: Row, column: str, value: object, file: Path) -> N
 def _warn_of_flags(rows: list[Row], file: Path) -> None:
     """Name columns of zeros and ones that might be the relevance under an unknown name."""
     columns = dict.fromkeys(column for row in rows for column in row.values if column not in RESERVED)
-    values = {column: {str(row.values.get(column, "")).strip() for row in rows} for column in columns}
     scored = any("score" in row.values for row in rows)
-    if not scored and (flags := [name for name in columns if values[name] == {"0", "1"}]):
+    if not scored and (flags := [name for name in columns if _is_flag(row.values.get(name, "") for row in rows)]):
         message = "%s: %s holds only 0 and 1 and is metadata. Rename it to 'score' if 0 means not relevant"
         logger.warning(message, file, ", ".join(map(repr, flags)))
+
+
+def _is_flag(cells: Iterable[object]) -> bool:
+    """Whether cells hold 0 and 1, and nothing else."""
+    values: set[str] = set()
+    for cell in cells:
+        values.add(str(cell).strip())
+        if not values <= {"0", "1"}:
+            return False
+    return len(values) == 2
 
 
 def with_scores(rows: list[Row], file: Path) -> list[Row]:
@@ -226,7 +267,7 @@ def passage_of(row: Row, column: str, file: Path) -> Passage:
 
 def negative_columns(row: Row) -> list[str]:
     """Return the names of the columns with hard negatives."""
-    return [column for column in row.values if _NEGATIVE.fullmatch(column)]
+    return [column for column in row.values if _is_negative(column)]
 
 
 def texts_of(row: Row, column: str, file: Path) -> list[Passage]:

@@ -19,7 +19,7 @@ from embedlab.data.text_analysis import normalise, without_symbols
 from embedlab.errors import DataError, ParameterError
 
 SHARES = {"train": 0.75, "dev": 0.10, "test": 0.15}
-# Queries of the splits that we make. More would take hours to evaluate and hardly narrow the intervals.
+# Queries of the splits that we make. More would take hours to evaluate and narrow the intervals very little.
 LARGEST = {"dev": 5_000, "test": 10_000}
 MIN_TEST_QUERIES = 50
 DIGEST_BYTES = 16
