@@ -29,12 +29,12 @@ class Text(NamedTuple):
     Attributes:
         text: the text, perhaps empty.
         title: its title, perhaps empty; not repeated in the text.
-        place: where in the file, such as "page 3" or "line 7"; empty for a whole file.
+        location: where in the file, such as "page 3" or "line 7"; empty for a whole file.
     """
 
     text: str
     title: str = ""
-    place: str = ""
+    location: str = ""
 
 
 def read(path: Path, column: str = "") -> list[Text]:
@@ -132,8 +132,8 @@ def _table(path: Path, column: str) -> list[Text]:
         title = row.values.get(names.get("title", ""))
         value = row.values[name]
         text = "" if textio.is_empty(value) else textio.checked_text(value, row, str(name), path)
-        place = f"line {row.line}" if textio.format_of(path) in (".jsonl", ".csv", ".tsv") else f"record {row.line}"
-        texts.append(Text(text, title.strip() if isinstance(title, str) else "", place))
+        location = f"line {row.line}" if textio.format_of(path) in (".jsonl", ".csv", ".tsv") else f"record {row.line}"
+        texts.append(Text(text, title.strip() if isinstance(title, str) else "", location))
     return texts
 
 

@@ -87,8 +87,8 @@ def _readable(folder: Path) -> list[Path]:
     formats = ", ".join(document_files.READERS)
     if not readable:
         raise DataError("there is no document to read", remedy=f"Readable are {formats}.", file=folder)
-    if others := Counter(path.suffix.lower() or path.name for path in set(files) - set(readable)):
-        unread = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
+    if suffixes := Counter(path.suffix.lower() or path.name for path in set(files) - set(readable)):
+        unread = ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items()))
         logger.warning("%s: these files are not read: %s", folder, unread)
     return readable
 
@@ -100,7 +100,7 @@ def _with_title(title: str, text: str) -> str:
 
 
 def _provenance(source: str, text: document_files.Text, position: int, count: int) -> dict[str, str]:
-    values = {"source": source, "place": text.place, "title": text.title, "chunk": f"{position} of {count}"}
+    values = {"source": source, "place": text.location, "title": text.title, "chunk": f"{position} of {count}"}
     return {name: value for name, value in values.items() if value}
 
 

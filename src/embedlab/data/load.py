@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import inspect
 import logging
@@ -12,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from urllib.parse import parse_qsl
 
-from embedlab.data import textio
+from embedlab.data import extra, textio
 from embedlab.data.dataset import SPLITS, Dataset
 from embedlab.data.formats.registry import BY_NAME
 from embedlab.data.leakage import guard
@@ -22,12 +23,12 @@ from embedlab.errors import DataError
 # Scheme -> module of this package with load(location, *, name, **options) and source_fingerprint(location).
 SCHEMES = {
     **{"icd10cm": "icd10cm", "pydocs": "pydocs", "beir": "beir", "pairs": "pairs", "clicks": "clicks", "hf": "hub"},
-    **{"docs": "documents"},
+    **{"docs": "documents", "glossary": "glossary"},
 }
 BUILT_IN = ("icd10cm", "pydocs")  # always repaired; for your own data, you decide
 # With 1,000 pairs of ICD-10-CM the gain of a fine-tune was established: +0.060 [+0.048, +0.071], log of 2026-11-21.
 MIN_TRAIN_PAIRS = 1_000
-FREE_OPTIONS = ("chunk", "column")  # options of a spec that take any text
+FREE_OPTIONS = ("chunk", "column", "language")  # options of a spec that take any text
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ class Spec:
         `split_by=query`: hold out queries only, so splits may share documents. The built-in datasets do not take this.
         `divide=false`: keep dev and test whole in a dataset without a train split.
         `chunk=128+32`, `column=NAME`: see `documents`.
+        `extra=glossary:FILE` or `extra=pairs:FILE`: more pairs to train on, see `embedlab.data.extra`.
+        `language=en`: of the labels of a SKOS glossary.
         `format=NAME`: read a file of pairs in this format instead of the one that its content shows.
     """
 
@@ -82,6 +85,7 @@ def load_dataset(spec: str, *, max_examples: int | None = None, repair: bool = F
     parsed = parse_spec(spec)
     options = dict(parsed.options)
     drop_leaks = options.pop("repair", "") == "true" or repair or parsed.scheme in BUILT_IN
+    extra_pairs = options.pop("extra", "")
     divide = options.pop("divide", str(training).lower()) == "true"
     dataset = _load(parsed, spec, options, repair=drop_leaks, divide=divide)
     built_in = parsed.scheme in BUILT_IN
@@ -96,6 +100,8 @@ def load_dataset(spec: str, *, max_examples: int | None = None, repair: bool = F
         _log.warning("%s: %s", spec, advice)
     if max_examples is not None:
         dataset = cap_training(dataset, max_examples)
+    if extra_pairs:
+        dataset = extra.add(dataset, extra_pairs)
     return mark_seen(dataset)
 
 
@@ -140,7 +146,11 @@ def source_fingerprint(spec: str) -> str:
         DataError: the spec is unknown or a file is missing.
     """
     parsed = parse_spec(spec)
-    return str(parsed.module.source_fingerprint(parsed.location))
+    fingerprint = str(parsed.module.source_fingerprint(parsed.location))
+    if "extra" not in parsed.options:
+        return fingerprint
+    joined = f"{fingerprint} {extra.source_fingerprint(parsed.options['extra'])}"
+    return hashlib.sha256(joined.encode()).hexdigest()[: textio.FINGERPRINT_LENGTH]
 
 
 def parse_spec(spec: str) -> Spec:
@@ -180,7 +190,7 @@ def _check_options(parsed: Spec) -> None:
     choices = {"split_by": ("document", "query"), "divide": ("true", "false"), "format": tuple(BY_NAME)}
     allowed: dict[str, tuple[str, ...]] = {"repair": ("true", "false")}
     allowed |= {option: values for option, values in choices.items() if option in parameters}
-    free = [name for name in FREE_OPTIONS if name in parameters]
+    free = ["extra", *(name for name in FREE_OPTIONS if name in parameters)]
     for option, value in parsed.options.items():
         if option in free and value:
             continue

@@ -28,6 +28,7 @@ NOT_INPUTS = ("seed", "output_dir", "dataset")
 PATH_NAMES = ("_dir", "_file", "_folder", "_path")
 MODEL_FILES = ("modules.json", "config.json")  # a folder with one of them is a model
 SCHEME = re.compile(r"(?P<scheme>[a-z][a-z_-]*):(?P<location>[^?]+)(?P<options>.*)", re.DOTALL)
+EXTRA = re.compile(r"(?<=[?&]extra=)[^&]+")  # a spec inside a spec
 FILE_SCHEMES = ("beir", "clicks", "pairs")  # dataset specs that name a file or folder
 LEFT_OUT = ("__pycache__",)  # and hidden files, and texts for readers
 LARGE_BYTES = 1 << 20  # smaller files are read every time
@@ -117,6 +118,7 @@ def from_current_folder(name: str, value: Any) -> Any:
         return value
     if (path := _existing(value)) and _is_path(name, value, path):
         return paths.shown(path)
+    value = EXTRA.sub(lambda extra: str(from_current_folder(name, extra[0])), value)
     if (parts := _spec_parts(value)) is None:
         return value
     scheme, location, options = parts
