@@ -61,6 +61,14 @@ class EngineParams(Checked):
     gpus: CountOrNone = 0
     processes: CountOrNone = 0
 
+    def texts(self) -> dict[str, Any]:
+        """Return how texts are read, as keyword arguments of `load_model`."""
+        return {
+            "max_seq_length": self.max_seq_length or None,
+            "query_prompt": self.query_prompt,
+            "document_prompt": self.document_prompt,
+        }
+
     def changes(self) -> dict[str, Any]:
         """Return the entries that differ from the defaults, ready for JSON."""
         return self.model_dump(mode="json", exclude_defaults=True)

@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import inspect
 import math
+import os
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from embedlab.params import TrainingParams
 from embedlab.runs import notebooks
 from embedlab.runs.run import compute_run_id
 from embedlab.sweeps.spec import SweepSpec, expand, varying
-from embedlab.training import checkpoints
+from embedlab.training import checkpoints, truncated
 from embedlab.training import engine as engine_module
 from embedlab.training.batches import TokenisedCollator
 from embedlab.training.contrastive.graded import train_graded
@@ -48,7 +49,7 @@ from embedlab.training.distillation.students import (
     distil_static,
     fine_tune_static,
 )
-from embedlab.training.engine import engaged, prepare, require_usable, trainer_arguments
+from embedlab.training.engine import engaged, prepare, require_usable, tracked, trainer_arguments
 from embedlab.training.examples import number_rows
 from embedlab.training.fit import FitSettings, fit, training_arguments
 from embedlab.training.losses import ContrastiveLoss
@@ -644,3 +645,68 @@ def slow_loop(steps):
         adam.zero_grad()
         losses.append(float(np.mean(values)))
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()]), losses
+
+
+class TestDocs:
+    def test_the_table_lists_every_parameter_with_its_default(self):
+        text = (paths.project_root() / "docs" / "engine.md").read_text(encoding="utf-8")
+        rows = [
+            line.split("|")[1:4] for line in text.partition("## What applies")[0].splitlines() if line.startswith("| `")
+        ]
+        table = {name.strip(" `"): default.strip(" `") for name, _, default in rows}
+        assert table == {
+            name: str(field.default).replace("False", "false") for name, field in EngineParams.model_fields.items()
+        }
+
+    def test_tensorboard_files_stay_after_the_training(self, monkeypatch):
+        monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+        with tracked(EngineParams(report_to="tensorboard"), "train-1"):
+            assert os.environ["TENSORBOARD_LOGGING_DIR"].endswith("results/tensorboard/train-1")
+        assert "TENSORBOARD_LOGGING_DIR" not in os.environ
+
+
+class TestTruncation:
+    """By hand: of seven texts, those with more than seven tokens, special ones included, are truncated."""
+
+    limit = 8
+
+    def expected(self, texts) -> int:
+        tokenizer = tiny_model().tokenizer
+        return sum(len(tokenizer(text)["input_ids"]) > self.limit for text in texts)
+
+    def training(self, name, folder) -> dict:
+        settings = FitSettings(max_steps=1, batch_size=2, engine=EngineParams(max_seq_length=self.limit))
+        truncated.take_counts()
+        TECHNIQUES[name](settings, pack(tiny_model()), {"output_dir": str(folder)})
+        return truncated.take_counts()
+
+    @pytest.mark.parametrize(
+        "name, stage, texts",
+        [
+            ("contrastive.train.train_contrastive", "train", LISTS.texts),
+            ("pretraining.train.pretrain", "pretrain", TEXTS),
+            ("distillation.students.distil_layers", "distil", TEXTS),
+            ("multitask.train.train_multitask", "train", list(dict.fromkeys(text for pair in PAIRS for text in pair))),
+        ],
+    )
+    def test_share_is_logged_and_kept_for_the_record(self, name, stage, texts, tmp_path, caplog):
+        count = self.expected(texts)
+        assert 0 < count < len(texts)
+        share = round(count / len(texts), 4)
+        assert self.training(name, tmp_path)[stage] == {
+            "texts": len(texts),
+            "truncated": count,
+            "share": share,
+            "limit": self.limit,
+        }
+        assert f"{stage}: {count} of {len(texts)} training texts" in caplog.text
+
+    def test_a_cross_encoder_reads_pairs(self, tmp_path):
+        tokenizer = tiny_model().tokenizer
+        pairs = [(row[0], document) for row in ROWS[1:] for document in row[1:]]  # the first row is held out
+        count = sum(len(tokenizer(*pair)["input_ids"]) > self.limit for pair in pairs)
+        kept = self.training("distillation.cross_encoder.train_cross_encoder", tmp_path)["train cross-encoder"]
+        assert (kept["texts"], kept["truncated"]) == (len(pairs), count)
+
+    def test_static_models_have_no_limit(self, tmp_path):
+        assert self.training("contrastive.static.train_static", tmp_path) == {}

@@ -23,10 +23,11 @@ class TokenIds:
     Args:
         ids: int32 (T,) token ids of all texts, in order.
         starts: int64 (N + 1,) where each text begins in `ids`; the last entry is T.
+        truncated: number of texts that were longer than the model's limit.
     """
 
-    def __init__(self, ids: np.ndarray, starts: np.ndarray) -> None:
-        self.ids, self.starts = ids, starts
+    def __init__(self, ids: np.ndarray, starts: np.ndarray, truncated: int = 0) -> None:
+        self.ids, self.starts, self.truncated = ids, starts, truncated
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -55,21 +56,27 @@ def token_ids(model: SentenceTransformer, texts: Sequence[str], prompt: str | No
     Returns:
         The token ids of N texts.
     """
-    parts, lengths = [np.empty(0, np.int32)], [0]
+    parts, lengths, truncated = [np.empty(0, np.int32)], [0], 0
     for start in range(0, len(texts), CHUNK):
-        rows = _tokenize(model, [(prompt or "") + text for text in texts[start : start + CHUNK]])
+        rows, longer = _tokenize(model, [(prompt or "") + text for text in texts[start : start + CHUNK]])
         lengths += map(len, rows)
+        truncated += longer
         parts.append(np.fromiter(chain.from_iterable(rows), np.int32, sum(map(len, rows))))
-    return TokenIds(np.concatenate(parts), np.cumsum(lengths))
+    return TokenIds(np.concatenate(parts), np.cumsum(lengths), truncated)
 
 
-def _tokenize(model: SentenceTransformer, texts: list[str]) -> list[list[int]]:
+def count_overflowing(encoded: Any) -> int:
+    """Count the truncated texts in the result of a tokenizer; 0 for a slow tokenizer, which does not say."""
+    return sum(bool(encoding.overflowing) for encoding in encoded.encodings or ())
+
+
+def _tokenize(model: SentenceTransformer, texts: list[str]) -> tuple[list[list[int]], int]:
     if is_static(model):
-        return [encoding.ids for encoding in model.tokenizer.encode_batch(texts, add_special_tokens=False)]
+        return [encoding.ids for encoding in model.tokenizer.encode_batch(texts, add_special_tokens=False)], 0
     only_ids = {"return_attention_mask": False, "return_token_type_ids": False}
     encoded = model.tokenizer(texts, truncation=True, max_length=model.max_seq_length, **only_ids)
     rows: list[list[int]] = encoded["input_ids"]
-    return rows
+    return rows, count_overflowing(encoded)
 
 
 def prompt_length(model: SentenceTransformer, prompt: str | None) -> int | None:

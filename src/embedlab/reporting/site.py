@@ -60,6 +60,7 @@ GUIDES = (
     "own-data",
     "techniques",
     "models",
+    "engine",
     "clusters",
     "deployment",
     "security",

@@ -75,7 +75,8 @@ def start_run(notebook: str, params: Params) -> Run:
         params: its resolved parameters.
 
     Raises:
-        ParameterError: the parameters cell and the class of `params` do not have the same names or types.
+        ParameterError: the parameters cell and the class of `params` do not have the same names or types, or this
+            machine cannot do what `engine` asks for.
     """
     path = _notebook_file(notebook)
     cell, values = notebooks.parameters(path), params.set_values()
@@ -83,6 +84,10 @@ def start_run(notebook: str, params: Params) -> Run:
         problem = f"the parameters cell and {type(params).__name__} differ in {differing}"
         remedy = "Use the same names in both, save the notebook and restart its kernel"
         raise ParameterError(problem, remedy=remedy, file=path)
+    if values.get("engine"):
+        from embedlab.training.engine import require_usable
+
+        require_usable(EngineParams.checked(values["engine"]))
     identifier = compute_run_id(path, notebooks.resolved(cell, values))
     _check_id(identifier, path)
     run = Run(identifier, path, params)
@@ -452,6 +457,8 @@ class Run:
 
             per_query.write(pd.concat(self._per_query), self.artefact(per_query.FILE))
         self._judge_own_log()
+        if trained := sys.modules.get("embedlab.training.truncated"):  # not imported where nothing was trained
+            self._notes["truncated"] = trained.take_counts()
         (self.attempt_folder / FAILED).unlink(missing_ok=True)  # of a cell that failed and then passed
         self._log.remove()
         record = self._record()

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
-from embedlab.models.tokens import to_features, token_ids
+from embedlab.models.tokens import is_static, to_features, token_ids
+from embedlab.training.truncated import Cut
 
 if TYPE_CHECKING:
     import datasets
@@ -42,6 +43,14 @@ class TokenisedCollator:
         queries = documents if query_prompt == document_prompt else token_ids(model, texts, query_prompt)
         self._prompts = [query_prompt] + [document_prompt] * (len(columns) - 1)
         self._token_ids = [queries] + [documents] * (len(columns) - 1)
+
+    @property
+    def cut(self) -> Cut | None:
+        """How many texts are truncated; a text that is query and document counts twice."""
+        if is_static(self.model):
+            return None
+        tokenised = {id(ids): ids for ids in self._token_ids}.values()
+        return Cut(sum(map(len, tokenised)), sum(ids.truncated for ids in tokenised))
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the features of every column, prefixed with its name, and `label` (B, columns) of text indices."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from embedlab import paths
 from embedlab.engine import EngineParams
 from embedlab.errors import ModelError, ParameterError
 from embedlab.models.layers import layers_of
@@ -44,6 +46,7 @@ TRACKERS = {
     "trackio": ("trackio",),
     "wandb": ("wandb",),
 }
+TENSORBOARD_FOLDER = "TENSORBOARD_LOGGING_DIR"  # the environment variable that transformers reads
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # What a static model has no use for: it looks up and averages vectors, without a transformer, a limit or prompts.
 NOT_STATIC = (
@@ -211,6 +214,26 @@ def engaged(model: SentenceTransformer | CrossEncoder, engine: EngineParams) -> 
             transformer.model.compile(dynamic=True)
             stack.callback(setattr, transformer.model, "_compiled_call_impl", None)
         yield
+
+
+@contextmanager
+def tracked(engine: EngineParams, name: str) -> Iterator[None]:
+    """Tell TensorBoard where to write; its own choice, the Trainer's folder, is removed after a training.
+
+    Args:
+        engine: engine parameters.
+        name: of the training.
+    """
+    ours = "tensorboard" in trackers(engine) and TENSORBOARD_FOLDER not in os.environ
+    if ours:
+        folder = paths.results_dir() / "tensorboard" / name
+        os.environ[TENSORBOARD_FOLDER] = str(folder)
+        logger.warning("TensorBoard files of this training: %s", paths.shown(folder))
+    try:
+        yield
+    finally:
+        if ours:
+            del os.environ[TENSORBOARD_FOLDER]
 
 
 @contextmanager

@@ -21,11 +21,14 @@ from embedlab.training.engine import (
     prepare,
     require_prepared,
     require_usable,
+    tracked,
+    trackers,
     trainer_arguments,
     without_wrapper,
 )
 from embedlab.training.learning_rates import learning_rates
 from embedlab.training.outcome import judge_training, log_findings, require_finite
+from embedlab.training.truncated import cut_of, report_cut
 
 if TYPE_CHECKING:
     import datasets
@@ -141,6 +144,7 @@ def fit(
         StoppedAtCheckpoint: a time limit ended the run; the training continues when it is started again.
     """
     settings = _usable(model, settings, collator)
+    report_cut(stage, cut_of(collator), model.max_seq_length)
     identity = training_identity(model, dataset, loss, settings.deciding(), collator, evaluator, stage)
     rows = [len(task_rows) for task_rows in dataset.values()] if isinstance(dataset, dict) else len(dataset)
     with checkpoint_folder(identity) as folder:
@@ -157,7 +161,10 @@ def fit(
         )
         if (earlier := finished.restore(folder, checkpoints.restore)) is not None:
             return FitResult(**earlier)
-        with engaged(model, settings.engine):
+        name = f"{stage.replace('/', '-')}-{identity}"
+        if trackers(settings.engine):
+            arguments.run_name = name
+        with engaged(model, settings.engine), tracked(settings.engine, name):
             result = _fit(model, dataset, loss, arguments, collator, evaluator, best, log, checkpoints)
         if folder and finished.is_wanted():
             finished.keep(folder, checkpoints.state(), asdict(result))

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from embedlab.errors import DataError
 from embedlab.models.packing import embed_columns
 from embedlab.models.prompts import prompts_of
+from embedlab.models.tokens import count_overflowing
 from embedlab.params import TEMPERATURE, Count, PositiveFloat, TrainingParams
 from embedlab.training.engine import prepare
 from embedlab.training.examples import Row, TrainingRows
 from embedlab.training.fit import FitResult, FitSettings, fit
 from embedlab.training.losses import false_negative_mask, info_nce
+from embedlab.training.truncated import Cut, report_cut
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -84,7 +86,16 @@ def train_cross_encoder(
     }
     loss = ListNetLoss(encoder, mini_batch_size=WHOLE_BATCH)
     stage = "train cross-encoder"
+    prepare(encoder, settings.engine)
+    report_cut(stage, _cut(encoder, training_rows), encoder.max_seq_length)
     return fit(encoder, Dataset.from_dict(columns), loss, settings, output_dir=output_dir, stage=stage).history
+
+
+def _cut(encoder: CrossEncoder, rows: Sequence[Row]) -> Cut:
+    """Count the truncated pairs of (query, document)."""
+    pairs = [(row[0], document) for row in rows for document in row[1:]]
+    encoded = encoder.tokenizer(pairs, truncation=True, max_length=encoder.max_seq_length)
+    return Cut(len(pairs), count_overflowing(encoded))
 
 
 class Calibrated(NamedTuple):

@@ -15,6 +15,7 @@ from embedlab.models.prompts import prompts_of
 from embedlab.models.tokens import prompt_length, to_features, token_ids
 from embedlab.params import TEMPERATURE, Count, CountOrNone, PositiveFloat, TrainingParams
 from embedlab.training.fit import FitResult, FitSettings, fit
+from embedlab.training.truncated import Cut
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -144,6 +145,7 @@ class PromptedTexts:
         self._prompt = prompts.query if all(roles) else prompts.document
         prefixes = [(prompts.query if is_query else prompts.document) or "" for is_query in roles]
         self._token_ids = token_ids(model, [prefix + text for prefix, text in zip(prefixes, texts, strict=True)])
+        self.cut = Cut(len(texts), self._token_ids.truncated)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the features of the texts, prefixed with `text_`, and `label` (B, 1) of text indices."""

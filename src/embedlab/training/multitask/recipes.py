@@ -84,7 +84,7 @@ def train_recipe(
     """
     if name not in RECIPES:
         raise ParameterError(f"Unknown recipe {name!r}", remedy=f"Choose one of {', '.join(RECIPES)}", field="recipe")
-    model = load_model(params.model_name)
+    model = load_model(params.model_name, **params.engine.texts())
     objectives = _objectives(name, model, params, pairs, tasks, general_pairs)
     changes = {"layer_decay": params.layer_decay} if name == "layer-decay" else {}
     settings = params.fit_settings(**changes)

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embedlab.models.tokens import to_features
+from embedlab.models.tokens import count_overflowing, to_features
+from embedlab.training.truncated import Cut
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -163,6 +164,7 @@ class NoiseCollator(ABC):
         batches: batches created so far.
         ids: token ids of each text.
         words: word index of each token of each text, None for special tokens.
+        cut: how many of the texts are truncated.
     """
 
     valid_label_columns = ("label",)
@@ -173,6 +175,7 @@ class NoiseCollator(ABC):
         self.model, self.seed, self.batches = model, seed, 0
         encoded = model.tokenizer(list(texts), truncation=True, max_length=model.max_seq_length)
         self.ids: list[list[int]] = encoded["input_ids"]
+        self.cut = Cut(len(self.ids), count_overflowing(encoded))
         self.words = [_word_numbers(encoded.word_ids(i), encoded.tokens(i), whole_words) for i in range(len(self.ids))]
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
