@@ -108,23 +108,23 @@ def test_a_time_limit_stops_a_training_at_a_checkpoint_and_the_next_start_contin
     monkeypatch.setattr(limits, "GRACE_S", 1e9)
     monkeypatch.setattr(limits, "GRACE_SHARE", 0.97)  # ask after six of two hundred seconds
     notebook, batches = home / "notebooks" / "03_train.ipynb", home / "batches.txt"
-    whole = run_notebook(notebook, {"x": 2.0}, warm=True)
-    assert whole.record, whole.detail
+    undisturbed = run_notebook(notebook, {"x": 2.0}, warm=True)
+    assert undisturbed.record, undisturbed.detail
     assert not list((home / "cache" / "checkpoints").rglob("*.pt"))
     batches.unlink()
     (home / "wait").touch()
     stopped = run_notebook(notebook, limits=Limits(wall_min=200 / 60), warm=True)
     assert stopped.cause == "timeout" and tiny.all_gone(home), stopped.detail
-    first, kept = stopped.detail.splitlines()
+    first, second = stopped.detail.splitlines()
     assert re.match(r"Stopped in stage 'train 2', step \d of 6, by its time limit of 3.33333 minutes\. ", first)
     assert first.endswith("It wrote a checkpoint: start the run again, and the training continues from there.")
-    assert "2 numbers" in kept
+    assert "2 numbers" in second
     (home / "wait").unlink()
-    before = len(batches.read_text().split())
+    used = len(batches.read_text().split())
     resumed = run_notebook(notebook, warm=True)
     assert resumed.record, resumed.detail
-    assert resumed.record.notes == whole.record.notes
-    assert before + 6 > len(batches.read_text().split()) > before  # fewer batches than even one training has
+    assert resumed.record.notes == undisturbed.record.notes
+    assert used + 6 > len(batches.read_text().split()) > used  # fewer batches than even one training has
     assert not list((home / "cache" / "checkpoints").rglob("*.pt"))
 
 

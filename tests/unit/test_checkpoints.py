@@ -255,9 +255,9 @@ def test_finished_training_is_not_repeated_until_the_run_has_its_record(driver, 
     drawn = float(torch.rand(1))
     monkeypatch.setattr("embedlab.training.fit._fit", None)  # would raise
     torch.manual_seed(5)
-    again, result_again = contrastive(str(tmp_path))
-    assert result_again == result and float(torch.rand(1)) == drawn
-    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in weights(model).items())
+    restored, result_restored = contrastive(str(tmp_path))
+    assert result_restored == result and float(torch.rand(1)) == drawn
+    assert all(torch.equal(restored.state_dict()[name], tensor) for name, tensor in weights(model).items())
     assert progress.earlier_seconds() >= result.seconds
     finished.forget()
     assert not list(cache.glob("*"))

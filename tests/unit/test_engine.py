@@ -307,7 +307,7 @@ def prepared(model, settings):
 
 def settings_parameters() -> dict[str, list[str]]:
     """Every public function under `embedlab.training` that takes training settings -> their parameters."""
-    found = {}
+    functions = {}
     for file in sorted(Path(training.__file__).parent.rglob("*.py")):
         stem = ".".join(file.relative_to(Path(training.__file__).parent).with_suffix("").parts)
         module = importlib.import_module(f"embedlab.training.{stem}".removesuffix(".__init__"))
@@ -317,8 +317,8 @@ def settings_parameters() -> dict[str, list[str]]:
                 if names := [
                     parameter for parameter, kind in kinds.items() if kind in ("FitSettings", "PretrainSettings")
                 ]:
-                    found[f"{stem}.{function.__name__}"] = names
-    return found
+                    functions[f"{stem}.{function.__name__}"] = names
+    return functions
 
 
 class TestEveryTechnique:
@@ -363,7 +363,7 @@ class TestEveryTechnique:
             for field in dataclasses.fields(trainer.args)
             if field.init and getattr(trainer.args, field.name) != getattr(type(trainer.args)("x"), field.name)
         }
-        before = {
+        expected = {
             "max_steps": 4,
             "per_device_train_batch_size": 2,
             "learning_rate": 1e-3,
@@ -375,9 +375,9 @@ class TestEveryTechnique:
             "seed": 3,
             "dataloader_pin_memory": False,
         }
-        ours = {"learning_rate_mapping", "output_dir", "batch_sampler", "eval_strategy", "eval_steps"}
-        ours |= {"multi_dataset_batch_sampler", "run_name", "do_eval"}
-        assert {key: value for key, value in changed.items() if key not in ours} == before
+        free = {"learning_rate_mapping", "output_dir", "batch_sampler", "eval_strategy", "eval_steps"}
+        free |= {"multi_dataset_batch_sampler", "run_name", "do_eval"}
+        assert {key: value for key, value in changed.items() if key not in free} == expected
         assert "forward" not in trainer.model.__dict__ and "forward" not in trainer.model[0].__dict__
 
 
@@ -399,8 +399,8 @@ class TestEffects:
         assert losses != coarse_losses and np.allclose(losses, coarse_losses, atol=0.02)
         assert 0 < (plain - coarse).abs().max() < 0.005
         assert "forward" not in model.__dict__ and "forward" not in model[0].__dict__
-        again, _ = trained(tmp_path)
-        assert torch.equal(plain, again)  # nothing is left of it
+        repeated, _ = trained(tmp_path)
+        assert torch.equal(plain, repeated)  # nothing is left of it
 
     @pytest.mark.parametrize("objective_name", ["mlm", "tsdae", "simcse"])
     def test_bf16_reaches_losses_that_call_the_transformer_themselves(self, objective_name, tmp_path):
@@ -452,8 +452,8 @@ class TestEffects:
         def layered(model, rows, settings, output_dir):
             return train_matryoshka(model, rows, settings, layers=[2, 1], dims=[32, 8], output_dir=output_dir)
 
-        plain, again = (trained(tmp_path, train=layered, gradient_checkpointing=on)[0] for on in (False, True))
-        assert (plain - again).abs().max() <= 1e-6
+        plain, recomputed = (trained(tmp_path, train=layered, gradient_checkpointing=on)[0] for on in (False, True))
+        assert (plain - recomputed).abs().max() <= 1e-6
         adapted = []
         for on in (False, True):
             model = pack(tiny_model())
@@ -545,7 +545,7 @@ class TestEffects:
         assert model[0].model._compiled_call_impl is None
 
     def test_static_models_say_what_does_not_apply(self, tmp_path, caplog, monkeypatch):
-        monkeypatch.setattr(engine_module, "_told", set())
+        monkeypatch.setattr(engine_module, "_notices_shown", set())
         TECHNIQUES["contrastive.static.train_static"](
             FitSettings(max_steps=1, batch_size=2, weight_decay=0.0, engine=EngineParams(precision="bf16", workers=0)),
             tiny_model(),
@@ -565,17 +565,17 @@ class TestMachine:
 
     def test_tf32_is_said_to_have_no_effect_on_a_cpu(self, monkeypatch, caplog, tmp_path):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        monkeypatch.setattr(engine_module, "_told", set())
+        monkeypatch.setattr(engine_module, "_notices_shown", set())
         plain, _ = trained(tmp_path)
         assert torch.equal(plain, trained(tmp_path, precision="tf32")[0])
         assert caplog.text.count("tf32 has no effect here") == 1
 
     def test_tf32_is_switched_on_for_the_training_only(self, monkeypatch):
         monkeypatch.setattr(engine_module, "_has_tf32", lambda: True)
-        before = torch.backends.cuda.matmul.allow_tf32
+        allowed = torch.backends.cuda.matmul.allow_tf32
         with engaged(tiny_model(), EngineParams(precision="tf32")):
             assert torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32
-        assert torch.backends.cuda.matmul.allow_tf32 is before
+        assert torch.backends.cuda.matmul.allow_tf32 is allowed
 
     @pytest.mark.parametrize(
         "report_to, message",
@@ -649,10 +649,8 @@ def slow_loop(steps):
 
 class TestDocs:
     def test_the_table_lists_every_parameter_with_its_default(self):
-        text = (paths.project_root() / "docs" / "engine.md").read_text(encoding="utf-8")
-        rows = [
-            line.split("|")[1:4] for line in text.partition("## What applies")[0].splitlines() if line.startswith("| `")
-        ]
+        text = (paths.project_root() / "docs" / "engine.md").read_text(encoding="utf-8").partition("## What")[0]
+        rows = [line.split("|")[1:4] for line in text.splitlines() if line.startswith("| `")]
         table = {name.strip(" `"): default.strip(" `") for name, _, default in rows}
         assert table == {
             name: str(field.default).replace("False", "false") for name, field in EngineParams.model_fields.items()
@@ -705,8 +703,8 @@ class TestTruncation:
         tokenizer = tiny_model().tokenizer
         pairs = [(row[0], document) for row in ROWS[1:] for document in row[1:]]  # the first row is held out
         count = sum(len(tokenizer(*pair)["input_ids"]) > self.limit for pair in pairs)
-        kept = self.training("distillation.cross_encoder.train_cross_encoder", tmp_path)["train cross-encoder"]
-        assert (kept["texts"], kept["truncated"]) == (len(pairs), count)
+        count_kept = self.training("distillation.cross_encoder.train_cross_encoder", tmp_path)["train cross-encoder"]
+        assert (count_kept["texts"], count_kept["truncated"]) == (len(pairs), count)
 
     def test_static_models_have_no_limit(self, tmp_path):
         assert self.training("contrastive.static.train_static", tmp_path) == {}

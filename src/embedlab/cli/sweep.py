@@ -95,8 +95,8 @@ def _plan_table(title: str, planned: Sequence[Planned], varying: Sequence[str]) 
     # Run ids and states are for copying and must not be shortened.
     columns = Column("run", no_wrap=True), Column("values"), Column("state", no_wrap=True)
     table = Table(*columns, title=title, title_justify="left")
-    for item, shown in zip(planned, with_defaults([item.plan.values for item in planned]), strict=True):
-        values = ", ".join(f"{name} {shown[name]}" for name in (*varying, "seed"))
+    for item, settings in zip(planned, with_defaults([item.plan.values for item in planned]), strict=True):
+        values = ", ".join(f"{name} {settings[name]}" for name in (*varying, "seed"))
         table.add_row(item.plan.run_id, escape(values), escape(item.state()))
     return table
 

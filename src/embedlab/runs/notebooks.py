@@ -174,8 +174,8 @@ def grouped(values: Mapping[str, Any]) -> dict[str, Any]:
     together = {name: value for name, value in values.items() if name not in alone}
     for name, value in alone.items():
         group, _, entry = name.partition(".")
-        given = together.get(group, {})
-        together[group] = {**given, entry: value} if isinstance(given, dict) else given
+        entries = together.get(group, {})
+        together[group] = {**entries, entry: value} if isinstance(entries, dict) else entries
     return together
 
 

@@ -114,10 +114,10 @@ class Checkpoints(TrainerCallback):
         if self.folder is None or state.global_step >= state.max_steps:
             return
         due = self.minutes and time.monotonic() - self._last >= 60 * self.minutes
-        asked = progress.stop_requested()
-        if (due or asked) and self._has_room(self.folder):
+        stop = progress.stop_requested()
+        if (due or stop) and self._has_room(self.folder):
             control.should_save = True
-            if asked:
+            if stop:
                 control.should_training_stop = True
                 self._stopped = state.global_step, state.max_steps
 
@@ -232,9 +232,9 @@ def checkpoint_folder(identity: str) -> Iterator[Path | None]:
             yield None
             return
         yield folder
-        parts = folder.glob("checkpoint-*") if (folder / finished.FILE).exists() else [folder]
-        for part in parts:
-            shutil.rmtree(part, ignore_errors=True)
+        removable = folder.glob("checkpoint-*") if (folder / finished.FILE).exists() else [folder]
+        for path in removable:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _remove_abandoned(root: Path) -> None:

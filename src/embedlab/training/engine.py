@@ -54,7 +54,7 @@ NOT_STATIC = (
     *("weight_decay", "compile"),
 )
 NOT_CROSS_ENCODER = ("query_prompt", "document_prompt")
-_told: set[str] = set()  # notices already given in this process
+_notices_shown: set[str] = set()  # notices already given in this process
 
 
 def require_usable(engine: EngineParams) -> None:
@@ -163,14 +163,14 @@ def require_prepared(model: SentenceTransformer | CrossEncoder, engine: EnginePa
     """
     engine = applicable(model, engine)
     expected = {"max_seq_length": engine.max_seq_length or model.max_seq_length}
-    found: dict[str, Any] = {"max_seq_length": model.max_seq_length}
+    current: dict[str, Any] = {"max_seq_length": model.max_seq_length}
     for role, prompt in (("query", engine.query_prompt), ("document", engine.document_prompt)):
         if prompt is not None:
             expected[f"{role}_prompt"] = model.prompts.get(prompt, prompt)
-            found[f"{role}_prompt"] = model.prompts.get(role, "")
+            current[f"{role}_prompt"] = model.prompts.get(role, "")
     for name, value in expected.items():
-        if found[name] != value:
-            problem = f"the texts were tokenised with {name} {found[name]!r}, but the engine has {value!r}"
+        if current[name] != value:
+            problem = f"the texts were tokenised with {name} {current[name]!r}, but the engine has {value!r}"
             remedy = "Call training.engine.prepare(model, engine) before you make the batches"
             raise ParameterError(problem, remedy=remedy, field=f"engine.{name}")
 
@@ -224,15 +224,15 @@ def tracked(engine: EngineParams, name: str) -> Iterator[None]:
         engine: engine parameters.
         name: of the training.
     """
-    ours = "tensorboard" in trackers(engine) and TENSORBOARD_FOLDER not in os.environ
-    if ours:
+    chosen_here = "tensorboard" in trackers(engine) and TENSORBOARD_FOLDER not in os.environ
+    if chosen_here:
         folder = paths.results_dir() / "tensorboard" / name
         os.environ[TENSORBOARD_FOLDER] = str(folder)
         logger.warning("TensorBoard files of this training: %s", paths.shown(folder))
     try:
         yield
     finally:
-        if ours:
+        if chosen_here:
             del os.environ[TENSORBOARD_FOLDER]
 
 
@@ -302,13 +302,13 @@ def _as_float(value: Any) -> Any:
 @contextmanager
 def _tf32() -> Iterator[None]:
     backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [backend.allow_tf32 for backend in backends]
+    settings = [backend.allow_tf32 for backend in backends]
     try:
         for backend in backends:
             backend.allow_tf32 = True
         yield
     finally:
-        for backend, allowed in zip(backends, before, strict=True):
+        for backend, allowed in zip(backends, settings, strict=True):
             backend.allow_tf32 = allowed
 
 
@@ -324,6 +324,6 @@ def without_wrapper(model: nn.Module) -> None:
 
 def _tell(notice: str) -> None:
     """Log a notice once per process: a run has many trainings."""
-    if notice not in _told:
-        _told.add(notice)
+    if notice not in _notices_shown:
+        _notices_shown.add(notice)
         logger.warning(notice)

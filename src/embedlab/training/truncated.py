@@ -26,9 +26,9 @@ def cut_of(collator: Any) -> Cut | None:
     Returns:
         None if nothing is known, as for a static model, which has no limit.
     """
-    parts = [cut_of(part) for part in getattr(collator, "collators", {}).values()] or [getattr(collator, "cut", None)]
-    known = [part for part in parts if part is not None]
-    return Cut(*map(sum, zip(*known, strict=True))) if known else None
+    cuts = [cut_of(of_task) for of_task in getattr(collator, "collators", {}).values()]
+    cuts = [cut for cut in cuts or [getattr(collator, "cut", None)] if cut is not None]
+    return Cut(*map(sum, zip(*cuts, strict=True))) if cuts else None
 
 
 def report_cut(stage: str, cut: Cut | None, limit: int | None) -> None:
