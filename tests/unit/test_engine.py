@@ -18,7 +18,7 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from embedlab import paths, training
+from embedlab import paths, progress, training
 from embedlab.data.dataset import Dataset, GradedPair
 from embedlab.engine import EngineParams
 from embedlab.errors import ModelError, ParameterError
@@ -30,8 +30,8 @@ from embedlab.models.packing import pack
 from embedlab.models.prompts import prompts_of
 from embedlab.models.static import static_student
 from embedlab.params import TrainingParams
-from embedlab.runs import notebooks
-from embedlab.runs.run import compute_run_id
+from embedlab.runs import limits, notebooks
+from embedlab.runs.run import compute_run_id, start_run
 from embedlab.sweeps.spec import SweepSpec, expand, varying
 from embedlab.training import checkpoints, truncated
 from embedlab.training import engine as engine_module
@@ -40,7 +40,7 @@ from embedlab.training.contrastive.graded import train_graded
 from embedlab.training.contrastive.matryoshka_2d import train_matryoshka
 from embedlab.training.contrastive.static import train_static
 from embedlab.training.contrastive.static_model import train_static_model
-from embedlab.training.contrastive.train import train_contrastive
+from embedlab.training.contrastive.train import ContrastiveParams, train_contrastive
 from embedlab.training.distillation.cross_encoder import distil_scores, train_cross_encoder
 from embedlab.training.distillation.embeddings import PromptedTexts, distil
 from embedlab.training.distillation.students import (
@@ -708,3 +708,51 @@ class TestTruncation:
 
     def test_static_models_have_no_limit(self, tmp_path):
         assert self.training("contrastive.static.train_static", tmp_path) == {}
+
+
+class TestTimeLimit:
+    @pytest.mark.parametrize("minutes, seconds", [(60, 3540), (4, 180), (1, 45)])
+    def test_time_limit_asks_a_training_to_stop_shortly_before(self, minutes, seconds, monkeypatch):
+        """A minute before, or a quarter of a short limit; once."""
+        clock, requests = [1000.0], []
+        monkeypatch.setattr(limits.time, "monotonic", lambda: clock[0])
+        guard = limits.Guard("a", None, limits.Limits(wall_min=minutes), lambda: False, lambda: requests.append(1))
+        for passed, count in ((seconds - 1, 0), (seconds + 1, 1), (60 * minutes - 1, 1)):
+            clock[0] = 1000.0 + passed
+            assert guard.reason_to_end() == "" and len(requests) == count
+        clock[0] = 1000.0 + 60 * minutes + 1
+        assert guard.reason_to_end() == "timeout"
+
+    def test_no_time_limit_asks_nothing(self):
+        guard = limits.Guard("a", None, limits.Limits(), lambda: False, lambda: pytest.fail("asked"))
+        assert guard.reason_to_end() == ""
+
+    def test_a_request_is_a_file_beside_the_progress_file(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(progress, "STOP_EVERY_S", 0.0)
+        monkeypatch.delenv(progress.ENVIRONMENT_NAME, raising=False)
+        assert not progress.stop_requested()
+        monkeypatch.setenv(progress.ENVIRONMENT_NAME, str(tmp_path / "progress.jsonl"))
+        assert not progress.stop_requested()
+        (tmp_path / progress.STOP).touch()
+        assert progress.stop_requested()
+
+
+def test_a_run_that_this_machine_cannot_do_ends_at_its_start(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    chosen = {"engine.precision": "fp16", "output_dir": str(tmp_path)}
+    params = ContrastiveParams.checked(notebooks.resolved(notebooks.parameters(NOTEBOOK), chosen))
+    with pytest.raises(ParameterError, match=r"\[engine.precision\]: fp16 needs a CUDA GPU"):
+        start_run("03_contrastive", params)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_record_holds_the_entries_that_differ(tmp_path):
+    params = TrainingParams.checked({**COMMON, "engine": {"precision": "bf16", "warmup": 0.1}})
+    assert params.all_values()["engine"] == params.set_values()["engine"] == {"precision": "bf16"}
+    assert "engine" not in TrainingParams.checked(COMMON).set_values()
+
+
+def test_batches_of_steps_by_hand():
+    """Three batches an epoch in steps of two: steps use 2, 3, 5, 6 batches so far."""
+    assert [checkpoints.batches_seen(step, 2, range(3)) for step in range(5)] == [0, 2, 3, 5, 6]
+    assert checkpoints.batches_seen(7, 1, None) == 7
