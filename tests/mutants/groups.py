@@ -33,7 +33,8 @@ GROUPS: dict[str, Group] = {
         ("losses", "batches", "graded", "simcse", "matryoshka"),
     ),
     "mining": Group(("training/contrastive/mining", "search/judged"), ("mining", "judged")),
-    "checkpoints": Group(("training/checkpoints",), ("checkpoints",)),
+    "checkpoints": Group(("training/checkpoints", "training/finished"), ("checkpoints",)),
+    "engine": Group(("engine", "checked", "training/engine", "training/truncated"), ("engine", "params")),
     "hostile": Group(
         ("escaping", "redaction", "sweeps/conditions"),
         ("escaping", "redaction", "sweeps"),

@@ -265,6 +265,13 @@ def test_finished_training_is_not_repeated_until_the_run_has_its_record(driver, 
         contrastive(str(tmp_path))
 
 
+def test_a_full_disk_costs_the_result_and_not_the_run(driver, cache, tmp_path, monkeypatch):
+    contrastive(str(tmp_path / "a"))
+    monkeypatch.setattr(finished.torch, "save", lambda *arguments: (_ for _ in ()).throw(OSError(28, "No space left")))
+    _, result = contrastive(str(tmp_path / "b"), FitSettings(max_steps=2, batch_size=3))
+    assert result.steps == 2 and len(list(cache.glob(f"*/{finished.FILE}"))) == 1
+
+
 def test_without_a_driver_no_result_is_kept_or_read(driver, cache, tmp_path, monkeypatch):
     contrastive(str(tmp_path))
     monkeypatch.delenv(progress.ENVIRONMENT_NAME)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from embedlab import paths
-from embedlab.reporting import tables
+from embedlab.reporting import sweep_data, tables
 from embedlab.runs import filters, records
 from embedlab.runs.records import MetricRow, Record
 
@@ -37,6 +37,18 @@ def test_the_frame_holds_every_row_sorted_by_run_with_parameters():
     assert frame["seed"].tolist() == [1, 1, 0] and frame["dataset"].tolist()[:2] == ["d", "d"]
     assert frame.loc[2, ["p.lr", "p.dims", "ci_low", "ci_high"]].tolist() == [1e-4, "384 64", 0.2, 0.3]
     assert "p.dataset" not in frame  # a dataset is not a parameter
+
+
+def test_engine_entries_are_columns_and_their_defaults_are_filled_in():
+    commit("nb-0000000a-s0", parameters={"engine": {"precision": "bf16", "warmup": 0.2}})
+    commit("nb-0000000b-s0", parameters={"engine": {"warmup": 0.2, "weight_decay": 0.5}})
+    commit("nb-0000000c-s0", parameters={"engine": {"warmup": 0.2}})
+    frame = tables.runs_frame(tables.all_records())
+    assert frame["p.engine.precision"].tolist() == ["bf16", "fp32", "fp32"]
+    assert tables.varying_parameters(frame) == ["p.engine.precision"]
+    collected = sweep_data.collect(tables.all_records())
+    assert collected.parameters == ["engine.precision", "engine.weight_decay"]
+    assert "p.engine" not in frame
 
 
 def test_no_runs_make_an_empty_frame():

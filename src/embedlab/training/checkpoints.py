@@ -115,7 +115,7 @@ class Checkpoints(TrainerCallback):
             return
         due = self.minutes and time.monotonic() - self._last >= 60 * self.minutes
         stop = progress.stop_requested()
-        if (due or stop) and self._has_room(self.folder):
+        if (due or stop) and self.has_room(self.folder):
             control.should_save = True
             if stop:
                 control.should_training_stop = True
@@ -142,7 +142,8 @@ class Checkpoints(TrainerCallback):
             problem = f"{stage}: stopped at step {step} of {steps}, with a checkpoint, because time is up"
             raise StoppedAtCheckpoint(problem, remedy="Start it again: it continues from there")
 
-    def _has_room(self, folder: Path) -> bool:
+    def has_room(self, folder: Path) -> bool:
+        """Whether the disk of a folder has room for a checkpoint; warns once if it has not."""
         weights = sum(parameter.numel() for parameter in self._model.parameters())
         room = shutil.disk_usage(folder).free > weights * _BYTES_PER_WEIGHT
         if not room and not self._warned:
@@ -191,7 +192,8 @@ class Checkpoints(TrainerCallback):
         for task, head in saved["heads"].items():
             self._losses[task].load_state_dict(head, strict=False)
         for name, value in self._stateful().items():
-            value.restore_training_state(saved["states"][name])
+            if name in saved["states"]:
+                value.restore_training_state(saved["states"][name])
 
 
 def batches_seen(step: int, accumulation: int, dataloader: Any) -> int:

@@ -23,6 +23,7 @@ from embedlab.errors import StorageError
 from embedlab.io import atomic_path, locked
 
 FILE = "finished.pt"  # in the folder of a training's checkpoints
+CALLBACKS = ("log", "best")  # parts of a checkpoint that no later step needs
 _folders: set[Path] = set()  # of this process
 
 
@@ -32,15 +33,17 @@ def is_wanted() -> bool:
 
 
 def keep(folder: Path, state: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-    """Write the result of a training.
+    """Write the result of a training. A problem with the disk costs the file only, not the run.
 
     Args:
         folder: of its checkpoints.
         state: weights, and everything else that the training changed.
         result: values of its `FitResult`.
     """
-    with atomic_path(folder / FILE) as temporary:
-        torch.save({"state": dict(state), "result": dict(result), "random": _random_state()}, temporary)
+    states = {name: value for name, value in state["states"].items() if name not in CALLBACKS}
+    content = {"state": {**state, "states": states}, "result": dict(result), "random": _random_state()}
+    with suppress(StorageError, OSError, RuntimeError), atomic_path(folder / FILE) as temporary:
+        torch.save(content, temporary)
     _folders.add(folder)
 
 

@@ -166,7 +166,7 @@ def fit(
             arguments.run_name = name
         with engaged(model, settings.engine), tracked(settings.engine, name):
             result = _fit(model, dataset, loss, arguments, collator, evaluator, best, log, checkpoints)
-        if folder and finished.is_wanted():
+        if folder and finished.is_wanted() and checkpoints.has_room(folder):
             finished.keep(folder, checkpoints.state(), asdict(result))
         return result
 
