@@ -38,6 +38,7 @@ from embedlab.io import atomic_path, locked, sha256_of_json
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.paths import cache_dir
 from embedlab.training import finished
+from embedlab.training.engine import without_autocast
 
 if TYPE_CHECKING:
     import datasets
@@ -54,12 +55,17 @@ _BYTES_PER_WEIGHT = 20  # weights, two moments of AdamW and the best weights in 
 
 
 class _LeavesWeights:
-    """Leaves the model's weights in a checkpoint to `Checkpoints`.
+    """Leaves the model's weights in a checkpoint to `Checkpoints`, and autocast to `training.engine`.
 
     The usual way saves and loads a model folder, which LoRA adapters and models from memory do not survive.
     """
 
     args: TrainingArguments
+    accelerator: Any
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()  # type: ignore[misc]
+        self.accelerator.prepare_model = without_autocast(self.accelerator.prepare_model, self.accelerator)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         Path(output_dir or self.args.output_dir).mkdir(parents=True, exist_ok=True)

@@ -312,14 +312,24 @@ def _tf32() -> Iterator[None]:
             backend.allow_tf32 = allowed
 
 
-def without_wrapper(model: nn.Module) -> None:
-    """Remove the autocast that accelerate puts around a model's forward pass, which would stay there for ever.
+def without_autocast(prepare_model: Callable[..., Any], accelerator: Any) -> Callable[..., Any]:
+    """Keep accelerate from putting its autocast around a model's forward pass, in favour of that of `engaged`.
+
+    Its autocast would cover dev evaluations too, and would stay there after the training.
 
     Args:
-        model: the model as it was given to the Trainer.
+        prepare_model: the accelerator's method.
+        accelerator: its loss scaling is not changed.
     """
-    if model.__dict__.pop("_original_forward", None) is not None:
-        del model.__dict__["forward"]
+
+    def prepare(*args: Any, **kwargs: Any) -> Any:
+        autocast, accelerator.native_amp = accelerator.native_amp, False
+        try:
+            return prepare_model(*args, **kwargs)
+        finally:
+            accelerator.native_amp = autocast
+
+    return prepare
 
 
 def _tell(notice: str) -> None:

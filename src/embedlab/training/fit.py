@@ -24,7 +24,6 @@ from embedlab.training.engine import (
     tracked,
     trackers,
     trainer_arguments,
-    without_wrapper,
 )
 from embedlab.training.learning_rates import learning_rates
 from embedlab.training.outcome import judge_training, log_findings, require_finite
@@ -221,10 +220,7 @@ def _fit(
         trainer.evaluate()
     earlier = log.seconds if checkpoint else 0.0
     progress.add_earlier_seconds(earlier)
-    try:
-        output = trainer.train(resume_from_checkpoint=checkpoint)
-    finally:
-        without_wrapper(model)
+    output = trainer.train(resume_from_checkpoint=checkpoint)
     checkpoints.require_finished(log.stage)
     if best.best_value is None:
         require_finite(log.rows, log.stage)
