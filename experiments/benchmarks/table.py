@@ -18,6 +18,8 @@ MEASURES = {
     "peak_bytes": "peak memory",
     "bytes_per_document": "memory per document, vectors in RAM",
     "growth_ratio": "memory, vectors in a memory map",
+    "seconds_to_first_step": "time to the first step",
+    "own_bytes": "memory beside the model",
 }
 NAME = "README.md"
 BUSY_SHARE = 0.05  # of the processors used by other programs; a row with more is marked

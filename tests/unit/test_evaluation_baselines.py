@@ -6,8 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from embedlab.errors import DataError, ParameterError
+from embedlab.search import bm25
 from embedlab.search.bm25 import bm25_ranking
 from embedlab.search.exact import Ranking
 from embedlab.search.fusion import fuse_rrf, fuse_scores
@@ -156,3 +159,10 @@ def test_queries_without_a_common_word_rank_nothing_and_are_said(caplog):
     assert ranking.indices.shape == (3, 2) and 3 not in ranking.indices[0]
     assert np.isneginf(ranking.scores[1:]).all() and (ranking.indices[1:] == -1).all()
     assert "BM25 found no common word in 2 of 3 queries. As a baseline it is weak here." in caplog.text
+
+
+@given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0, 2.0]), min_size=1, max_size=60), st.integers(1, 12))
+def test_best_matches_equal_those_of_a_stable_sort(scores, k):
+    by_score = sorted((-score, row) for row, score in enumerate(scores) if score > 0)[:k]
+    rows, best = bm25._best_matches(np.array(scores, dtype=np.float32), k)
+    assert list(zip(-best, rows, strict=True)) == by_score

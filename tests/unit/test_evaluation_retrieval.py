@@ -173,6 +173,16 @@ def test_dev_evaluator_speaks_the_trainer_s_protocol(dataset):
     assert all(isinstance(value, float) for value in values.values())
 
 
+def test_dev_evaluator_samples_many_queries_and_says_so(dataset, caplog):
+    judged = dataset.qrels["test"]
+    evaluator = DevEvaluator(dataset, "test", max_queries=1, encode=FakeEncoder())
+    kept = evaluator.dataset.qrels["test"]
+    assert len(kept) == 1 < len(judged)
+    assert kept.items() <= judged.items()
+    assert f"a sample of 1 of {len(judged)} test queries" in caplog.text
+    assert DevEvaluator(dataset, "test", max_queries=len(judged)).dataset == dataset
+
+
 def test_dev_evaluator_searches_the_same_sample_every_time(dataset):
     encode = FakeEncoder()
     evaluator = DevEvaluator(dataset, max_docs=2, k=1, encode=encode)

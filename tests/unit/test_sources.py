@@ -7,7 +7,9 @@ import pytest
 
 from embedlab.data.dataset import Dataset
 from embedlab.errors import ParameterError
-from embedlab.training.contrastive.negative_sources import Rankers, interleave, mine_sources, rescored
+from embedlab.search.vectors import Vectors as RealVectors
+from embedlab.training.contrastive import negative_sources
+from embedlab.training.contrastive.negative_sources import Rankers, Rescored, interleave, mine_sources
 from embedlab.training.contrastive.train import ContrastiveParams
 
 DOCUMENTS = ("pos", "a", "b", "c", "d")
@@ -113,7 +115,7 @@ def test_filters_reach_the_mining():
 
 
 def test_rescored_changes_no_order():
-    doubled = rescored({"q": [("a", 1.0), ("b", 2.0)]}, lambda pairs: dict.fromkeys(pairs, 3.0))
+    doubled = Rescored({"q": [("a", 1.0), ("b", 2.0)]}, lambda pairs: dict.fromkeys(pairs, 3.0))
     assert doubled == {"q": [("a", 3.0), ("b", 3.0)]}
 
 
@@ -149,3 +151,45 @@ def test_mining_settings_are_what_mining_takes():
         "last_rank": 100,
     }
     assert not ContrastiveParams.checked(VALUES).mining()["guided"]
+
+
+def test_large_searches_use_a_sample_and_score_every_pair(monkeypatch, caplog):
+    """Two of five documents are searched by the model and by BM25; the positive's score needs no search."""
+    monkeypatch.setattr(negative_sources, "PRODUCTS", 2)
+    monkeypatch.setattr(negative_sources, "FEWEST", 1)
+    vectors = real_vectors()
+    rankers = Rankers.of(DATASET, vectors, vectors)
+    searched = rankers.base.rank(5).as_candidates()["q"]
+    assert len(searched) == 2
+    assert searched == [pair for pair in vectors.rank(5).as_candidates()["q"] if pair[0] in dict(searched)]
+    assert dict(rankers.current.rank(5).as_candidates()["q"]) == dict(searched)
+    assert set(rankers.lexical().corpus_ids) == set(dict(searched))
+    pairs = [("q", name) for name in DOCUMENTS]
+    assert rankers.base.pair_scores(pairs) == vectors.pair_scores(pairs)
+    assert "a sample of 2 of 5 documents" in caplog.text
+
+
+def test_a_search_at_the_limit_uses_all_documents(monkeypatch):
+    monkeypatch.setattr(negative_sources, "PRODUCTS", 5)
+    monkeypatch.setattr(negative_sources, "FEWEST", 1)
+    vectors = real_vectors()
+    assert Rankers.of(DATASET, vectors).base is vectors
+
+
+def real_vectors():
+    scores = np.array(list(BASE.values()), dtype=np.float32)
+    corpus = np.stack([scores, np.sqrt(1 - scores**2)], axis=1)
+    return RealVectors(("q",), DOCUMENTS, np.array([[1, 0]], dtype=np.float32), corpus)
+
+
+def test_rescored_candidates_are_scored_in_calls_of_many_queries(monkeypatch):
+    monkeypatch.setattr(negative_sources, "QUERIES_PER_CALL", 2)
+    candidates = {"a": [("x", 1.0), ("y", 0.5)], "b": [], "c": [("x", 0.25)]}
+    calls = []
+
+    def score(pairs):
+        calls.append(list(pairs))
+        return {pair: float(len(calls) + index) for index, pair in enumerate(pairs)}
+
+    assert Rescored(candidates, score) == {"a": [("x", 1.0), ("y", 2.0)], "b": [], "c": [("x", 2.0)]}
+    assert calls == [[("a", "x"), ("a", "y")], [("c", "x")]]

@@ -36,9 +36,9 @@ def near_duplicates(
     Yields:
         (key in `left`, key in `right`); every key of `left` with itself if both are the same mapping.
     """
-    left_keys, left_texts, same = list(left), list(left.values()), left is right
-    right_keys, right_texts = (left_keys, left_texts) if same else (list(right), list(right.values()))
-    rows, columns = _join(left_texts, None if same else right_texts)
+    left_keys, left_texts, joins_itself = list(left), list(left.values()), left is right
+    right_keys, right_texts = (left_keys, left_texts) if joins_itself else (list(right), list(right.values()))
+    rows, columns = _join(left_texts, None if joins_itself else right_texts)
     symbols_of = cache(symbols)
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
         text, other = left_texts[row], right_texts[column]
@@ -109,12 +109,12 @@ class _WordSets(NamedTuple):
         hashes = _sums(_mixed(word), starts), _sums(_mixed(word + np.int64(vocabulary)), starts), sizes
         order = np.lexsort(hashes)
         new = np.ones(len(order), dtype=bool)
-        new[1:] = np.any([part[order][1:] != part[order][:-1] for part in hashes], axis=0)
+        new[1:] = np.any([hashed[order][1:] != hashed[order][:-1] for hashed in hashes], axis=0)
         first = np.flatnonzero(new)
-        kept = order[first]  # one text of every set
-        words_of_set = word[_ranges(starts[kept], sizes[kept])]
-        codes = np.repeat(np.arange(len(kept)), sizes[kept]) * vocabulary + words_of_set
-        ends = np.cumsum(sizes[kept])
+        representatives = order[first]  # one text of every set
+        words_of_set = word[_ranges(starts[representatives], sizes[representatives])]
+        codes = np.repeat(np.arange(len(first)), sizes[representatives]) * vocabulary + words_of_set
+        ends = np.cumsum(sizes[representatives])
         return cls(codes, np.append(0, ends), vocabulary, texts[order], np.append(first, len(order)))
 
     @property
@@ -165,15 +165,15 @@ def _near_sets(sets: _WordSets, is_left: np.ndarray, is_right: np.ndarray) -> _N
     filters = _Filter(sets, is_left, is_right)
     level = 1
     entries = _first_entries(sets)
-    found = []
+    candidates = []
     while len(entries.set):
         groups = _Groups.of(entries, sets, is_left, is_right, level)
         ends = groups.ends()
-        found.append(filters.near_pairs(groups.of_which(ends)))
-        found.append(filters.near_pairs(groups.of_which(~ends, groups.required <= level)))
+        candidates.append(filters.near_pairs(groups.of_which(ends)))
+        candidates.append(filters.near_pairs(groups.of_which(~ends, groups.required <= level)))
         entries = groups.longer(~ends, sets)
         level += 1
-    codes = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+    codes = np.unique(np.concatenate(candidates)) if candidates else np.empty(0, np.int64)
     a, b = np.divmod(codes, max(1, len(sets.sizes)))
     near, rarest = filters.exact(a, b)
     return _Near(a[near], b[near], rarest[near])
@@ -232,12 +232,12 @@ class _Groups(NamedTuple):
         left, right = is_left[entries.set[order]], is_right[entries.set[order]]
         pairs = np.bincount(group, left) * np.bincount(group, right)
         alone = np.bincount(group) == 1
-        kept = ((pairs > 0) & ~alone)[group]
-        order, group = order[kept], group[kept]
-        entries = _Entries(*(part[order] for part in entries))
+        selected = ((pairs > 0) & ~alone)[group]
+        order, group = order[selected], group[selected]
+        entries = _Entries(*(column[order] for column in entries))
         sizes, required = sets.sizes[entries.set], _required(sets.sizes[entries.set])
         last = sets.starts[entries.set] + np.minimum(sizes, sizes - required + level + 1)
-        return cls(entries, group, left[kept], right[kept], required, last - entries.place - 1)
+        return cls(entries, group, left[selected], right[selected], required, last - entries.place - 1)
 
     def ends(self) -> np.ndarray:
         """Whether the sets of an entry's key are compared (E,): where that is cheaper than longer keys."""
@@ -259,7 +259,7 @@ class _Groups(NamedTuple):
 
     def longer(self, which: np.ndarray, sets: _WordSets) -> _Entries:
         """Entries under keys of one word more."""
-        entries, room = _Entries(*(part[which] for part in self.entries)), self.room[which]
+        entries, room = _Entries(*(column[which] for column in self.entries)), self.room[which]
         places = _ranges(entries.place + 1, room)
         key = _mixed(np.repeat(entries.key, room) + sets.words_at(places).view(np.uint64))
         return _Entries(np.repeat(entries.set, room), places, key)
@@ -285,8 +285,8 @@ class _Filter:
         """Codes a * S + b of the pairs that may be near, a < b."""
         codes = [np.empty(0, np.int64)]
         for left, right in blocks:
-            kept = left < right if self._one_sided else left != right
-            a, b = np.minimum(left, right)[kept], np.maximum(left, right)[kept]
+            selected = left < right if self._one_sided else left != right
+            a, b = np.minimum(left, right)[selected], np.maximum(left, right)[selected]
             total = self._sizes[a] + self._sizes[b]
             smaller = np.minimum(self._sizes[a], self._sizes[b])
             fits = NEAR_WHOLE * smaller >= NEAR_PARTS * (total - smaller)
@@ -306,9 +306,9 @@ class _Filter:
     def _compare(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         sets, sizes = self._sets, self._sizes[a]
         found_words = sets.words_at(_ranges(sets.starts[a], sizes))
-        wanted = np.repeat(b, sizes) * sets.vocabulary + found_words
-        places = np.searchsorted(sets.codes, wanted)
-        is_common = sets.codes[np.minimum(places, len(sets.codes) - 1)] == wanted
+        codes_in_b = np.repeat(b, sizes) * sets.vocabulary + found_words
+        places = np.searchsorted(sets.codes, codes_in_b)
+        is_common = sets.codes[np.minimum(places, len(sets.codes) - 1)] == codes_in_b
         starts = np.cumsum(sizes) - sizes
         shared = np.add.reduceat(is_common, starts, dtype=np.int64)
         rarest = np.minimum.reduceat(np.where(is_common, found_words, sets.vocabulary), starts)
@@ -322,10 +322,10 @@ def _members(
     every = np.arange(len(sets.sizes))
     rarest = sets.words_at(sets.starts[:-1])
     a, b = np.concatenate([every, near.a, near.b]), np.concatenate([every, near.b, near.a])
-    both = _text_pairs(sets, a, b)
-    kept = is_left[both[0]] & is_right[both[1]]
-    words_of = np.concatenate([rarest, near.rarest, near.rarest])[both[2]]
-    return sets.text[both[0][kept]], sets.text[both[1][kept]], words_of[kept]
+    text_pairs = _text_pairs(sets, a, b)
+    selected = is_left[text_pairs[0]] & is_right[text_pairs[1]]
+    words_of = np.concatenate([rarest, near.rarest, near.rarest])[text_pairs[2]]
+    return sets.text[text_pairs[0][selected]], sets.text[text_pairs[1][selected]], words_of[selected]
 
 
 def _text_pairs(sets: _WordSets, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -340,8 +340,8 @@ def _text_pairs(sets: _WordSets, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarr
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Concatenate `arange(start, start + length)` of all."""
-    before = np.cumsum(lengths) - lengths
-    ranges: np.ndarray = np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
+    earlier_lengths = np.cumsum(lengths) - lengths
+    ranges: np.ndarray = np.arange(int(lengths.sum())) + np.repeat(starts - earlier_lengths, lengths)
     return ranges
 
 

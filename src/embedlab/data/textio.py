@@ -600,16 +600,16 @@ def rows_of_table(table: pyarrow.Table) -> Iterator[Row]:
         table: its column names differ.
     """
     names = table.column_names
-    whole = {name: _times(table.column(name)) for name in names}
+    times_of = {name: _times(table.column(name)) for name in names}
     for start in range(0, table.num_rows, ROWS_PER_BLOCK):
         block = table.slice(start, ROWS_PER_BLOCK)
-        columns = [_column_values(block.column(name), whole[name], start) for name in names]
+        columns = [_column_values(block.column(name), times_of[name], start) for name in names]
         for number, values in enumerate(zip(*columns, strict=True), start + 1):
             yield Row(number, {name: _plain(value) for name, value in zip(names, values, strict=True)})
 
 
 def _times(column: pyarrow.ChunkedArray) -> list[str | None] | None:
-    """The times of a column as pandas writes them, which depends on the whole column; None if it has other values."""
+    """The times of a column as pandas writes them, which depends on all of it; None for other values."""
     import pyarrow.types
 
     if not (pyarrow.types.is_timestamp(column.type) or pyarrow.types.is_duration(column.type)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 from sentence_transformers.base.evaluation import BaseEvaluator
 
 from embedlab.data.dataset import Dataset, Qrels
+from embedlab.data.splits import seeded_order
 from embedlab.errors import DataError
 from embedlab.evaluation.metrics import CUTOFFS, Evaluation, evaluate
 from embedlab.search.vectors import Encode, Vectors, encode_split, judged_queries
@@ -19,6 +21,9 @@ from embedlab.search.vectors import Encode, Vectors, encode_split, judged_querie
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+logger = logging.getLogger(__name__)
+
+DEV_QUERIES = 5_000  # of a dev evaluation: more cost time at every evaluation, and do not change the choice
 NEIGHBOURS = 10  # documents that a query may bring into a sample of the corpus
 
 
@@ -107,6 +112,7 @@ class DevEvaluator(BaseEvaluator):
         dataset: its corpus and `split` are searched.
         split: whose queries.
         max_docs: search a part of the corpus to keep the evaluation cheap; see `near_corpus`.
+        max_queries: use a random sample of the queries if there are more; their documents are in every part.
         k: cutoff of all metrics.
         encode: stands in for `embedlab.models.encode.encode`.
 
@@ -120,11 +126,17 @@ class DevEvaluator(BaseEvaluator):
         split: str = "dev",
         *,
         max_docs: int | None = None,
+        max_queries: int = DEV_QUERIES,
         k: int = 10,
         encode: Encode | None = None,
     ) -> None:
         super().__init__()
-        judged_queries(dataset, split)
+        judged = judged_queries(dataset, split)
+        if len(judged) > max_queries:
+            logger.warning("dev evaluation uses a sample of %d of %d %s queries", max_queries, len(judged), split)
+            sampled = set(seeded_order(judged)[:max_queries])
+            judgements = {query: grades for query, grades in dataset.qrels[split].items() if query in sampled}
+            dataset = replace(dataset, qrels={**dataset.qrels, split: judgements})
         self.dataset = dataset if max_docs is None else near_corpus(dataset, split, max_docs)
         self.split, self.k, self.encode = split, k, encode
         self.primary_metric = f"ndcg@{k}"

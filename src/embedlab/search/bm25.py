@@ -17,6 +17,7 @@ from embedlab.search.exact import ABSENT, Ranking, require_depth
 if TYPE_CHECKING:
     import bm25s
 
+SORTED_MATCHES = 4  # times k: more matches are cut to the best before they are sorted
 
 _log = logging.getLogger(__name__)
 
@@ -101,5 +102,8 @@ def stemmed_words(texts: list[str]) -> list[list[str]]:
 def _best_matches(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return up to k documents with a score above 0, best first, and their scores, from one query's scores (N,)."""
     matches = np.flatnonzero(scores > 0)
+    if len(matches) > SORTED_MATCHES * k:  # sort only those that reach the k-th score
+        of_matches = scores[matches]
+        matches = matches[of_matches >= np.partition(of_matches, len(matches) - k)[len(matches) - k]]
     best = matches[np.argsort(-scores[matches], kind="stable")[:k]]
     return best, scores[best]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -105,13 +105,34 @@ class Ranking:
         names = np.array([*self.corpus_ids, None], dtype=object)  # index -1 reads the None
         return names[self.indices]
 
-    def as_candidates(self) -> dict[str, list[tuple[str, float]]]:
+    def as_candidates(self) -> Candidates:
         """Query id -> [(document id, score), …], best first, without empty ranks."""
-        rows = zip(self.query_ids, self.doc_ids, self.scores, strict=True)
-        return {
-            query: [(str(name), float(score)) for name, score in zip(names, scores, strict=True) if name is not None]
-            for query, names, scores in rows
-        }
+        return Candidates(self)
+
+
+class Candidates(Mapping[str, list[tuple[str, float]]]):
+    """Query id -> [(document id, score), …], best first, without empty ranks.
+
+    The lists are made when they are read: a hundred of these tuples take 10 kB, the ranks in the arrays 1.2 kB.
+
+    Args:
+        ranking: the ranked documents.
+    """
+
+    def __init__(self, ranking: Ranking) -> None:
+        self._ranking = ranking
+        self._rows = {query: row for row, query in enumerate(ranking.query_ids)}
+
+    def __getitem__(self, query: str) -> list[tuple[str, float]]:
+        row, names = self._rows[query], self._ranking.corpus_ids
+        ranks = zip(self._ranking.indices[row].tolist(), self._ranking.scores[row].tolist(), strict=True)
+        return [(names[index], score) for index, score in ranks if index != ABSENT]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
 
 def own_rows(query_ids: Sequence[str], corpus_ids: Sequence[str], queries: Collection[str]) -> np.ndarray:

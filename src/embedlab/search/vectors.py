@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,6 +57,7 @@ class Vectors:
         queries: float32 (Q, d).
         corpus: (N, d), an array or a memory map.
         own_documents: ids of the queries whose document of the same id is left out, see `Dataset.own_documents`.
+        searched: int64 (n,) rows of the corpus that searches are limited to; None for all.
     """
 
     query_ids: tuple[str, ...]
@@ -63,6 +65,7 @@ class Vectors:
     queries: np.ndarray
     corpus: np.ndarray
     own_documents: frozenset[str] = frozenset()
+    searched: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if (len(self.query_ids), len(self.corpus_ids)) != (len(self.queries), len(self.corpus)):
@@ -88,30 +91,44 @@ class Vectors:
         queries = concatenate(self.queries, static.queries, static_share)
         return replace(self, queries=queries, corpus=concatenate(self.corpus, static.corpus, static_share))
 
+    def searching(self, rows: np.ndarray) -> Vectors:
+        """Limit searches to these rows of the corpus (n,), ascending; `pair_scores` keeps all documents."""
+        return replace(self, searched=rows)
+
     def rank(self, k: int, *, stage: str = "search") -> Ranking:
         """Find the k nearest documents of every query, exactly; `stage` names the search in progress reports."""
-        return self.ranked(k, lambda queries, depth: search(queries, self.corpus, depth, stage=stage))
+        corpus = self.corpus if self.searched is None else self.corpus[self.searched]
+        return self.ranked(k, lambda queries, depth: search(queries, corpus, depth, stage=stage))
 
     def ranked(self, k: int, searcher: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]) -> Ranking:
-        """Rank with any search over `corpus`, see `rescore.Searcher`, without the queries' own documents."""
+        """Rank with any search over the documents, see `rescore.Searcher`, without the queries' own documents."""
         require_depth(k)
         scores, indices = searcher(self.queries, k + bool(self.own_documents))
-        ranking = Ranking.from_search(self.query_ids, self.corpus_ids, scores, indices)
+        names = self.corpus_ids
+        if self.searched is not None:
+            names = tuple(names[row] for row in self.searched.tolist())
+        ranking = Ranking.from_search(self.query_ids, names, scores, indices)
         return ranking.without_own(self.own_documents, k) if self.own_documents else ranking
 
     def pair_scores(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
         """Compute the dot product of every pair: (query id, document id) -> score."""
-        query_row = {query: row for row, query in enumerate(self.query_ids)}
-        document_row = {document: row for row, document in enumerate(self.corpus_ids)}
         pairs = list(pairs)
         scores: dict[tuple[str, str], float] = {}
         for start in range(0, len(pairs), PAIRS_PER_BLOCK):
             block = pairs[start : start + PAIRS_PER_BLOCK]
-            query_vectors = self.queries[[query_row[query] for query, _ in block]]
-            document_vectors = self.corpus[[document_row[document] for _, document in block]]
+            query_vectors = self.queries[[self._query_rows[query] for query, _ in block]]
+            document_vectors = self.corpus[[self._document_rows[document] for _, document in block]]
             dots = np.einsum("nd,nd->n", query_vectors, document_vectors, dtype=np.float32)
             scores.update(zip(block, dots.tolist(), strict=True))
         return scores
+
+    @cached_property
+    def _query_rows(self) -> dict[str, int]:
+        return {query: row for row, query in enumerate(self.query_ids)}
+
+    @cached_property
+    def _document_rows(self) -> dict[str, int]:
+        return {document: row for row, document in enumerate(self.corpus_ids)}
 
 
 def encode_split(

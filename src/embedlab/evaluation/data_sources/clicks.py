@@ -54,8 +54,8 @@ class ClickStudy:
         """
         texts = {query: data.queries[query] for query in seeded_order(data.qrels["train"], seed)[:queries]}
         own_documents = data.own_documents("train")
-        candidates = bm25_ranking(data.corpus, texts, len(RANKS), own_documents=own_documents).as_candidates()
-        candidates = {query: ranked for query, ranked in candidates.items() if len(ranked) > 1}
+        ranking = bm25_ranking(data.corpus, texts, len(RANKS), own_documents=own_documents)
+        candidates = {query: ranked for query, ranked in ranking.as_candidates().items() if len(ranked) > 1}
         truth = attraction_from_qrels(candidates, data.qrels["train"], data.related, seed=seed)
         bias = pd.Series([1 / rank for rank in RANKS], index=RANKS)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from embedlab.data.dataset import Dataset
@@ -37,8 +36,7 @@ def mine_negatives(
     Returns:
         (query id, positive id) -> hard negative ids, and source -> report.
     """
-    rankers = replace(Rankers.of(dataset, base), current=current)
-    return mine_sources(dataset, params.negatives, rankers, **params.mining())
+    return mine_sources(dataset, params.negatives, Rankers.of(dataset, base, current), **params.mining())
 
 
 def build_rows(dataset: Dataset, params: ContrastiveParams, negatives: Negatives | None = None) -> list[Row]:

@@ -5,10 +5,12 @@ A source ranks the corpus for every training query. The filters of `mining` choo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 from typing import Annotated, Any, Protocol
 
 import numpy as np
@@ -18,6 +20,7 @@ from embedlab.data.dataset import Dataset
 from embedlab.models.reranker import Score as TextScore
 from embedlab.models.reranker import load_reranker
 from embedlab.search.bm25 import bm25_ranking
+from embedlab.search.vectors import Vectors
 from embedlab.training.contrastive.mining import Candidates, MiningReport, Negatives, Pair, mine_hard_negatives
 
 # base: the base model · self: the model being trained, before every epoch · bm25 · cross-encoder:NAME reorders the base
@@ -25,6 +28,10 @@ from embedlab.training.contrastive.mining import Candidates, MiningReport, Negat
 Source = Annotated[str, StringConstraints(pattern=r"^(base|self|bm25|expert|cross-encoder:.+)$")]
 EXPERT, CROSS_ENCODER = "expert", "cross-encoder:"
 DEPTH = 100  # candidates per query
+FEWEST = 10_000  # documents that a search uses at least
+QUERIES_PER_CALL = 4096  # whose candidates are scored together
+# Dot products of a search: two minutes on two cores at 384 dimensions. With more, it searches a sample of documents.
+PRODUCTS = 10**10
 RESCORED = 20  # candidates per query that a cross-encoder scores
 
 
@@ -44,6 +51,8 @@ class Searchable(Protocol):
     def pair_scores(self, pairs: Iterable[Pair]) -> Mapping[Pair, float]:
         """Return the score of every (query id, document id)."""
 
+
+logger = logging.getLogger(__name__)
 
 PairScore = Callable[[Iterable[Pair]], Mapping[Pair, float]]
 
@@ -65,10 +74,28 @@ class Rankers:
     cross_encoder: Callable[[str], TextScore] = load_reranker
 
     @classmethod
-    def of(cls, dataset: Dataset, base: Searchable) -> Rankers:
-        """Rankers of a dataset's training queries; BM25 and cross-encoders run only if a source needs them."""
+    def of(cls, dataset: Dataset, base: Vectors, current: Vectors | None = None) -> Rankers:
+        """Rankers of a dataset's training queries; BM25 and cross-encoders run only if a source needs them.
+
+        With so many queries and documents that a search takes more than `PRODUCTS` dot products, all rankers search
+        the same random sample of documents, at least `FEWEST` of them. The best documents of a sample are farther from
+        the positive than those of the corpus, and less often relevant without a label.
+
+        Args:
+            dataset: its training queries and corpus are used.
+            base: both under the base model.
+            current: both under the model being trained; None before training.
+        """
         queries, own_documents = dataset.split_queries("train"), dataset.own_documents("train")
-        return cls(base, lexical=partial(bm25_ranking, dataset.corpus, queries, DEPTH, own_documents=own_documents))
+        corpus = dict(dataset.corpus)
+        if (count := max(FEWEST, PRODUCTS // max(1, len(queries)))) < len(corpus):
+            rows = np.sort(np.random.default_rng(0).choice(len(corpus), count, replace=False))
+            names = list(corpus)
+            corpus = {names[row]: corpus[names[row]] for row in rows}
+            base, current = base.searching(rows), current and current.searching(rows)
+            logger.warning("mining searches a sample of %d of %d documents", count, len(names))
+        lexical = partial(bm25_ranking, corpus, queries, DEPTH, own_documents=own_documents)
+        return cls(base, current, lexical)
 
 
 def mine_sources(
@@ -98,7 +125,7 @@ def mine_sources(
         if source == EXPERT:
             continue
         candidates, score = _candidates(source, dataset, rankers)
-        guide = rankers.base.pair_scores([*pairs, *pairs_of(candidates)]) if guided else None
+        guide = _Guide(rankers.base.pair_scores, pairs, candidates) if guided else None
         negatives, reports[source] = mine_hard_negatives(
             dataset, candidates, score(pairs), per_pair=per_pair, guide=guide, **filters
         )
@@ -114,13 +141,14 @@ def _candidates(source: str, dataset: Dataset, rankers: Rankers) -> tuple[Candid
     """
     if source == "bm25":
         assert rankers.lexical is not None  # `Rankers.of` sets it
-        return rescored(rankers.lexical().as_candidates(), rankers.base.pair_scores), rankers.base.pair_scores
+        return Rescored(rankers.lexical().as_candidates(), rankers.base.pair_scores), rankers.base.pair_scores
     vectors = rankers.current or rankers.base if source == "self" else rankers.base
     candidates = vectors.rank(DEPTH).as_candidates()
     if not source.startswith(CROSS_ENCODER):
         return candidates, vectors.pair_scores
     score = _score_by_id(dataset, rankers.cross_encoder(source.removeprefix(CROSS_ENCODER)))
-    return reordered(rescored({query: scored[:RESCORED] for query, scored in candidates.items()}, score)), score
+    first = {query: candidates[query][:RESCORED] for query in candidates}
+    return reordered(Rescored(first, score)), score
 
 
 def _score_by_id(dataset: Dataset, score: TextScore) -> PairScore:
@@ -132,15 +160,65 @@ def _score_by_id(dataset: Dataset, score: TextScore) -> PairScore:
     return by_id
 
 
-def pairs_of(candidates: Candidates) -> list[Pair]:
-    """Return (query id, document id) of every candidate."""
-    return [(query, document) for query, scored in candidates.items() for document, _ in scored]
+class Rescored(Mapping[str, list[tuple[str, float]]]):
+    """Candidates in their order with other scores, which are kept in one array.
+
+    Args:
+        candidates: query id -> [(document id, score), …].
+        score: computes the scores of (query id, document id) pairs; called with the pairs of many queries at a time.
+    """
+
+    def __init__(self, candidates: Candidates, score: PairScore) -> None:
+        self._candidates, scores, counts = candidates, array("d"), [0]
+        for queries in batched(candidates, QUERIES_PER_CALL):
+            pairs = [(query, document) for query in queries for document, _ in candidates[query]]
+            scored = score(pairs)
+            scores.extend(scored[pair] for pair in pairs)
+            counts += (len(candidates[query]) for query in queries)
+        self._scores, self._ends = scores, np.cumsum(counts)
+        self._rows = {query: row for row, query in enumerate(candidates)}
+
+    def __getitem__(self, query: str) -> list[tuple[str, float]]:
+        row = self._rows[query]
+        scores = self._scores[self._ends[row] : self._ends[row + 1]]
+        return [(document, score) for (document, _), score in zip(self._candidates[query], scores, strict=True)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
 
-def rescored(candidates: Candidates, score: PairScore) -> Candidates:
-    """Replace the scores of the candidates and keep their order."""
-    scores = score(pairs_of(candidates))
-    return {query: [(name, scores[query, name]) for name, _ in scored] for query, scored in candidates.items()}
+class _Guide(Mapping[Pair, float]):
+    """The scores that a guide gives to training pairs and candidates; of one query at a time as a dict."""
+
+    def __init__(self, score: PairScore, pairs: Sequence[Pair], candidates: Candidates) -> None:
+        self._positives, self._candidates = score(pairs), Rescored(candidates, score)
+        self._query: str | None = None
+        self._of_query: dict[str, float] = {}
+
+    def __getitem__(self, pair: Pair) -> float:
+        if pair in self._positives:
+            return self._positives[pair]
+        query, document = pair
+        if query != self._query:
+            self._query, self._of_query = query, dict(self._candidates[query])
+        return self._of_query[document]
+
+    def __iter__(self) -> Iterator[Pair]:
+        yield from self._positives
+        yield from ((query, document) for query in self._candidates for document, _ in self._candidates[query])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def batched(names: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Yield lists of `size` names; the last one may be shorter."""
+    iterator = iter(names)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def reordered(candidates: Candidates) -> Candidates:
