@@ -19,6 +19,10 @@ from tests.unit.test_deploy_space import FakeEncoder
 
 NUMBERS = {  # option -> values that are refused
     ("convert", "a.csv", "b.jsonl", "--negatives"): ("0", "-3"),
+    ("synthesise", "docs:x", "y.jsonl", "--model", "m", "--per-document"): ("0",),
+    ("synthesise", "docs:x", "y.jsonl", "--model", "m", "--documents"): ("-1",),
+    ("synthesise", "docs:x", "y.jsonl", "--model", "m", "--workers"): ("0",),
+    ("synthesise", "docs:x", "y.jsonl", "--model", "m", "--seed"): ("-1", str(2**70)),
     ("deploy", "search", "q", "--k"): ("0", "-3"),
     ("deploy", "search", "q", "-k"): ("0", "-3"),
     ("deploy", "shadow", "VERSION", "--margin"): ("nan", "-1", "inf"),

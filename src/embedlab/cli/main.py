@@ -11,7 +11,7 @@ from collections.abc import Callable
 import typer
 from rich.markup import escape
 
-from embedlab.cli import convert, deploy, diagnose, evaluate, init, migrate, results, run, sweep
+from embedlab.cli import convert, deploy, diagnose, evaluate, init, migrate, results, run, sweep, synthesise
 from embedlab.cli.console import BAD_INPUT, FAILED, err
 from embedlab.cli.signals import SIGNAL_EXIT, interruptible
 from embedlab.errors import EmbedlabError
@@ -24,7 +24,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Runs": (run.run, run.params, sweep.sweep, sweep.watch, sweep.logs, sweep.cancel),
     "Results": (results.table, results.diff, results.report, results.publish, results.headline, results.site),
-    "Data": (convert.convert,),
+    "Data": (convert.convert, synthesise.synthesise),
     "Models": (diagnose.diagnose, evaluate.evaluate),
     "Installation": (init.init, run.doctor, run.version, migrate.migrate),
 }

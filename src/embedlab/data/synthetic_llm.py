@@ -7,17 +7,18 @@ Method: InPars (Bonifacio et al. 2022) and Promptagator (Dai et al. 2022).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, Protocol, TypeVar
 
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from embedlab import progress
-from embedlab.data.chat import Chat, ChatError, UnusableAnswerError
+from embedlab.data.chat import ChatError, UnusableAnswerError
 from embedlab.data.synthetic import SyntheticQuery
+from embedlab.data.synthetic_templates import check_query
 from embedlab.data.text_analysis import normalise
 from embedlab.errors import ParameterError
 from embedlab.escaping import INVISIBLE, is_control
@@ -34,7 +35,23 @@ FAILURES_IN_A_ROW = 10  # after this many, the problem is the endpoint and not t
 
 _FENCE = re.compile(r"^```\w*\s*|\s*```$")
 
+Answer = TypeVar("Answer")
+Prompt = Callable[[str, str], str]  # of a document's id and text
 Queries = TypeAdapter(list[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]])
+
+
+class LanguageModel(Protocol):
+    """What writes the queries: `chat.Chat`, or a model in this process."""
+
+    model: str
+    price_per_million: tuple[float, float] | None
+
+    @property
+    def cost(self) -> float | None:
+        """Dollars spent so far; None if unknown."""
+
+    def ask(self, prompt: str, parse: Callable[[str], Answer]) -> Answer:
+        """Return the parsed answer to a prompt; see `Chat.ask`."""
 
 
 @dataclass
@@ -56,12 +73,14 @@ class Generation:
 
 def generate_queries(
     documents: Mapping[str, str],
-    chat: Chat,
+    chat: LanguageModel,
     *,
     count: int = 3,
-    prompt: str = PROMPT,
+    prompt: str | Prompt = PROMPT,
+    kind: str = "llm",
     workers: int = 1,
     budget: float | None = None,
+    keep: Callable[[str, list[str]], None] | None = None,
 ) -> Generation:
     """Generate queries for documents.
 
@@ -69,9 +88,11 @@ def generate_queries(
         documents: document id -> text; split long documents into chunks first.
         chat: the language model.
         count: number of queries per document.
-        prompt: a template with the placeholders {count} and {document}.
+        prompt: a template with the placeholders {count} and {document}, or a function of a document's id and text.
+        kind: the `kind` of the queries.
         workers: number of concurrent requests.
         budget: stop after spending this many dollars.
+        keep: called with each document and its queries as soon as they are there.
 
     Raises:
         ParameterError: a placeholder is missing, or a budget is set but the chat has no prices.
@@ -83,8 +104,10 @@ def generate_queries(
     answers = progress.track(_answers(documents, chat, count, prompt, workers), "synthetic queries", len(documents))
     for step, (document, answer) in enumerate(answers, start=1):
         if isinstance(answer, list):
-            result.queries += [SyntheticQuery(text, document, "llm") for text in answer]
+            result.queries += [SyntheticQuery(text, document, kind) for text in answer]
             in_a_row = 0
+            if keep is not None:
+                keep(document, answer)
         else:
             result.failed[document] = str(answer)
             in_a_row += 1
@@ -141,8 +164,10 @@ def cleaned(query: str) -> str:
     return text
 
 
-def _check(prompt: str, chat: Chat, budget: float | None) -> None:
-    if missing := [placeholder for placeholder in ("{count}", "{document}") if placeholder not in prompt]:
+def _check(prompt: str | Prompt, chat: LanguageModel, budget: float | None) -> None:
+    if not isinstance(prompt, str):
+        missing = []
+    elif missing := [placeholder for placeholder in ("{count}", "{document}") if placeholder not in prompt]:
         remedy = f"Add {missing[0]} to the prompt."
         raise ParameterError(f"the prompt has no placeholder {missing[0]}", remedy=remedy, field="prompt")
     if budget is not None and chat.price_per_million is None:
@@ -151,15 +176,25 @@ def _check(prompt: str, chat: Chat, budget: float | None) -> None:
 
 
 def _answers(
-    documents: Mapping[str, str], chat: Chat, count: int, prompt: str, workers: int
+    documents: Mapping[str, str], chat: LanguageModel, count: int, prompt: str | Prompt, workers: int
 ) -> Iterator[tuple[str, list[str] | UnusableAnswerError]]:
     """Document id and its queries, or the reason why there are none, in the order of `documents`."""
 
-    def ask(text: str) -> list[str] | UnusableAnswerError:
-        # `str.format` would fail on other braces in documents and prompts.
-        question = prompt.replace("{count}", str(count)).replace("{document}", text)
+    def parse(answer: str, text: str) -> list[str]:
+        queries = parse_queries(answer, count)
+        for query in queries:
+            check_query(query, text)
+        return queries
+
+    def ask(item: tuple[str, str]) -> list[str] | UnusableAnswerError:
+        key, text = item
+        if isinstance(prompt, str):
+            # `str.format` would fail on other braces in documents and prompts.
+            question = prompt.replace("{count}", str(count)).replace("{document}", text)
+        else:
+            question = prompt(key, text)
         try:
-            return chat.ask(question, lambda answer: parse_queries(answer, count))
+            return chat.ask(question, lambda answer: parse(answer, text))
         except UnusableAnswerError as error:
             return error
 
@@ -167,4 +202,4 @@ def _answers(
         # One round of requests at a time, so that a caller who stops early does not pay for further requests.
         waiting = iter(documents.items())
         while round_ := list(islice(waiting, workers)):
-            yield from zip([key for key, _ in round_], pool.map(ask, [text for _, text in round_]), strict=True)
+            yield from zip([key for key, _ in round_], pool.map(ask, round_), strict=True)

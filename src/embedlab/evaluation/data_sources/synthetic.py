@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pandas as pd
 
@@ -11,10 +12,10 @@ from embedlab.data.chat import Chat
 from embedlab.data.dataset import Dataset
 from embedlab.data.leakage import repair
 from embedlab.data.quality import closeness, drop_repeats
-from embedlab.data.splits import cap_training, seeded_order
+from embedlab.data.splits import cap_training
 from embedlab.data.synthetic import SyntheticQuery, as_training, round_trip
-from embedlab.data.synthetic_llm import Generation, generate_queries
 from embedlab.data.synthetic_offline import offline_queries as rule_based_queries
+from embedlab.evaluation.data_sources.synthesis import Plan, Written, write_pairs
 from embedlab.search.bm25 import bm25_ranking
 
 SAMPLE = 20  # documents for which a language model is asked
@@ -25,17 +26,17 @@ def offline_queries(data: Dataset, *, per_document: int, seed: int = 0) -> list[
     return rule_based_queries(data.corpus, data.corpus, per_document=per_document, seed=seed)
 
 
-def ask_language_model(data: Dataset, name: str, url: str, *, seed: int = 0) -> Generation:
-    """Ask a language model for queries for a few documents.
+def ask_language_model(data: Dataset, name: str, url: str, path: Path, *, seed: int = 0) -> Written:
+    """Ask a language model for queries for a few documents, and keep those that BM25 leads to their document.
 
     Args:
         data: its corpus is sampled.
         name: name of the language model.
         url: address of an OpenAI-compatible endpoint.
+        path: the new file of pairs.
         seed: seed of the sample.
     """
-    sample = {document: data.corpus[document] for document in seeded_order(data.corpus, seed)[:SAMPLE]}
-    return generate_queries(sample, Chat(name, url))
+    return write_pairs(data.corpus, Chat(name, url), path, Plan(documents=SAMPLE, seed=seed, fields=data.fields))
 
 
 def closeness_by_source(data: Dataset, queries: Sequence[SyntheticQuery]) -> pd.DataFrame:
