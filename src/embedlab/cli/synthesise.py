@@ -64,7 +64,7 @@ def _prices(text: str) -> tuple[float, float] | None:
     if not text:
         return None
     try:
-        before, after = (float(part) for part in text.split(","))
+        before, after = (float(price) for price in text.split(","))
     except ValueError:
         problem = f"expected two prices, got {text!r}"
         raise ParameterError(problem, remedy="Write 0.15,0.60, for example", field="--price") from None
