@@ -234,6 +234,19 @@ class TestReading:
         assert dataset.qrels["train"] == {"q0": {"d0": 3}}
         assert dataset.triplets == (("q0", "p0", "wrong"),)
 
+    def test_a_saved_dataset_has_its_splits_under_both_names(self, tmp_path):
+        import datasets
+
+        rows = {split: [{"query": f"{split} q", "positive": f"{split} p"}] for split in ("train", "validation", "test")}
+        datasets.DatasetDict({s: datasets.Dataset.from_list(r) for s, r in rows.items()}).save_to_disk(tmp_path / "x")
+        for scheme in ("pairs", "hf"):
+            dataset = load_dataset(f"{scheme}:{tmp_path / 'x'}")
+            assert dataset.split_queries("dev") == {"q1": "validation q"}
+            assert source_fingerprint(f"{scheme}:{tmp_path / 'x'}")
+        (tmp_path / "x" / "train" / "state.json").write_text("{")
+        with pytest.raises(DataError, match="this saved dataset cannot be read"):
+            load_dataset(f"pairs:{tmp_path / 'x'}")
+
     def test_a_folder_of_beir_is_read_as_such(self):
         folder = CASES / "beir_valid_split"
         assert replace(load_dataset(f"pairs:{folder}"), name="") == replace(load_dataset(f"beir:{folder}"), name="")
@@ -295,6 +308,7 @@ MALFORMED = [
     ("argilla", [{"query": "q", "text": "t", "a.responses": ["maybe"]}], 1, "a", "is not a grade"),
     ("argilla", [{"fields": {"text": "q"}, "responses": {"a": [{"value": 1}]}}], 1, "fields", "no field for the query"),
     ("label-studio", [{"data": {"query": "q"}, "annotations": [{}]}], 1, "annotations", "has no list 'result'"),
+    ("label-studio", [task("yes", query="q", text="t"), {"id": 2}], 2, "data", "'data' must be an object"),
 ]
 
 
@@ -318,6 +332,7 @@ LLAMA = {"queries": {"1": "q"}, "corpus": {"a": "text"}, "relevant_docs": {"1": 
         ("relevant_docs", {"2": ["a"]}, 1, "the query '2' is not in 'queries'"),
         ("relevant_docs", {"1": "a"}, 1, "must have a list of document ids"),
         ("relevant_docs", {"1": ["a", "b"]}, 1, "the document 'b' of '1' is not in 'corpus'"),
+        ("relevant_docs", {"1": [{"id": "a"}]}, 1, "the document {'id': 'a'} of '1' is not in 'corpus'"),
     ],
 )
 def test_faults_of_llama_index(tmp_path, part, value, line, problem):

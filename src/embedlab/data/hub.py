@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from embedlab.data import pairs, textio
 from embedlab.data.dataset import SPLITS, Dataset, split_name
+from embedlab.data.formats import saved_dataset
+from embedlab.data.formats.base import Source
 from embedlab.data.textio import Row
 from embedlab.errors import DataError
 
@@ -34,6 +36,10 @@ def load(location: str, *, name: str, split_by: str = "document", repair: bool =
             within each split.
     """
     source = Path(f"hf:{location}")
+    saved = Source(textio.location_path(location))
+    if saved_dataset.FORMAT.matches(saved):  # the library reads it with another function than folders of files
+        contents = saved_dataset.FORMAT.read(saved)
+        return pairs.from_rows(contents.rows, source, name=name, split_by=split_by, repair=repair, divide=divide)
     rows = _local_rows(location) if _local_files(location) else _hub_rows(location, source)
     if not rows:
         raise DataError("the dataset has no rows", remedy="Choose another dataset or configuration.", file=source)
@@ -51,6 +57,8 @@ def source_fingerprint(location: str) -> str:
     """
     if files := _local_files(location):
         return textio.fingerprint(files.values())
+    if saved_dataset.FORMAT.matches(Source(textio.location_path(location))):
+        return pairs.source_fingerprint(location)
     builder = _call("load_dataset_builder", location)
     return hashlib.sha256(f"{location}@{builder.hash}".encode()).hexdigest()[: textio.FINGERPRINT_LENGTH]
 

@@ -33,7 +33,7 @@ def _read(source: Source) -> Contents:
 
 
 def _task(row: Row, path: Path) -> Answers:
-    texts, completed = row.values["data"], row.values.get("annotations") or []
+    texts, completed = row.values.get("data"), row.values.get("annotations") or []
     if not isinstance(texts, dict) or not isinstance(completed, list):
         problem = "'data' must be an object and 'annotations' a list"
         raise textio.error_at(row, "data", path, problem, "Export the tasks again as JSON.")

@@ -32,11 +32,9 @@ def _read(source: Source) -> Contents:
         if not isinstance(documents, list):
             problem = f"'{query}' must have a list of document ids, got {textio.short(documents)}"
             raise _error(source.path, number, "relevant_docs", problem)
-        unknown = next((key for key in documents if key not in texts), None)
-        if unknown is not None:
-            raise _error(
-                source.path, number, "relevant_docs", f"the document {unknown!r} of '{query}' is not in 'corpus'"
-            )
+        if unknown := [key for key in documents if not isinstance(key, str) or key not in texts]:
+            problem = f"the document {unknown[0]!r} of '{query}' is not in 'corpus'"
+            raise _error(source.path, number, "relevant_docs", problem)
         passages = [{"docid": key, "text": texts[key]} for key in documents]
         rows.append(Row(number, {"query_id": query, "query": queries[query], "positive": passages}))
     return Contents(rows, texts)

@@ -15,7 +15,8 @@ SINGLE, SEVERAL = "state.json", "dataset_dict.json"
 
 
 def _matches(source: Source) -> bool:
-    return source.path.is_dir() and any((source.path / name).is_file() for name in (SINGLE, SEVERAL))
+    is_folder = textio.path_exists(source.path) and source.path.is_dir()
+    return is_folder and any((source.path / name).is_file() for name in (SINGLE, SEVERAL))
 
 
 def _read(source: Source) -> Contents:
