@@ -12,7 +12,7 @@ from embedlab.errors import DataError, ParameterError
 
 
 def load(location, options=""):
-    return load_dataset(f"docs:{location}{options}", training=False)
+    return load_dataset(f"docs:{location}{options}", training=False, queries=False)
 
 
 def pdf(path, *pages, password=None):
@@ -119,6 +119,8 @@ def test_training_needs_queries_and_says_how_to_get_them(tmp_path):
     (tmp_path / "a.txt").write_text("a text")
     with pytest.raises(DataError, match="1 documents and no queries.*embedlab synthesise 'docs:.*pairs:pairs.jsonl"):
         load_dataset(f"docs:{tmp_path}")
+    with pytest.raises(DataError, match="nothing can be trained or measured"):
+        load_dataset(f"docs:{tmp_path}", training=False)
 
 
 def test_fingerprint_sees_names_and_contents(tmp_path):

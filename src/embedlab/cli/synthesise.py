@@ -41,7 +41,7 @@ def synthesise(
     from embedlab.evaluation.data_sources import synthesis
 
     prices = _prices(price)
-    data = load_dataset(dataset, training=False)
+    data = load_dataset(dataset, training=False, queries=False)
     writer = _open_model(model, url, prices, per_document, seed)
     plan = synthesis.Plan(
         templates=tuple(template or synthesis.Plan.templates),

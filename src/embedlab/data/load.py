@@ -58,7 +58,14 @@ class Spec:
         return importlib.import_module(f"embedlab.data.{SCHEMES[self.scheme]}")
 
 
-def load_dataset(spec: str, *, max_examples: int | None = None, repair: bool = False, training: bool = True) -> Dataset:
+def load_dataset(
+    spec: str,
+    *,
+    max_examples: int | None = None,
+    repair: bool = False,
+    training: bool = True,
+    queries: bool = True,
+) -> Dataset:
     """Load a dataset, validate it and check it for leakage.
 
     Args:
@@ -71,6 +78,7 @@ def load_dataset(spec: str, *, max_examples: int | None = None, repair: bool = F
             datasets are always repaired.
         training: whether train and dev are needed. If so, a dataset with only a test split is divided; if not, all of
             it is test. The option `divide` of the spec has priority.
+        queries: whether queries are needed; if not, documents alone are a dataset.
 
     Returns:
         The dataset. Dev and test queries have the field `seen`: "seen" if one of their relevant texts is a positive in
@@ -78,7 +86,7 @@ def load_dataset(spec: str, *, max_examples: int | None = None, repair: bool = F
 
     Raises:
         DataError: the spec is unknown, the data is malformed (names file, line and field), or there are no queries
-            although `training` is set.
+            although they are needed.
         LeakageError: training examples reveal held-out queries.
         ParameterError: `max_examples` is below 1.
     """
@@ -94,7 +102,7 @@ def load_dataset(spec: str, *, max_examples: int | None = None, repair: bool = F
     )
     for warning in [] if built_in else [*size_warnings(dataset), *own_document_notices(dataset)]:
         _log.warning("%s: %s", spec, warning)
-    if training and not any(dataset.qrels.values()) and not dataset.graded_pairs:
+    if queries and not any(dataset.qrels.values()) and not dataset.graded_pairs:
         raise _without_queries(dataset, parsed)
     if advice := few_pairs_advice(len(dataset.pairs("train"))):
         _log.warning("%s: %s", spec, advice)
