@@ -223,6 +223,12 @@ class TestTriplet:
         assert TripletLoss(torch.nn.Identity(), [2]).of_embeddings([query, positive, negative]).item() == 0
 
 
+def tokens_in(features):
+    """Tokens of a batch without padding."""
+    mask = features.get("attention_mask")
+    return int(features["input_ids"].numel() if mask is None else mask.sum())
+
+
 class TestCached:
     @pytest.mark.parametrize("packed", [False, True])
     @pytest.mark.parametrize("kind", [ContrastiveLoss, SymmetricLoss])
@@ -234,6 +240,24 @@ class TestCached:
         direct = kind(model, 10 * SHARP, [32, 8])
         expected_value, expected = gradient(model, direct, columns(model, *PLACES), LABELS)
         value, cached = gradient(model, CachedLoss(direct, 2), columns(model, *PLACES), LABELS)
+        assert value == pytest.approx(expected_value, rel=1e-5)
+        assert (cached - expected).norm() < 1e-3 * expected.norm()
+
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_passes_of_bounded_tokens_have_the_direct_gradient(self, packed):
+        model = tiny_model()
+        if packed:
+            pack(model)
+        model.eval()
+        direct = ContrastiveLoss(model, 10 * SHARP, [32, 8])
+        expected_value, expected = gradient(model, direct, columns(model, *PLACES), LABELS)
+        tokens = []
+        model[0].register_forward_pre_hook(lambda module, inputs: tokens.append(tokens_in(inputs[0])))
+        features = columns(model, *PLACES)
+        most = max(tokens_in(column) for column in features) // 2
+        value, cached = gradient(model, CachedLoss(direct, mini_batch_num_tokens=most), features, LABELS)
+        assert max(tokens) <= most
+        assert sum(tokens) == 2 * sum(map(tokens_in, features))
         assert value == pytest.approx(expected_value, rel=1e-5)
         assert (cached - expected).norm() < 1e-3 * expected.norm()
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from embedlab.errors import ParameterError
 from embedlab.models.encode import encode
 from embedlab.models.prompts import prompts_of
+from embedlab.models.tokens import is_static
 from embedlab.params import TEMPERATURE, Count, CountOrNone, PositiveFloat, Share, TrainingParams
 from embedlab.training.batches import TokenisedCollator
 from embedlab.training.contrastive.ance import Renew, RenewingCollator, with_row_indices
@@ -18,7 +19,14 @@ from embedlab.training.contrastive.graded import GradedLossName, is_graded
 from embedlab.training.contrastive.negative_sources import EXPERT, Source
 from embedlab.training.engine import prepare
 from embedlab.training.fit import FitResult, FitSettings, fit
-from embedlab.training.losses import CachedLoss, ContrastiveLoss, GuidedLoss, SymmetricLoss, TripletLoss
+from embedlab.training.losses import (
+    TOKENS_PER_FORWARD,
+    CachedLoss,
+    ContrastiveLoss,
+    GuidedLoss,
+    SymmetricLoss,
+    TripletLoss,
+)
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -179,7 +187,9 @@ def ranking_loss(
         return TripletLoss(model, dims)
     kind = SymmetricLoss if name == "symmetric" else ContrastiveLoss
     loss = kind(model, temperature, dims, judged=judged)
-    return CachedLoss(loss) if name == "cached" else loss
+    if name != "cached":
+        return loss
+    return CachedLoss(loss, mini_batch_num_tokens=None if is_static(model) else TOKENS_PER_FORWARD)
 
 
 def train_contrastive(
