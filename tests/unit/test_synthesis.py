@@ -11,6 +11,7 @@ import pytest
 from embedlab.cli.main import app
 from embedlab.data.chat import UnusableAnswerError
 from embedlab.data.load import load_dataset
+from embedlab.data.synthetic_llm import usable_queries
 from embedlab.data.synthetic_templates import PERSONAS, TASKS, Shot, Template, check_query
 from embedlab.errors import DataError, ModelError, ParameterError
 from embedlab.evaluation.data_sources import synthesis
@@ -187,6 +188,14 @@ def folder(tmp_path_factory):
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def test_one_usable_query_is_enough_for_a_model_that_continues():
+    answer = json.dumps(["why does it leak", "Why does it leak?", "", "what does this text say", "the pump", "x" * 400])
+    assert usable_queries(answer, "The pump.") == ["why does it leak"]
+    for unusable in (json.dumps(["", "this document"]), "no list", "[1]", "[]"):
+        with pytest.raises(UnusableAnswerError):
+            usable_queries(unusable, "The pump.")
 
 
 class TestModelInThisProcess:

@@ -6,6 +6,7 @@ Method: InPars (Bonifacio et al. 2022) and Promptagator (Dai et al. 2022).
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -81,6 +82,7 @@ def generate_queries(
     workers: int = 1,
     budget: float | None = None,
     keep: Callable[[str, list[str]], None] | None = None,
+    exact: bool = True,
 ) -> Generation:
     """Generate queries for documents.
 
@@ -93,6 +95,7 @@ def generate_queries(
         workers: number of concurrent requests.
         budget: stop after spending this many dollars.
         keep: called with each document and its queries as soon as they are there.
+        exact: whether an answer must have `count` usable queries; otherwise one is enough, and the others are left out.
 
     Raises:
         ParameterError: a placeholder is missing, or a budget is set but the chat has no prices.
@@ -101,7 +104,9 @@ def generate_queries(
     """
     _check(prompt, chat, budget)
     result, in_a_row = Generation(), 0
-    answers = progress.track(_answers(documents, chat, count, prompt, workers), "synthetic queries", len(documents))
+    answers = progress.track(
+        _answers(documents, chat, count, prompt, workers, exact), "synthetic queries", len(documents)
+    )
     for step, (document, answer) in enumerate(answers, start=1):
         if isinstance(answer, list):
             result.queries += [SyntheticQuery(text, document, kind) for text in answer]
@@ -149,6 +154,34 @@ def parse_queries(text: str, count: int) -> list[str]:
     return queries
 
 
+def usable_queries(text: str, document: str) -> list[str]:
+    """Return the different queries of an answer that can be used; the others are left out.
+
+    Args:
+        text: the answer of the language model, a JSON array.
+        document: the text of the document, which no query may copy.
+
+    Raises:
+        UnusableAnswerError: there is none, or the answer is something else.
+    """
+    try:
+        answers = TypeAdapter(list[str]).validate_python(parse_json(text))
+    except (ValueError, ValidationError):
+        raise UnusableAnswerError(f"expected a JSON array of strings, got {text[:80]!r}") from None
+    usable: dict[str, str] = {}
+    reason = "the answer is empty"
+    for answer in answers:
+        try:
+            (query,) = parse_queries(json.dumps([answer]), 1)
+            check_query(query, document)
+            usable.setdefault(normalise(query), query)
+        except UnusableAnswerError as error:
+            reason = str(error)
+    if usable:
+        return list(usable.values())
+    raise UnusableAnswerError(reason)
+
+
 def cleaned(query: str) -> str:
     """Return a query on one line, without invisible characters.
 
@@ -176,12 +209,17 @@ def _check(prompt: str | Prompt, chat: LanguageModel, budget: float | None) -> N
 
 
 def _answers(
-    documents: Mapping[str, str], chat: LanguageModel, count: int, prompt: str | Prompt, workers: int
+    documents: Mapping[str, str],
+    chat: LanguageModel,
+    count: int,
+    prompt: str | Prompt,
+    workers: int,
+    exact: bool,
 ) -> Iterator[tuple[str, list[str] | UnusableAnswerError]]:
     """Document id and its queries, or the reason why there are none, in the order of `documents`."""
 
     def parse(answer: str, text: str) -> list[str]:
-        queries = parse_queries(answer, count)
+        queries = parse_queries(answer, count) if exact else usable_queries(answer, text)
         for query in queries:
             check_query(query, text)
         return queries

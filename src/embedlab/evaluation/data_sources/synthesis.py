@@ -148,6 +148,7 @@ class _Job:
         waiting = {key: self.corpus[key] for key in self.sample if (key, template.name) not in self.answers}
         partners = _partners(waiting, self.corpus) if template.name == "two-hop" else {}
         origin = {"template": template.name, "model": self.model.model, "seed": self.plan.seed}
+        origin |= {"count": self.plan.per_document}
 
         def keep(document: str, queries: list[str]) -> None:
             record = {**origin, "document": document, "second": partners.get(document, ""), "queries": queries}
@@ -163,6 +164,7 @@ class _Job:
             workers=self.plan.workers,
             budget=self.plan.budget,
             keep=keep,
+            exact=_follows_instructions(self.model),
         )
         self.failed |= generation.failed
         return generation.complete
@@ -185,9 +187,14 @@ def _prompt(
     template: Template, model: LanguageModel, count: int, corpus: Mapping[str, str], partners: Mapping[str, str]
 ) -> Callable[[str, str], str]:
     """The prompt of a document; a model that only continues texts gets examples instead of an instruction."""
-    if not getattr(model, "follows_instructions", True):
+    if not _follows_instructions(model):
         return template.continuation
     return lambda key, text: template.instruction(key, text, count, corpus.get(partners.get(key, ""), ""))
+
+
+def _follows_instructions(model: LanguageModel) -> bool:
+    """Whether a model answers instructions; one that does not continues examples."""
+    return bool(getattr(model, "follows_instructions", True))
 
 
 def _earlier(partial: Path, model: LanguageModel, plan: Plan) -> dict[tuple[str, str], dict[str, Any]]:
@@ -198,8 +205,8 @@ def _earlier(partial: Path, model: LanguageModel, plan: Plan) -> dict[tuple[str,
     for line in partial.read_text(encoding="utf-8").splitlines():
         try:
             record = json.loads(line)
-            same_plan = (record["model"], record["seed"], len(record["queries"]))
-            if same_plan == (model.model, plan.seed, plan.per_document):
+            own_plan = (record["model"], record["seed"], record["count"])
+            if own_plan == (model.model, plan.seed, plan.per_document):
                 records[record["document"], record["template"]] = record
         except (ValueError, LookupError, TypeError):  # cut off in the middle
             continue
