@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Dense, Normalize
+from sentence_transformers.base.modules import Dense, Normalize, Router
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from tokenizers import ByteLevelBPETokenizer, SentencePieceBPETokenizer, Tokenizer, normalizers
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerFast, T5EncoderModel
 
-from embedlab.models.load import model_path
+from embedlab.models.load import load_model, model_path
+from embedlab.models.static import static_student
 
 TEXTS = (
     "Reiter's disease",
@@ -69,6 +70,9 @@ def folder(family: str) -> str:
 
 def save_random(family: str, path: Path, *, seed: int = 0) -> str:
     """Save a random model of a family to `path`, and return that."""
+    if family in OTHERS:
+        _other(family).save_pretrained(str(path))
+        return str(path)
     architecture, shape = SHAPES[family]
     words = tokenizer(family)
     config = AutoConfig.for_model(architecture, **{**_special(words), **shape})
@@ -93,6 +97,25 @@ def _special(words: Any) -> dict[str, Any]:
 def _heads(family: str) -> list[Any]:
     """Return the modules after pooling: EmbeddingGemma has two linear layers."""
     return [Dense(DIM, 96), Dense(96, DIM), Normalize()] if family == "Gemma 3, bidirectional" else []
+
+
+STATIC, TWO_ENCODERS, TWO_HEADS = "static model", "Router, two encoders", "Router, two heads"
+OTHERS = (STATIC, TWO_ENCODERS, TWO_HEADS)
+FAMILIES = (*SHAPES, *OTHERS)
+
+
+def _other(kind: str) -> SentenceTransformer:
+    """Build a model that is more than one transformer, or none."""
+    bert = SentenceTransformer(folder("BERT"), device="cpu")
+    if kind == TWO_HEADS:
+        torch.manual_seed(1)
+        heads = Router.for_query_document([Dense(DIM, DIM)], [Dense(DIM, DIM)])
+        return SentenceTransformer(modules=[*bert, heads], prompts={"query": "query: "}, device="cpu")
+    static = static_student(load_model(folder("BERT"), device="cpu"), TEXTS)
+    if kind == STATIC:
+        return static
+    sides = Router.for_query_document([static[0]], [*bert])
+    return SentenceTransformer(modules=[sides, Normalize()], device="cpu")
 
 
 def tokenizer(family: str) -> Any:

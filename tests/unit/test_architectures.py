@@ -2,165 +2,85 @@
 
 from __future__ import annotations
 
-import copy
-import functools
-import tempfile
+import json
+import re
 
-import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-from tokenizers import ByteLevelBPETokenizer
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerFast, T5EncoderModel
+from sentence_transformers.base.modules import Dense, Router
 
 from embedlab.errors import ModelError
-from embedlab.models.concatenation import concat_static, concatenate, static_part
 from embedlab.models.encode import encode
-from embedlab.models.layers import keep_layers, layer_count
-from embedlab.models.load import load_model, model_path
-from embedlab.models.lora import add_lora, merge_lora
-from embedlab.models.merging import merge
+from embedlab.models.fingerprint import model_fingerprint
+from embedlab.models.layers import keep_layers
+from embedlab.models.load import load_model
 from embedlab.models.packing import is_packed
-from embedlab.models.prompts import prompts_of
 from embedlab.models.save import save_model
+from embedlab.models.sides import is_routed, sides_of
 from embedlab.models.static import static_student
 from embedlab.models.tokens import to_features, token_ids
+from embedlab.paths import benchmarks_dir
+from embedlab.training.batches import TokenisedCollator
 from embedlab.training.contrastive import train_contrastive
-from embedlab.training.contrastive.matryoshka_2d import embed_layers
 from embedlab.training.examples import number_rows
 from embedlab.training.fit import FitSettings
 from embedlab.training.learning_rates import learning_rates
+from experiments.architectures import table
+from experiments.architectures.checks import PAIRS, QUESTIONS, TECHNIQUES, apart, load, stock_vectors, vectors
+from experiments.architectures.models import DIM, FAMILIES, STATIC, TWO_ENCODERS, TWO_HEADS, folder
+from experiments.benchmarks.table import read_results
 from tests.conftest import TEXTS
 
-SHAPE = {"num_hidden_layers": 4, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128}
-DECODER = {**SHAPE, "num_key_value_heads": 2, "head_dim": 16}
-SHAPES = {
-    "bert": SHAPE,
-    "mpnet": SHAPE,
-    "modernbert": {**SHAPE, "cls_token_id": 101, "sep_token_id": 102, "bos_token_id": 101, "eos_token_id": 102},
-    "qwen3": DECODER,
-    "gemma3_text": DECODER,
-    "t5": {"d_model": 64, "num_layers": 4, "num_heads": 4, "d_kv": 16, "d_ff": 128},
-    "xlm-roberta": SHAPE,
-}
-PROMPTS = {
-    "bert": {},
-    "qwen3": {"query": "Instruct: Given a question, find the passage that answers it\nQuery:", "document": ""},
-    "xlm-roberta": {"query": "query: ", "document": "passage: "},
-}
-QUESTIONS = [*TEXTS, "", "word " * 40]  # the last one is longer than the limit
+ROUTERS = (TWO_ENCODERS, TWO_HEADS)
+SETTINGS = FitSettings(max_steps=3, batch_size=4, learning_rate=1e-2)
 
 
-def byte_level_tokenizer():
-    """A tokenizer without a token for unknown words, as Qwen and Llama have."""
-    trained = ByteLevelBPETokenizer()
-    trained.train_from_iterator([*TEXTS, *PROMPTS["qwen3"].values()], vocab_size=400, show_progress=False)
-    names = {"pad_token": "<pad>", "eos_token": "<eos>"}
-    trained.add_special_tokens(list(names.values()))
-    return PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer, padding_side="left", **names)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_table_holds_what_is_measured(family):
+    """After a change that is meant, run `python -m experiments.architectures`."""
+    assert table.measure(family) == table.read()[family]
 
 
-@functools.cache
-def saved(architecture):
-    """The folder of a random model with 4 layers and 64 dimensions."""
-    folder = tempfile.mkdtemp()
-    decoder = architecture == "qwen3"
-    tokenizer = byte_level_tokenizer() if decoder else AutoTokenizer.from_pretrained(model_path("all-MiniLM-L6-v2"))
-    shape = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **SHAPES[architecture]}
-    config = AutoConfig.for_model(architecture, **shape)
-    torch.manual_seed(0)
-    network = T5EncoderModel(config) if architecture == "t5" else AutoModel.from_config(config)
-    for weight in network.parameters():
-        torch.nn.init.normal_(weight, std=0.08)
-    network.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    modules = [Transformer(folder, max_seq_length=32), Pooling(64, pooling_mode="lasttoken" if decoder else "mean")]
-    whole = tempfile.mkdtemp()
-    SentenceTransformer(modules=modules, prompts=PROMPTS.get(architecture, {}), device="cpu").save_pretrained(whole)
-    return whole
+def test_nothing_in_the_table_is_inexact():
+    cells = {cell for family in table.read().values() for name, cell in family.items() if name != table.BATCHES}
+    assert not [cell for cell in cells if cell.startswith("differs")]
 
 
-@pytest.fixture(params=SHAPES)
-def model(request):
-    return load_model(saved(request.param), device="cpu")
+def test_the_page_is_what_the_results_give():
+    """After new benchmarks, run `python -m experiments.architectures --page`."""
+    expected = table.page(table.read(), read_results(benchmarks_dir()))
+    assert table.page_file().read_text(encoding="utf-8") == expected
 
 
-def vectors(model):
-    """Vectors of the texts as queries and as documents."""
-    return np.concatenate([encode(model, QUESTIONS, prompt=prompt) for prompt in prompts_of(model)])
+def test_a_speed_is_the_ratio_of_its_benchmark():
+    row = {"measure": "seconds", "against": "stock", "status": "measured", "value": 2.25}
+    benchmarks = {"train_short_mpnet": {"rows": [{**row, "measure": "peak_bytes"}, row]}}
+    benchmarks["train_short_qwen3"] = {"rows": [row], "smoke": True}
+    speeds = table.page(table.read(), benchmarks).partition("## Batches")[2]
+    assert "| MPNet | packed | 2.25 × | not measured |" in speeds
+    assert re.search(r"\| Qwen3 \| packed \| not measured \| not measured \|", speeds)
 
 
-def same(first, second, tolerance=1e-5):
-    np.testing.assert_allclose(first, second, atol=tolerance)
+def test_a_wrong_technique_is_written_down(monkeypatch):
+    """The final norm of a decoder is forgotten between its layers."""
+    monkeypatch.setattr("embedlab.training.contrastive.matryoshka_2d.final_norm", lambda model: None)
+    technique = next(technique for technique in TECHNIQUES if technique.name == "2D Matryoshka")
+    assert table._cell(technique, "Qwen3").startswith("differs by")
 
 
-def test_encodes_as_stock(model):
-    stock = SentenceTransformer(model_folder(model), device="cpu")
-    queries = stock.encode_query(QUESTIONS, normalize_embeddings=True)
-    same(vectors(model), np.concatenate([queries, stock.encode_document(QUESTIONS, normalize_embeddings=True)]))
-
-
-def model_folder(model):
-    return next(saved(name) for name in SHAPES if AutoConfig.from_pretrained(saved(name)).model_type == kind(model))
-
-
-def kind(model):
-    return model[0].model.config.model_type
-
-
-def test_trains_and_comes_back_from_disk(model, tmp_path):
-    rows, before = number_rows([(text, text[:12]) for text in TEXTS]), vectors(model)
-    train_contrastive(model, rows, FitSettings(max_steps=2, batch_size=4), output_dir=str(tmp_path / "scratch"))
-    tuned = vectors(model)
-    assert np.isfinite(tuned).all() and np.abs(tuned - before).max() > 1e-3
-    save_model(model, tmp_path / "model")
-    same(vectors(load_model(str(tmp_path / "model"), device="cpu")), tuned, 1e-6)
-
-
-def test_fewer_layers_come_back_from_disk(model, tmp_path):
-    student = keep_layers(model, [0, 3])
-    assert layer_count(student) == 2 and layer_count(model) == 4
-    save_model(student, tmp_path)
-    same(vectors(load_model(str(tmp_path), device="cpu")), vectors(student), 1e-6)
-
-
-def test_the_last_layer_alone_is_right_or_refused(model, tmp_path):
-    if kind(model) in ("modernbert", "t5"):  # their first layer has other weights
+def test_the_last_layer_alone_is_right_or_refused(tmp_path):
+    for family in ("ModernBERT", "T5 encoder"):  # their first layer has other weights
         with pytest.raises(ModelError, match="first layer of .* has other weights"):
-            keep_layers(model, [3])
-        return
-    student = keep_layers(model, [3])
+            keep_layers(load(family), [3])
+    student = keep_layers(load("Qwen3"), [3])
     save_model(student, tmp_path)
-    same(vectors(load_model(str(tmp_path), device="cpu")), vectors(student), 1e-6)
+    assert apart(vectors(load_model(str(tmp_path), device="cpu")), vectors(student)) <= 1e-6
 
 
-def test_2d_matryoshka_trains_what_the_cut_model_returns(model):
-    model.eval()
-    features = to_features(model, token_ids(model, TEXTS))
-    with torch.no_grad():
-        for depth, columns in zip((4, 2, 1), embed_layers(model, [dict(features)], (4, 2, 1)), strict=True):
-            cut = keep_layers(model, range(depth)).eval()(dict(features))["sentence_embedding"]
-            same(columns[0].numpy(), cut.numpy())
-
-
-def test_lora_merges_exactly(model):
-    model.eval()
-    add_lora(model, 2)
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.05)
-    adapted = vectors(model)
-    same(vectors(merge_lora(model)), adapted)
-
-
-def test_a_merge_with_itself_is_the_model(model):
-    same(vectors(merge([model, copy.deepcopy(model)], [0.5, 0.5])), vectors(model), 1e-6)
-
-
-def test_learning_rates_reach_every_layer(model):
-    import re
-
+@pytest.mark.parametrize("family", ["BERT", "DistilBERT", "T5 encoder", "ModernBERT", "Qwen3"])
+def test_learning_rates_reach_every_layer(family):
+    model = load(family)
     rates = learning_rates(model, 1.0, layer_decay=0.5)
     for name, _ in model.named_parameters():
         rate = [value for pattern, value in rates.items() if re.search(pattern, name)]
@@ -170,44 +90,100 @@ def test_learning_rates_reach_every_layer(model):
     assert any(value == 0.5**4 for value in rates.values())
 
 
-def test_the_saved_concatenation_is_the_evaluated_one(model, tmp_path):
-    """Prompts are left out of the static half, and so is text after the limit."""
-    static = static_student(model, TEXTS)
-    save_model(concat_static(model, static, 0.3), tmp_path)
-    loaded = load_model(str(tmp_path), device="cpu")
-    for prompt in prompts_of(model):
-        halves = encode(model, QUESTIONS, prompt=prompt), static_part(static)(model, QUESTIONS, prompt=prompt)
-        same(encode(loaded, QUESTIONS, prompt=prompt), concatenate(*halves, 0.3), 2e-6)
-    if kind(model) == "xlm-roberta":
-        words = encode(static, TEXTS)
-        same(static_part(static)(model, TEXTS, prompt="query: "), words, 1e-6)
+class TestPrecision:
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_half_precision_weights_are_the_same_model_in_fp32(self, dtype, tmp_path):
+        """Fingerprint, vectors and a training step are those of the same values saved as float32."""
+        half = SentenceTransformer(folder("Qwen3"), device="cpu").to(dtype)
+        half.save_pretrained(str(tmp_path / "half"))
+        half.float().save_pretrained(str(tmp_path / "full"))
+        models = [load_model(str(tmp_path / name), device="cpu") for name in ("half", "full")]
+        assert {weight.dtype for model in models for weight in model.parameters()} == {torch.float32}
+        assert model_fingerprint(models[0]) == model_fingerprint(models[1])
+        assert apart(*map(vectors, models)) == 0
+        for number, model in enumerate(models):
+            train_contrastive(model, number_rows(PAIRS), SETTINGS, output_dir=str(tmp_path / f"fit{number}"))
+        assert apart(*map(vectors, models)) == 0
+        save_model(models[0], tmp_path / "tuned")
+        assert json.loads((tmp_path / "tuned" / "config.json").read_text())["dtype"] == "float32"
 
 
-def test_which_ones_run_packed():
-    packed = {name for name in SHAPES if is_packed(load_model(saved(name), device="cpu"))}
-    assert {"bert", "xlm-roberta"} <= packed
+class TestDefaultPrompt:
+    """`encode_query` and `encode_document` of sentence-transformers do not use it, so neither do we, anywhere."""
+
+    @pytest.mark.parametrize("packed", [True, False])
+    def test_it_is_used_nowhere(self, packed, tmp_path):
+        stock = SentenceTransformer(folder("XLM-R"), device="cpu")
+        stock.prompts |= {"clustering": "a long prompt for clusters: "}
+        stock.default_prompt_name = "clustering"
+        stock.save_pretrained(str(tmp_path))
+        model = load_model(str(tmp_path), device="cpu", packed=packed)
+        assert is_packed(model) is packed and model.default_prompt_name == "clustering"
+        assert apart(vectors(model), stock_vectors(folder("XLM-R"))) <= 1e-6
+        collator = TokenisedCollator(model, TEXTS, ["query"])
+        batch = collator([{"label": [number]} for number in range(len(TEXTS))])
+        expected = sum(map(len, model.tokenizer(list(TEXTS))["input_ids"]))
+        mask = batch.get("query_attention_mask")
+        assert (batch["query_input_ids"].numel() if mask is None else int(mask.sum())) == expected
 
 
 class TestStatic:
-    @pytest.fixture
-    def static(self, tmp_path):
-        static_student(load_model(saved("bert"), device="cpu"), TEXTS).save_pretrained(str(tmp_path / "static"))
-        return load_model(str(tmp_path / "static"), device="cpu")
-
-    def test_features_are_those_of_stock(self, static):
+    def test_features_are_those_of_stock(self):
+        static = load(STATIC)
         ours, stock = to_features(static, token_ids(static, QUESTIONS)), static.preprocess(QUESTIONS)
         assert all(torch.equal(ours[name], stock[name]) for name in ("input_ids", "offsets"))
 
-    def test_training_goes_on(self, static, tmp_path):
-        rows, before = number_rows([(text, text[:12]) for text in TEXTS]), encode(static, TEXTS)
-        settings = FitSettings(max_steps=3, batch_size=4, learning_rate=1e-2)
-        train_contrastive(static, rows, settings, output_dir=str(tmp_path / "scratch"))
-        tuned = encode(static, TEXTS)
-        assert np.abs(tuned - before).max() > 1e-3
-        save_model(static, tmp_path / "model")
-        same(encode(load_model(str(tmp_path / "model"), device="cpu"), TEXTS), tuned, 1e-6)
 
-    @pytest.mark.parametrize("technique", [layer_count, lambda model: add_lora(model, 2)])
-    def test_what_needs_layers_is_refused(self, static, technique):
-        with pytest.raises(ModelError):
-            technique(static)
+@pytest.mark.parametrize("family", ROUTERS)
+class TestRouter:
+    def test_both_sides_learn_and_nothing_is_shared_by_accident(self, family, tmp_path):
+        model = load(family)
+        before = {name: weight.clone() for name, weight in model.state_dict().items()}
+        train_contrastive(model, number_rows(PAIRS), SETTINGS, output_dir=str(tmp_path))
+        moved = {name for name, weight in model.state_dict().items() if not torch.equal(weight, before[name])}
+        for side in ("query", "document"):
+            assert any(f"sub_modules.{side}." in name for name in moved)
+
+    def test_each_side_is_a_model_that_shares_its_weights(self, family):
+        model = load(family)
+        assert is_routed(model) and not any(is_routed(side.model) for side in sides_of(model))
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.mul_(0.5)
+        query, document = (encode(side.model, TEXTS, prompt=side.prompt) for side in sides_of(model))
+        assert apart(query, model.encode_query(TEXTS, normalize_embeddings=True)) <= 1e-6
+        assert apart(document, model.encode_document(TEXTS, normalize_embeddings=True)) <= 1e-6
+        assert apart(query, document) > 0.1
+
+    def test_the_fingerprint_sees_both_sides(self, family):
+        model = load(family)
+        first = model_fingerprint(model)
+        for route in ("query", "document"):
+            changed = load(family)
+            router = next(module for module in changed if isinstance(module, Router))
+            with torch.no_grad():
+                next(router.sub_modules[route].parameters()).add_(1)
+            assert model_fingerprint(changed) != first
+        assert model_fingerprint(load(family)) == first
+
+    def test_encoding_without_a_side_is_refused(self, family):
+        model = load(family)
+        for technique in (encode, token_ids, lambda model, texts: to_features(model, [[2, 3]]), static_student):
+            with pytest.raises(ModelError, match="queries and documents have their own"):
+                technique(model, TEXTS)
+
+
+def test_a_router_without_a_route_for_queries_is_refused(tmp_path):
+    bert = SentenceTransformer(folder("BERT"), device="cpu")
+    router = Router({"document": [Dense(DIM, DIM)]}, allow_empty_key=False)
+    SentenceTransformer(modules=[*bert, router], device="cpu").save_pretrained(str(tmp_path))
+    with pytest.raises(ModelError, match="no route for query texts"):
+        load_model(str(tmp_path), device="cpu")
+
+
+def test_sides_of_different_dimensions_are_refused(tmp_path):
+    bert = SentenceTransformer(folder("BERT"), device="cpu")
+    router = Router.for_query_document([Dense(DIM, 8)], [Dense(DIM, 16)])
+    SentenceTransformer(modules=[*bert, router], device="cpu").save_pretrained(str(tmp_path))
+    with pytest.raises(ModelError, match="have 8 dimensions, and documents 16"):
+        load_model(str(tmp_path), device="cpu")

@@ -118,23 +118,24 @@ class ModelEncoder:
     ) -> None:
         from embedlab.models.encode import dimension
         from embedlab.models.fingerprint import model_fingerprint
-        from embedlab.models.prompts import prompts_of
+        from embedlab.models.sides import sides_of
 
-        prompts = prompts_of(model)
-        documents = (prompts.document or "") if document_prompt is None else document_prompt
-        queries = (prompts.query or "") if query_prompt is None else query_prompt
-        self.model = model
+        sides = sides_of(model)
+        documents = (sides.document.prompt or "") if document_prompt is None else document_prompt
+        queries = (sides.query.prompt or "") if query_prompt is None else query_prompt
+        self.model, self._sides = model, sides
         self.space = Space(model_fingerprint(model), dimension(model), documents, queries, quantisation)
 
     def encode_documents(self, texts: Sequence[str]) -> np.ndarray:
         """float32 (len(texts), d), rows of unit length."""
-        return self._encode(texts, self.space.document_prompt, "encode documents")
+        return self._encode(self._sides.document.model, texts, self.space.document_prompt, "encode documents")
 
     def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
         """float32 (len(texts), d), rows of unit length."""
-        return self._encode(texts, self.space.query_prompt, "encode queries")
+        return self._encode(self._sides.query.model, texts, self.space.query_prompt, "encode queries")
 
-    def _encode(self, texts: Sequence[str], prompt: str, stage: str) -> np.ndarray:
+    @staticmethod
+    def _encode(model: SentenceTransformer, texts: Sequence[str], prompt: str, stage: str) -> np.ndarray:
         from embedlab.models.encode import encode
 
-        return encode(self.model, texts, stage=stage, prompt=prompt or None)
+        return encode(model, texts, stage=stage, prompt=prompt or None)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedlab.models.encode import encode
+from embedlab.models.sides import sides_of
 from embedlab.models.static import encode_static
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _encode(model: SentenceTransformer, texts: list[str]) -> None:
     if _is_static(model):
         encode_static(model, texts)
     else:
-        encode(model, texts, stage="speed")
+        encode(sides_of(model).document.model, texts, stage="speed")
 
 
 def _saved_bytes(model: SentenceTransformer) -> int:

@@ -15,6 +15,7 @@ from embedlab import progress
 from embedlab.errors import ModelError, ParameterError
 from embedlab.models.layers import pca_projection, project
 from embedlab.models.merging import merge
+from embedlab.models.sides import require_one_encoder
 from embedlab.models.static_concat import ConcatStaticEmbedding
 from embedlab.models.tokens import prompt_length, token_ids
 
@@ -69,6 +70,7 @@ def concat_static(
     Raises:
         ModelError: the two models have different vocabularies.
     """
+    require_one_encoder(transformer)
     _check_vocabulary(transformer, static)
     if not hasattr(transformer[0], "model"):
         problem = f"the model starts with {type(transformer[0]).__name__}, not with a transformer"

@@ -21,7 +21,7 @@ from embedlab.io import atomic_path
 from embedlab.models.encode import encode
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.models.pair_pooling import PairProductPooling
-from embedlab.models.prompts import prompts_of
+from embedlab.models.sides import Side, sides_of
 from embedlab.params import TEMPERATURE
 from embedlab.paths import cache_dir
 
@@ -122,18 +122,17 @@ def cosine_rows(model: SentenceTransformer, rows: Sequence[Row]) -> np.ndarray:
     Returns:
         float32 (rows, documents) cosines, the positive first.
     """
-    prompts = prompts_of(model)
-    queries, query_rows = _encode_distinct(model, [row[0] for row in rows], prompts.query)
-    documents, document_rows = _encode_distinct(model, [text for row in rows for text in row[1:]], prompts.document)
+    sides = sides_of(model)
+    queries, query_rows = _encode_distinct(sides.query, [row[0] for row in rows])
+    documents, document_rows = _encode_distinct(sides.document, [text for row in rows for text in row[1:]])
     return np.einsum("rd,rnd->rn", queries[query_rows], documents[document_rows.reshape(len(rows), -1)])
 
 
-def _encode_distinct(
-    model: SentenceTransformer, texts: Sequence[str], prompt: str | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _encode_distinct(side: Side, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Encode every distinct text once; return the vectors, and for each text the row of its vector."""
     index = {text: row for row, text in enumerate(dict.fromkeys(texts))}
-    return encode(model, list(index), prompt=prompt), np.array([index[text] for text in texts], dtype=np.int64)
+    rows = np.array([index[text] for text in texts], dtype=np.int64)
+    return encode(side.model, list(index), prompt=side.prompt), rows
 
 
 def average_scores(logits: np.ndarray, cosines: np.ndarray, embedding_share: float) -> np.ndarray:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from embedlab import progress
 from embedlab.models.packing import is_packed
+from embedlab.models.sides import require_one_encoder
 from embedlab.models.tokens import to_features, token_ids
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def encode(
     A model's default prompt is never added: `models.prompts.prompts_of` says what queries and documents get.
 
     Args:
-        model: any sentence-transformers model.
+        model: a sentence-transformers model with one encoder; of a model with `Router`, one of `models.sides.sides_of`.
         texts: the texts to encode.
         stage: label in the progress report.
         prompt: prepended to every text.
@@ -46,6 +47,7 @@ def encode(
     Returns:
         float32 (len(texts), d), rows of unit length, in the order of `texts`.
     """
+    require_one_encoder(model)
     vectors = np.empty((len(texts), dimension(model)), dtype=np.float32)
     chunks = [slice(start, min(start + CHUNK, len(texts))) for start in range(0, len(texts), CHUNK)]
     with progress.counted(stage, len(texts)) as advance:

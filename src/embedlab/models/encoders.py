@@ -12,6 +12,7 @@ import numpy as np
 from embedlab.errors import ParameterError
 from embedlab.models import api
 from embedlab.models.prompts import prompts_of
+from embedlab.models.sides import require_one_encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -96,6 +97,7 @@ def open_encoder(name: str) -> Encoder:
     from embedlab.models.load import load_model
 
     model = load_model(name)
+    require_one_encoder(model)
     return Encoder(name, partial(EmbeddingCache().encode, model), model.prompts, *_tokenizer(model))
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from embedlab.models.sides import is_routed, sides_of
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
@@ -26,6 +28,10 @@ def model_fingerprint(model: SentenceTransformer) -> str:
         16 hex digits.
     """
     digest = hashlib.sha256()
+    if is_routed(model):
+        for side in sides_of(model):
+            digest.update(model_fingerprint(side.model).encode())
+        return digest.hexdigest()[:16]
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)  # numpy has no bfloat16

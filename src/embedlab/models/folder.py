@@ -20,6 +20,7 @@ ACTIVATIONS = ("activation_function", "activation_fn", "sbert_ce_default_activat
 LAYER = re.compile(r"torch\.nn\.(?:modules\.[a-z]+\.)?[A-Z]\w*")
 HEADS = "ForSequenceClassification"
 EMBEDDING, CROSS_ENCODER = "SentenceTransformer", "CrossEncoder"
+OTHER_INPUTS = {"vision_config", "audio_config"}  # parts of a configuration of models for more than texts
 OTHER_KINDS = {
     "SparseEncoder": "a sparse model with one dimension per word",
     "MultiVectorEncoder": "a model with one vector per token",
@@ -70,6 +71,9 @@ class ModelFolder:
         if kind == CROSS_ENCODER:
             remedy = "Give it as the reranker, to `embedlab diagnose --reranker` or notebook 07, not as a model"
             self._fail("this is a cross-encoder, which scores pairs and has no embeddings", remedy)
+        paths = {"", *(module["path"] for module in self.modules())}
+        if any(OTHER_INPUTS & self._dict(str(Path(path) / "config.json")).keys() for path in sorted(paths)):
+            self._fail("it also reads images or sound, but embedlab works with texts only", "Use a model for texts")
         if kind in OTHER_KINDS:
             self._fail(f"this is {OTHER_KINDS[kind]}, not an embedding model", "Use a model with one vector per text")
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from embedlab.errors import ModelError, ParameterError
+from embedlab.models.sides import require_one_encoder
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -53,6 +54,7 @@ def keep_layers(model: SentenceTransformer, layers: Sequence[int]) -> SentenceTr
         ModelError: the architecture has no plain list of layers, or its first layer differs and is not kept.
         ParameterError: `layers` is empty, or the model does not have one of them.
     """
+    _stack(model)  # raises before anything is copied
     student = copy.deepcopy(model)
     network = student[0].model
     holder, name = _stack(student)
@@ -111,6 +113,7 @@ def final_norm(model: SentenceTransformer) -> nn.Module | None:
 
 def _stack(model: SentenceTransformer) -> tuple[Any, str]:
     """Return the part of the transformer that holds the list of layers, and the name of the list."""
+    require_one_encoder(model)
     network = getattr(model[0], "model", None)
     for module in (network, *(getattr(network, name, None) for name in PARTS)):
         for name in LISTS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from embedlab.errors import ModelError
+from embedlab.models.sides import is_routed, sides_of
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -22,10 +23,9 @@ def check_loaded(model: SentenceTransformer, name: str) -> None:
     Raises:
         ModelError: it does not.
     """
-    if any(type(module).__name__ == "Router" for module in model):
-        problem = f"{name!r} encodes queries and documents with different parts (Router)"
-        remedy = "Load it with sentence-transformers, save the part for documents as a model of its own, and use that"
-        raise ModelError(problem, remedy=remedy, field="model_name")
+    if is_routed(model):
+        _check_sides(model, name)
+        return
     modalities = [str(modality) for modality in model.modalities if modality not in ("text", "message")]
     if modalities or not model.supports("text"):
         problem = f"{name!r} also reads {', '.join(modalities) or 'other inputs'}, but embedlab works with texts only"
@@ -33,6 +33,16 @@ def check_loaded(model: SentenceTransformer, name: str) -> None:
     if getattr(model, "tokenizer", None) is None:
         raise ModelError(f"{name!r} has no tokenizer", remedy="Add the tokenizer's files to it", field="model_name")
     check_tokenizer(model, name)
+
+
+def _check_sides(model: SentenceTransformer, name: str) -> None:
+    sides = sides_of(model)
+    for side in sides:
+        check_loaded(side.model, f"{name}, {side.task} side")
+    dims = [side.model.get_embedding_dimension() for side in sides]
+    if len(set(dims)) > 1:
+        problem = f"queries of {name!r} have {dims[0]} dimensions, and documents {dims[1]}"
+        raise ModelError(problem, remedy="Use a model whose sides have the same dimensions", field="model_name")
 
 
 def check_tokenizer(model: SentenceTransformer | CrossEncoder, name: str, field: str = "model_name") -> None:

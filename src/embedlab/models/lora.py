@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from embedlab.errors import ModelError, ParameterError
+from embedlab.models.sides import require_one_encoder
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -126,6 +127,7 @@ def _has(model: SentenceTransformer, name: str) -> bool:
 
 
 def _require_transformer(model: SentenceTransformer) -> None:
+    require_one_encoder(model)
     if not model.has_peft_compatible_model():
         problem = f"LoRA needs a transformer, but the model starts with {type(model[0]).__name__}"
         raise ModelError(problem, remedy="Train all weights with lora_rank=0.", field="lora_rank")

@@ -29,6 +29,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from embedlab.models import packed_layers
 from embedlab.models.packed_attention import NAME, packed_attention, packed_mask
+from embedlab.models.sides import is_routed, sides_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -65,6 +66,10 @@ def pack(model: SentenceTransformer) -> SentenceTransformer:
     Returns:
         The same object.
     """
+    if is_routed(model):
+        for side in sides_of(model):
+            pack(side.model)
+        return model
     if is_packed(model) or type(model[0]).__name__ == "StaticEmbedding":  # a static model has nothing to pad
         return model
     reason = _unsuitable(model) or _try_packing(model)
@@ -197,6 +202,11 @@ def embed_columns(model: torch.nn.Module, columns: list[dict[str, Any]]) -> list
     Returns:
         One (batch, dim) tensor of sentence embeddings per column.
     """
+    tasks = [column.get("task") for column in columns]
+    if len(set(tasks)) > 1:  # a model with a Router: its query and its document side run one after the other
+        of_task = {task: [column for column in columns if column.get("task") == task] for task in dict.fromkeys(tasks)}
+        embedded = {task: iter(embed_columns(model, of_task[task])) for task in of_task}
+        return [next(embedded[task]) for task in tasks]
     merged = merge_columns(columns)
     if merged is None:
         return [_embed_padded(model, column) for column in columns]

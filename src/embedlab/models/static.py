@@ -18,7 +18,8 @@ from torch import Tensor
 
 from embedlab import progress
 from embedlab.errors import ModelError
-from embedlab.models.tokens import to_features
+from embedlab.models.sides import require_one_encoder
+from embedlab.models.tokens import is_static, to_features
 from embedlab.models.wordpiece_cache import WordPieceCache
 
 if TYPE_CHECKING:
@@ -159,6 +160,10 @@ def token_vectors(teacher: SentenceTransformer) -> Tensor:
     Returns:
         float32 (V, d), unit vectors.
     """
+    require_one_encoder(teacher)
+    if is_static(teacher):
+        remedy = "Continue its training with notebook 03, or use a teacher with a transformer"
+        raise ModelError("the teacher is a static model already", remedy=remedy, field="model_name")
     teacher.eval()
     prefix, suffix = _special_tokens(teacher)
     token_ids = range(len(teacher.tokenizer))

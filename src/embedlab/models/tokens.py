@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from embedlab.models.packing import is_packed
+from embedlab.models.sides import require_one_encoder
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -56,6 +57,7 @@ def token_ids(model: SentenceTransformer, texts: Sequence[str], prompt: str | No
     Returns:
         The token ids of N texts.
     """
+    require_one_encoder(model)
     parts, lengths, truncated = [np.empty(0, np.int32)], [0], 0
     for start in range(0, len(texts), CHUNK):
         rows, longer = _tokenize(model, [(prompt or "") + text for text in texts[start : start + CHUNK]])
@@ -103,6 +105,7 @@ def to_features(
         Feature name -> tensor; `input_ids` is (1, tokens) if packed, (batch, length) if padded, and (tokens,) with
         `offsets` (batch,) for a static model.
     """
+    require_one_encoder(model)
     transformer = model[0]
     if is_static(model):
         lengths = torch.tensor([0, *[len(row) for row in ids][:-1]])

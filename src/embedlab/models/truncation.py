@@ -9,6 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from embedlab.models.prompts import prompts_of
+from embedlab.models.sides import sides_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -88,10 +89,10 @@ def truncation_of(model: Any, documents: Mapping[str, str], queries: Mapping[str
     Returns:
         "documents" and "queries" -> what is truncated.
     """
-    prompts = prompts_of(model)
+    sides = sides_of(model)
     return {
-        "documents": count_truncated(model, list(documents.values()), prompts.document),
-        "queries": count_truncated(model, list(queries.values()), prompts.query),
+        "documents": count_truncated(sides.document.model, list(documents.values()), sides.document.prompt),
+        "queries": count_truncated(sides.query.model, list(queries.values()), sides.query.prompt),
     }
 
 
@@ -105,8 +106,9 @@ def tell_truncation(
         name: of the dataset.
         documents, queries: id -> text.
     """
-    key = (name, _limit(model), *prompts_of(model))
-    if key in _datasets_warned or key[1] is None:
+    limits = [_limit(side.model) for side in sides_of(model)]
+    key = (name, *limits, *prompts_of(model))
+    if key in _datasets_warned or not any(limits):
         return
     _datasets_warned.add(key)
     counts = truncation_of(model, documents, queries)

@@ -61,6 +61,7 @@ GUIDES = (
     "techniques",
     "models",
     "engine",
+    "architectures",
     "clusters",
     "deployment",
     "security",

@@ -17,7 +17,7 @@ from embedlab.evaluation.retrieval import evaluate_vectors
 from embedlab.evaluation.significance import PairedDifference, bootstrap_ci, paired_difference
 from embedlab.models.cache import EmbeddingCache
 from embedlab.models.encode import dimension
-from embedlab.models.prompts import prompts_of
+from embedlab.models.sides import sides_of
 from embedlab.models.truncation import truncation_of
 from embedlab.search.bm25 import bm25_ranking
 from embedlab.search.exact import Ranking
@@ -75,13 +75,13 @@ class Leaderboard:
         Returns:
             float32 (N, d) unit vectors.
         """
-        prompts, queries = prompts_of(model), frozenset(queries)
-        if prompts.query == prompts.document or queries.isdisjoint(texts):
-            return self._cache.encode(model, texts, prompt=prompts.document)
+        sides, queries = sides_of(model), frozenset(queries)
+        if sides.are_equal or queries.isdisjoint(texts):
+            return self._cache.encode(sides.document.model, texts, prompt=sides.document.prompt)
         vectors = np.empty((len(texts), dimension(model)), dtype=np.float32)
-        for prompt, is_query in ((prompts.document, False), (prompts.query, True)):
+        for (encoder, prompt, _), is_query in ((sides.document, False), (sides.query, True)):
             rows = [row for row, text in enumerate(texts) if (text in queries) is is_query]
-            vectors[rows] = self._cache.encode(model, [texts[row] for row in rows], prompt=prompt)
+            vectors[rows] = self._cache.encode(encoder, [texts[row] for row in rows], prompt=prompt)
         return vectors
 
     def vectors(self, model: SentenceTransformer, split: str = "test", *, cached: bool = True) -> Vectors:

@@ -12,7 +12,7 @@ import numpy as np
 from embedlab.data.dataset import Dataset
 from embedlab.errors import DataError, ParameterError
 from embedlab.models.concatenation import concatenate, static_part
-from embedlab.models.prompts import prompts_of
+from embedlab.models.sides import sides_of
 from embedlab.models.truncation import tell_truncation
 from embedlab.search.collapse import warn_about_vectors
 from embedlab.search.exact import Ranking, require_depth, search
@@ -164,12 +164,14 @@ def encode_split(
         from embedlab.models.encode import encode as default_encode
 
         encode = default_encode
-    queries, prompts = judged_queries(dataset, split), prompts_of(model)
+    queries, sides = judged_queries(dataset, split), sides_of(model)
     tell_truncation(model, dataset.name, documents=dataset.corpus, queries=queries)
     if corpus_vectors is None:
-        corpus_vectors = encode(model, list(dataset.corpus.values()), stage="encode corpus", prompt=prompts.document)
+        encoder, prompt, _ = sides.document
+        corpus_vectors = encode(encoder, list(dataset.corpus.values()), stage="encode corpus", prompt=prompt)
     warn_about_vectors(corpus_vectors, "document vectors")
-    query_vectors = encode(model, list(queries.values()), stage="encode queries", prompt=prompts.query)
+    encoder, prompt, _ = sides.query
+    query_vectors = encode(encoder, list(queries.values()), stage="encode queries", prompt=prompt)
     own_documents = dataset.own_documents(split)
     return Vectors(tuple(queries), tuple(dataset.corpus), query_vectors, corpus_vectors, own_documents)
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
+from embedlab.models.sides import Sides, sides_of
 from embedlab.models.tokens import is_static, to_features, token_ids
 from embedlab.training.truncated import Cut
 
@@ -39,9 +40,11 @@ class TokenisedCollator:
         document_prompt: str | None = None,
     ) -> None:
         self.model, self.columns = model, tuple(columns)
-        documents = token_ids(model, texts, document_prompt)
-        queries = documents if query_prompt == document_prompt else token_ids(model, texts, query_prompt)
-        self._prompts = [query_prompt] + [document_prompt] * (len(columns) - 1)
+        query, document = sides_of(model)
+        sides = Sides(query._replace(prompt=query_prompt), document._replace(prompt=document_prompt))
+        documents = token_ids(document.model, texts, document_prompt)
+        queries = documents if sides.are_equal else token_ids(query.model, texts, query_prompt)
+        self._sides = [sides.query] + [sides.document] * (len(columns) - 1)
         self._token_ids = [queries] + [documents] * (len(columns) - 1)
 
     @property
@@ -56,9 +59,11 @@ class TokenisedCollator:
         """Return the features of every column, prefixed with its name, and `label` (B, columns) of text indices."""
         labels = [row["label"] for row in rows]
         batch: dict[str, Any] = {"label": torch.tensor(labels)}
-        columns = zip(self.columns, self._token_ids, self._prompts, strict=True)
-        for position, (name, token_ids_of, prompt) in enumerate(columns):
-            features = to_features(self.model, [token_ids_of[label[position]] for label in labels], prompt)
+        columns = zip(self.columns, self._token_ids, self._sides, strict=True)
+        for position, (name, token_ids_of, side) in enumerate(columns):
+            features = to_features(side.model, [token_ids_of[label[position]] for label in labels], side.prompt)
+            if side.task:
+                features["task"] = side.task
             batch |= {f"{name}_{key}": value for key, value in features.items()}
         return batch
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from embedlab import progress
 from embedlab.engine import EngineParams
+from embedlab.models.sides import is_routed
 from embedlab.training import finished
 from embedlab.training.batches import NoDuplicates
 from embedlab.training.callbacks import KeepBest, ProgressReport
@@ -152,6 +153,8 @@ def fit(
             settings, rows, bool(evaluator), str(folder or output_dir), rates=rates, cross_encoder=_scores_pairs(model)
         )
         arguments.batch_sampler = batch_sampler or arguments.batch_sampler
+        if is_routed(model):  # the Trainer asks for it; our collators name the side of each column themselves
+            arguments.router_mapping = {"query": "query", "positive": "document"}
         metric = f"eval_{evaluator.primary_metric}" if evaluator else ""
         best, log = KeepBest(metric, settings.patience), ProgressReport(stage, metric)
         parts: dict[str, ProgressReport | KeepBest] = {"log": log, "best": best}

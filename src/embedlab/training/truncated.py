@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any, NamedTuple
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def cut_of(collator: Any) -> Cut | None:
     return Cut(*map(sum, zip(*cuts, strict=True))) if cuts else None
 
 
-def report_cut(stage: str, cut: Cut | None, limit: int | None) -> None:
+def report_cut(stage: str, cut: Cut | None, limit: float | None) -> None:
     """Log what share of the texts is truncated, and keep it for the record of the run.
 
     Args:
@@ -39,7 +40,7 @@ def report_cut(stage: str, cut: Cut | None, limit: int | None) -> None:
         cut: from `cut_of`; None reports nothing.
         limit: the model's limit in tokens.
     """
-    if cut is None or not cut.texts or limit is None:
+    if cut is None or not cut.texts or limit is None or math.isinf(limit):  # infinite: a side of a Router is static
         return
     share = cut.truncated / cut.texts
     _counts[stage] = {**cut._asdict(), "share": round(share, 4), "limit": int(limit)}

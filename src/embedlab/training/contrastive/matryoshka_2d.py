@@ -76,6 +76,7 @@ def embed_layers(model: nn.Module, columns: list[dict[str, Any]], layers: Sequen
         Per layer count one (B, d) tensor per column, equal to the embeddings of the model truncated to that many
         layers (`models.layers.keep_layers`).
     """
+    layer_count(model)  # raises if there are no layers
     merged = merge_columns(columns)
     with _hidden_states(model):
         outputs = [model(features) for features in ([merged] if merged else columns)]

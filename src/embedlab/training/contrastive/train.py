@@ -11,6 +11,7 @@ from pydantic import Field
 from embedlab.errors import ParameterError
 from embedlab.models.encode import encode
 from embedlab.models.prompts import prompts_of
+from embedlab.models.sides import sides_of
 from embedlab.models.tokens import is_static
 from embedlab.params import TEMPERATURE, Count, CountOrNone, PositiveFloat, Share, TrainingParams
 from embedlab.training.batches import TokenisedCollator
@@ -143,11 +144,11 @@ def as_guide(model: SentenceTransformer, texts: Sequence[str], encode: Encode = 
         texts: N texts of the training rows, in the order of their indices.
         encode: replaces `models.encode.encode`, e.g. `EmbeddingCache().encode`.
     """
-    prompts = prompts_of(model)
-    documents = encode(model, texts, stage="encode for the guide", prompt=prompts.document)
-    if prompts.query == prompts.document:
+    sides = sides_of(model)
+    documents = encode(sides.document.model, texts, stage="encode for the guide", prompt=sides.document.prompt)
+    if sides.are_equal:
         return Guide(documents, documents)
-    return Guide(encode(model, texts, stage="encode for the guide", prompt=prompts.query), documents)
+    return Guide(encode(sides.query.model, texts, stage="encode for the guide", prompt=sides.query.prompt), documents)
 
 
 def ranking_loss(

@@ -16,6 +16,7 @@ import torch
 from embedlab.errors import DataError
 from embedlab.models.encode import encode
 from embedlab.models.prompts import prompts_of
+from embedlab.models.sides import require_one_encoder, sides_of
 from embedlab.params import TEMPERATURE
 from embedlab.training.losses import info_nce
 from embedlab.training.multitask.train import Objective, anchor, retrieval
@@ -89,6 +90,7 @@ def with_anchor(
         seed: of the sample.
     """
     sample = share_of_rows(_shortened(pairs), len(domain.rows), share, seed)
+    require_one_encoder(model)
     prompts = [prompt or "" for prompt in prompts_of(model)]
     texts = [prompts[row % 2] + pair[row % 2] for row, pair in enumerate(sample)]
     return {"domain": domain, "anchor": anchor(model, texts, encode(model, texts, stage="anchor"))}
@@ -105,6 +107,6 @@ def example_loss(model: SentenceTransformer, pairs: Sequence[Pair]) -> float:
         model: the model to score.
         pairs: (query, positive) texts, all in one batch.
     """
-    sides = zip(map(list, zip(*pairs, strict=True)), prompts_of(model), strict=True)
-    queries, documents = (torch.from_numpy(encode(model, texts, prompt=prompt)) for texts, prompt in sides)
+    columns = zip(map(list, zip(*pairs, strict=True)), sides_of(model), strict=True)
+    queries, documents = (torch.from_numpy(encode(side.model, texts, prompt=side.prompt)) for texts, side in columns)
     return info_nce(queries, documents, TEMPERATURE).item()

@@ -15,6 +15,7 @@ from embedlab.data.splits import seeded_order
 from embedlab.data.text_analysis import normalise
 from embedlab.errors import ModelError
 from embedlab.models.packing import without_gradients
+from embedlab.models.sides import is_routed
 from embedlab.models.tokens import to_features, token_ids
 from embedlab.params import TEMPERATURE
 from embedlab.training.batches import TokenisedCollator
@@ -151,6 +152,8 @@ def _problem(model: SentenceTransformer, objective: Objective) -> str | None:
     """Return why an objective does not suit a model, in words that follow the objective's name."""
     if objective == "none":
         return None
+    if is_routed(model):
+        return "needs one encoder for all texts, but queries and documents of this model have their own (Router)"
     network = getattr(model[0], "model", None)
     if not hasattr(network, "get_input_embeddings"):
         return f"needs a transformer with token embeddings, got {type(network or model[0]).__name__}"
