@@ -42,8 +42,8 @@ PAGE = """\
 # Architectures and techniques
 
 Tests try every technique on a random model of every family ({layers} layers, {dim} dimensions). **yes** means: equal to
-what the last table lists, within its tolerance. A number means that the technique is refused with an error, before
-anything is computed. `python -m experiments.architectures` writes this page.
+what the last table lists, within its tolerance. A number means that the technique raises an error before anything is
+computed. `python -m experiments.architectures` writes this page.
 
 {cells}
 

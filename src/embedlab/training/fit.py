@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# The Trainer asks for the side of each column of a model with a Router; our collators name it in their features.
+ROUTES = {"query": "query", "positive": "document"}
+
 
 @dataclass(frozen=True)
 class FitSettings:
@@ -153,8 +156,7 @@ def fit(
             settings, rows, bool(evaluator), str(folder or output_dir), rates=rates, cross_encoder=_scores_pairs(model)
         )
         arguments.batch_sampler = batch_sampler or arguments.batch_sampler
-        if is_routed(model):  # the Trainer asks for it; our collators name the side of each column themselves
-            arguments.router_mapping = {"query": "query", "positive": "document"}
+        arguments.router_mapping = ROUTES if is_routed(model) else {}
         metric = f"eval_{evaluator.primary_metric}" if evaluator else ""
         best, log = KeepBest(metric, settings.patience), ProgressReport(stage, metric)
         parts: dict[str, ProgressReport | KeepBest] = {"log": log, "best": best}

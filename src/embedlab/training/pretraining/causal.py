@@ -62,8 +62,8 @@ class NextTokenLoss(TokenLoss):
         if self.training and len(positions) > MAX_SCORED:
             positions = positions[torch.randperm(len(positions), device=positions.device)[:MAX_SCORED]]
         sums = [
-            F.cross_entropy(self.logits(hidden[part]), labels[part], reduction="sum")
-            for part in positions.split(MAX_SCORED)
+            F.cross_entropy(self.logits(hidden[scored]), labels[scored], reduction="sum")
+            for scored in positions.split(MAX_SCORED)
         ]
         return torch.stack(sums).sum() / len(positions)
 

@@ -143,8 +143,8 @@ def check_objective(model: SentenceTransformer, objective: Objective) -> None:
         ModelError: it cannot; the error names the objectives that the model supports.
     """
     if problem := _problem(model, objective):
-        others = [name for name in get_args(Objective) if name != objective and not _problem(model, name)]
-        remedy = f"Set objective={' or '.join(others)}"
+        suitable = [name for name in get_args(Objective) if name != objective and not _problem(model, name)]
+        remedy = f"Set objective={' or '.join(suitable)}"
         raise ModelError(f"pre-training with {objective} {problem}", remedy=remedy, field="objective")
 
 
