@@ -186,7 +186,7 @@ class _Attempt:
             process.session,
             self.limits,
             lambda: cancelled() or marker.exists(),
-            (self.kept_scratch / progress.STOP).touch,
+            self._ask_to_stop,
         )
         try:
             return self._watch(process, guard, on_report)
@@ -196,6 +196,11 @@ class _Attempt:
             self.peak_bytes = guard.peak_bytes
             processes.end(self.name, process.session)
             process.wait()
+
+    def _ask_to_stop(self) -> None:
+        """Ask a training of the run to stop at a checkpoint, see `progress.stop_requested`."""
+        with suppress(OSError):  # a full disk: the time limit ends the run as it ends any other
+            (self.kept_scratch / progress.STOP).touch()
 
     def _job(self) -> Path:
         job = self.scratch / "job.json"

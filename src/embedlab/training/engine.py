@@ -211,8 +211,7 @@ def engaged(model: SentenceTransformer | CrossEncoder, engine: EngineParams) -> 
         if engine.gradient_checkpointing:
             stack.enter_context(_checkpointing(model))
         if engine.compile:
-            transformer.model.compile(dynamic=True)
-            stack.callback(setattr, transformer.model, "_compiled_call_impl", None)
+            stack.enter_context(_compiled(transformer.model))
         yield
 
 
@@ -289,6 +288,16 @@ def _recomputed(layer: nn.Module, forward: Callable[..., Any]) -> Callable[..., 
         return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
     return again
+
+
+@contextmanager
+def _compiled(network: nn.Module) -> Iterator[None]:
+    """Compile a network. sentence-transformers calls `forward` itself, so `Module.compile` would have no effect."""
+    network.forward = torch.compile(network.forward, dynamic=True)
+    try:
+        yield
+    finally:
+        del network.__dict__["forward"]
 
 
 def _as_float(value: Any) -> Any:
