@@ -114,6 +114,12 @@ def _notebook_file(stem: str) -> Path:
     return driven if driven.stem == stem else notebooks.find_notebook(stem)
 
 
+def _truncated_texts() -> dict[str, Any]:
+    """Take what the trainings since the last call have reported, see `training.truncated`."""
+    trainings = sys.modules.get("embedlab.training.truncated")  # not imported where nothing was trained
+    return trainings.take_counts() if trainings else {}
+
+
 def _mark_failure(run: Run) -> None:
     """In a notebook: register a hook that marks the attempt as failed when a cell fails."""
     from IPython import get_ipython
@@ -170,6 +176,7 @@ class Run:
             data_fingerprint(values.get("dataset", "")),
         )
         self._log = measured.Log(self.attempt_folder)
+        _truncated_texts()  # those of an earlier run in this process
         progress.report("start", run_id=identifier, attempt_folder=str(self.attempt_folder))
 
     @property
@@ -457,8 +464,8 @@ class Run:
 
             per_query.write(pd.concat(self._per_query), self.artefact(per_query.FILE))
         self._judge_own_log()
-        if trained := sys.modules.get("embedlab.training.truncated"):  # not imported where nothing was trained
-            self._notes["truncated"] = trained.take_counts()
+        if counts := _truncated_texts():
+            self._notes["truncated"] = counts
         (self.attempt_folder / FAILED).unlink(missing_ok=True)  # of a cell that failed and then passed
         self._log.remove()
         record = self._record()
