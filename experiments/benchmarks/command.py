@@ -19,7 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = _folder(options)
     failed = False
     for name in _chosen(options):
-        result = run_benchmark(BENCHMARKS[name], repeats=options.repeats, quick=options.quick, threads=options.threads)
+        chosen = {"repeats": options.repeats, "quick": options.quick, "on_cpu": options.on_cpu}
+        result = run_benchmark(BENCHMARKS[name], threads=options.threads, **chosen)
         write_result(result, folder)
         failed |= any(row["status"] == FAILED for row in result["rows"])
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,6 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=[], metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--skip", nargs="+", choices=BENCHMARKS, default=[], metavar="NAME", help="do not run these")
     parser.add_argument("--quick", action="store_true", help="use smoke sizes; never writes to results/benchmarks")
+    parser.add_argument("--gpu", action="store_true", help="run only the benchmarks that need a GPU")
+    parser.add_argument("--on-cpu", action="store_true", help="with --quick: run benchmarks of the GPU on the CPU")
     parser.add_argument("--repeats", type=int, help="repeats per arm; default 5")
     parser.add_argument("--threads", type=int, default=THREADS, help="threads of every arm")
     parser.add_argument("--out", type=Path, help="folder for the JSON files and the table")
@@ -47,11 +50,14 @@ def _parser() -> argparse.ArgumentParser:
 def _chosen(options: argparse.Namespace) -> list[str]:
     if options.table:
         return []
-    return [name for name in options.only or BENCHMARKS if name not in options.skip]
+    names = options.only or [name for name in BENCHMARKS if not options.gpu or BENCHMARKS[name].device == "cuda"]
+    return [name for name in names if name not in options.skip]
 
 
 def _folder(options: argparse.Namespace) -> Path:
     results = benchmarks_dir()
+    if options.on_cpu and not options.quick:
+        raise SystemExit("--on-cpu tests the benchmarks themselves. Use it with --quick.")
     if not options.quick:
         return options.out or results
     folder = options.out or cache_dir() / "benchmarks"

@@ -9,6 +9,7 @@ from experiments.benchmarks.workloads import (
     lengths_of,
     our_model,
     precision_context,
+    set_attention,
     shape_of,
     short_dataset,
     stock_model,
@@ -19,12 +20,20 @@ DEFAULT_BATCH = 32
 WARM_UP_TEXTS = 256
 
 
-def ours(*, data: str, texts: int, device: str = "cpu", precision: str = "fp32") -> Workload:
+def ours(
+    *,
+    data: str,
+    texts: int,
+    device: str = "cpu",
+    precision: str = "fp32",
+    architecture: str | None = None,
+    max_seq_length: int | None = None,
+) -> Workload:
     """`embedlab.models.encode.encode` with its defaults."""
     from embedlab.models.encode import encode
 
     corpus = texts_of(short_dataset(data), texts)
-    model = our_model(device)
+    model = our_model(device, max_seq_length, architecture)
 
     def run() -> dict[str, float]:
         with precision_context(device, precision):
@@ -32,15 +41,25 @@ def ours(*, data: str, texts: int, device: str = "cpu", precision: str = "fp32")
 
     by_characters = sorted(corpus, key=len, reverse=True)  # the order in which sentence-transformers batches
     padded = list(batches(lengths_of(model, by_characters), DEFAULT_BATCH))
-    return Workload(run, warm_up=lambda: encode(model, corpus[:WARM_UP_TEXTS]), facts=roofline(padded, shape_of(model)))
+    facts = {} if architecture else roofline(padded, shape_of(model))
+    return Workload(run, warm_up=lambda: encode(model, corpus[:WARM_UP_TEXTS]), facts=facts)
 
 
 def stock(
-    *, data: str, texts: int, batch_size: int = DEFAULT_BATCH, device: str = "cpu", precision: str = "fp32"
+    *,
+    data: str,
+    texts: int,
+    batch_size: int = DEFAULT_BATCH,
+    device: str = "cpu",
+    precision: str = "fp32",
+    architecture: str | None = None,
+    max_seq_length: int | None = None,
+    attention: str | None = None,
 ) -> Workload:
     """`SentenceTransformer.encode`; "bf16" converts the weights, as the documentation recommends."""
     corpus = texts_of(short_dataset(data), texts)
-    model = stock_model(device)
+    model = stock_model(device, max_seq_length, architecture)
+    set_attention(model[0].model, attention)
     if precision == "bf16":
         model.bfloat16()
 

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,12 @@ Arms = Mapping[str, Mapping[str, Any]]  # arm -> its description, facts and repe
 
 
 def run_benchmark(
-    benchmark: Benchmark, *, repeats: int | None = None, quick: bool = False, threads: int = THREADS
+    benchmark: Benchmark,
+    *,
+    repeats: int | None = None,
+    quick: bool = False,
+    threads: int = THREADS,
+    on_cpu: bool = False,
 ) -> dict[str, Any]:
     """Measure every arm and return the result for `write_result`.
 
@@ -34,8 +39,11 @@ def run_benchmark(
         repeats: per arm; default `REPEATS`.
         quick: run the smoke size; the result is marked.
         threads: of every arm.
+        on_cpu: run a benchmark of the GPU on the CPU, to test the benchmark itself; only with `quick`.
     """
     size = {**benchmark.size, **(benchmark.quick if quick else {})}
+    if on_cpu and "device" in size:
+        size["device"], benchmark = "cpu", replace(benchmark, requires=())
     result = {
         "name": benchmark.name,
         "smoke": quick,

@@ -53,8 +53,8 @@ def memory_map(*, documents: int) -> Workload:
 
 
 def _workload(run: Callable[[Grow, Sequence[str]], dict[str, float]], documents: int) -> Workload:
-    texts = _texts(documents)
-    grow = partial(_growth, _lookup_model(), own_bytes())
+    texts = make_texts(documents)
+    grow = partial(_growth, lookup_model(), own_bytes())
     return Workload(
         lambda: run(grow, texts),
         warm_up=lambda: run(grow, texts[: max(SMALLER, documents // 100)]),
@@ -91,7 +91,8 @@ def _to_file(model: SentenceTransformer, texts: Sequence[str], path: Path) -> np
     return np.load(path, mmap_mode="r")
 
 
-def _lookup_model() -> SentenceTransformer:
+def lookup_model() -> SentenceTransformer:
+    """Make a static model with random embeddings, the same one every time."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
     from transformers import AutoTokenizer
@@ -103,7 +104,7 @@ def _lookup_model() -> SentenceTransformer:
     return SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=weights)], device="cpu")
 
 
-def _texts(count: int) -> list[str]:
+def make_texts(count: int) -> list[str]:
     """Make distinct texts of eight words each."""
     words = [f"{first}{second}" for first in "bdgklmnprst" for second in ("an", "el", "in", "or", "us")]
     picks = np.random.default_rng(SEED).integers(len(words), size=(count, 8))

@@ -10,7 +10,9 @@ from experiments.benchmarks.spec import Arm, Benchmark, Figure, Workload
 from experiments.benchmarks.workloads import (
     lengths_of,
     our_model,
+    random_model_folder,
     scratch,
+    set_attention,
     shape_of,
     short_dataset,
     texts_of,
@@ -20,18 +22,29 @@ PROBABILITY = 0.15
 LEARNING_RATE = 5e-5
 
 
-def ours(*, data: str, batch_size: int, steps: int) -> Workload:
+def ours(
+    *,
+    data: str,
+    batch_size: int,
+    steps: int,
+    device: str = "cpu",
+    precision: str = "fp32",
+    architecture: str | None = None,
+    max_seq_length: int | None = None,
+) -> Workload:
     """`MaskedLanguageLoss` on packed batches; word pieces are masked one by one, as the stock collator does."""
     from datasets import Dataset
 
+    from embedlab.engine import EngineParams
     from embedlab.training.fit import FitSettings, fit
     from embedlab.training.pretraining.mlm import MaskedLanguageLoss, MaskingCollator
 
     texts = texts_of(short_dataset(data), steps * batch_size)
-    model = our_model()
+    model = our_model(device, max_seq_length, architecture)
 
     def train(part: Sequence[str]) -> None:
-        settings = FitSettings(epochs=1, batch_size=batch_size, learning_rate=LEARNING_RATE)
+        engine = EngineParams(precision=precision)
+        settings = FitSettings(epochs=1, batch_size=batch_size, learning_rate=LEARNING_RATE, engine=engine)
         collator = MaskingCollator(model, part, probability=PROBABILITY, whole_words=False)
         rows = Dataset.from_dict({"label": list(range(len(part)))})
         fit(model, rows, MaskedLanguageLoss(model), settings, collator=collator, output_dir=str(scratch()))
@@ -42,12 +55,23 @@ def ours(*, data: str, batch_size: int, steps: int) -> Workload:
 
 
 def stock(
-    *, data: str, batch_size: int, steps: int, block: int | None = None, arguments: dict[str, Any] | None = None
+    *,
+    data: str,
+    batch_size: int,
+    steps: int,
+    device: str = "cpu",
+    precision: str = "fp32",
+    architecture: str | None = None,
+    max_seq_length: int | None = None,
+    attention: str | None = None,
+    block: int | None = None,
+    arguments: dict[str, Any] | None = None,
 ) -> Workload:
     """`AutoModelForMaskedLM`, `DataCollatorForLanguageModeling` and the Trainer of transformers.
 
     Args:
-        data, batch_size, steps: as for `ours`.
+        data, batch_size, steps, device, precision, architecture, max_seq_length: as for `ours`.
+        attention: the attention implementation; None leaves the choice to the library.
         block: join all texts and split them into blocks of this many tokens. That avoids padding, but texts attend to
             their neighbours. None trains on one text per row.
         arguments: additional training arguments.
@@ -57,11 +81,15 @@ def stock(
     from embedlab.models.load import BASE_MODEL, model_path
 
     texts = texts_of(short_dataset(data), steps * batch_size)
-    model = AutoModelForMaskedLM.from_pretrained(model_path(BASE_MODEL))
-    tokenizer = AutoTokenizer.from_pretrained(model_path(BASE_MODEL))
+    path = f"{random_model_folder(architecture)}" if architecture else model_path(BASE_MODEL)
+    model, tokenizer = AutoModelForMaskedLM.from_pretrained(path).to(device), AutoTokenizer.from_pretrained(path)
+    if max_seq_length:
+        tokenizer.model_max_length = max_seq_length
+    set_attention(model, attention)
+    options = {"bf16": precision == "bf16", "use_cpu": device == "cpu", **(arguments or {})}
 
     def train(part: Sequence[str]) -> None:
-        _stock_train(model, tokenizer, part, batch_size, block, arguments or {})
+        _stock_train(model, tokenizer, part, batch_size, block, options)
 
     return Workload(lambda: train(texts), warm_up=lambda: train(texts[:batch_size]))
 
@@ -85,7 +113,6 @@ def _stock_train(
         num_train_epochs=1,
         per_device_train_batch_size=batch_size,
         learning_rate=LEARNING_RATE,
-        use_cpu=True,
         save_strategy="no",  # ours saves nothing either
         disable_tqdm=True,
         **arguments,

@@ -6,10 +6,12 @@ from experiments.benchmarks import (
     architectures,
     encode,
     evaluate,
+    gpu,
     hardware,
     memory_1m,
     million_pairs,
     mlm,
+    shards,
     sweep,
     train,
 )
@@ -17,6 +19,18 @@ from experiments.benchmarks.spec import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
-    for module in (train, architectures, mlm, encode, evaluate, memory_1m, million_pairs, sweep, hardware)
+    for module in (
+        train,
+        architectures,
+        mlm,
+        encode,
+        gpu,
+        evaluate,
+        memory_1m,
+        million_pairs,
+        shards,
+        sweep,
+        hardware,
+    )
     for benchmark in module.BENCHMARKS
 }

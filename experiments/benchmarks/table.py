@@ -17,7 +17,17 @@ MEASURES = {
     "seconds": "time",
     "peak_bytes": "peak memory",
     "bytes_per_document": "memory per document, vectors in RAM",
-    "growth_ratio": "memory, vectors in a memory map",
+    "growth_ratio": "memory, growth",
+    "device_peak_bytes": "peak memory of the GPU",
+    "difference": "vectors, largest difference to one process",
+    "encoded_twice": "documents encoded more than once",
+    "killed": "workers killed",
+    "documents_per_second": "speed",
+    "worker_peak_bytes": "peak memory of a worker",
+    "exact_ms": "exact search, 100 queries at a time",
+    "index_recall": "recall@10 of IVF-PQ",
+    "index_ms": "search through IVF-PQ, 100 queries at a time",
+    "index_bytes": "size of IVF-PQ",
     "seconds_to_first_step": "time to the first step",
     "own_bytes": "memory beside the model",
 }
@@ -35,7 +45,9 @@ SUMMARY_HEADER = (
 )
 
 PREAMBLE = """\
-`python experiments/benchmarks/run.py --table` rebuilds this page from the JSON files in this folder.
+`python experiments/benchmarks/run.py --table` rebuilds this page from the JSON files in this folder. \
+`bash experiments/benchmarks/gpu.sh` fills all rows that need a GPU, in at most 8 minutes; with `--quick` it runs them \
+on the CPU at toy size, as a test of the script.
 
 - Every arm runs in its own process. Repeats alternate (ABBA) after a warm-up that is not measured. The interval is a \
 bootstrap over the ratios of neighbouring repeats.

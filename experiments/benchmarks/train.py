@@ -12,8 +12,8 @@ from experiments.benchmarks.workloads import (
     lengths_of,
     our_model,
     passage_dataset,
-    precision_context,
     scratch,
+    set_attention,
     shape_of,
     short_dataset,
     stock_model,
@@ -47,20 +47,22 @@ def ours(
     loss: str = "infonce",
 ) -> Workload:
     """`train_contrastive` on packed batches."""
+    from embedlab.engine import EngineParams
     from embedlab.training.contrastive.train import train_contrastive
     from embedlab.training.examples import number_rows
     from embedlab.training.fit import FitSettings
 
     name, rows = _rows(data, steps * batch_size)
     model = our_model(device, max_seq_length, architecture)
+    dims = _dims_of(model)
     facts: dict[str, Any] = {"data": name}
     if architecture in BERT_LIKE:
         facts |= _padding(model, rows, batch_size)
 
     def train(part: Sequence[Row]) -> None:
-        settings = FitSettings(epochs=1, batch_size=batch_size, learning_rate=LEARNING_RATE)
-        with precision_context(device, precision):
-            train_contrastive(model, number_rows(part), settings, loss=loss, dims=DIMS, output_dir=str(scratch()))
+        engine = EngineParams(precision=precision)
+        settings = FitSettings(epochs=1, batch_size=batch_size, learning_rate=LEARNING_RATE, engine=engine)
+        train_contrastive(model, number_rows(part), settings, loss=loss, dims=dims, output_dir=str(scratch()))
 
     return Workload(lambda: train(rows), warm_up=lambda: train(rows[:batch_size]), facts=facts)
 
@@ -88,8 +90,7 @@ def stock(
     """
     _, rows = _rows(data, steps * batch_size)
     model = stock_model(device, max_seq_length, architecture)
-    if attention:
-        model[0].model.set_attn_implementation(attention)
+    set_attention(model[0].model, attention)
 
     def train(part: Sequence[Row]) -> None:
         _stock_train(model, part, batch_size, device, precision, mini_batch_size, arguments or {})
@@ -125,8 +126,13 @@ def _stock_train(
         disable_tqdm=True,
         **arguments,
     )
-    loss = losses.MatryoshkaLoss(model, inner, list(DIMS))
+    loss = losses.MatryoshkaLoss(model, inner, _dims_of(model))
     SentenceTransformerTrainer(model=model, args=settings, train_dataset=Dataset.from_dict(columns), loss=loss).train()
+
+
+def _dims_of(model: SentenceTransformer) -> list[int]:
+    """Return the dimensions of the Matryoshka loss; a model with fewer has fewer."""
+    return [dim for dim in DIMS if dim <= (model.get_embedding_dimension() or 0)]
 
 
 def _padding(model: SentenceTransformer, rows: Sequence[Row], batch_size: int) -> dict[str, float]:
@@ -228,7 +234,7 @@ BENCHMARKS = (
         arms=_BF16_ARMS,
         figures=_GPU_FIGURES,
         size={"data": "passages", "batch_size": 128, "steps": 20, "max_seq_length": 256, "device": "cuda"},
-        quick={"batch_size": 4, "steps": 1},
+        quick=_QUICK,
         requires=("cuda",),
     ),
 )

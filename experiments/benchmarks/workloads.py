@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,12 +74,27 @@ _SHAPES: dict[str, dict[str, Any]] = {
     "llama": _USUAL_SHAPE | {"num_key_value_heads": 4},
 }
 ARCHITECTURES = tuple(_SHAPES)
+_TOY_SHAPE = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128}
+_SHAPES |= {
+    "bert-toy": _TOY_SHAPE,
+    "qwen3-toy": _TOY_SHAPE | {"head_dim": 32, "num_key_value_heads": 1},
+    "qwen3-0.6b": {
+        "num_hidden_layers": 28,
+        "hidden_size": 1024,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "intermediate_size": 3072,
+        "vocab_size": 151_936,
+        "tie_word_embeddings": True,
+    },
+}
 _DECODERS = ("qwen3", "llama")
 
 
 @cache
 def random_model_folder(architecture: str) -> str:
-    """Save a random model of one of `ARCHITECTURES` with the base model's tokenizer, and return its folder."""
+    """Save a random model of an architecture with the base model's tokenizer, and return its folder."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
@@ -88,16 +104,17 @@ def random_model_folder(architecture: str) -> str:
 
     folder = scratch() / architecture
     tokenizer = AutoTokenizer.from_pretrained(model_path(BASE_MODEL))
-    tokenizer.padding_side = "left" if architecture in _DECODERS else "right"
-    shape = _SHAPES[architecture] | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-    config = AutoConfig.for_model(architecture.removesuffix("-base"), **shape)
+    model_type = architecture if architecture == "deberta-v2" else architecture.partition("-")[0]
+    tokenizer.padding_side = "left" if model_type in _DECODERS else "right"
+    shape = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id} | _SHAPES[architecture]
+    config = AutoConfig.for_model(model_type, **shape)
     torch.manual_seed(SEED)
     network = T5EncoderModel(config) if architecture == "t5" else AutoModel.from_config(config)
     network.save_pretrained(folder / "transformer")
     tokenizer.save_pretrained(folder / "transformer")
     transformer = Transformer(str(folder / "transformer"), max_seq_length=256)
     dim = transformer.get_embedding_dimension()
-    pooling = Pooling(dim, pooling_mode="lasttoken" if architecture in _DECODERS else "mean")
+    pooling = Pooling(dim, pooling_mode="lasttoken" if model_type in _DECODERS else "mean")
     SentenceTransformer(modules=[transformer, pooling], device="cpu").save_pretrained(str(folder / "model"))
     return str(folder / "model")
 
@@ -137,6 +154,14 @@ def lengths_of(model: SentenceTransformer, texts: Sequence[str]) -> Lengths:
 def shape_of(model: SentenceTransformer) -> Shape:
     """Return the sizes of the model's encoder."""
     return Shape.of(model[0].model.config)
+
+
+def set_attention(network: Any, attention: str | None) -> None:
+    """Set the attention implementation: "flash" is FlashAttention 2 if its package is installed, otherwise SDPA."""
+    if attention == "flash":
+        attention = "flash_attention_2" if find_spec("flash_attn") and network.device.type == "cuda" else "sdpa"
+    if attention:
+        network.set_attn_implementation(attention)
 
 
 def precision_context(device: str, precision: str) -> AbstractContextManager[object]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from embedlab.paths import benchmarks_dir, tables_dir
+from embedlab.deploy.indexes import IndexSpec, empty_index
+from embedlab.deploy.shard_costs import Corpus
+from embedlab.paths import benchmarks_dir, project_root, tables_dir
+from experiments.benchmarks import corpus_costs
 from experiments.benchmarks.command import main
 from experiments.benchmarks.harness import (
     FAILED,
@@ -265,6 +269,13 @@ def test_registered_targets_are_those_promised():
         ("search", "peak_bytes", "stock"): 0.125,
         ("memory_1m", "bytes_per_document", "ours"): 1_600,
         ("memory_1m", "growth_ratio", "memmap"): 1.25,
+        ("million_pairs", "own_bytes", "ours"): 4_000_000_000,
+        ("million_pairs", "seconds_to_first_step", "ours"): 600,
+        ("train_short_cached", "peak_bytes", "tuned"): 1.2,
+        ("train_short_cached", "seconds", "tuned"): 1.0,
+        ("shards_1m", "difference", "ours"): 1e-6,
+        ("shards_1m", "encoded_twice", "ours"): 0,
+        ("shards_1m", "growth_ratio", "ours"): 1.1,
         ("sweep_cold", "seconds", "stock"): 2.2,
         ("run_fixed_cost", "seconds", "stock"): 10.0,
         ("train_short_bert_base", "seconds", "stock"): 2.5,
@@ -304,3 +315,53 @@ def test_encode_end_to_end(tmp_path):
     assert statuses(result) == [MEASURED] * 3
     assert result["environment"]["omp_wait_policy"] == "PASSIVE"
     assert "(smoke)" in (tmp_path / "README.md").read_text()
+
+
+GPU = [name for name, benchmark in BENCHMARKS.items() if benchmark.device == "cuda"]
+
+
+def test_gpu_script_names_every_benchmark_of_the_gpu():
+    script = (project_root() / "experiments" / "benchmarks" / "gpu.sh").read_text()
+    names = re.search(r'names="([^"]*)"', script)[1].split()
+    assert sorted(names) == sorted(GPU)
+
+
+def test_on_cpu_only_tests_the_benchmarks(tmp_path):
+    with pytest.raises(SystemExit, match="--on-cpu tests the benchmarks themselves"):
+        main(["--on-cpu", "--only", GPU[0], "--out", str(tmp_path)])
+
+
+@pytest.mark.slow
+def test_gpu_benchmark_runs_on_the_cpu_at_toy_size(tmp_path):
+    """The arms of training; memory of a GPU cannot be measured, and the rows say so."""
+    options = ["--quick", "--on-cpu", "--only", "train_600m_gpu", "--repeats", "1", "--threads", "1"]
+    assert main([*options, "--out", str(tmp_path)]) == 0
+    result = json.loads((tmp_path / "train_600m_gpu.json").read_text())
+    assert statuses(result) == [MEASURED, MEASURED, NOT_MEASURED, NOT_MEASURED]
+    assert "does not report device_peak_bytes" in result["rows"][2]["cause"]
+
+
+class TestCorpusCosts:
+    def test_arithmetic_by_hand(self):
+        """10,000 documents of 4 dimensions: 160 kB of vectors, 400 lists of 25 codes of 2 + 8 bytes."""
+        corpus = Corpus(10_000, dim=4, code_bytes=2, nprobe=40, shortlist=10, links=2)
+        assert (corpus.lists, corpus.vector_bytes, corpus.code_file_bytes) == (400, 160_000, 100_000)
+        assert corpus.server_bytes == (400 + 256) * 16
+        assert corpus.query_bytes == 10_000 + 10 * 16
+        assert corpus.hnsw_bytes == 160_000 + 10_000 * 16
+        assert Corpus(7_200).hours(0.5, devices=4) == 1.0
+
+    def test_code_bytes_are_those_of_faiss(self):
+        index = empty_index(IndexSpec(kind="ivfpq", lists=4, code_bytes=48), 100_000, 384)
+        assert Corpus(1).code_file_bytes == index.code_size + 8
+
+    def test_a_rate_that_was_not_measured_says_so(self):
+        repeats = [{"seconds": 3}, {"seconds": 2}, {"seconds": 1}]
+        result = {"size": {"texts": 100}, "arms": {"ours": {"repeats": repeats}}}
+        assert corpus_costs.rate(result) == 50
+        assert corpus_costs.rate(None) is None and corpus_costs.rate({"arms": {}}) is None
+        table = corpus_costs.time_table({"encode": result})
+        assert f"| 50 | {100_000_000 / 50 / 3600:.3g} |" in table and table.count("not measured") == 12
+
+    def test_page_has_the_tables_of_the_committed_results(self):
+        assert corpus_costs.block(read_results(benchmarks_dir())) in corpus_costs.page().read_text()

@@ -17,6 +17,13 @@ from embedlab.cli import deploy as deploy_cli
 from embedlab.cli import deploy_shards as cli
 from embedlab.deploy import claims, parts, shards
 from embedlab.deploy.claims import Claim
+from embedlab.deploy.index_shards import (
+    build_shard_index,
+    measure_recall,
+    read_shard_index,
+    search_shard_index,
+)
+from embedlab.deploy.indexes import IndexSpec
 from embedlab.deploy.parts import MANIFEST, VECTORS, all_parts, finished, read_plan, remove_orphans
 from embedlab.deploy.pieces import Columns, find_pieces, read_piece
 from embedlab.deploy.search_shards import named, search_shards
@@ -113,14 +120,14 @@ def test_every_document_is_embedded_once_and_in_order(source, target):
     assert (manifest.rows, manifest.space) == (20, ENCODER.space) and len(manifest.sha256[VECTORS]) == 64
     assert not folder.names(".claim")
     again = embed(source, target)
-    assert again.encoded == 0 and sorted(m.part for m in again.manifests) == sorted(p.manifest.part for p in found)
+    assert again.encoded == 0 and sorted(m.stem for m in again.manifests) == sorted(p.manifest.stem for p in found)
 
 
 def test_vectors_are_a_plain_npy_file(source, tmp_path):
     target = Storage.at(str(tmp_path / "target"))
     embed(source, target)
     part = all_parts(folder_of(target), read_plan(folder_of(target)))[1]
-    stored = np.load(tmp_path / "target" / ENCODER.space.fingerprint / (part.manifest.part + VECTORS))
+    stored = np.load(tmp_path / "target" / ENCODER.space.fingerprint / (part.manifest.stem + VECTORS))
     np.testing.assert_array_equal(stored, ENCODER.encode_queries([f"text {i}" for i in range(20, 30)]))
 
 
@@ -148,12 +155,12 @@ def damage_manifest(folder, part):
 
 
 def shorten_vectors(folder, part):
-    name = part.manifest.part + VECTORS
+    name = part.manifest.stem + VECTORS
     folder.write(name, folder.read(name)[:-4])
 
 
 def lose_ids(folder, part):
-    folder.remove(part.manifest.part + parts.IDS)
+    folder.remove(part.manifest.stem + parts.IDS)
 
 
 def another_space(folder, part):
@@ -162,7 +169,7 @@ def another_space(folder, part):
 
 
 def path_of_another_folder(folder, part):
-    content = json.loads(part.manifest.to_bytes()) | {"part": "../elsewhere"}
+    content = json.loads(part.manifest.to_bytes()) | {"stem": "../elsewhere"}
     folder.write(part.piece.key + MANIFEST, json.dumps(content).encode())
 
 
@@ -183,9 +190,9 @@ def test_a_flipped_bit_is_found_by_the_checksum(source, target):
     embed(source, target)
     folder = folder_of(target)
     part = all_parts(folder, read_plan(folder))[0]
-    content = bytearray(folder.read(part.manifest.part + VECTORS))
+    content = bytearray(folder.read(part.manifest.stem + VECTORS))
     content[-3] ^= 1
-    folder.write(part.manifest.part + VECTORS, bytes(content))
+    folder.write(part.manifest.stem + VECTORS, bytes(content))
     assert "checksum" in part.damage()
 
 
@@ -207,7 +214,7 @@ def test_of_two_workers_on_one_piece_the_first_counts(source, target, monkeypatc
     monkeypatch.setattr(shards, "write_part", overtaken)
     second = embed_piece(task_of(source, target))
     assert first[1] == second
-    assert folder_of(target).names(VECTORS) == [second.part + VECTORS]
+    assert folder_of(target).names(VECTORS) == [second.stem + VECTORS]
 
 
 def test_a_claim_keeps_others_away_until_it_is_old(target, monkeypatch):
@@ -385,6 +392,73 @@ class TestSearch:
                 read_ranking(tmp_path / name)
 
 
+class TestIndex:
+    ROWS, DIM, LISTS = 3000, 16, 8
+    SPEC = IndexSpec(kind="ivfpq", lists=LISTS, code_bytes=8, nprobe=2, shortlist=20)
+
+    @pytest.fixture(scope="class")
+    def built(self, tmp_path_factory):
+        place = tmp_path_factory.mktemp("indexed")
+        pq.write_table(documents(0, self.ROWS), place / "a.parquet", row_group_size=700)
+        target = Storage.at(str(place / "target"))
+        embed_shards(Storage.at(str(place)), target, "0", ENCODER, POOL, make_encoder=make_encoder, rows=700)
+        folder = folder_of(target)
+        plan = read_plan(folder)
+        return folder, plan, all_parts(folder, plan)
+
+    def test_all_lists_and_candidates_give_the_exact_result(self, built):
+        """Then nothing but the numbering of documents and the merging of pieces can be wrong."""
+        folder, plan, parts = built
+        queries, every = FakeEncoder(0).encode_queries([f"query {i}" for i in range(20)]), {"shortlist": self.ROWS}
+        exact = search_shards(folder, plan, queries, 10, POOL)
+        merged = build_shard_index(folder, plan, parts, self.SPEC, POOL, merged=True)
+        assert merged.sizes["merged.lists"] == self.ROWS * (8 * 6 // 8 + 8)  # 8 codes of 6 bits, and a number
+        for index in (merged, build_shard_index(folder, plan, parts, self.SPEC, POOL)):
+            assert len(index.files) == (2 if index.merged else len(parts) + 1)
+            thorough = index.model_copy(update={"spec": self.SPEC.model_copy(update=every)})
+            top = search_shard_index(thorough, parts, queries, 10, POOL, nprobe=self.LISTS)
+            np.testing.assert_array_equal(top.documents, exact.documents)
+            np.testing.assert_allclose(top.scores, exact.scores, atol=1e-6)
+        assert read_shard_index(folder, parts) == index
+
+    def test_recall_is_that_of_the_documents_found(self, built):
+        """Uses the index that the last test has left."""
+        folder, plan, parts = built
+        queries = FakeEncoder(0).encode_queries([f"query {i}" for i in range(30)])
+        index = read_shard_index(folder, parts)
+        exact = search_shards(folder, plan, queries, 5, POOL)
+        measured = measure_recall(index, parts, queries, exact, POOL, nprobes=(1, self.LISTS))
+        for row in measured.recall:
+            top = search_shard_index(index, parts, queries, 5, POOL, nprobe=row.nprobe)
+            pairs = zip(top.documents.tolist(), exact.documents.tolist(), strict=True)
+            assert row.recall == pytest.approx(np.mean([len({*a} & {*b}) / 5 for a, b in pairs]))
+        assert measured.recall[0].recall < measured.recall[1].recall
+        assert folder.read("index.json") == measured.model_dump_json(indent=1).encode() and measured.k == 5
+
+    def test_damage_and_other_documents_are_errors(self, built):
+        folder, _, parts = built
+        index = read_shard_index(folder, parts)
+        name = next(name for name in index.files if name.endswith(".ivfpq"))
+        content = bytearray(folder.read(name))
+        content[len(content) // 2] ^= 1
+        folder.write(name, bytes(content))
+        with pytest.raises(StorageError, match="checksum does not match.*shards index` again"):
+            search_shard_index(index, parts, ENCODER.encode_queries(["x"]), 3, POOL)
+        with pytest.raises(StorageError, match="covers other documents"):
+            read_shard_index(folder, parts[:-1])
+        folder.write("index.json", b"{")
+        with pytest.raises(StorageError, match="the index is damaged"):
+            read_shard_index(folder, parts)
+
+    def test_a_remote_folder_cannot_be_merged(self, source):
+        target = Storage.at("memory://merged")
+        embed(source, target)
+        folder = folder_of(target)
+        plan = read_plan(folder)
+        with pytest.raises(ParameterError, match="needs a local folder"):
+            build_shard_index(folder, plan, all_parts(folder, plan), self.SPEC, POOL, merged=True)
+
+
 class TestStorage:
     @pytest.mark.parametrize("name", ["../x", "a/b", "..", "", "a\\b", "x*", "a\nb"])
     def test_names_stay_inside(self, target, name):
@@ -464,6 +538,8 @@ class TestCommands:
         assert ": 0 encoded" in call("embed", documents_folder, folder, "--model", 0, "--rows", 25)
         assert "80 of 80 documents, 0 pieces damaged" in call("status", folder, "--verify")
         assert "d42" in call("search", folder, "--query", "text 42", "-k", 2)
+        assert "recall@10" in call("index", folder, "--lists", 2, "--code-bytes", 8)
+        assert "d42" in call("search", folder, "--query", "text 42", "-k", 2, "--index")
         queries = tmp_path / "queries.csv"
         queries.write_text("id,query\nq1,text 3\nq2,text 79\n")
         call("search", folder, "--queries", queries, "-k", 5, "--output", tmp_path / "found.parquet")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +18,19 @@ from sentence_transformers.sentence_transformer.losses import (
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from embedlab.models import packed_attention, packed_layers
-from embedlab.models.packed_attention import NAME, LengthGroups, Pattern, attend_by_length, attend_padded
+from embedlab.models.packed_attention import (
+    KERNELS,
+    NAME,
+    Case,
+    LengthGroups,
+    PaddedRows,
+    Pattern,
+    attend_by_length,
+    attend_nested,
+    attend_padded,
+    available_kernels,
+    choose_kernel,
+)
 from embedlab.models.packing import embed_columns, is_packed, merge_columns, pack, padded_because
 from tests.conftest import tiny_model
 
@@ -120,9 +135,9 @@ def test_the_position_bias_is_that_of_the_longest_text(model_type, texts, monkey
     model, shapes = pack(tiny_model(model_type)).eval(), []
     original = packed_attention.attend
 
-    def record(q, k, v, boundaries, pattern):
+    def record(q, k, v, boundaries, pattern, longest=None):
         shapes.append(tuple(pattern.bias.shape))
-        return original(q, k, v, boundaries, pattern)
+        return original(q, k, v, boundaries, pattern, longest)
 
     for module in (packed_attention, packed_layers):
         monkeypatch.setattr(module, "attend", record)
@@ -353,26 +368,150 @@ def test_grouped_queries_share_keys_in_order():
     torch.testing.assert_close(packed_attention.attend(q, k, v, ends, Pattern()), expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("pattern", "window"),
-    [
-        (Pattern(), (-1, -1)),
-        (Pattern(causal=True), (-1, 0)),
-        (Pattern(window=4), (3, 3)),
-        (Pattern(causal=True, window=4), (3, 0)),
-    ],
-)
-def test_the_cuda_kernel_is_called_with_the_same_window(pattern, window, monkeypatch):
+def reference_varlen(q, k, v, cu_q, cu_k, longest_q, longest_k, *, scale=None, window_size=(-1, -1)):
+    """What the documentation of `varlen_attn` says: neighbours on the left and on the right, -1 for all."""
+    assert (cu_q is cu_k) and longest_q == longest_k == int(cu_q.diff().max())
+    output = torch.zeros_like(q)
+    left, right = (10**6 if side < 0 else side for side in window_size)
+    for start, end in zip(cu_q.tolist(), cu_q.tolist()[1:], strict=False):
+        scores = torch.einsum("ihd,jhd->hij", q[start:end], k[start:end]) * (scale or q.shape[-1] ** -0.5)
+        distance = torch.arange(end - start)[None, :] - torch.arange(end - start)[:, None]  # j - i
+        scores = scores.masked_fill((distance > right) | (-distance > left), -torch.inf)
+        output[start:end] = torch.einsum("hij,jhd->ihd", scores.softmax(-1), v[start:end])
+    return output
+
+
+def reference_flash_attn(q, k, v, cu_q, cu_k, longest_q, longest_k, dropout_p, softmax_scale, causal, window_size):
+    assert dropout_p == 0.0 and causal == (window_size[1] == 0)
+    return reference_varlen(q, k, v, cu_q, cu_k, longest_q, longest_k, scale=softmax_scale, window_size=window_size)
+
+
+@pytest.mark.parametrize("name", [name for name in PATTERNS if "bias" not in name])
+@pytest.mark.parametrize("kernel", ["varlen", "flash_attn"])
+def test_flash_attention_is_called_so_that_it_computes_the_formula(kernel, name, monkeypatch):
     """FlashAttention counts the neighbours on each side, so a window of 4 reaches 3 tokens."""
     import torch.nn.attention.varlen as varlen
 
-    calls = []
-    monkeypatch.setattr(varlen, "varlen_attn", lambda *args, **kwargs: calls.append((args, kwargs)))
-    q = torch.zeros(7, 2, SIZE)
-    packed_attention.attend_varlen(q, q, q, torch.tensor([0, 2, 7], dtype=torch.int32), pattern)
-    ((args, kwargs),) = calls
-    assert kwargs["window_size"] == window
-    assert args[5:7] == (5, 5)
+    monkeypatch.setattr(varlen, "varlen_attn", reference_varlen)
+    monkeypatch.setitem(sys.modules, "flash_attn", SimpleNamespace(flash_attn_varlen_func=reference_flash_attn))
+    ends = [0, 3, 4, 10, 13]
+    q, k, v = torch.randn(3, ends[-1], HEADS, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    boundaries = torch.tensor(ends, dtype=torch.int32)
+    expected = slow_attention(q, k, v, ends, PATTERNS[name])
+    for longest in (6, None):
+        got = KERNELS[kernel](q, k, v, boundaries, PATTERNS[name], longest)
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["plain", "scaled"])
+def test_nested_tensors_give_values_and_gradients_of_the_formula(name):
+    """Causal attention over them exists on CUDA only."""
+    ends = [0, 3, 4, 10, 13]
+    stacked = torch.randn(HEADS, 3, ends[-1], SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for attend in (attend_nested, lambda q, k, v, b, pattern, longest: slow_attention(q, k, v, ends, pattern)):
+        leaf = stacked.clone().requires_grad_()
+        q, k, v = leaf.permute(1, 2, 0, 3)  # not contiguous, as from the attention interface
+        output = attend(q, k, v, torch.tensor(ends, dtype=torch.int32), PATTERNS[name], 6)
+        (output * torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)).sum().backward()
+        gradients += [output.detach(), leaf.grad]
+    torch.testing.assert_close(gradients[0], gradients[2], rtol=0, atol=1e-12)
+    torch.testing.assert_close(gradients[1], gradients[3], rtol=0, atol=1e-12)
+
+
+EVERY = frozenset({"varlen", "nested", "flash_attn"})
+TORCH = frozenset({"varlen", "nested"})
+BF16 = Case(cuda=True, half=True)
+
+
+@pytest.mark.parametrize(
+    ("case", "available", "kernel"),
+    [
+        (Case(cuda=False), EVERY, "by_length"),
+        (Case(cuda=False, half=True, dropout=True), EVERY, "by_length"),
+        (BF16, EVERY, "flash_attn"),
+        (BF16, TORCH, "varlen"),
+        (BF16, frozenset(), "padded"),
+        (BF16, frozenset({"nested"}), "nested"),
+        (replace(BF16, dropout=True), EVERY, "flash_attn"),
+        (replace(BF16, dropout=True), TORCH, "nested"),  # dropout in training does not force padding
+        (replace(BF16, window=True), TORCH, "varlen"),
+        (replace(BF16, window=True, dropout=True), TORCH, "padded"),
+        (replace(BF16, bias=True), EVERY, "padded"),
+        (replace(BF16, head_size=20), EVERY, "padded"),  # FlashAttention needs multiples of 8
+        (replace(BF16, head_size=264), TORCH, "nested"),  # torch then takes another kernel
+        (replace(BF16, ampere=False), EVERY, "nested"),  # FlashAttention needs compute capability 8.0
+        (Case(cuda=True), EVERY, "nested"),
+        (Case(cuda=True, dropout=True), EVERY, "nested"),
+        (Case(cuda=True, window=True), EVERY, "padded"),
+        (Case(cuda=True, bias=True), EVERY, "padded"),
+    ],
+)
+def test_choice_of_the_kernel(case, available, kernel):
+    assert choose_kernel(case, available) == kernel
+
+
+def test_the_case_is_read_from_the_call():
+    q = torch.zeros(5, HEADS, 8, dtype=torch.bfloat16)
+    assert Case.of(q, Pattern()) == Case(cuda=False, half=True, ampere=False, head_size=8)
+    pattern = Pattern(dropout=0.1, window=4, bias=BIAS)
+    expected = Case(cuda=False, ampere=False, head_size=8, dropout=True, window=True, bias=True)
+    assert Case.of(q.float(), pattern) == Case.of(q.float(), pattern, longest=5) == expected
+    assert not Case.of(q, pattern, longest=4).window  # no text is longer than the window
+    assert {"varlen", "nested"} <= available_kernels()
+
+
+def test_kernels_on_the_device_never_ask_it_for_the_longest_text(monkeypatch):
+    """On CUDA, `.item()`, `.tolist()` and boolean indices wait for the device, once per layer."""
+    ends = torch.tensor([0, 3, 4, 10, 13], dtype=torch.int32)
+    q = torch.randn(13, HEADS, 8)
+    expected = attend_by_length(q, q, q, ends, Pattern())
+
+    def refused(*args, **kwargs):
+        raise AssertionError("waits for the device")
+
+    for name in ("item", "tolist", "nonzero", "__int__", "__bool__", "max"):
+        monkeypatch.setattr(torch.Tensor, name, refused)
+    got = attend_padded(q, q, q, ends, Pattern(), 6)
+    monkeypatch.undo()
+    torch.testing.assert_close(got, expected)
+
+
+def test_positions_of_padded_rows_are_found_once_per_batch():
+    ends = torch.tensor([0, 2, 3], dtype=torch.int32)
+    rows = PaddedRows.of(ends, 2, 3)
+    assert rows.positions.tolist() == [0, 1, 2]
+    assert rows.real.flatten(1).tolist() == [[True, True], [True, False]]
+    assert PaddedRows.of(ends, 2, 3) is rows and PaddedRows.of(ends.clone(), 2, 3) is not rows
+
+
+@pytest.mark.parametrize("model_type", ["bert", "mpnet", "modernbert", "qwen3"])
+def test_the_longest_text_is_passed_to_every_layer(model_type, texts, monkeypatch):
+    model, lengths = pack(tiny_model(model_type)).eval(), []
+
+    def record(q, k, v, boundaries, pattern, longest=None):
+        lengths.append((longest, int(boundaries.diff().max())))
+        return original(q, k, v, boundaries, pattern, longest)
+
+    original = packed_attention.attend
+    for module in (packed_attention, packed_layers):
+        monkeypatch.setattr(module, "attend", record)
+    model(model.preprocess(texts))
+    assert len(lengths) == model[0].model.config.num_hidden_layers
+    assert {given == found for given, found in lengths} == {True}
+
+
+@pytest.mark.parametrize("model_type", ["bert", "modernbert", "qwen3"])
+def test_bfloat16_agrees_with_stock(model_type, texts):
+    """Packed and stock round differently; neither is further from float32 than the other, up to a factor."""
+    stock = tiny_model(model_type).eval()
+    packed = pack(copy.deepcopy(stock))
+    exact = torch.from_numpy(stock.encode(texts))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        halves = [model(model.preprocess(texts))["sentence_embedding"].float() for model in (stock, packed)]
+    errors = [relative(half, exact) for half in halves]
+    assert 0 < errors[1] < 3 * errors[0] < 0.1
+    assert relative(halves[1], halves[0]) < 0.03
 
 
 def test_autocast_to_bfloat16_runs_packed(tiny, texts):

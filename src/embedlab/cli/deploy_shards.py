@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from embedlab.deploy.space import ModelEncoder
     from embedlab.deploy.storage import Storage
 
+RECALL_QUERIES = 200  # documents that stand in for queries
 PRELOADED = ("sentence_transformers", "pyarrow.parquet", "embedlab.deploy.search_shards", __name__)
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
@@ -72,10 +73,12 @@ def search(
     model: Annotated[str, typer.Option("--model", help="default: the model of the vectors")] = "",
     k: Annotated[int, typer.Option("-k", "--k", help="number of documents", callback=number(at_least=1))] = 10,
     output: Annotated[str, typer.Option(help="Parquet file for the rankings; a source of hard negatives")] = "",
+    indexed: Annotated[bool, typer.Option("--index", help="through the index instead of exactly")] = False,
     workers: Workers = 1,
     scheduler: Scheduler = "",
 ) -> None:
-    """Find the nearest documents of queries, exactly."""
+    """Find the nearest documents of queries, exactly or through the index."""
+    from embedlab.deploy.index_shards import read_shard_index, search_shard_index
     from embedlab.deploy.parts import all_parts
     from embedlab.deploy.search_shards import named, search_shards
     from embedlab.search.ranking_file import write_ranking
@@ -86,8 +89,12 @@ def search(
     texts = _read_queries(Path(queries)) if queries else {"query": query}
     folder, plan, encoder = _open(target, model)
     with _pool(workers, scheduler) as pool:
-        top = search_shards(folder, plan, encoder.encode_queries(list(texts.values())), k, pool)
-    ranking = named(top, list(texts), all_parts(folder, plan))
+        vectors, parts = encoder.encode_queries(list(texts.values())), all_parts(folder, plan)
+        if indexed:
+            top = search_shard_index(read_shard_index(folder, parts), parts, vectors, k, pool)
+        else:
+            top = search_shards(folder, plan, vectors, k, pool)
+    ranking = named(top, list(texts), parts)
     if output:
         write_ranking(ranking, Path(output))
         out.print(f"{len(texts):,} queries in {output}", highlight=False)
@@ -98,6 +105,41 @@ def search(
             if document is not None:
                 table.add_row(escape(name), f"{score:.3f}", escape(document))
     out.print(table)
+
+
+@app.command()
+def index(
+    target: Target,
+    model: Annotated[str, typer.Option("--model", help="default: the model of the vectors")] = "",
+    lists: Annotated[int, typer.Option(help="inverted lists; 0 takes 4 √N", callback=number(at_least=0))] = 0,
+    code_bytes: Annotated[int, typer.Option(help="bytes per document in the index", callback=number(at_least=1))] = 48,
+    merged: Annotated[bool, typer.Option("--merged", help="one file of lists for one server; needs a disk")] = False,
+    queries: Annotated[str, typer.Option(help="file with a column query, to measure recall; default: documents")] = "",
+    k: Annotated[int, typer.Option("-k", "--k", help="depth of the recall", callback=number(at_least=1))] = 10,
+    workers: Workers = 1,
+    scheduler: Scheduler = "",
+) -> None:
+    """Build an IVF-PQ index on disk and measure its recall against exact search."""
+    from embedlab.deploy.index_shards import build_shard_index, measure_recall
+    from embedlab.deploy.indexes import IndexSpec
+    from embedlab.deploy.parts import all_parts, sample_vectors
+    from embedlab.deploy.search_shards import search_shards
+
+    folder, plan, encoder = _open(target, model)
+    parts, spec = all_parts(folder, plan), IndexSpec(kind="ivfpq", lists=lists, code_bytes=code_bytes)
+    texts = list(_read_queries(Path(queries)).values()) if queries else []
+    with _pool(workers, scheduler) as pool:
+        built = build_shard_index(folder, plan, parts, spec, pool, merged=merged)
+        total = sum(shard.piece.rows for shard in parts)
+        out.print(f"{total:,} documents, {built.bytes / total:.0f} bytes each, {len(built.files)} files")
+        if folder.local is None:
+            out.print("Recall is not measured: scoring candidates again needs a local folder.")
+            return
+        vectors = encoder.encode_queries(texts) if texts else sample_vectors(parts, RECALL_QUERIES)
+        exact = search_shards(folder, plan, vectors, k, pool)
+        built = measure_recall(built, parts, vectors, exact, pool)
+    for row in built.recall:
+        out.print(f"nprobe {row.nprobe}: recall@{k} {row.recall:.3f}, {row.ms:.1f} ms per query", highlight=False)
 
 
 @app.command()
@@ -114,10 +156,10 @@ def status(
     for folder, plan in _plans(target):
         manifests = [finished(folder, piece, plan.space) for piece in plan.pieces]
         parts = [Part(folder, p, m) for p, m in zip(plan.pieces, manifests, strict=True) if m]
-        damaged = [part for part in parts if verify and part.damage()]
-        for part in damaged:
-            folder.remove(part.piece.key + MANIFEST)  # so that the next `embed` does it again
-        rows = sum(part.piece.rows for part in parts) - sum(part.piece.rows for part in damaged)
+        damaged = [shard for shard in parts if verify and shard.damage()]
+        for shard in damaged:
+            folder.remove(shard.piece.key + MANIFEST)  # so that the next `embed` does it again
+        rows = sum(shard.piece.rows for shard in parts) - sum(shard.piece.rows for shard in damaged)
         total = sum(piece.rows for piece in plan.pieces)
         name = f"{plan.space.fingerprint} ({plan.model})"
         out.print(f"{name}: {rows:,} of {total:,} documents, {len(damaged)} pieces damaged", highlight=False)
@@ -156,11 +198,11 @@ def _plans(target: str) -> list[tuple[Storage, Plan]]:
 
     root = Storage.at(target, field="target")
     folders = [root.within(name) for name in root.folders()]
-    found = [(folder, read_plan(folder)) for folder in folders]
-    if not found:
+    plans = [(folder, read_plan(folder)) for folder in folders]
+    if not plans:
         remedy = "Embed documents there first: embedlab deploy shards embed"
         raise ParameterError(f"{target} has no vectors", remedy=remedy, field="target")
-    return found
+    return plans
 
 
 def _open(target: str, model: str) -> tuple[Storage, Plan, ModelEncoder]:

@@ -88,7 +88,7 @@ class VectorIndex:
         Raises:
             ParameterError: the spec does not fit the vectors.
         """
-        index = _empty(spec, *vectors.shape)
+        index = empty_index(spec, *vectors.shape)
         if not index.is_trained:
             index.train(_coded(spec, _training_sample(vectors)))
         for start in range(0, len(vectors), ADD_CHUNK):
@@ -161,7 +161,17 @@ class VectorIndex:
         return np.where(rows < 0, -np.inf, scores).astype(np.float32), rows.astype(np.int64)
 
 
-def _empty(spec: IndexSpec, count: int, dim: int) -> faiss.Index:
+def empty_index(spec: IndexSpec, count: int, dim: int) -> faiss.Index:
+    """Create an index that is neither trained nor filled.
+
+    Args:
+        spec: kind and parameters.
+        count: number of vectors that it will hold.
+        dim: their dimensions.
+
+    Raises:
+        ParameterError: the spec does not fit the vectors.
+    """
     import faiss
 
     _check(spec, count, dim)
@@ -183,7 +193,7 @@ def _factory(spec: IndexSpec, count: int) -> str:
         "matryoshka": "Flat",
         "hnsw": f"HNSW{spec.links}",
         "ivf": f"IVF{lists},Flat",
-        "ivfpq": f"IVF{lists},PQ{spec.code_bytes}x{bits}",
+        "ivfpq": f"IVF{lists},PQ{spec.code_bytes}x{bits}np",  # np: without polysemous training, slow and unused
         "int8": "SQ8",
     }[spec.kind]
 

@@ -10,7 +10,7 @@ import io
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from embedlab.deploy.pieces import Piece, parquet
 from embedlab.deploy.space import Space
 from embedlab.deploy.storage import HashedFile, Storage, sha256_of
-from embedlab.errors import DataError, StorageError
+from embedlab.errors import DataError, ParameterError, StorageError
 
 if TYPE_CHECKING:
     import pyarrow.parquet
@@ -54,7 +54,7 @@ class Manifest(BaseModel):
         piece: its key.
         rows: number of documents.
         space: of the vectors, with the fingerprint of the model.
-        part: name of its two files without their endings.
+        stem: name of its two files without their endings.
         sha256: ending -> checksum of the file.
         sizes: ending -> bytes of the file.
         seconds: wall-clock time of the attempt that is committed.
@@ -68,7 +68,7 @@ class Manifest(BaseModel):
     piece: str
     rows: int
     space: Space
-    part: str = Field(pattern=r"^[0-9a-f-]{1,80}$")  # it becomes part of a path
+    stem: str = Field(pattern=r"^[0-9a-f-]{1,80}$")  # it becomes a part of a path
     sha256: dict[str, str]
     sizes: dict[str, int]
     seconds: float
@@ -95,7 +95,7 @@ class Part:
         Raises:
             StorageError: the file is not what the manifest says.
         """
-        space, name = self.manifest.space, self.manifest.part + VECTORS
+        space, name = self.manifest.space, self.manifest.stem + VECTORS
         shape, kind = (self.manifest.rows, space.dimension), np.dtype(space.quantisation)
         header = _header(shape, kind)
         if self.folder.local:
@@ -112,7 +112,7 @@ class Part:
 
     def ids(self) -> list[str]:
         """Return the document ids in the order of the vectors."""
-        with parquet(self.folder, self.manifest.part + IDS) as file:
+        with parquet(self.folder, self.manifest.stem + IDS) as file:
             names: list[str] = file.read().column("id").to_pylist()
         self._require(len(names) == self.manifest.rows)
         return names
@@ -120,14 +120,53 @@ class Part:
     def damage(self) -> str | None:
         """Compare both files with their checksums; return what is wrong, None if nothing is."""
         for ending, digest in self.manifest.sha256.items():
-            if sha256_of(self.folder, self.manifest.part + ending) != digest:
-                return f"the checksum of {self.manifest.part + ending} does not match"
+            if sha256_of(self.folder, self.manifest.stem + ending) != digest:
+                return f"the checksum of {self.manifest.stem + ending} does not match"
         return None
 
     def _require(self, fits: bool) -> None:
         if not fits:
-            path = self.folder.path_of(self.manifest.part + VECTORS)
+            path = self.folder.path_of(self.manifest.stem + VECTORS)
             raise StorageError("the files of a piece do not fit their manifest", remedy=AGAIN, file=path)
+
+
+class PartVectors:
+    """The vectors of several parts under their document numbers, read from memory maps.
+
+    Args:
+        parts: with consecutive documents, in order, in a local folder.
+
+    Raises:
+        ParameterError: the folder is not local.
+    """
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        if not parts[0].folder.local:
+            remedy = "Copy the folder to a disk, or search exactly"
+            raise ParameterError("scoring candidates again needs a local folder", remedy=remedy, field="target")
+        self._starts = np.array([shard.piece.start for shard in parts])
+        self._blocks = [next(shard.vectors()) for shard in parts]
+
+    def __getitem__(self, documents: np.ndarray) -> np.ndarray:
+        """Return the float32 vectors (..., d) of an array of document numbers (...)."""
+        flat = np.maximum(documents.reshape(-1), self._starts[0])  # -1 stands for an empty rank
+        vectors = np.empty((len(flat), self._blocks[0].shape[1]), dtype=np.float32)
+        owners = np.searchsorted(self._starts, flat, side="right") - 1
+        for owner in np.unique(owners):
+            rows = owners == owner
+            vectors[rows] = self._blocks[owner][flat[rows] - self._starts[owner]]
+        return vectors.reshape(*documents.shape, -1)
+
+
+def sample_vectors(parts: Sequence[Part], count: int) -> np.ndarray:
+    """Return about `count` random vectors, float32 (n, d), spread evenly over the parts; the same ones every time."""
+    total, rng = sum(shard.piece.rows for shard in parts), np.random.default_rng(0)
+    sample = []
+    for shard in parts:
+        for block in shard.vectors():
+            size = min(len(block), -(-count * len(block) // total))
+            sample.append(np.asarray(block[np.sort(rng.permutation(len(block))[:size])], dtype=np.float32))
+    return np.concatenate(sample)
 
 
 def write_plan(folder: Storage, plan: Plan) -> None:
@@ -168,7 +207,7 @@ def finished(folder: Storage, piece: Piece, space: Space) -> Manifest | None:
     except ValidationError:
         manifest = None
     if manifest and (manifest.piece, manifest.rows, manifest.space) == (piece.key, piece.rows, space):
-        sizes = {ending: folder.size(manifest.part + ending) for ending in (VECTORS, IDS)}
+        sizes = {ending: folder.size(manifest.stem + ending) for ending in (VECTORS, IDS)}
         if sizes == manifest.sizes:
             return manifest
     folder.remove(name)
@@ -206,9 +245,9 @@ def write_part(
     """
     import pyarrow
 
-    began, part = time.perf_counter(), f"{piece.key}-{uuid.uuid4().hex[:12]}"
+    began, stem = time.perf_counter(), f"{piece.key}-{uuid.uuid4().hex[:12]}"
     seen: set[str] = set()
-    with folder.writing(part + VECTORS) as vectors, folder.writing(part + IDS) as ids:
+    with folder.writing(stem + VECTORS) as vectors, folder.writing(stem + IDS) as ids:
         vectors.write(_header((piece.rows, space.dimension), np.dtype(space.quantisation)))
         with _id_writer(ids) as writer:
             for names, block in blocks:
@@ -220,7 +259,7 @@ def write_part(
         piece=piece.key,
         rows=piece.rows,
         space=space,
-        part=part,
+        stem=stem,
         sha256={ending: file.sha256 for ending, file in files.items()},
         sizes={ending: file.bytes for ending, file in files.items()},
         seconds=time.perf_counter() - began,
@@ -230,10 +269,10 @@ def write_part(
     )
 
 
-def remove_part(folder: Storage, part: str) -> None:
+def remove_part(folder: Storage, stem: str) -> None:
     """Remove the files of an attempt that does not count."""
     for ending in (VECTORS, IDS):
-        folder.remove(part + ending)
+        folder.remove(stem + ending)
 
 
 def remove_orphans(folder: Storage, plan: Plan) -> int:
@@ -241,12 +280,12 @@ def remove_orphans(folder: Storage, plan: Plan) -> int:
 
     Call it only when no worker is active.
     """
-    parts = {part.manifest.part for part in all_parts(folder, plan)}
+    stems = {shard.manifest.stem for shard in all_parts(folder, plan)}
     orphans = [
         name
         for ending in (VECTORS, IDS)
         for name in folder.names(ending)
-        if name.removesuffix(ending) not in parts and any(name.startswith(piece.key) for piece in plan.pieces)
+        if name.removesuffix(ending) not in stems and any(name.startswith(piece.key) for piece in plan.pieces)
     ]
     for name in orphans:
         folder.remove(name)

@@ -23,12 +23,12 @@ class SearchTask:
     """Queries for one piece.
 
     Attributes:
-        part: the vectors to search.
+        shard: the vectors to search.
         queries: float32 (Q, d).
         k: documents per query.
     """
 
-    part: Part
+    shard: Part
     queries: np.ndarray
     k: int
 
@@ -55,7 +55,7 @@ def search_shards(folder: Storage, plan: Plan, queries: np.ndarray, k: int, pool
     require_depth(k)
     parts = all_parts(folder, plan)
     top = TopK(len(queries), k)
-    tasks = [SearchTask(part, queries, k) for part in parts]
+    tasks = [SearchTask(shard, queries, k) for shard in parts]
     merge(pool, tasks, top, plan)
     return top
 
@@ -67,13 +67,13 @@ def merge(pool: Pool, tasks: Sequence[SearchTask], top: TopK, plan: Plan) -> Non
             if isinstance(outcome, Exception):
                 raise outcome
             top.add(*outcome)
-            advance(task.part.piece.rows)
+            advance(task.shard.piece.rows)
 
 
 def search_part(task: SearchTask) -> tuple[np.ndarray, np.ndarray]:
     """Search one piece in a worker: scores (Q, k) and document numbers (Q, k) over all pieces."""
-    top, start = TopK(len(task.queries), task.k), task.part.piece.start
-    for block in task.part.vectors():
+    top, start = TopK(len(task.queries), task.k), task.shard.piece.start
+    for block in task.shard.vectors():
         scores, rows = search(task.queries, block, task.k, stage="search a piece")
         top.add(scores, rows + start)
         start += len(block)
@@ -90,10 +90,10 @@ def named(top: TopK, query_ids: Sequence[str], parts: Sequence[Part]) -> Ranking
     """
     documents = np.unique(top.documents[top.documents != ABSENT])
     names: list[str] = []
-    for part in parts:
-        here = documents[(documents >= part.piece.start) & (documents < part.piece.start + part.piece.rows)]
-        if len(here):
-            ids = part.ids()
-            names += [ids[number - part.piece.start] for number in here.tolist()]
+    for shard in parts:
+        numbers = documents[(documents >= shard.piece.start) & (documents < shard.piece.start + shard.piece.rows)]
+        if len(numbers):
+            ids = shard.ids()
+            names += [ids[number - shard.piece.start] for number in numbers.tolist()]
     indices = np.where(top.documents == ABSENT, ABSENT, np.searchsorted(documents, top.documents))
     return Ranking.from_search(query_ids, names, top.scores, indices)

@@ -211,7 +211,7 @@ def _embed_claimed(task: Task, claim: Claim) -> Manifest:
     manifest = write_part(task.folder, task.piece, task.space, blocks(), task.driver)
     if task.folder.commit_once(task.piece.key + MANIFEST, manifest.to_bytes()):
         return manifest
-    remove_part(task.folder, manifest.part)
+    remove_part(task.folder, manifest.stem)
     return finished(task.folder, task.piece, task.space) or manifest
 
 

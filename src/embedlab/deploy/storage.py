@@ -34,33 +34,33 @@ class Storage:
     url: str
 
     @classmethod
-    def at(cls, place: str, *, field: str | None = None) -> Storage:
+    def at(cls, address: str, *, field: str | None = None) -> Storage:
         """Open a folder.
 
         Args:
-            place: a local path or a URL that fsspec knows.
+            address: a local path or a URL that fsspec knows.
             field: the parameter that names it, for messages.
 
         Raises:
             ParameterError: the URL holds a key, chains several file systems, or has an unknown protocol.
             EmbedlabError: the package for this protocol is not installed.
         """
-        if holds_key(place):
+        if holds_key(address):
             remedy = "Put keys into the environment variables or files that the storage's own tools read"
-            raise ParameterError(f"{redacted(place)} holds a key", remedy=remedy, field=field)
-        if not place or "::" in place:
+            raise ParameterError(f"{redacted(address)} holds a key", remedy=remedy, field=field)
+        if not address or "::" in address:
             remedy = "Give a folder, e.g. data/shards or s3://BUCKET/shards"
-            raise ParameterError(f"{place!r} is not a folder", remedy=remedy, field=field)
-        if "://" not in place:
-            return cls(Path(place).absolute().as_uri())
+            raise ParameterError(f"{address!r} is not a folder", remedy=remedy, field=field)
+        if "://" not in address:
+            return cls(Path(address).absolute().as_uri())
         try:
-            fsspec.get_filesystem_class(place.partition("://")[0])
+            fsspec.get_filesystem_class(address.partition("://")[0])
         except ValueError:
             remedy = "Use a local folder, s3://, gs:// or another protocol of fsspec"
-            raise ParameterError(f"{place} has an unknown protocol", remedy=remedy, field=field) from None
+            raise ParameterError(f"{address} has an unknown protocol", remedy=remedy, field=field) from None
         except ImportError as error:
-            raise EmbedlabError(f"{place} cannot be opened ({error})", remedy="Install that package") from None
-        return cls(place.rstrip("/"))
+            raise EmbedlabError(f"{address} cannot be opened ({error})", remedy="Install that package") from None
+        return cls(address.rstrip("/"))
 
     @property
     def _system(self) -> Any:

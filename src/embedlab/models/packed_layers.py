@@ -52,7 +52,8 @@ class PackedMPNetSelfAttention(MPNetSelfAttention):
         shape = (-1, self.num_attention_heads, self.attention_head_size)
         q, k, v = (linear(hidden_states).view(shape) for linear in (self.q, self.k, self.v))
         dropout = self.dropout.p if self.training else 0.0
-        attended = attend(q, k, v, boundaries, Pattern(bias=position_bias, dropout=dropout))
+        longest = None if position_bias is None else position_bias.shape[-1]
+        attended = attend(q, k, v, boundaries, Pattern(bias=position_bias, dropout=dropout), longest)
         return (self.o(attended.flatten(1).unsqueeze(0)),)
 
 

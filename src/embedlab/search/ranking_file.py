@@ -25,11 +25,11 @@ def write_ranking(ranking: Ranking, path: Path) -> None:
     with atomic_path(path) as temporary, pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
         for start in range(0, len(ranking.query_ids), ROWS):
             rows = slice(start, start + ROWS)
-            found = [row[row != ABSENT] for row in ranking.indices[rows]]
+            filled_rows = [row[row != ABSENT] for row in ranking.indices[rows]]
             columns = {
                 "query": list(ranking.query_ids[rows]),
-                "documents": [names[row].tolist() for row in found],
-                "scores": [scores[: len(row)] for scores, row in zip(ranking.scores[rows], found, strict=True)],
+                "documents": [names[row].tolist() for row in filled_rows],
+                "scores": [scores[: len(row)] for scores, row in zip(ranking.scores[rows], filled_rows, strict=True)],
             }
             writer.write_table(pyarrow.table(columns, schema=schema))
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from embedlab.search.rescore import VectorRows
 
 TIE = 1e-5  # scores this close differ by rounding only
 
 
 def recall_at_k(
-    retrieved: np.ndarray, queries: np.ndarray, vectors: np.ndarray, exact_scores: np.ndarray
+    retrieved: np.ndarray, queries: np.ndarray, vectors: VectorRows, exact_scores: np.ndarray
 ) -> np.ndarray:
     """Compute recall@k against exact search, with ties: float64 (Q,).
 
@@ -18,7 +23,7 @@ def recall_at_k(
     Args:
         retrieved: int64 (Q, k), rows of `vectors`; -1 for empty ranks.
         queries: (Q, d).
-        vectors: (N, d), an array or a memory map.
+        vectors: (N, d), an array, a memory map or another `VectorRows`.
         exact_scores: (Q, k), best first, of exact search.
     """
     last = exact_scores[:, -1]

@@ -156,6 +156,8 @@ def local_cluster(workers: int, preload: Sequence[str] = ()) -> Iterator[Client]
         "distributed.worker.multiprocessing-method": "forkserver",
         # A cluster gives up a worker that is away for longer; its nanny needs more time on a busy machine.
         "distributed.deploy.lost-worker-timeout": "1 hour",
+        # A worker has one item at a time; others in its queue would count as suspects when it is killed.
+        "distributed.scheduler.worker-saturation": 1.0,
     }
     with dask.config.set(settings):
         get_mp_context().set_forkserver_preload([*PRELOADED, *preload])  # its first call sets another list
