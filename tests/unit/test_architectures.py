@@ -10,7 +10,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Router
 
-from embedlab.errors import ModelError
+from embedlab.errors import ModelError, ParameterError
 from embedlab.models.encode import encode
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.models.layers import keep_layers
@@ -171,6 +171,12 @@ class TestRouter:
         for technique in (encode, token_ids, lambda model, texts: to_features(model, [[2, 3]]), static_student):
             with pytest.raises(ModelError, match="queries and documents have their own"):
                 technique(model, TEXTS)
+
+
+@pytest.mark.parametrize("family", [STATIC, TWO_ENCODERS])
+def test_the_cached_loss_of_a_static_side_is_refused(family, tmp_path):
+    with pytest.raises(ParameterError, match="splits batches for transformers"):
+        train_contrastive(load(family), number_rows(PAIRS), SETTINGS, loss="cached", output_dir=str(tmp_path))
 
 
 def test_a_router_without_a_route_for_queries_is_refused(tmp_path):

@@ -176,7 +176,7 @@ def ranking_loss(
         judged: all relevant pairs, which never count as negatives; see `TrainingRows.judged`.
 
     Raises:
-        ParameterError: `gist` without a guide.
+        ParameterError: `gist` without a guide, or `cached` for a static model.
     """
     if name == "gist":
         if guide is None:
@@ -190,7 +190,10 @@ def ranking_loss(
     loss = kind(model, temperature, dims, judged=judged)
     if name != "cached":
         return loss
-    return CachedLoss(loss, mini_batch_num_tokens=None if is_static(model) else TOKENS_PER_FORWARD)
+    if any(is_static(side.model) for side in sides_of(model)):
+        problem = "the loss cached splits batches for transformers, and this model, or one side of it, is static"
+        raise ParameterError(problem, remedy="Set loss=infonce, which needs little memory here", field="loss")
+    return CachedLoss(loss, mini_batch_num_tokens=TOKENS_PER_FORWARD)
 
 
 def train_contrastive(
