@@ -32,10 +32,10 @@ class EmbedlabError(Exception):
         self.file, self.line, self.field = file, line, field
         super().__init__(self._message())
 
-    def __reduce__(self) -> tuple[Callable[..., EmbedlabError], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., EmbedlabError], tuple[str], dict[str, Any]]:
         """Let an error travel between processes."""
         rebuild = partial(type(self), remedy=self.remedy, file=self.file, line=self.line, field=self.field)
-        return rebuild, (self.problem,)
+        return rebuild, (self.problem,), vars(self)
 
     def _message(self) -> str:
         location = f"{self.file}" if self.file else ""

@@ -17,13 +17,13 @@ import pytest
 
 from embedlab.errors import EmbedlabError, ParameterError
 from embedlab.runs import attempts, execute, notebooks, records
-from embedlab.runs.limits import Limits
+from embedlab.runs.limits import Limits, visible_gpus
 from embedlab.sweeps import dask as dask_engine
 from embedlab.sweeps import remote, slurm
 from embedlab.sweeps.dask import DaskEngine
 from embedlab.sweeps.engine import make_engine
 from embedlab.sweeps.job import Job
-from embedlab.sweeps.local import LocalEngine, visible_gpus
+from embedlab.sweeps.local import LocalEngine
 from tests.faults import tiny
 
 

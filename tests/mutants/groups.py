@@ -34,6 +34,7 @@ GROUPS: dict[str, Group] = {
     ),
     "mining": Group(("training/contrastive/mining", "search/judged"), ("mining", "judged")),
     "checkpoints": Group(("training/checkpoints", "training/finished"), ("checkpoints",)),
+    "group": Group(("training/group", "training/launch", "launchers"), ("group",)),
     "engine": Group(("engine", "checked", "training/engine", "training/truncated"), ("engine", "params")),
     "hostile": Group(
         ("escaping", "redaction", "sweeps/conditions"),

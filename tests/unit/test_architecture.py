@@ -21,7 +21,7 @@ LAYERS = (
     ("search",),
     ("models",),
     ("data",),
-    ("http", "io", "params", "engine", "checked", "progress", "paths", "redaction", "escaping", "errors"),
+    ("http", "io", "params", "engine", "checked", "launchers", "progress", "paths", "redaction", "escaping", "errors"),
 )
 SEPARATE = ("training", "evaluation")  # of the same layer, but neither imports the other
 

@@ -253,7 +253,7 @@ def test_time_limit_in_the_last_step_lets_the_training_finish(driver, tmp_path, 
 def test_finished_training_is_not_repeated_until_the_run_has_its_record(driver, cache, tmp_path, monkeypatch):
     model, result = contrastive(str(tmp_path))
     drawn = float(torch.rand(1))
-    monkeypatch.setattr("embedlab.training.fit._fit", None)  # would raise
+    monkeypatch.setattr("embedlab.training.launch.train", None)  # would raise
     torch.manual_seed(5)
     restored, result_restored = contrastive(str(tmp_path))
     assert result_restored == result and float(torch.rand(1)) == drawn
@@ -275,7 +275,7 @@ def test_a_full_disk_costs_the_result_and_not_the_run(driver, cache, tmp_path, m
 def test_without_a_driver_no_result_is_kept_or_read(driver, cache, tmp_path, monkeypatch):
     contrastive(str(tmp_path))
     monkeypatch.delenv(progress.ENVIRONMENT_NAME)
-    monkeypatch.setattr("embedlab.training.fit._fit", None)
+    monkeypatch.setattr("embedlab.training.launch.train", None)
     with pytest.raises(TypeError):
         contrastive(str(tmp_path))
 

@@ -217,8 +217,8 @@ def captured(monkeypatch) -> list:
         trainers.append(trainer)
         raise Captured
 
-    for kind in (False, True):
-        monkeypatch.setattr(checkpoints.trainer_class(kind), "train", capture)
+    for kind in (checkpoints.ResumableTrainer, checkpoints.ResumableCrossEncoderTrainer):
+        monkeypatch.setattr(kind, "train", capture)
     return trainers
 
 
@@ -333,7 +333,7 @@ class TestEveryTechnique:
         monkeypatch.setattr(engine_module, "installed", lambda package: True)
         monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "tensorboard", TrainerCallback)
         engaged_with = []
-        monkeypatch.setattr("embedlab.training.fit.engaged", lambda m, e: engaged_with.append(e) or nullcontext())
+        monkeypatch.setattr("embedlab.training.trainer.engaged", lambda m, e: engaged_with.append(e) or nullcontext())
         settings = FitSettings(max_steps=4, batch_size=2, weight_decay=0.0, engine=EVERYTHING)
         with pytest.raises(Captured):
             TECHNIQUES[name](settings, pack(tiny_model()), {"output_dir": str(tmp_path)})

@@ -12,6 +12,8 @@ INTERRUPTIONS = (INFRASTRUCTURE, CANCELLED, KERNEL_DIED)
 
 MEMORY_ERRORS = re.compile(r"^MemoryError|can't allocate memory|Cannot allocate memory|std::bad_alloc")
 
+LOST_PROCESS = re.compile(r"process \d+ of \d+ of this training was killed")  # see training.launch
+
 # What an error that comes from the machine means, in plain words.
 MACHINE_ERRORS = (
     (
@@ -71,6 +73,8 @@ def cause_of(error: str, log: str, exit_code: int | None = 0, system_ran_out: bo
         message = _message(error)
         if MEMORY_ERRORS.search(message):
             return OUT_OF_MEMORY
+        if LOST_PROCESS.search(message):
+            return OUT_OF_MEMORY if system_ran_out else KERNEL_DIED
         return INFRASTRUCTURE if explanation_of(error) else ERROR_IN_CELL
     if "DeadKernelError" in log or "Kernel died" in log:
         return OUT_OF_MEMORY if system_ran_out else KERNEL_DIED

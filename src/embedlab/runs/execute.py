@@ -18,6 +18,7 @@ import nbformat
 
 from embedlab import paths, progress
 from embedlab.errors import RecordError, StoppedAtCheckpoint
+from embedlab.launchers import require_plain_start
 from embedlab.redaction import shareable_value
 from embedlab.runs import causes, child, heartbeat, left_behind, measured, notebooks, processes, records
 from embedlab.runs.causes import CANCELLED, INCOMPLETE, INFRASTRUCTURE, KERNEL_DIED, OUT_OF_MEMORY, TIMEOUT, cause_of
@@ -121,6 +122,7 @@ def perform(
         on_report: called with every progress report; by default they are shown on standard error.
         cancelled: called often; True ends the run.
     """
+    require_plain_start()
     if force and run.folder.exists():
         records.set_aside(run.folder)
     left_behind.clean(run.folder)
@@ -216,7 +218,7 @@ class _Attempt:
             processes.RUN_ID_VARIABLE: self.run.run_id,
             "EMBEDLAB_HOME": str(paths.project_root()),
             "PYTHONUNBUFFERED": "1",
-            **self.limits.environment(),
+            **self.limits.environment(self.run.values),
         }
 
     def _watch(self, process: child.Child, guard: Guard, on_report: OnReport) -> str:

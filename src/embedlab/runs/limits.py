@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from embedlab.runs import processes
 from embedlab.runs.causes import CANCELLED, OUT_OF_MEMORY, TIMEOUT
@@ -14,6 +16,7 @@ from embedlab.runs.causes import CANCELLED, OUT_OF_MEMORY, TIMEOUT
 GRACE_S, GRACE_SHARE = 60.0, 0.25  # how long before its time limit a training is asked to stop, at most
 CANCEL = "cancel"  # a file of this name in an attempt's scratch folder asks its driver to end it
 MEMORY_EVERY_S = 1.0
+GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", processes.CPUS_VARIABLE)
 
 
@@ -25,7 +28,8 @@ class Limits:
         wall_min: minutes from start to end.
         mem_gb: memory of all its processes, in GiB.
         cpus: number of threads of its libraries.
-        gpus: the GPUs it sees, as in CUDA_VISIBLE_DEVICES; None does not set that variable.
+        gpus: the GPUs it sees, as in CUDA_VISIBLE_DEVICES; None shows it the first of this machine's GPUs, as many as
+            its parameters ask for.
     """
 
     wall_min: float = 0
@@ -33,10 +37,32 @@ class Limits:
     cpus: int = 0
     gpus: str | None = None
 
-    def environment(self) -> dict[str, str]:
-        """The environment variables that set these limits."""
+    def environment(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """The environment variables that set these limits.
+
+        Args:
+            values: the run's parameters.
+        """
         threads = dict.fromkeys(THREAD_VARIABLES, str(self.cpus)) if self.cpus else {}
-        return threads if self.gpus is None else {**threads, "CUDA_VISIBLE_DEVICES": self.gpus}
+        gpus = visible_gpus()[: max(1, asked_gpus(values))] if self.gpus is None else [self.gpus]
+        return {**threads, GPU_VARIABLE: ",".join(gpus)} if gpus else threads
+
+
+def asked_gpus(values: Mapping[str, Any]) -> int:
+    """How many GPUs a run's parameters ask for (`engine.gpus`); 0 if they say nothing.
+
+    Args:
+        values: parameter -> value.
+    """
+    engine = values.get("engine")
+    return int(engine.get("gpus", 0)) if isinstance(engine, Mapping) else 0
+
+
+def visible_gpus() -> list[str]:
+    """Return the names of this machine's GPUs that runs may use, without importing torch."""
+    if (names := os.environ.get(GPU_VARIABLE)) is not None:
+        return [name for name in names.split(",") if name.strip()]
+    return [str(number) for number, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
 
 
 class Guard:

@@ -15,7 +15,7 @@ from embedlab.errors import ParameterError
 from embedlab.runs import attempts, records
 from embedlab.runs.causes import CANCELLED, INTERRUPTIONS
 from embedlab.runs.execute import Outcome
-from embedlab.runs.limits import Limits
+from embedlab.runs.limits import Limits, asked_gpus
 from embedlab.sweeps import planning
 from embedlab.sweeps.engine import Engine
 from embedlab.sweeps.job import Job
@@ -106,7 +106,7 @@ class Driver:
         Raises:
             ParameterError: a run needs more GPUs than the engine has, or a file that no earlier run has written.
         """
-        self._check_gpus()
+        self._check_gpus(max(stage.resources.gpus for stage in self.spec.stages))
         try:
             earlier: dict[str, dict[int, Planned]] = {}
             for stage in self.spec.stages:
@@ -121,9 +121,9 @@ class Driver:
         self.result.outcomes = {run_id: ended[run_id] for run_id in self._order if run_id in ended}
         return self.result
 
-    def _check_gpus(self) -> None:
+    def _check_gpus(self, needed: int) -> None:
         """Check that the engine has enough GPUs; a run that needs more would wait forever."""
-        needed, available = max(stage.resources.gpus for stage in self.spec.stages), self.engine.gpus
+        available = self.engine.gpus
         if available is not None and needed > available:
             problem, remedy = f"a run needs {needed} GPUs, but the engine has {available}", "Set a smaller number"
             raise ParameterError(problem, remedy=remedy, file=self.path, field="resources.gpus")
@@ -165,8 +165,10 @@ class Driver:
         todo = [item for item in planned if self._is_to_do(item)]
         planning.require_inputs(todo)
         self.view.begin(len(planned), len(planned) - len(todo))
-        for order, item in enumerate(todo):
-            self._submit(Job(item.plan, self._limits(stage), stage.resources.gpus, order))
+        gpus = [max(stage.resources.gpus, asked_gpus(item.plan.values)) for item in todo]
+        self._check_gpus(max(gpus, default=0))
+        for order, (item, count) in enumerate(zip(todo, gpus, strict=True)):
+            self._submit(Job(item.plan, self._limits(stage), count, order))
         self._wait()
         return self._refreshed(planned)
 

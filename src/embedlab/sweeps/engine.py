@@ -82,6 +82,7 @@ def make_engine(
         from embedlab.sweeps.slurm import SlurmEngine
 
         return SlurmEngine(jobs=jobs, options=options)
-    from embedlab.sweeps.local import LocalEngine, visible_gpus
+    from embedlab.runs.limits import visible_gpus
+    from embedlab.sweeps.local import LocalEngine
 
     return LocalEngine(jobs or 1, gpus=visible_gpus())

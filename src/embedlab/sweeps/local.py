@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from embedlab.runs import execute
@@ -93,7 +91,7 @@ class LocalEngine:
             count = 0 if job.token in self._cancelled else job.gpus
             names, self._free_gpus = self._free_gpus[:count], self._free_gpus[count:]
         try:
-            yield ",".join(names) or None  # None leaves CUDA_VISIBLE_DEVICES as it is
+            yield ",".join(names) or None  # None: the first that this machine has
         finally:
             with self._gpus_changed:
                 self._free_gpus += names
@@ -109,10 +107,3 @@ def _outcome_of(future: Future[Outcome], job: Job) -> Outcome:
         detail = f"{type(error).__name__}: {error}"
         return Outcome(plan.run_id, plan.folder, cause=INFRASTRUCTURE, detail=detail)
     return future.result()
-
-
-def visible_gpus() -> list[str]:
-    """Return the names of this machine's GPUs that runs may use, without importing torch."""
-    if (names := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name for name in names.split(",") if name.strip()]
-    return [str(number) for number, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]

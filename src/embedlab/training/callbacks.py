@@ -131,6 +131,7 @@ class KeepBest(TrainerCallback):
         self._weights, self._without_improvement = state["weights"], state["without_improvement"]
 
     def restore(self, model: torch.nn.Module) -> None:
-        """Load the best weights into `model`; without any evaluation the last weights stay."""
+        """Load the best weights into `model` and drop the copy; without any evaluation the last weights stay."""
         if self._weights:
             model.load_state_dict(self._weights, strict=True)
+            self._weights = {}

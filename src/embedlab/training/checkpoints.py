@@ -37,7 +37,7 @@ from embedlab.errors import StoppedAtCheckpoint, StorageError
 from embedlab.io import atomic_path, locked, sha256_of_json
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.paths import cache_dir
-from embedlab.training import finished
+from embedlab.training import finished, group
 from embedlab.training.engine import without_autocast
 
 if TYPE_CHECKING:
@@ -82,11 +82,6 @@ class ResumableCrossEncoderTrainer(_LeavesWeights, CrossEncoderTrainer):
     """The Trainer of cross-encoders, with the checkpoints of this module."""
 
 
-def trainer_class(cross_encoder: bool) -> type[SentenceTransformerTrainer | CrossEncoderTrainer]:
-    """Return the Trainer for embedding models or for cross-encoders."""
-    return ResumableCrossEncoderTrainer if cross_encoder else ResumableTrainer
-
-
 class Checkpoints(TrainerCallback):
     """Write checkpoints of one training, and restore the newest.
 
@@ -117,11 +112,12 @@ class Checkpoints(TrainerCallback):
         self._stopped: tuple[int, int] | None = None  # step and steps of a training that was asked to stop
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.folder is None or state.global_step >= state.max_steps:
+        folder = self.folder
+        if folder is None or state.global_step >= state.max_steps:
             return
         due = self.minutes and time.monotonic() - self._last >= 60 * self.minutes
-        stop = progress.stop_requested()
-        if (due or stop) and self.has_room(self.folder):
+        stop = group.from_first(progress.stop_requested)
+        if group.from_first(lambda: bool(due or stop) and self.has_room(folder)):
             control.should_save = True
             if stop:
                 control.should_training_stop = True
@@ -130,8 +126,9 @@ class Checkpoints(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         assert self.folder is not None  # the only reason to save
         batches = batches_seen(state.global_step, args.gradient_accumulation_steps, kwargs.get("train_dataloader"))
-        with atomic_path(self.folder / f"checkpoint-{state.global_step}" / STATE_FILE) as temporary:
-            torch.save(self.state(batches), temporary)
+        if group.rank() == 0:
+            with atomic_path(self.folder / f"checkpoint-{state.global_step}" / STATE_FILE) as temporary:
+                torch.save(self.state(batches), temporary)
         self._last = time.monotonic()
 
     def require_finished(self, stage: str) -> None:
@@ -189,7 +186,8 @@ class Checkpoints(TrainerCallback):
             return None
         newest = max(complete, key=lambda path: int(path.name.rpartition("-")[2]))
         self.restore(torch.load(newest / STATE_FILE, map_location="cpu", weights_only=True))
-        logger.warning("continue the training from step %s", newest.name.rpartition("-")[2])
+        if group.rank() == 0:
+            logger.warning("continue the training from step %s", newest.name.rpartition("-")[2])
         return str(newest)
 
     def restore(self, saved: Mapping[str, Any]) -> None:

@@ -7,27 +7,20 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from embedlab import progress
 from embedlab.engine import EngineParams
 from embedlab.models.sides import is_routed
-from embedlab.training import finished
+from embedlab.training import finished, launch
 from embedlab.training.batches import NoDuplicates
 from embedlab.training.callbacks import KeepBest, ProgressReport
-from embedlab.training.checkpoints import Checkpoints, checkpoint_folder, trainer_class, training_identity
-from embedlab.training.engine import (
-    applicable,
-    engaged,
-    prepare,
-    require_prepared,
-    require_usable,
-    tracked,
-    trackers,
-    trainer_arguments,
-)
+from embedlab.training.checkpoints import Checkpoints, checkpoint_folder, training_identity
+from embedlab.training.engine import applicable, prepare, require_prepared, require_usable, trainer_arguments
 from embedlab.training.learning_rates import learning_rates
 from embedlab.training.outcome import judge_training, log_findings, require_finite
+from embedlab.training.trainer import Effort, Training, scores_pairs
 from embedlab.training.truncated import cut_of, report_cut
 
 if TYPE_CHECKING:
@@ -151,12 +144,9 @@ def fit(
     identity = training_identity(model, dataset, loss, settings.deciding(), collator, evaluator, stage)
     rows = [len(task_rows) for task_rows in dataset.values()] if isinstance(dataset, dict) else len(dataset)
     with checkpoint_folder(identity) as folder:
-        rates = _rates(model, settings) | dict(rates or {})
-        arguments = training_arguments(
-            settings, rows, bool(evaluator), str(folder or output_dir), rates=rates, cross_encoder=_scores_pairs(model)
-        )
-        arguments.batch_sampler = batch_sampler or arguments.batch_sampler
-        arguments.router_mapping = ROUTES if is_routed(model) else {}
+        options: dict[str, Any] = {"cross_encoder": scores_pairs(model), "batch_sampler": batch_sampler}
+        options |= {"rates": _rates(model, settings) | dict(rates or {}), "routed": is_routed(model)}
+        arguments = partial(training_arguments, settings, rows, bool(evaluator), str(folder or output_dir), **options)
         metric = f"eval_{evaluator.primary_metric}" if evaluator else ""
         best, log = KeepBest(metric, settings.patience), ProgressReport(stage, metric)
         parts: dict[str, ProgressReport | KeepBest] = {"log": log, "best": best}
@@ -166,13 +156,19 @@ def fit(
         if (earlier := finished.restore(folder, checkpoints.restore)) is not None:
             return FitResult(**earlier)
         name = f"{stage.replace('/', '-')}-{identity}"
-        if trackers(settings.engine):
-            arguments.run_name = name
-        with engaged(model, settings.engine), tracked(settings.engine, name):
-            result = _fit(model, dataset, loss, arguments, collator, evaluator, best, log, checkpoints)
+        objects = (model, dataset, loss, collator, evaluator)
+        effort = launch.train(Training(*objects, settings.engine, name, arguments, best, log, checkpoints))
+        result = _result(log, best, effort)
         if folder and finished.is_wanted() and checkpoints.has_room(folder):
             finished.keep(folder, checkpoints.state(), asdict(result))
         return result
+
+
+def _result(log: ProgressReport, best: KeepBest, effort: Effort) -> FitResult:
+    if best.best_value is None:
+        require_finite(log.rows, log.stage)
+    log_findings(log.rows, log.stage)
+    return FitResult(log.rows, best.best_value, best.best_step, effort.steps, effort.seconds)
 
 
 def _usable(
@@ -191,50 +187,6 @@ def _usable(
     return replace(settings, engine=engine)
 
 
-def _scores_pairs(model: Any) -> bool:
-    from sentence_transformers import CrossEncoder
-
-    return isinstance(model, CrossEncoder)
-
-
-def _fit(
-    model: SentenceTransformer | CrossEncoder,
-    dataset: datasets.Dataset | dict[str, datasets.Dataset],
-    loss: nn.Module | dict[str, nn.Module],
-    arguments: BaseTrainingArguments,
-    collator: Any,
-    evaluator: BaseEvaluator | None,
-    best: KeepBest,
-    log: ProgressReport,
-    checkpoints: Checkpoints,
-) -> FitResult:
-    from transformers import PrinterCallback
-
-    trainer = trainer_class(_scores_pairs(model))(
-        model=model,
-        args=arguments,
-        train_dataset=dataset,
-        data_collator=collator,
-        loss=loss,
-        evaluator=evaluator,
-        callbacks=[log, best, checkpoints] if evaluator else [log, checkpoints],
-    )
-    trainer.remove_callback(PrinterCallback)  # progress is reported already; this one prints raw dictionaries
-    checkpoint = checkpoints.resume()
-    if evaluator and not checkpoint:
-        trainer.evaluate()
-    earlier = log.seconds if checkpoint else 0.0
-    progress.add_earlier_seconds(earlier)
-    output = trainer.train(resume_from_checkpoint=checkpoint)
-    checkpoints.require_finished(log.stage)
-    if best.best_value is None:
-        require_finite(log.rows, log.stage)
-    best.restore(model)
-    log_findings(log.rows, log.stage)
-    seconds = earlier + output.metrics["train_runtime"]
-    return FitResult(log.rows, best.best_value, best.best_step, output.global_step, seconds)
-
-
 def _rates(model: Any, settings: FitSettings) -> dict[str, float]:
     return learning_rates(
         model, settings.learning_rate, layer_decay=settings.layer_decay, embedding_rate=settings.embedding_rate
@@ -249,6 +201,8 @@ def training_arguments(
     *,
     rates: Mapping[str, float] | None = None,
     cross_encoder: bool = False,
+    batch_sampler: Callable[..., BatchSampler] | None = None,
+    routed: bool = False,
 ) -> BaseTrainingArguments:
     """Translate `settings` into SentenceTransformerTrainingArguments or CrossEncoderTrainingArguments.
 
@@ -259,6 +213,8 @@ def training_arguments(
         output_dir: scratch folder of the Trainer.
         rates: regular expression of parameter names -> learning rate, see `learning_rates`.
         cross_encoder: whether a cross-encoder is trained.
+        batch_sampler: replaces the sampler that the settings choose.
+        routed: whether the model has a Router.
     """
     from sentence_transformers import CrossEncoderTrainingArguments, SentenceTransformerTrainingArguments
     from sentence_transformers.base.sampler import BatchSamplers
@@ -273,6 +229,7 @@ def training_arguments(
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         learning_rate_mapping=dict(rates or {}),
+        router_mapping=ROUTES if routed else {},
         weight_decay=settings.weight_decay if engine.weight_decay is None else engine.weight_decay,
         eval_strategy="steps" if evaluate else "no",
         eval_steps=max(1, math.ceil(steps / max(1, settings.evaluations))),
@@ -280,7 +237,7 @@ def training_arguments(
         logging_nan_inf_filter=False,  # it would replace a NaN by the mean of the losses before
         save_strategy="no",  # `Checkpoints` decides
         save_total_limit=2,  # a kill can leave the newer one incomplete
-        batch_sampler=NoDuplicates if settings.no_duplicates else BatchSamplers.BATCH_SAMPLER,
+        batch_sampler=batch_sampler or (NoDuplicates if settings.no_duplicates else BatchSamplers.BATCH_SAMPLER),
         multi_dataset_batch_sampler=settings.sampling,
         seed=settings.seed,
         disable_tqdm=progress.ENVIRONMENT_NAME in os.environ,

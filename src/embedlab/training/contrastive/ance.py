@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from embedlab.errors import DataError
+from embedlab.training import group
 from embedlab.training.batches import TokenisedCollator
 from embedlab.training.examples import Row, TrainingRows
 
@@ -67,7 +68,7 @@ class RenewingCollator(TokenisedCollator):
 
     def _replace_rows(self) -> None:
         training = self.model.training
-        rows = list(self._renew())
+        rows = group.from_first(lambda: list(self._renew()))
         self.model.train(training)  # encoding the corpus switched dropout off
         if [len(row) for row in rows] != [len(label) for label in self._labels]:
             problem = f"renew returned {len(rows)} rows, expected {len(self._labels)} rows of the same width as before"

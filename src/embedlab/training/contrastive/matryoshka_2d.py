@@ -20,6 +20,7 @@ from embedlab.models.layers import final_norm, layer_count
 from embedlab.models.packing import merge_columns
 from embedlab.models.prompts import prompts_of
 from embedlab.params import TEMPERATURE, Count, PositiveFloat
+from embedlab.training import group
 from embedlab.training.batches import TokenisedCollator
 from embedlab.training.contrastive.train import ContrastiveParams
 from embedlab.training.engine import prepare
@@ -103,14 +104,14 @@ def _pool(model: SentenceTransformer, output: dict[str, Any], layer: int) -> Ten
     features = {**output, "token_embeddings": tokens}
     for module in list(model)[1:]:
         features = module(features)
-    return features["sentence_embedding"]
+    return group.whole(features["sentence_embedding"], output)
 
 
 class LayeredContrastiveLoss(nn.Module):
     """The mean of `ContrastiveLoss` over all combinations of layers and dimensions.
 
     Args:
-        model: the model being trained, not wrapped for distributed training.
+        model: the model being trained.
         layers: layer counts to train, e.g. (6, 3).
         dims: dimensions to train at each layer count.
         judged: all relevant pairs, see `false_negative_mask`.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedlab.models.tokens import count_overflowing, to_features
+from embedlab.training import group
 from embedlab.training.truncated import Cut
 
 if TYPE_CHECKING:
@@ -59,6 +61,13 @@ class TokenLoss(nn.Module):
             A scalar.
         """
         (features,) = sentence_features
+        if share := group.own_share(self.model, features):
+            own_labels = share.of_tokens(labels)
+            own_loss = partial(self._loss, share.features, own_labels)
+            return group.share_of_mean(own_loss, _count(own_labels), _count(labels))
+        return self._loss(features, labels)
+
+    def _loss(self, features: dict[str, Any], labels: Tensor) -> Tensor:
         hidden = self.model[0](features)["token_embeddings"].flatten(0, 1)  # (tokens, d)
         return self.score(hidden, labels.flatten())
 
@@ -97,6 +106,11 @@ class MaskedLanguageLoss(TokenLoss):
     def logits(self, hidden: Tensor) -> Tensor:
         """Compute vocabulary scores (n, vocabulary) from hidden states (n, d)."""
         return F.linear(self.norm(F.gelu(self.dense(hidden))), self._embeddings().weight, self.bias)
+
+
+def _count(labels: Tensor) -> int:
+    """Number of tokens to predict."""
+    return int((labels != IGNORED).sum())
 
 
 def hidden_size(model: SentenceTransformer) -> int:

@@ -41,12 +41,14 @@ CODE = (
     "training/engine",
     "training/examples",
     "training/fit",
+    "training/group",
     "training/losses",
     "training/pretraining/causal",
     "training/pretraining/mlm",
     "training/pretraining/objectives",
     "training/pretraining/simcse",
     "training/pretraining/tsdae",
+    "training/trainer",
 )
 
 

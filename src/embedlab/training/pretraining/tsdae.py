@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedlab.errors import ModelError
+from embedlab.training import group
 from embedlab.training.pretraining.mlm import IGNORED, NoiseCollator, choose_positions, pad
 
 if TYPE_CHECKING:
@@ -109,6 +111,13 @@ class DenoisingLoss(nn.Module):
             A scalar.
         """
         (features,) = sentence_features
+        if share := group.own_share(self.model, features):
+            own_labels = labels[share.texts]
+            counts = [int((self.targets(ids) != IGNORED).sum()) for ids in (own_labels, labels)]
+            return group.share_of_mean(partial(self._loss, share.features, own_labels), *counts)
+        return self._loss(features, labels)
+
+    def _loss(self, features: dict[str, Any], labels: Tensor) -> Tensor:
         sentence = self.model(features)["sentence_embedding"]  # (B, d)
         targets = self.targets(labels)
         rows, columns = self._scored_positions(targets)
