@@ -28,6 +28,14 @@ NUMBERS = {  # option -> values that are refused
     ("deploy", "shadow", "VERSION", "--margin"): ("nan", "-1", "inf"),
     ("deploy", "shadow", "VERSION", "--slowdown"): ("nan", "-1", "0", "inf"),
     ("deploy", "drift", "check", "--log", "log.csv", "--alpha"): ("nan", "0", "1", "2", "-1", "inf"),
+    ("deploy", "shards", "embed", "docs", "vectors", "--rows"): ("0", "-1"),
+    ("deploy", "shards", "embed", "docs", "vectors", "--workers"): ("0", "-1"),
+    ("deploy", "shards", "search", "vectors", "--k"): ("0",),
+    ("deploy", "shards", "search", "vectors", "--workers"): ("0",),
+    ("deploy", "shards", "index", "vectors", "--lists"): ("-1",),
+    ("deploy", "shards", "index", "vectors", "--code-bytes"): ("0",),
+    ("deploy", "shards", "index", "vectors", "--k"): ("0",),
+    ("deploy", "shards", "index", "vectors", "--workers"): ("0",),
     ("diagnose", "icd10cm:smoke", "--good-enough"): ("nan", "0", "-1", "2"),
     ("diagnose", "icd10cm:smoke", "--max-docs"): ("-1",),
     ("diagnose", "icd10cm:smoke", "--seed"): ("-1", str(2**70)),
@@ -170,8 +178,8 @@ def numeric_options():
 def test_every_numeric_option_is_tried():
     """A new one needs a line in `NUMBERS`, or a range of typer's."""
     ranged = {"run --timeout", "run --mem-gb", "run --cpus", "sweep --jobs"}  # typer prints its own message
-    groups = {"deploy": 2, "drift": 3}
-    lengths = [groups["drift"] if "drift" in command else groups.get(command[0], 1) for command in NUMBERS]
+    groups = {("deploy", "drift"): 3, ("deploy", "shards"): 3}
+    lengths = [groups.get(command[:2], 2 if command[0] == "deploy" else 1) for command in NUMBERS]
     tried = {" ".join([*command[:length], command[-1]]) for command, length in zip(NUMBERS, lengths, strict=True)}
     assert {option.removeprefix("embedlab ") for option in numeric_options()} <= tried | ranged
 
