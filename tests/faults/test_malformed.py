@@ -155,7 +155,7 @@ def test_malformed_notebook(home, refused, name):
 
 def test_notebook_in_utf_16(home, refused):
     (home / "notebooks" / "03_bad.ipynb").write_bytes(with_parameters("x: int = 1").encode("utf-16"))
-    assert "is not UTF-8" in refused("run", "03")
+    assert "is not UTF-8" in refused("run", "03_bad")
 
 
 PAIRS = {
