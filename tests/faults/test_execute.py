@@ -107,7 +107,7 @@ def test_a_time_limit_keeps_what_was_measured(notebook, home, command):
 def test_a_time_limit_stops_a_training_at_a_checkpoint_and_the_next_start_continues(home, monkeypatch):
     """Two trainings: the first is not repeated, the second goes on, and all bits are those of an undisturbed run."""
     monkeypatch.setenv("EMBEDLAB_CACHE", str(home / "cache"))
-    notebook, batches = home / "notebooks" / "03_train.ipynb", home / "batches.txt"
+    notebook, batches = home / "notebooks" / "09_train.ipynb", home / "batches.txt"
     reason_to_end, waits_since = limits.Guard.reason_to_end, []
 
     def ask_once_the_second_training_waits(guard):  # however slow this machine is

@@ -145,7 +145,7 @@ def make_project(home: Path) -> Path:
     end = 'run.value("ndcg@10", value, system="contrastive", split="test")\nrun.finish();'
     write_notebook(home / "notebooks" / "02_later.ipynb", SETUP, defaults, LATER, use, end)
     write_notebook(
-        home / "notebooks" / "03_train.ipynb", SETUP, DEFAULTS, START.replace("01_tiny", "03_train"), TRAIN, END
+        home / "notebooks" / "09_train.ipynb", SETUP, DEFAULTS, START.replace("01_tiny", "09_train"), TRAIN, END
     )
     return home
 
