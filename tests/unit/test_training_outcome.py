@@ -116,10 +116,11 @@ def test_with_dev_the_best_weights_come_back_with_a_word(tmp_path, monkeypatch):
     assert list(judge_training(result.history)) == [DIVERGED, NOTHING_LEARNED]
 
 
-def test_every_training_loop_reports_its_findings():
-    """The cross-encoder has a loop of its own."""
+def test_every_training_goes_through_the_loop_that_reports_its_findings():
     from embedlab.training import fit
-    from embedlab.training.distillation import cross_encoder
+    from embedlab.training.contrastive import graded, train
+    from embedlab.training.distillation import cross_encoder, embeddings
 
-    for module in (fit, cross_encoder):
-        assert module.log_findings is outcome.log_findings and module.require_finite is outcome.require_finite
+    assert fit.log_findings is outcome.log_findings and fit.require_finite is outcome.require_finite
+    for module in (train, graded, embeddings, cross_encoder):
+        assert module.fit is fit.fit

@@ -121,8 +121,8 @@ def wrong_terms(terms: Sequence[Term]) -> dict[str, list[str]]:
 
     >>> disease = Term("d", "disease")
     >>> flu, cold = Term("f", "influenza", parents=["d"]), Term("c", "common cold", parents=["d"])
-    >>> wrong_terms([disease, flu, cold])["f"]
-    ['disease', 'common cold']
+    >>> " and ".join(wrong_terms([disease, flu, cold])["f"])
+    'disease and common cold'
     """
     names = {term.id: term.name for term in terms}
     children: dict[str, list[str]] = defaultdict(list)
