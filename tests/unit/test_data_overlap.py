@@ -4,7 +4,7 @@ import random
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedlab.data import overlap
@@ -30,6 +30,7 @@ def quadratic(left, right):
 CROWDED = st.lists(st.sets(st.sampled_from("abcdefghijklm"), min_size=3).map(" ".join), min_size=40, max_size=80)
 
 
+@settings(deadline=None)
 @given(CROWDED, st.booleans())
 def test_crowded_join_equals_the_quadratic_reference(texts, joins_itself):
     left = dict(enumerate(texts))
@@ -62,6 +63,7 @@ def test_few_pairs_are_compared_however_common_the_words(monkeypatch):
     assert sum(compared) < 20 * len(texts)
 
 
+@settings(deadline=None)
 @given(TEXTS, TEXTS)
 def test_join_equals_the_quadratic_reference(left, right):
     found = list(near_duplicates(dict(enumerate(left)), dict(enumerate(right))))
