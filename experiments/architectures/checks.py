@@ -216,10 +216,6 @@ def relative(first: torch.Tensor, second: torch.Tensor) -> float:
     return difference if np.isfinite(difference) else float("inf")
 
 
-def _objective(name: Objective) -> Callable[[str], float]:
-    return partial(objective, name)
-
-
 _GRADIENT = "gradient of a batch, against padded batches"
 TECHNIQUES: Sequence[Technique] = (
     Technique("encode", "vectors, against `encode_query` and `encode_document`", 1e-5, encoding),
@@ -227,10 +223,10 @@ TECHNIQUES: Sequence[Technique] = (
     Technique(
         "train, save, load", "vectors of the trained model, against the saved one in both libraries", 1e-6, training
     ),
-    Technique("`mlm`", _GRADIENT, 1e-5, _objective("mlm")),
-    Technique("`causal`", _GRADIENT, 1e-5, _objective("causal")),
-    Technique("`tsdae`", _GRADIENT, 1e-5, _objective("tsdae")),
-    Technique("`simcse`", _GRADIENT, 1e-5, _objective("simcse")),
+    Technique("`mlm`", _GRADIENT, 1e-5, partial(objective, "mlm")),
+    Technique("`causal`", _GRADIENT, 1e-5, partial(objective, "causal")),
+    Technique("`tsdae`", _GRADIENT, 1e-5, partial(objective, "tsdae")),
+    Technique("`simcse`", _GRADIENT, 1e-5, partial(objective, "simcse")),
     Technique("LoRA", "vectors before and after the adapter is merged", 1e-5, lora),
     Technique("merge", "average of a model with itself, against the model", 1e-6, merging),
     Technique("fewer layers", "student, against the saved one in both libraries", 1e-6, fewer_layers),

@@ -29,7 +29,7 @@ MEASURES = {
     "index_ms": "search through IVF-PQ, 100 queries at a time",
     "index_bytes": "size of IVF-PQ",
     "seconds_to_first_step": "time to the first step",
-    "own_bytes": "memory beside the model",
+    "own_bytes": "peak memory without the model",
 }
 NAME = "README.md"
 BUSY_SHARE = 0.05  # of the processors used by other programs; a row with more is marked

@@ -13,10 +13,14 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 from embedlab.errors import ParameterError, StorageError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 BLOCK_BYTES = 1 << 20
 CONTENTS = ".embedlab-contents"  # in a folder that `replace_contents` filled: the files that it wrote
@@ -119,16 +123,30 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 def sha256_of(path: Path) -> str:
     """Return the hex SHA-256 of a file, read in blocks."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
+        return sha256_of_stream(file)
+
+
+def sha256_of_stream(file: IO[bytes]) -> str:
+    """Return the hex SHA-256 of the rest of an open file, read in blocks."""
+    digest = hashlib.sha256()
+    while block := file.read(BLOCK_BYTES):
+        digest.update(block)
     return digest.hexdigest()
 
 
 def sha256_of_json(content: Any) -> str:
     """Return the hex SHA-256 of a JSON value; the order of keys does not count."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def npy_header(shape: tuple[int, int], kind: np.dtype) -> bytes:
+    """Return the first bytes of a NumPy file."""
+    import numpy as np
+
+    header = BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": kind.str, "fortran_order": False, "shape": shape})
+    return header.getvalue()
 
 
 def confined(folder: Path, name: str, *, field: str | None = None, single: bool = True) -> Path:

@@ -21,7 +21,8 @@ LAYERS = (
     ("search",),
     ("models",),
     ("data",),
-    ("http", "io", "params", "engine", "checked", "launchers", "progress", "paths", "redaction", "escaping", "errors"),
+    ("http", "io", "params", "engine", "checked", "launchers", "progress", "paths", "redaction", "escaping", "errors")
+    + ("blocks",),
 )
 SEPARATE = ("training", "evaluation")  # of the same layer, but neither imports the other
 

@@ -5,13 +5,13 @@ The API key comes from `OPENAI_API_KEY`. It is sent to the endpoint only and nev
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,7 +29,7 @@ from embedlab.http import (
     post_json,
     with_retries,
 )
-from embedlab.io import write_atomic
+from embedlab.io import sha256_of_json, write_atomic
 from embedlab.paths import cache_dir
 from embedlab.redaction import without_own_keys
 
@@ -122,16 +122,8 @@ class Chat:
             "max_tokens": self.max_tokens,
             "messages": [{"role": "user", "content": prompt}],
         }
-        path = self._path(body)
-        with suppress(OSError, ValueError, LookupError, UnusableAnswerError):  # no file, or a damaged one
-            return parse(json.loads(path.read_text(encoding="utf-8"))["answer"])
-        text, answer = self._ask_endpoint(body, parse)
-        write_atomic(path, json.dumps({"request": body, "answer": text}, ensure_ascii=False))
-        return answer
-
-    def _path(self, body: dict[str, Any]) -> Path:
-        digest = hashlib.sha256(json.dumps([self.base_url, body], sort_keys=True).encode()).hexdigest()
-        return (self.folder or cache_dir() / "chat") / digest[:2] / f"{digest}.json"
+        ask = partial(self._ask_endpoint, body, parse)
+        return asked_once([self.base_url, body], ask, parse, {"request": body}, self.folder)
 
     def _ask_endpoint(self, body: dict[str, Any], parse: Callable[[str], Answer]) -> tuple[str, Answer]:
         """Ask until an answer can be parsed; return its text and the parsed value."""
@@ -177,6 +169,31 @@ class Chat:
         if not isinstance(text, str):
             raise UnusableAnswerError("the answer has no text")
         return without_own_keys(text)  # a server can send back what it was sent
+
+
+def asked_once(
+    question: Any,
+    ask: Callable[[], tuple[str, Answer]],
+    parse: Callable[[str], Answer],
+    note: dict[str, Any],
+    folder: Path | None = None,
+) -> Answer:
+    """Return the answer to a question, from disk if it was asked before.
+
+    Args:
+        question: a JSON value with everything that the answer depends on.
+        ask: returns the text of an answer and its value.
+        parse: turns a text from disk into a value, or raises `UnusableAnswerError` to ask again.
+        note: kept next to the answer.
+        folder: where answers are kept; `paths.cache_dir()/chat` by default.
+    """
+    digest = sha256_of_json(question)
+    path = (folder or cache_dir() / "chat") / digest[:2] / f"{digest}.json"
+    with suppress(OSError, ValueError, LookupError, UnusableAnswerError):  # no file, or a damaged one
+        return parse(json.loads(path.read_text(encoding="utf-8"))["answer"])
+    text, answer = ask()
+    write_atomic(path, json.dumps({**note, "answer": text}, ensure_ascii=False))
+    return answer
 
 
 def _is_count(count: object) -> bool:

@@ -11,8 +11,8 @@ import numpy as np
 
 from embedlab.data.text_analysis import symbols, words
 
-NEAR = 0.8  # two queries are near-identical from this Jaccard similarity of their word sets
-NEAR_PARTS, NEAR_WHOLE = 4, 5  # the same as a fraction, which is exact: shared / all >= 4 / 5
+# Two queries are near-identical from a Jaccard similarity of their word sets of 4 / 5; a fraction is exact.
+NEAR_PARTS, NEAR_WHOLE = 4, 5
 MIN_WORDS = 3  # with fewer words, one shared word would be enough
 
 PAIRS_PER_ENTRY = 4  # comparing so many pairs costs about as much as making one longer key

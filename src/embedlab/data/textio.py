@@ -75,19 +75,6 @@ def read_rows(path: Path, *, columns: Sequence[str] = ()) -> list[Row]:
     Raises:
         DataError: the file is missing, empty, of another format, not UTF-8, or malformed.
     """
-    return list(iter_rows(path, columns=columns))
-
-
-def iter_rows(path: Path, *, columns: Sequence[str] = ()) -> Iterator[Row]:
-    """Yield the records that `read_rows` returns, without keeping them in memory.
-
-    Args:
-        path: the file.
-        columns: see `read_rows`.
-
-    Raises:
-        DataError: as for `read_rows`, when the record is reached.
-    """
     readers: dict[str, Callable[[Path], Iterator[Row]]] = {
         ".jsonl": _jsonl_rows,
         ".json": _json_rows,
@@ -101,11 +88,9 @@ def iter_rows(path: Path, *, columns: Sequence[str] = ()) -> Iterator[Row]:
     if suffix not in readers:
         problem = f"unsupported file type '{suffix}'" if suffix else "the file name does not say what format it has"
         raise DataError(problem, remedy=f"Save it as one of {', '.join(readers)}.", file=path)
-    row = None
-    for row in readers[suffix](file):
-        yield row
-    if row is None:
-        raise DataError("the file has no rows", remedy="Add at least one record.", file=path)
+    if rows := list(readers[suffix](file)):
+        return rows
+    raise DataError("the file has no rows", remedy="Add at least one record.", file=path)
 
 
 def format_of(path: Path) -> str:

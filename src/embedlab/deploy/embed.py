@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from embedlab import progress
+from embedlab.blocks import blocks
 from embedlab.deploy.files import storage_errors
 from embedlab.deploy.space import Encoder
 from embedlab.deploy.store import VectorStore, text_key
@@ -83,7 +84,7 @@ def embed_corpus(
     out = open(listing, "w", encoding="utf-8") if listing else nullcontext()  # noqa: SIM115 - closed by the next line
     with locked(store.folder / ".lock", wait=False), storage_errors(store.folder), out as lines:
         parts = -(-total // chunk) if total else None
-        for documents_chunk in progress.track(_chunks(documents, chunk), "re-embed", total=parts):
+        for documents_chunk in progress.track(blocks(documents, chunk), "re-embed", total=parts):
             keys = [text_key(text) for _, text in documents_chunk]
             encoded += _encode_missing(
                 encoder, store, dict(zip(keys, (text for _, text in documents_chunk), strict=True))
@@ -98,7 +99,7 @@ def estimate(encoder: Encoder, documents: Iterable[Document], store: VectorStore
     """Count the texts without a vector, and time the encoding of up to 256 of them; their vectors are kept."""
     missing = 0
     sample_texts: dict[bytes, str] = {}
-    for documents_chunk in _chunks(documents, CHUNK):
+    for documents_chunk in blocks(documents, CHUNK):
         texts = {text_key(text): text for _, text in documents_chunk}
         new = store.missing(list(texts)) - sample_texts.keys()
         missing += len(new)
@@ -129,9 +130,3 @@ def _encode_missing(encoder: Encoder, store: VectorStore, texts: dict[bytes, str
     if new:
         store.add(list(new), encoder.encode_documents(list(new.values())), encoder.space)
     return len(new)
-
-
-def _chunks(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
-    stream = iter(documents)
-    while documents_chunk := list(islice(stream, size)):
-        yield documents_chunk

@@ -120,7 +120,7 @@ def build_shard_index(
         remedy = "Copy the folder to a disk, or build an index per piece"
         raise ParameterError("a merged index needs a local folder", remedy=remedy, field="merged")
     total = sum(piece.rows for piece in plan.pieces)
-    identity = sha256_of_json([spec.model_dump(), [shard.manifest.stem for shard in parts]])[:16]
+    identity = _identity(spec, parts)
     index = empty_index(spec, total, plan.space.dimension)
     index.train(sample_vectors(parts, max(MIN_SAMPLE, SAMPLED * index.nlist)))
     trained = f"{identity}{TRAINED}"
@@ -153,9 +153,13 @@ def read_shard_index(folder: Storage, parts: Sequence[Part]) -> ShardIndex:
         index = ShardIndex.model_validate_json(content)
     except ValidationError:
         raise StorageError("the index is damaged", remedy=AGAIN, file=path) from None
-    if index.identity != sha256_of_json([index.spec.model_dump(), [shard.manifest.stem for shard in parts]])[:16]:
+    if index.identity != _identity(index.spec, parts):
         raise StorageError("the index covers other documents", remedy=AGAIN, file=path)
     return index
+
+
+def _identity(spec: IndexSpec, parts: Sequence[Part]) -> str:
+    return sha256_of_json([spec.model_dump(), [shard.manifest.stem for shard in parts]])[:16]
 
 
 def code_part(task: CodeTask) -> str:

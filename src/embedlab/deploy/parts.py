@@ -6,7 +6,6 @@ its manifest is intact and fits its piece, and both files have the stated size.
 
 from __future__ import annotations
 
-import io
 import os
 import time
 import uuid
@@ -22,6 +21,7 @@ from embedlab.deploy.pieces import Piece, parquet
 from embedlab.deploy.space import Space
 from embedlab.deploy.storage import HashedFile, Storage, sha256_of
 from embedlab.errors import DataError, ParameterError, StorageError
+from embedlab.io import npy_header
 
 if TYPE_CHECKING:
     import pyarrow.parquet
@@ -97,7 +97,7 @@ class Part:
         """
         space, name = self.manifest.space, self.manifest.stem + VECTORS
         shape, kind = (self.manifest.rows, space.dimension), np.dtype(space.quantisation)
-        header = _header(shape, kind)
+        header = npy_header(shape, kind)
         if self.folder.local:
             self._require(self.folder.read(name, head=len(header)) == header)
             yield np.memmap(self.folder.local_path(name), dtype=kind, mode="r", offset=len(header), shape=shape)
@@ -248,7 +248,7 @@ def write_part(
     began, stem = time.perf_counter(), f"{piece.key}-{uuid.uuid4().hex[:12]}"
     seen: set[str] = set()
     with folder.writing(stem + VECTORS) as vectors, folder.writing(stem + IDS) as ids:
-        vectors.write(_header((piece.rows, space.dimension), np.dtype(space.quantisation)))
+        vectors.write(npy_header((piece.rows, space.dimension), np.dtype(space.quantisation)))
         with _id_writer(ids) as writer:
             for names, block in blocks:
                 _check(names, block, seen, piece)
@@ -306,13 +306,6 @@ def _check(names: list[str], block: np.ndarray, seen: set[str], piece: Piece) ->
         if name in seen:
             raise DataError(f"two documents have the id {name!r}", remedy="Give each its own id", file=piece.file)
         seen.add(name)
-
-
-def _header(shape: tuple[int, int], kind: np.dtype) -> bytes:
-    """Return the first bytes of a .npy file."""
-    buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(buffer, {"descr": kind.str, "fortran_order": False, "shape": shape})
-    return buffer.getvalue()
 
 
 def _id_writer(file: HashedFile) -> pyarrow.parquet.ParquetWriter:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from embedlab.deploy.storage import Storage
 from embedlab.errors import DataError, StorageError
+from embedlab.io import sha256_of_json
 from embedlab.redaction import redacted
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ def _pieces_of(source: Storage, name: str, columns: Columns, rows: int, start: i
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     for first, last in spans(sizes, rows):
         count = sum(sizes[first : last + 1])
-        identity = json.dumps([name, source.size(name), state, first, last, columns.ids, columns.texts])
-        yield Piece(name, first, last, start, count, hashlib.sha256(identity.encode()).hexdigest()[:16])
+        identity = [name, source.size(name), state, first, last, columns.ids, columns.texts]
+        yield Piece(name, first, last, start, count, sha256_of_json(identity)[:16])
         start += count
 
 

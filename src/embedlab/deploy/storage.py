@@ -234,11 +234,8 @@ def read_json(storage: Storage, name: str) -> dict[str, Any] | None:
 
 def sha256_of(storage: Storage, name: str) -> str:
     """Return the hex SHA-256 of a file, read in blocks."""
-    digest = hashlib.sha256()
     with storage.reading(name) as file:
-        while block := file.read(io.BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return io.sha256_of_stream(file)
 
 
 def _plain(name: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from embedlab.models.encode import encode
 from embedlab.models.sides import sides_of
 from embedlab.models.static import encode_static
+from embedlab.models.tokens import is_static
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -73,14 +74,8 @@ def _footprint(model: SentenceTransformer, rates: np.ndarray) -> Footprint:
     )
 
 
-def _is_static(model: SentenceTransformer) -> bool:
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-
-    return isinstance(model[0], StaticEmbedding)
-
-
 def _workload(model: SentenceTransformer, texts: Sequence[str]) -> list[str]:
-    return list(texts) * (STATIC_PASSES if _is_static(model) else 1)
+    return list(texts) * (STATIC_PASSES if is_static(model) else 1)
 
 
 def _rate(model: SentenceTransformer, texts: list[str]) -> float:
@@ -91,7 +86,7 @@ def _rate(model: SentenceTransformer, texts: list[str]) -> float:
 
 
 def _encode(model: SentenceTransformer, texts: list[str]) -> None:
-    if _is_static(model):
+    if is_static(model):
         encode_static(model, texts)
     else:
         encode(sides_of(model).document.model, texts, stage="speed")

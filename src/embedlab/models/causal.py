@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
-from embedlab.data.chat import UnusableAnswerError
+from embedlab.data.chat import UnusableAnswerError, asked_once
 from embedlab.errors import ModelError
-from embedlab.io import write_atomic
-from embedlab.paths import cache_dir
 
 Answer = TypeVar("Answer")
 LINE_TOKENS = 32  # of the first line of a continuation, a query
@@ -96,25 +92,20 @@ class CausalModel:
             UnusableAnswerError: no usable answer after all attempts.
             ModelError: the model cannot be loaded.
         """
-        path = self._path(prompt)
-        with suppress(OSError, ValueError, LookupError, UnusableAnswerError):  # no file, or a damaged one
-            return parse(json.loads(path.read_text(encoding="utf-8"))["answer"])
+        settings = [self.model, self.sequences, self.temperature, self.max_tokens, self.seed, prompt]
+        note = {"model": self.model, "prompt": prompt}
+        return asked_once(settings, partial(self._ask_model, prompt, parse), parse, note, self.folder)
+
+    def _ask_model(self, prompt: str, parse: Callable[[str], Answer]) -> tuple[str, Answer]:
+        """Ask until an answer can be parsed; return its text and the parsed value."""
         problem = ""
         for attempt in range(self.attempts):
             text = self._generate(prompt, self.seed + attempt)
             try:
-                answer = parse(text)
+                return text, parse(text)
             except UnusableAnswerError as error:
                 problem = str(error)
-                continue
-            write_atomic(path, json.dumps({"model": self.model, "prompt": prompt, "answer": text}, ensure_ascii=False))
-            return answer
         raise UnusableAnswerError(f"no usable answer after {self.attempts} attempts: {problem}")
-
-    def _path(self, prompt: str) -> Path:
-        settings = [self.model, self.sequences, self.temperature, self.max_tokens, self.seed, prompt]
-        digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
-        return (self.folder or cache_dir() / "chat") / digest[:2] / f"{digest}.json"
 
     def _generate(self, prompt: str, seed: int) -> str:
         """The answer of a chat model, or the first lines of continuations as a JSON array."""

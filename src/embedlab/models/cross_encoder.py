@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -114,6 +114,13 @@ def _cache_file(encoder: CrossEncoder, rows: Sequence[Row]) -> Path:
     for row in rows:
         digest.update("\0".join(row).encode() + b"\0\0")
     return cache_dir() / "scores" / f"{digest.hexdigest()[:16]}.npy"
+
+
+def is_cross_encoder(model: Any) -> bool:
+    """Whether a model scores pairs of texts."""
+    from sentence_transformers import CrossEncoder
+
+    return isinstance(model, CrossEncoder)
 
 
 def cosine_rows(model: SentenceTransformer, rows: Sequence[Row]) -> np.ndarray:

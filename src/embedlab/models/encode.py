@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from embedlab import progress
-from embedlab.models.packing import is_packed
+from embedlab.models.packing import is_packed, on_device
 from embedlab.models.sides import require_one_encoder
 from embedlab.models.tokens import to_features, token_ids
 
@@ -88,8 +88,7 @@ def _encode_chunk(
         vectors[without_tokens] = 0  # as in a padded batch; packed, they would get the vectors of their neighbours
         yield without_tokens
     for rows in _token_batches(ids.lengths.tolist(), batch_tokens):
-        features = to_features(model, [ids[row] for row in rows], prompt)
-        features = {key: value.to(model.device) if hasattr(value, "to") else value for key, value in features.items()}
+        features = on_device(to_features(model, [ids[row] for row in rows], prompt), model.device)
         embeddings = model(features)["sentence_embedding"][:, : vectors.shape[1]]
         vectors[rows] = F.normalize(embeddings.float(), dim=-1).cpu().numpy()
         yield rows

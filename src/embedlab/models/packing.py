@@ -18,7 +18,7 @@ checkpointing and the cached losses, and a saved model loads without this packag
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -134,9 +134,14 @@ def without_gradients(model: SentenceTransformer, *, training: bool = False) -> 
             module.training = mode
 
 
+def on_device(features: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return features with all tensors on a device."""
+    return {key: value.to(device) if hasattr(value, "to") else value for key, value in features.items()}
+
+
 def _probe(model: SentenceTransformer) -> Tensor:
     """Return unit vectors (probes, dim) of the probe texts."""
-    features = {k: v.to(model.device) if hasattr(v, "to") else v for k, v in model.preprocess(list(_PROBES)).items()}
+    features = on_device(model.preprocess(list(_PROBES)), model.device)
     return torch.nn.functional.normalize(model(features)["sentence_embedding"], dim=-1)
 
 

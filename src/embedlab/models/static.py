@@ -18,6 +18,7 @@ from torch import Tensor
 
 from embedlab import progress
 from embedlab.errors import ModelError
+from embedlab.models.packing import on_device
 from embedlab.models.sides import require_one_encoder
 from embedlab.models.tokens import is_static, to_features
 from embedlab.models.wordpiece_cache import WordPieceCache
@@ -171,7 +172,7 @@ def token_vectors(teacher: SentenceTransformer) -> Tensor:
     vectors = []
     for batch in progress.track(batches, "encode tokens"):
         features = to_features(teacher, [[*prefix, token, *suffix] for token in batch])
-        features = {key: value.to(teacher.device) if hasattr(value, "to") else value for key, value in features.items()}
+        features = on_device(features, teacher.device)
         vectors.append(F.normalize(teacher(features)["sentence_embedding"].float(), dim=-1).cpu())
     return torch.cat(vectors)
 

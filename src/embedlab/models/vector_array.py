@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedlab.io import write_atomic
+from embedlab.blocks import blocks
+from embedlab.io import npy_header, write_atomic
 from embedlab.models.encode import dimension
 from embedlab.models.encode import encode as default_encode
 from embedlab.models.fingerprint import model_fingerprint
@@ -57,16 +56,10 @@ def encode_to_file(
         float32 (len(texts), d), a memory map of the file.
     """
     unfinished = _Part(path, dimension(model), {"model": model_fingerprint(model), "prompt": prompt})
-    for block in _blocks(texts, block_texts):
+    for block in blocks(texts, block_texts):
         if not unfinished.has(block):
             unfinished.append(encode(model, block, stage="encode to file", prompt=prompt))
     return unfinished.finish()
-
-
-def _blocks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    iterator = iter(texts)
-    while block := list(islice(iterator, size)):
-        yield block
 
 
 class _Part:
@@ -110,13 +103,11 @@ class _Part:
 
     def finish(self) -> np.ndarray:
         """Write the header, give the file its name, and open it."""
-        header = io.BytesIO()
-        shape = (self._rows, self._dim)
-        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        assert header.tell() == HEADER_BYTES
+        header = npy_header((self._rows, self._dim), np.dtype("<f4"))
+        assert len(header) == HEADER_BYTES
         with self._file.open("r+b" if self._file.exists() else "w+b") as file:
             file.truncate(self._offset(self._rows))
-            file.write(header.getvalue())
+            file.write(header)
         self._file.replace(self._path)
         self._note.unlink(missing_ok=True)
         vectors: np.ndarray = np.load(self._path, mmap_mode="r" if self._rows else None)

@@ -35,6 +35,7 @@ import embedlab
 from embedlab import progress
 from embedlab.errors import StoppedAtCheckpoint, StorageError
 from embedlab.io import atomic_path, locked, sha256_of_json
+from embedlab.models.cross_encoder import is_cross_encoder
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.paths import cache_dir
 from embedlab.training import finished, group
@@ -271,7 +272,7 @@ def training_identity(
         evaluator: all its values count, such as dev queries.
         stage: name of the training.
     """
-    if not isinstance(model, SentenceTransformer):  # a cross-encoder is a list of modules as well
+    if is_cross_encoder(model):  # a list of modules as well
         fingerprint = model_fingerprint(SentenceTransformer(modules=list(model), device=str(model.device)))
     else:
         fingerprint = model_fingerprint(model)

@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from embedlab import paths
 from embedlab.engine import EngineParams
 from embedlab.errors import ModelError, ParameterError
+from embedlab.models.cross_encoder import is_cross_encoder
 from embedlab.models.layers import layers_of
 from embedlab.models.load import within_positions
 from embedlab.models.prompts import choose_prompts
@@ -116,7 +117,7 @@ def applicable(model: SentenceTransformer | CrossEncoder, engine: EngineParams) 
     """
     static = is_static(model)
     kind = "static models" if static else "cross-encoders"
-    names = NOT_STATIC if static else NOT_CROSS_ENCODER if type(model).__name__ == "CrossEncoder" else ()
+    names = NOT_STATIC if static else NOT_CROSS_ENCODER if is_cross_encoder(model) else ()
     for name in engine.changes().keys() & {*names}:
         _tell(f"engine.{name} does not apply to {kind} and is left out there")
     if engine.gradient_checkpointing and not static:
@@ -252,11 +253,18 @@ def _autocast(transformer: nn.Module, dtype: torch.dtype) -> Iterator[None]:
             output = forward(*args, **kwargs)
         return _as_float(output)
 
-    transformer.forward = in_half
+    with _forward(transformer, in_half):
+        yield
+
+
+@contextmanager
+def _forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Replace the forward pass of a module inside the block."""
+    module.forward = forward
     try:
         yield
     finally:
-        del transformer.__dict__["forward"]
+        del module.__dict__["forward"]
 
 
 @contextmanager
@@ -270,14 +278,10 @@ def _checkpointing(model: Any) -> Iterator[None]:
         finally:
             network.activation_checkpointing_disable()
         return
-    layers = list(layers_of(model))  # MPNet, for example: transformers has nothing for it
-    for layer in layers:
-        layer.forward = _recomputed(layer, layer.forward)
-    try:
+    with ExitStack() as stack:
+        for layer in layers_of(model):  # MPNet, for example: transformers has nothing for it
+            stack.enter_context(_forward(layer, _recomputed(layer, layer.forward)))
         yield
-    finally:
-        for layer in layers:
-            del layer.__dict__["forward"]
 
 
 def _recomputed(layer: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -293,11 +297,8 @@ def _recomputed(layer: nn.Module, forward: Callable[..., Any]) -> Callable[..., 
 @contextmanager
 def _compiled(network: nn.Module) -> Iterator[None]:
     """Compile a network. sentence-transformers calls `forward` itself, so `Module.compile` would have no effect."""
-    network.forward = torch.compile(network.forward, dynamic=True)
-    try:
+    with _forward(network, torch.compile(network.forward, dynamic=True)):
         yield
-    finally:
-        del network.__dict__["forward"]
 
 
 def _as_float(value: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from embedlab import progress
 from embedlab.engine import EngineParams
+from embedlab.models.cross_encoder import is_cross_encoder
 from embedlab.models.sides import is_routed
 from embedlab.training import finished, launch
 from embedlab.training.batches import NoDuplicates
@@ -20,7 +21,7 @@ from embedlab.training.checkpoints import Checkpoints, checkpoint_folder, traini
 from embedlab.training.engine import applicable, prepare, require_prepared, require_usable, trainer_arguments
 from embedlab.training.learning_rates import learning_rates
 from embedlab.training.outcome import judge_training, log_findings, require_finite
-from embedlab.training.trainer import Effort, Training, scores_pairs
+from embedlab.training.trainer import Effort, Training
 from embedlab.training.truncated import cut_of, report_cut
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def fit(
     identity = training_identity(model, dataset, loss, settings.deciding(), collator, evaluator, stage)
     rows = [len(task_rows) for task_rows in dataset.values()] if isinstance(dataset, dict) else len(dataset)
     with checkpoint_folder(identity) as folder:
-        options: dict[str, Any] = {"cross_encoder": scores_pairs(model), "batch_sampler": batch_sampler}
+        options: dict[str, Any] = {"cross_encoder": is_cross_encoder(model), "batch_sampler": batch_sampler}
         options |= {"rates": _rates(model, settings) | dict(rates or {}), "routed": is_routed(model)}
         arguments = partial(training_arguments, settings, rows, bool(evaluator), str(folder or output_dir), **options)
         metric = f"eval_{evaluator.primary_metric}" if evaluator else ""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
-from sentence_transformers import CrossEncoder
 from transformers import PreTrainedModel
 from transformers.utils import logging, output_capturing
 from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
@@ -17,6 +16,7 @@ from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 import embedlab.models.packing  # noqa: F401 - registers the attention function of packed models
 from embedlab import progress
 from embedlab.engine import EngineParams
+from embedlab.models.cross_encoder import is_cross_encoder
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.training import group
 from embedlab.training.callbacks import KeepBest, ProgressReport
@@ -25,7 +25,7 @@ from embedlab.training.engine import engaged, tracked, trackers
 
 if TYPE_CHECKING:
     import datasets
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import CrossEncoder, SentenceTransformer
     from sentence_transformers.base.evaluation import BaseEvaluator
     from sentence_transformers.base.training_args import BaseTrainingArguments
     from torch import nn
@@ -110,11 +110,6 @@ def on_one_gpu(arguments: Arguments) -> Arguments:
     return arguments
 
 
-def scores_pairs(model: Any) -> bool:
-    """Whether a model is a cross-encoder."""
-    return isinstance(model, CrossEncoder)
-
-
 class Effort(NamedTuple):
     """What a training took.
 
@@ -182,7 +177,7 @@ class Training:
         elif trackers(self.engine):
             arguments.run_name = self.name
         callbacks = [self.log, self.best, self.checkpoints] if self.evaluator else [self.log, self.checkpoints]
-        trainer = (ResumableCrossEncoderTrainer if scores_pairs(self.model) else GroupTrainer)(
+        trainer = (ResumableCrossEncoderTrainer if is_cross_encoder(self.model) else GroupTrainer)(
             model=self.model,
             args=arguments,
             train_dataset=self.dataset,

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from embedlab.data import textio
 from embedlab.data.formats import annotated
 from embedlab.data.formats.annotated import Answers
-from embedlab.data.formats.base import Contents, Export, Format, Source
+from embedlab.data.formats.base import Contents, Export, Format, Source, write_json
 from embedlab.data.textio import Row
-from embedlab.errors import DataError
-from embedlab.io import write_atomic
 
 RESPONSES, SUBMITTED = ".responses", "submitted"
 PLACES = ("split", "group")
@@ -67,8 +64,6 @@ def _flat(row: Row, path: Path) -> Answers:
 
 
 def _write(export: Export, path: Path) -> list[str]:
-    if textio.format_of(path) != ".json":
-        raise DataError("Argilla reads a JSON file", remedy="Name the file *.json.", file=path)
     records = []
     for number, (texts, grade) in enumerate(annotated.judged_records(export)):
         fields = {name: texts[name] for name in ("query", "document")}
@@ -83,7 +78,7 @@ def _write(export: Export, path: Path) -> list[str]:
                 "vectors": {},
             }
         )
-    write_atomic(path, json.dumps(records, ensure_ascii=False, indent=1))
+    write_json(records, path, "Argilla")
     return []
 
 

@@ -6,6 +6,7 @@ made in one place. A writer gets an `Export`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +17,7 @@ from embedlab.data import textio
 from embedlab.data.dataset import GradedPair
 from embedlab.data.textio import Row
 from embedlab.errors import DataError
+from embedlab.io import write_atomic
 
 
 class Judged(NamedTuple):
@@ -191,8 +193,28 @@ def text_from(values: Any, key: str, row: Row, field: str, path: Path) -> str:
     return textio.checked_text(values[key], row, f"{field}.{key}", path)
 
 
+def write_json_lines(records: list[dict[str, Any]], path: Path, tool: str) -> None:
+    """Write records for a tool that reads JSON lines.
+
+    Raises:
+        DataError: the name of the file ends otherwise.
+    """
+    if textio.format_of(path) != ".jsonl":
+        raise DataError(f"{tool} reads JSON lines", remedy="Name the file *.jsonl.", file=path)
+    write_atomic(path, json_lines(records))
+
+
+def write_json(content: Any, path: Path, tool: str) -> None:
+    """Write a JSON file for a tool.
+
+    Raises:
+        DataError: the name of the file ends otherwise.
+    """
+    if textio.format_of(path) != ".json":
+        raise DataError(f"{tool} reads a JSON file", remedy="Name the file *.json.", file=path)
+    write_atomic(path, json.dumps(content, ensure_ascii=False, indent=1))
+
+
 def json_lines(records: list[dict[str, Any]]) -> str:
     """Return records as JSONL."""
-    import json
-
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

@@ -8,10 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from embedlab.data import textio
-from embedlab.data.formats.base import Contents, Export, Format, Source, json_lines, list_of_texts
+from embedlab.data.formats.base import Contents, Export, Format, Source, list_of_texts, write_json_lines
 from embedlab.data.textio import Row
-from embedlab.errors import DataError
-from embedlab.io import write_atomic
 
 
 def _matches(source: Source) -> bool:
@@ -41,8 +39,6 @@ def _is_text(row: Row, key: str) -> bool:
 
 
 def _write(export: Export, path: Path) -> list[str]:
-    if textio.format_of(path) != ".jsonl":
-        raise DataError("FlagEmbedding reads JSON lines", remedy="Name the file *.jsonl.", file=path)
     records = [
         {
             "query": example.query,
@@ -51,7 +47,7 @@ def _write(export: Export, path: Path) -> list[str]:
         }
         for example in export.examples
     ]
-    write_atomic(path, json_lines(records))
+    write_json_lines(records, path, "FlagEmbedding")
     return []
 
 

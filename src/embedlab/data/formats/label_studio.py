@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,8 @@ from typing import Any
 from embedlab.data import textio
 from embedlab.data.formats import annotated
 from embedlab.data.formats.annotated import Answers
-from embedlab.data.formats.base import Contents, Export, Format, Source
+from embedlab.data.formats.base import Contents, Export, Format, Source, write_json
 from embedlab.data.textio import Row
-from embedlab.errors import DataError
-from embedlab.io import write_atomic
 
 INTERNAL = ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement", "task_id")
 
@@ -80,8 +77,6 @@ def _single(answer: Any) -> Any:
 
 
 def _write(export: Export, path: Path) -> list[str]:
-    if textio.format_of(path) != ".json":
-        raise DataError("Label Studio reads a JSON file", remedy="Name the file *.json.", file=path)
     tasks = []
     for number, (texts, grade) in enumerate(annotated.judged_records(export), start=1):
         if export.graded:
@@ -90,7 +85,7 @@ def _write(export: Export, path: Path) -> list[str]:
             result = {"type": "choices", "value": {"choices": ["Relevant" if grade else "Irrelevant"]}}
         result |= {"from_name": "relevance", "to_name": "document"}
         tasks.append({"id": number, "data": texts, "annotations": [{"result": [result], "was_cancelled": False}]})
-    write_atomic(path, json.dumps(tasks, ensure_ascii=False, indent=1))
+    write_json(tasks, path, "Label Studio")
     return []
 
 

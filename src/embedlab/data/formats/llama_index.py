@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from embedlab.data import textio
-from embedlab.data.formats.base import Contents, Export, Format, Source
+from embedlab.data.formats.base import Contents, Export, Format, Source, write_json
 from embedlab.data.textio import Row
 from embedlab.errors import DataError
-from embedlab.io import write_atomic
 
 PARTS = ("queries", "corpus", "relevant_docs")
 
@@ -57,15 +55,13 @@ def _error(path: Path, number: int, section: str, problem: str) -> DataError:
 
 
 def _write(export: Export, path: Path) -> list[str]:
-    if textio.format_of(path) != ".json":
-        raise DataError("LlamaIndex reads a JSON file", remedy="Name the file *.json.", file=path)
     content = {
         "queries": {example.id: example.query for example in export.examples},
         "corpus": dict(export.documents),
         "relevant_docs": {e.id: [positive.id for positive in e.positives] for e in export.examples},
         "mode": "text",
     }
-    write_atomic(path, json.dumps(content, ensure_ascii=False, indent=1))
+    write_json(content, path, "LlamaIndex")
     return []
 
 

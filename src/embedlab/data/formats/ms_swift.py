@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from embedlab.data import textio
-from embedlab.data.formats.base import Contents, Export, Format, Source, json_lines, text_from
+from embedlab.data.formats.base import Contents, Export, Format, Source, text_from, write_json_lines
 from embedlab.data.textio import Row
-from embedlab.errors import DataError
-from embedlab.io import write_atomic
 
 QUERY, POSITIVES, NEGATIVES = "messages", "positive_messages", "negative_messages"
 
@@ -62,8 +60,6 @@ def _messages(text: str) -> list[dict[str, str]]:
 
 def _write(export: Export, path: Path) -> list[str]:
     """One line per positive, as the tool accepts exactly one."""
-    if textio.format_of(path) != ".jsonl":
-        raise DataError("ms-swift reads JSON lines", remedy="Name the file *.jsonl.", file=path)
     records: list[dict[str, Any]] = [
         {QUERY: _messages(pair.text1), POSITIVES: [_messages(pair.text2)], "label": pair.score}
         for pair in export.similarities
@@ -73,7 +69,7 @@ def _write(export: Export, path: Path) -> list[str]:
         for positive in example.positives:
             record = {QUERY: _messages(example.query), POSITIVES: [_messages(positive.text)]}
             records.append({**record, **({NEGATIVES: negatives} if negatives else {})})
-    write_atomic(path, json_lines(records))
+    write_json_lines(records, path, "ms-swift")
     return []
 
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from embedlab.data import textio
-from embedlab.data.formats.base import Contents, Export, Format, Source, json_lines
+from embedlab.data.formats.base import Contents, Export, Format, Source, write_json_lines
 from embedlab.data.textio import Row
 from embedlab.errors import DataError
-from embedlab.io import write_atomic
 
 DOCUMENTS = ("pos_doc", "neg_doc")
 
@@ -88,8 +87,6 @@ def files_of_corpus(source: Source) -> list[Path]:
 
 
 def _write(export: Export, path: Path) -> list[str]:
-    if textio.format_of(path) != ".jsonl":
-        raise DataError("NeMo reads JSON lines", remedy="Name the file *.jsonl.", file=path)
     records = [
         {
             "question": example.query,
@@ -98,7 +95,7 @@ def _write(export: Export, path: Path) -> list[str]:
         }
         for example in export.examples
     ]
-    write_atomic(path, json_lines(records))
+    write_json_lines(records, path, "NeMo")
     return []
 
 

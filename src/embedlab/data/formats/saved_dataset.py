@@ -49,12 +49,9 @@ def _with_split(row: Row, split: str, folder: Path) -> Row:
 def _write(export: Export, path: Path) -> list[str]:
     import datasets
 
-    records = table.pair_records(export, nested=True)
-    if export.similarities:
-        records = [{"text1": pair.text1, "text2": pair.text2, "score": pair.score} for pair in export.similarities]
-    lists = {name for record in records for name, value in record.items() if isinstance(value, list)}
-    columns = list(dict.fromkeys(name for record in records for name in record))
-    rows = [{name: _cell(record.get(name), name in lists) for name in columns} for record in records]
+    similar = bool(export.similarities)
+    records = table.similarity_records(export, "text") if similar else table.pair_records(export, nested=True)
+    rows = table.uniform(records)
     splits = dict.fromkeys(str(row.get("split") or "") for row in rows)
     if splits.keys() == {""}:
         datasets.Dataset.from_list(rows).save_to_disk(str(path))
@@ -67,10 +64,6 @@ def _write(export: Export, path: Path) -> list[str]:
     }
     datasets.DatasetDict(parts).save_to_disk(str(path))
     return []
-
-
-def _cell(value: object, is_list: bool) -> object:
-    return [value] if is_list and value is not None and not isinstance(value, list) else value
 
 
 FORMAT = Format("datasets", "saved Hugging Face dataset", _matches, _read, _write, table.PAIRS.holds)

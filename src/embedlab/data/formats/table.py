@@ -21,14 +21,18 @@ SENTENCES = ("sentence1", "text1")
 def write(export: Export, path: Path) -> list[str]:
     """Write a table; its suffix names the format."""
     if export.similarities:
-        records = [{"text1": pair.text1, "text2": pair.text2, "score": pair.score} for pair in export.similarities]
-        write_records(records, path)
+        write_records(similarity_records(export, "text"), path)
         return []
     nested = textio.format_of(path) in NESTED
     unused = {name for example in export.examples for name in example.fields if not pair_rows.is_free_name(name)}
     records = pair_records(export, nested=nested)
     write_records(records, path)
     return [f"metadata {name!r}, which would be read as another column" for name in sorted(unused)]
+
+
+def similarity_records(export: Export, name: str) -> list[dict[str, Any]]:
+    """Return the records of graded pairs; the columns are the name with 1 and 2, and `score`."""
+    return [{f"{name}1": pair.text1, f"{name}2": pair.text2, "score": pair.score} for pair in export.similarities]
 
 
 def pair_records(export: Export, *, nested: bool) -> list[dict[str, Any]]:
@@ -107,23 +111,25 @@ def _write_parquet(records: list[dict[str, Any]], path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
+    rows = uniform(records)
+    columns = {column: [row[column] for row in rows] for column in (rows[0] if rows else ())}
+    with atomic_path(path) as temporary:
+        pyarrow.parquet.write_table(pyarrow.table(columns), temporary)
+
+
+def uniform(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return records that all have all columns; where some cells of a column are lists, all cells are lists or None."""
     columns = list(dict.fromkeys(column for record in records for column in record))
     lists = {column for record in records for column, value in record.items() if isinstance(value, list)}
-    arrays = {
-        column: [
-            [value] if column in lists and value is not None and not isinstance(value, list) else value
-            for value in (record.get(column) for record in records)
-        ]
-        for column in columns
-    }
-    with atomic_path(path) as temporary:
-        pyarrow.parquet.write_table(pyarrow.table(arrays), temporary)
+    return [{column: _cell(record.get(column), column in lists) for column in columns} for record in records]
+
+
+def _cell(value: Any, in_list: bool) -> Any:
+    return [value] if in_list and value is not None and not isinstance(value, list) else value
 
 
 def _write_sentences(export: Export, path: Path) -> list[str]:
-    pairs = export.similarities
-    records = [{"sentence1": pair.text1, "sentence2": pair.text2, "score": pair.score} for pair in pairs]
-    write_records(records, path)
+    write_records(similarity_records(export, "sentence"), path)
     return []
 
 

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from embedlab.data import textio
-from embedlab.data.formats.base import Contents, Export, Format, Judged, Negative, Source, json_lines, text_from
+from embedlab.data.formats.base import Contents, Export, Format, Judged, Negative, Source, text_from, write_json_lines
 from embedlab.data.textio import Row
-from embedlab.errors import DataError
-from embedlab.io import write_atomic
 
 POSITIVES, NEGATIVES = "positive_passages", "negative_passages"
 
@@ -45,8 +43,6 @@ def _passages(documents: Sequence[Judged | Negative]) -> list[dict[str, Any]]:
 
 
 def _write(export: Export, path: Path) -> list[str]:
-    if textio.format_of(path) != ".jsonl":
-        raise DataError("Tevatron reads JSON lines", remedy="Name the file *.jsonl.", file=path)
     records = [
         {
             "query_id": example.id,
@@ -56,7 +52,7 @@ def _write(export: Export, path: Path) -> list[str]:
         }
         for example in export.examples
     ]
-    write_atomic(path, json_lines(records))
+    write_json_lines(records, path, "Tevatron")
     return []
 
 

@@ -10,12 +10,13 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice, zip_longest
+from itertools import chain, zip_longest
 from typing import Annotated, Any, Protocol
 
 import numpy as np
 from pydantic import StringConstraints
 
+from embedlab.blocks import blocks
 from embedlab.data.dataset import Dataset
 from embedlab.models.reranker import Score as TextScore
 from embedlab.models.reranker import load_reranker
@@ -87,7 +88,7 @@ class Rankers:
             current: both under the model being trained; None before training.
         """
         queries, own_documents = dataset.split_queries("train"), dataset.own_documents("train")
-        corpus = dict(dataset.corpus)
+        corpus = dataset.corpus
         if (count := max(FEWEST, PRODUCTS // max(1, len(queries)))) < len(corpus):
             rows = np.sort(np.random.default_rng(0).choice(len(corpus), count, replace=False))
             names = list(corpus)
@@ -170,7 +171,7 @@ class Rescored(Mapping[str, list[tuple[str, float]]]):
 
     def __init__(self, candidates: Candidates, score: PairScore) -> None:
         self._candidates, scores, counts = candidates, array("d"), [0]
-        for queries in batched(candidates, QUERIES_PER_CALL):
+        for queries in blocks(candidates, QUERIES_PER_CALL):
             pairs = [(query, document) for query in queries for document, _ in candidates[query]]
             scored = score(pairs)
             scores.extend(scored[pair] for pair in pairs)
@@ -212,13 +213,6 @@ class _Guide(Mapping[Pair, float]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
-
-
-def batched(names: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Yield lists of `size` names; the last one may be shorter."""
-    iterator = iter(names)
-    while batch := list(islice(iterator, size)):
-        yield batch
 
 
 def reordered(candidates: Candidates) -> Candidates:

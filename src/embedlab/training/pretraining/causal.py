@@ -5,17 +5,16 @@ It is the objective for decoders (Qwen, Llama, Mistral, causal Gemma), which hav
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embedlab.models.packing import without_gradients
+from embedlab.models.packing import on_device, without_gradients
 from embedlab.models.tokens import to_features, token_ids
-from embedlab.training.pretraining.mlm import IGNORED, NoiseCollator, TokenLoss, like_inputs
+from embedlab.training.pretraining.mlm import IGNORED, NoiseCollator, TokenLoss
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -33,10 +32,6 @@ class NextTokenCollator(NoiseCollator):
         """Return the token ids of a text, and at each position the id of the next token; the last has none."""
         ids = self.ids[index]
         return ids, [*ids[1:], IGNORED]
-
-    def lay_out(self, labels: Sequence[list[int]], features: dict[str, Any]) -> Tensor:
-        """Arrange the labels like `input_ids`, see `like_inputs`."""
-        return like_inputs(labels, features)
 
 
 class NextTokenLoss(TokenLoss):
@@ -77,8 +72,7 @@ def is_causal(model: SentenceTransformer) -> bool:
     ids = [int(token) for token in token_ids(model, [PROBE])[0]]
     changed = [*ids[:-1], next(token for token in ids if token != ids[-1])]
     with without_gradients(model):
-        features = to_features(model, [ids, changed])
-        features = {key: value.to(model.device) if hasattr(value, "to") else value for key, value in features.items()}
+        features = on_device(to_features(model, [ids, changed]), model.device)
         states = model[0](features)["token_embeddings"].reshape(2, len(ids), -1)
     moved = (states[0] - states[1]).abs().amax(dim=-1)
     return bool(moved[:-1].max() < SMALL * moved[-1])

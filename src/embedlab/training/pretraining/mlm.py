@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from embedlab.models.packing import on_device
 from embedlab.models.tokens import count_overflowing, to_features
 from embedlab.training import group
 from embedlab.training.truncated import Cut
@@ -215,9 +216,9 @@ class NoiseCollator(ABC):
     def corrupt(self, index: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
         """Return the corrupted token ids and the labels of a text."""
 
-    @abstractmethod
     def lay_out(self, labels: Sequence[list[int]], features: dict[str, Any]) -> Tensor:
-        """Combine the labels of a batch into one tensor."""
+        """Combine the labels of a batch into one tensor: by default one per token, see `like_inputs`."""
+        return like_inputs(labels, features)
 
 
 class MaskingCollator(NoiseCollator):
@@ -241,10 +242,6 @@ class MaskingCollator(NoiseCollator):
         tokenizer = self.model.tokenizer
         positions = choose_positions(self.words[index], self.probability, rng)
         return corrupt(self.ids[index], positions, tokenizer.mask_token_id, len(tokenizer), rng)
-
-    def lay_out(self, labels: Sequence[list[int]], features: dict[str, Any]) -> Tensor:
-        """Arrange the labels like `input_ids`, see `like_inputs`."""
-        return like_inputs(labels, features)
 
 
 def like_inputs(labels: Sequence[list[int]], features: dict[str, Any]) -> Tensor:
@@ -289,7 +286,7 @@ def perplexity(loss: nn.Module, texts: Sequence[str], *, collator: NoiseCollator
     collator = collator or MaskingCollator(head.model, texts)
     total, count = 0.0, 0
     for batch in _batches(collator, len(texts)):
-        batch = {key: value.to(head.model.device) if hasattr(value, "to") else value for key, value in batch.items()}
+        batch = on_device(batch, head.model.device)
         labels = batch.pop("label")
         predicted = int((head.targets(labels) != IGNORED).sum())
         features = {key.removeprefix("text_"): value for key, value in batch.items()}

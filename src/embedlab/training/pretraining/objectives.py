@@ -14,7 +14,7 @@ from embedlab.data.dataset import Dataset
 from embedlab.data.splits import seeded_order
 from embedlab.data.text_analysis import normalise
 from embedlab.errors import ModelError
-from embedlab.models.packing import without_gradients
+from embedlab.models.packing import on_device, without_gradients
 from embedlab.models.sides import is_routed
 from embedlab.models.tokens import to_features, token_ids
 from embedlab.params import TEMPERATURE
@@ -172,8 +172,7 @@ def _sees_ahead(model: SentenceTransformer) -> str | None:
 def _no_dropout(model: SentenceTransformer) -> str | None:
     """SimCSE's two views of a text differ by dropout alone; most models since 2023 have none."""
     with torch.random.fork_rng(devices=[]), without_gradients(model, training=True):
-        features = to_features(model, list(token_ids(model, [PROBE])) * 2)
-        features = {key: value.to(model.device) if hasattr(value, "to") else value for key, value in features.items()}
+        features = on_device(to_features(model, list(token_ids(model, [PROBE])) * 2), model.device)
         first, second = model(features)["sentence_embedding"]
     return "needs dropout, and this model has none" if torch.allclose(first, second, atol=1e-5) else None
 
