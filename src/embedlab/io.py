@@ -101,12 +101,13 @@ def append_line(path: Path, line: str) -> None:
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold an exclusive lock on a file during the block. The system releases it if the process dies.
+def locked(path: Path, *, wait: bool = True, shared: bool = False) -> Iterator[None]:
+    """Hold a lock on a file during the block. The system releases it if the process dies.
 
     Args:
         path: the lock file, created if needed.
         wait: whether to wait for another process that holds the lock.
+        shared: whether others may hold a shared lock at the same time; otherwise the lock is exclusive.
 
     Raises:
         StorageError: another process holds the lock and `wait` is False.
@@ -114,7 +115,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             remedy = "Wait until it has finished, then run the same command again"
             raise StorageError("another process is using this folder", remedy=remedy, file=path.parent) from None

@@ -6,10 +6,12 @@ import multiprocessing
 import os
 import random
 import sqlite3
+import threading
 
 import numpy as np
 import pytest
 
+from embedlab.io import locked
 from embedlab.models import vector_file
 from embedlab.models.vector_file import VectorFile
 
@@ -30,7 +32,6 @@ def path(tmp_path):
 def fill(path):
     file = VectorFile(path, DIM)
     file.add(KEYS, VECTORS)
-    file.close()
     assert file.is_usable
 
 
@@ -38,7 +39,6 @@ def read(path):
     """Read all keys; every vector that is returned must be the right one."""
     file = VectorFile(path, DIM)
     vectors = file.read(KEYS)
-    file.close()
     for key, vector in vectors.items():
         np.testing.assert_array_equal(vector, EXPECTED[key])
     return vectors, file.is_usable
@@ -86,7 +86,6 @@ def test_vectors_with_nan_are_not_stored(tmp_path):
     vectors[1, 0], vectors[2, 5] = np.nan, np.inf
     file.add(KEYS[:3], vectors)
     assert list(file.read(KEYS[:3])) == KEYS[:1]
-    file.close()
 
 
 def damage_pages(path):
@@ -143,7 +142,6 @@ def test_damage_anywhere_never_gives_a_wrong_vector_and_never_stops_the_next_run
         file = VectorFile(path, DIM)
         file.add([KEYS[row] for row in missing], VECTORS[missing])
         file.trim(1 << 30)
-        file.close()
     caplog.clear()
     assert read(path)[0].keys() == set(KEYS) and caplog.text == ""
 
@@ -163,7 +161,6 @@ def assert_ignored(path, caplog):
     assert file.read(KEYS) == {}
     file.add(KEYS, VECTORS)
     file.trim(1)
-    file.close()
     assert not file.is_usable
     assert caplog.text.count("cannot be used") == 1 and str(path) in caplog.text
 
@@ -220,7 +217,6 @@ def work(path, failures):
         vectors = file.read(KEYS)
         wrong = [key for key, vector in vectors.items() if not np.array_equal(vector, EXPECTED[key])]
         file.add(KEYS, VECTORS)
-        file.close()
         if wrong or not file.is_usable:
             failures.put((wrong, file.is_usable))
 
@@ -241,10 +237,33 @@ def test_processes_share_a_file(path, damaged):
     assert read(path)[0].keys() == set(KEYS)
 
 
+def test_a_file_that_another_process_has_just_moved_aside_is_started_again(path, monkeypatch):
+    damage_pages(path)
+    locked = vector_file.locked
+
+    def after_another(lock, **options):
+        if not options.get("shared"):
+            path.replace(path.with_suffix(".damaged"))
+        return locked(lock, **options)
+
+    monkeypatch.setattr(vector_file, "locked", after_another)
+    assert read(path) == ({}, True)
+
+
+def test_a_file_is_not_moved_aside_while_another_process_uses_it(path):
+    damage_pages(path)
+    with locked(path.with_suffix(".lock"), shared=True):
+        reader = threading.Thread(target=read, args=(path,))
+        reader.start()
+        reader.join(timeout=0.5)
+        assert reader.is_alive() and not path.with_suffix(".damaged").exists()
+    reader.join()
+    assert path.with_suffix(".damaged").exists()
+
+
 def test_trim_deletes_the_least_recently_used(path):
     change(path, "UPDATE vectors SET used = 1")
     change(path, "UPDATE vectors SET used = 2 WHERE key IN (?, ?)", KEYS[5], KEYS[9])
     file = VectorFile(path, DIM)
     file.trim(2 * DIM * 4)
     assert set(file.read(KEYS)) == {KEYS[5], KEYS[9]}
-    file.close()

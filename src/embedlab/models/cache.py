@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,18 +57,18 @@ class EmbeddingCache:
         if space in self._unusable:
             return encode(model, texts, stage=stage, prompt=prompt)
         keys = [hashlib.sha256(text.encode()).digest()[:16] for text in texts]
-        with closing(VectorFile(self.folder / f"{space}.sqlite", dimension(model))) as file:
-            vectors = file.read(keys)
-            missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in vectors}
-            new_keys, new_texts = list(missing), list(missing.values())
+        file = VectorFile(self.folder / f"{space}.sqlite", dimension(model))
+        vectors = file.read(keys)
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in vectors}
+        new_keys, new_texts = list(missing), list(missing.values())
 
-            def keep(rows: list[int], block: np.ndarray) -> None:
-                file.add([new_keys[row] for row in rows], block)
+        def keep(rows: list[int], block: np.ndarray) -> None:
+            file.add([new_keys[row] for row in rows], block)
 
-            encoded = encode(model, new_texts, stage=stage, prompt=prompt, keep=keep)
-            if missing:
-                file.trim(MAX_BYTES)
-            if not file.is_usable:
-                self._unusable.add(space)
+        encoded = encode(model, new_texts, stage=stage, prompt=prompt, keep=keep)
+        if missing:
+            file.trim(MAX_BYTES)
+        if not file.is_usable:
+            self._unusable.add(space)
         vectors |= zip(new_keys, encoded, strict=True)
         return np.stack([vectors[key] for key in keys]) if keys else encoded

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sqlite3
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,9 @@ class VectorFile:
     """Key -> vector in one SQLite file, which several processes may use at once.
 
     - A vector that does not match its checksum is left out of the result, so the caller computes it again.
-    - A file that SQLite cannot read is moved aside, and a new one is started.
+    - A file that SQLite cannot read is moved aside, and a new one is started. Every operation opens the file under a
+      shared lock and closes it again, and moving needs the exclusive lock: a process that had the old file open would
+      find the write-ahead log of the new one under the same name.
     - A file that cannot be used (locked, disk full, no permission) is ignored from then on.
 
     Each of these is logged once, with the name of the file. The checksums take less than 5 % of the time of a read
@@ -43,8 +46,8 @@ class VectorFile:
         self.path = path
         self.is_usable = True
         self._vector_bytes = dimension * np.dtype(np.float32).itemsize
-        self._database: sqlite3.Connection | None = None
-        self._inode = 0
+        self._lock = path.with_suffix(".lock")
+        self._inode = 0  # of the file that was opened last
 
     def read(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
         """Return the vectors of those keys that have an intact one: key -> float32 (d,)."""
@@ -63,37 +66,32 @@ class VectorFile:
         """Delete the least recently used vectors until all together have at most `max_bytes`."""
         self._attempt(lambda database: _delete_oldest(database, max_bytes))
 
-    def close(self) -> None:
-        """Close the file."""
-        if self._database is not None:
-            database, self._database = self._database, None
-            try:
-                database.close()
-            except sqlite3.Error:  # closing writes too; nothing is lost that could not be computed again
-                logger.debug("Closing %s failed.", self.path, exc_info=True)
-
     def _attempt(self, operation: Callable[[sqlite3.Connection], None]) -> None:
         """Run an operation; if the file is damaged, move it aside and run the operation on a new file."""
         for may_repair in (True, False):
             if not self.is_usable:
                 return
             try:
-                operation(self._open())
+                with locked(self._lock, shared=True), self._open() as database:
+                    operation(database)
                 return
             except (OSError, sqlite3.Error) as error:
-                inode = self._inode
-                self.close()
-                if not (may_repair and _is_damage(error) and self._move_aside(inode, error)):
+                if not (may_repair and _is_damage(error) and self._move_aside(self._inode, error)):
                     self._give_up(error)
 
-    def _open(self) -> sqlite3.Connection:
-        if self._database is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT_S)
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        database = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT_S)
+        try:
             self._inode = self.path.stat().st_ino
-            self._database.execute("PRAGMA journal_mode=WAL")
-            _prepare(self._database)
-        return self._database
+            database.execute("PRAGMA journal_mode=WAL")
+            _prepare(database)
+            yield database
+        finally:
+            try:
+                database.close()
+            except sqlite3.Error:  # closing writes too; nothing is lost that could not be computed again
+                logger.debug("Closing %s failed.", self.path, exc_info=True)
 
     def _read_into(self, vectors: dict[bytes, np.ndarray], database: sqlite3.Connection, keys: Sequence[bytes]) -> None:
         distinct, damaged = list(dict.fromkeys(keys)), 0
@@ -120,8 +118,8 @@ class VectorFile:
         """Rename a damaged file unless another process has done so; return whether a new one can be started."""
         aside = self.path.with_suffix(".damaged")
         try:
-            with locked(self.path.with_suffix(".lock")):
-                if self.path.exists() and self.path.stat().st_ino != inode:
+            with locked(self._lock):
+                if not self.path.exists() or self.path.stat().st_ino != inode:
                     return True
                 self.path.replace(aside)
                 for suffix in ("-wal", "-shm"):  # SQLite would apply them to the new file
