@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from embedlab.data.dataset import Dataset
 from embedlab.errors import ParameterError
 
@@ -152,8 +154,15 @@ class TrainingRows:
 
         from embedlab.search.judged import Judged
 
-        pairs = torch.tensor([*(label[:2] for label in self.dataset["label"]), *self.also_relevant])
-        return Judged(pairs[:, 0], pairs[:, 1])
+        others = np.array(self.also_relevant, dtype=np.int64).reshape(-1, 2)
+        pairs = torch.from_numpy(np.concatenate([self.labels[:, :2], others]))
+        return Judged(pairs[:, 0].contiguous(), pairs[:, 1].contiguous())
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The column `label` as one array, int64 (rows, columns): 8 bytes a number, lists take 90."""
+        column = self.dataset.with_format("arrow")["label"][:].combine_chunks()
+        return column.flatten().to_numpy().reshape(len(self), -1)
 
     @property
     def columns(self) -> list[str]:
@@ -172,20 +181,27 @@ def number_rows(rows: Iterable[Row], relevant: Mapping[str, Collection[str]] | N
         relevant: query -> further texts that are never its negatives, for example `own_texts`; the positives of all
             rows never are.
     """
+    import pyarrow
     from datasets import Dataset as HFDataset
 
     rows = list(rows)
+    width = len(rows[0])
     index: dict[str, int] = {}
-    labels = [[index.setdefault(text, len(index)) for text in row] for row in rows]
-    names = ["query", "positive", *(f"negative_{i}" for i in range(1, len(rows[0]) - 1))]
-    columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
-    in_rows = {(query, positive) for query, positive, *_ in labels}
-    pairs = (
+    numbers = (index.setdefault(text, len(index)) for row in rows for text in row)
+    labels = np.fromiter(numbers, np.int64, len(rows) * width).reshape(-1, width)  # fails if a row is shorter
+    names = ["query", "positive", *(f"negative_{i}" for i in range(1, width - 1))]
+    columns = dict(
+        zip(names, (pyarrow.array(texts, pyarrow.string()) for texts in zip(*rows, strict=True)), strict=True)
+    )
+    pairs = sorted(
         (index[query], index[text])
         for query, texts in (relevant or {}).items()
         if query in index
         for text in texts
-        if text in index
+        if text in index and text != query
     )
-    also_relevant = tuple(sorted(pair for pair in pairs if pair not in in_rows and pair[0] != pair[1]))
-    return TrainingRows(HFDataset.from_dict({**columns, "label": labels}), list(index), also_relevant)
+    in_rows = set(map(tuple, labels[:, :2].tolist())) if pairs else set()
+    also_relevant = tuple(pair for pair in pairs if pair not in in_rows)
+    offsets = pyarrow.array(np.arange(0, labels.size + 1, width, dtype=np.int32))
+    columns["label"] = pyarrow.ListArray.from_arrays(offsets, pyarrow.array(labels.ravel()))
+    return TrainingRows(HFDataset(pyarrow.table(columns)), list(index), also_relevant)
