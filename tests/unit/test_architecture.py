@@ -17,6 +17,7 @@ LAYERS = (
     ("reporting",),
     ("sweeps",),
     ("runs",),
+    ("tuning",),
     ("deploy", "evaluation", "training"),
     ("search",),
     ("models",),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import typer
 from rich.markup import escape
 
-from embedlab.cli import convert, deploy, diagnose, evaluate, init, migrate, results, run, sweep, synthesise
+from embedlab.cli import convert, deploy, diagnose, evaluate, init, migrate, results, run, sweep, synthesise, tune
 from embedlab.cli.console import BAD_INPUT, FAILED, err
 from embedlab.cli.signals import SIGNAL_EXIT, interruptible
 from embedlab.errors import EmbedlabError
@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Runs": (run.run, run.params, sweep.sweep, sweep.watch, sweep.logs, sweep.cancel),
     "Results": (results.table, results.diff, results.report, results.publish, results.headline, results.site),
     "Data": (convert.convert, synthesise.synthesise),
-    "Models": (diagnose.diagnose, evaluate.evaluate),
+    "Models": (diagnose.diagnose, tune.tune, evaluate.evaluate),
     "Installation": (init.init, run.doctor, run.version, migrate.migrate),
 }
 for panel, commands in COMMANDS.items():

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from embedlab.runs.execute import Outcome
     from embedlab.runs.records import Record
 
-KEPT_SUFFIXES = (".json", ".ipynb", ".html", ".png")  # files of a run that are worth listing
+KEPT_SUFFIXES = (".json", ".ipynb", ".html", ".md", ".png")  # files of a run that are worth listing
 
 
 def run(

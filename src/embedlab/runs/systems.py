@@ -62,6 +62,11 @@ SYSTEMS: dict[str, System] = {
     ),
     "merged": System("merging", "weights of the fine-tuned model averaged with those of the base model"),
     "merged+static": System("merging", "weights averaged with the base model, vectors joined with the static model's"),
+    # Hybrid search with a tuned model
+    **{
+        f"{name}+bm25": System("hybrid", f"{name} and BM25, fused by reciprocal rank")
+        for name in ("linear-probe", "static", "distilled", "merged", "base+static", "contrastive+static")
+    },
     # Reranking
     "reranker": System("reranking", "a cross-encoder that reorders the shortlist"),
     "reranker+contrastive": System("reranking", "scores of the cross-encoder and of the fine-tuned model, averaged"),

@@ -1,0 +1,266 @@
+"""The ladder of recipes, from the cheapest to the most expensive. Each adds its models to the workbench."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from embedlab.evaluation.diagnose.probe import fit_probe
+from embedlab.models.concatenation import concat_static
+from embedlab.models.layers import layer_count, pca_projection, project
+from embedlab.models.merging import merge
+from embedlab.models.prompts import prompts_of
+from embedlab.search.vectors import Vectors
+from embedlab.training.contrastive.static_model import train_static_model
+from embedlab.training.distillation.students import distil_layers
+from embedlab.training.fit import FitSettings
+from embedlab.tuning.candidate import BYTES_PER_DIMENSION, METRIC, Candidate
+from embedlab.tuning.contrastive import FineTunes
+from embedlab.tuning.params import Recipe
+from embedlab.tuning.trials import search_settings
+from embedlab.tuning.workbench import Workbench
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+STATIC_SHARES = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))  # 0 and 1 are the parts themselves
+STATIC_EPOCHS, STATIC_STEPS = 8, 200  # passes over the pairs, and fewest steps
+STATIC_BATCH, STATIC_RATE = 256, 3e-3
+STATIC_TIME = 0.2  # of the time that is left
+TIMED_STEPS = 5
+BASE_SHARES = (0.3, 0.5)  # of the base model in a merged model
+STUDENT_TIME, STUDENT_RATE, STUDENT_BATCH = 0.5, 3e-4, 64  # share of the time that is left
+
+
+def add_base(bench: Workbench) -> Candidate:
+    """Add the base model as it is."""
+    return bench.add("base", "base", "untrained", bench.encode_dev(bench.base), lambda: bench.base)
+
+
+def run_recipe(recipe: Recipe, bench: Workbench) -> None:
+    """Run one recipe; a recipe whose parts are missing, or for which no time is left, adds nothing."""
+    RECIPES[recipe](bench)
+
+
+def _linear(bench: Workbench) -> None:
+    """Train a linear map on the vectors of the base model."""
+    base, pairs = bench.candidates["base"], bench.training_data.pairs("train")
+    with bench.timed() as seconds:
+        probe = fit_probe(
+            bench.training_vectors, pairs, base.vectors, bench.dev_data.qrels["dev"], seed=bench.params.seed
+        )
+        vectors = probe.apply(base.vectors)
+    if probe.step:
+        detail = f"best at step {probe.step}"
+        matrix = torch.from_numpy(probe.matrix)
+        bench.add(
+            "linear-probe",
+            "linear-probe",
+            detail,
+            vectors,
+            lambda: project(_copy(bench.base), matrix),
+            parts=("base",),
+            seconds=seconds(),
+        )
+
+
+def _static(bench: Workbench) -> None:
+    """Train a static model on the pairs."""
+    rows = len(bench.training_data.pairs("train")) + len(bench.training_data.triplets)
+    batch = max(2, min(STATIC_BATCH, rows // 4))
+    steps = max(STATIC_STEPS, math.ceil(STATIC_EPOCHS * rows / batch))
+
+    def train(steps: int, evaluations: int) -> tuple[SentenceTransformer, float, float | None]:
+        settings = FitSettings(
+            max_steps=steps,
+            batch_size=batch,
+            learning_rate=STATIC_RATE,
+            weight_decay=0.0,
+            evaluations=evaluations,
+            seed=bench.params.seed,
+            engine=bench.params.engine,
+        )
+        evaluator = bench.evaluator if evaluations else None
+        model, result = train_static_model(
+            bench.base, bench.training_data, settings, evaluator=evaluator, output_dir=bench.scratch
+        )
+        return model, result.seconds, result.best_dev
+
+    with bench.timed() as seconds:
+        _, timed, _ = train(TIMED_STEPS, 0)
+        steps = min(steps, max(TIMED_STEPS, int(STATIC_TIME * bench.left * TIMED_STEPS / max(timed, 1e-3))))
+        steps = min(steps, bench.params.max_steps) if bench.params.max_steps else steps
+        static, _, _ = train(steps, 4)
+        vectors = bench.encode_dev(static)
+    detail = f"{steps} steps, batch {batch}"
+    bench.add("static", "static", detail, vectors, lambda: static, parts=("base",), seconds=seconds())
+
+
+def _contrastive(bench: Workbench) -> None:
+    """Search the settings of a contrastive fine-tune in the time that is left."""
+    fine_tunes = FineTunes(bench)
+    with bench.timed() as seconds:
+        tried = search_settings(fine_tunes, lambda: bench.left, seed=bench.params.seed)
+        if fine_tunes.best is None:
+            return
+    best = fine_tunes.best
+    detail = f"{best.setting}, {best.steps} steps; best of {tried} settings, {fine_tunes.trainings} trainings"
+    vectors = bench.encode_dev(best.model)
+    bench.add("contrastive", "contrastive", detail, vectors, lambda: best.model, parts=("base",), seconds=seconds())
+
+
+def _merged(bench: Workbench) -> None:
+    """Average the weights of the fine-tuned model and of the base model: it forgets less, and is often better."""
+    if (tuned := bench.candidates.get("contrastive")) is None:
+        return
+    for share in BASE_SHARES:
+        with bench.timed() as seconds:
+            model = merge([tuned.build(), bench.base], [1 - share, share])
+            vectors = bench.encode_dev(model)
+        name = f"merged, {share:.0%} base"
+        parts = ("base", "contrastive")
+        bench.add(name, "merged", f"{share:.0%} base model", vectors, _return(model), parts=parts, seconds=seconds())
+
+
+def _distilled(bench: Workbench) -> None:
+    """Distil the best transformer into a student with half of its layers, if a limit asks for speed."""
+    if bench.params.min_speed <= 1 or (layers := layer_count(bench.base) // 2) < 1:
+        return
+    teacher = best_transformer(bench)
+    data, budget = bench.training_data, STUDENT_TIME * bench.left
+    queries = data.split_queries("train")
+    texts = list(dict.fromkeys([*data.corpus.values(), *queries.values()]))
+    texts = texts[: max(STUDENT_BATCH, int(budget / 4 / bench.text_seconds))]
+    with bench.timed() as seconds:
+        model = teacher.build()
+        vectors = _encode_texts(model, texts, set(queries.values()))
+        steps = max(1, int((budget - seconds()) / (3 * bench.text_seconds * STUDENT_BATCH)))
+        steps = min(steps, bench.params.max_steps) if bench.params.max_steps else steps
+        settings = FitSettings(
+            max_steps=steps,
+            batch_size=STUDENT_BATCH,
+            learning_rate=STUDENT_RATE,
+            seed=bench.params.seed,
+            engine=bench.params.engine,
+        )
+        student, _ = distil_layers(
+            model, layers, texts, vectors, settings, queries=set(queries.values()), output_dir=bench.scratch
+        )
+        of_student = bench.encode_dev(student)
+    detail = f"{layers} layers, from {teacher.name}, {steps} steps"
+    bench.add("distilled", "distilled", detail, of_student, lambda: student, parts=("base",), seconds=seconds())
+
+
+def _concatenation(bench: Workbench) -> None:
+    """Concatenate transformers with the static model, at full width and projected to the transformer's width."""
+    if (static := bench.candidates.get("static")) is None:
+        return
+    model = static.build()
+    for transformer in [bench.candidates[name] for name in ("base", "contrastive") if name in bench.candidates]:
+        with bench.timed() as seconds:
+            built = transformer.build()
+            halves = bench.encode_dev(built, static=model)
+            joined = {share: transformer.vectors.concatenated(halves, share) for share in STATIC_SHARES}
+            scores = {share: bench.evaluate_dev(vectors).mean(METRIC) for share, vectors in joined.items()}
+            share = max(scores, key=lambda share: scores[share])
+        name, detail, wide = f"{transformer.name}+static", f"static share {share}", joined[share]
+        narrow = f"{name}, {transformer.vectors.dim} dimensions"
+        build = _concatenated(built, model, share)
+        parts = (transformer.name, "static")
+        _add_narrow(bench, narrow, name, detail, wide, transformer.vectors.dim, build, parts)
+        bench.add(name, name, detail, wide, build, parts=(*parts, narrow), seconds=seconds())
+
+
+def add_narrow(bench: Workbench) -> None:
+    """Project the candidates that are too wide for `max_bytes` to the width that it allows."""
+    dim = bench.params.max_bytes // BYTES_PER_DIMENSION
+    if dim < 1:
+        return
+    for wide in [candidate for candidate in bench.candidates.values() if candidate.vectors.dim > dim]:
+        name = f"{wide.system}, {dim} dimensions"
+        if name not in bench.candidates:
+            _add_narrow(bench, name, wide.system, wide.detail, wide.vectors, dim, wide.build, ())
+
+
+def best_transformer(bench: Workbench) -> Candidate:
+    """Return the best candidate on dev that is a transformer of the base model's shape."""
+    alike = [
+        candidate for candidate in bench.candidates.values() if candidate.system in ("base", "contrastive", "merged")
+    ]
+    return max(alike, key=lambda candidate: candidate.score)
+
+
+def _add_narrow(
+    bench: Workbench,
+    name: str,
+    system: str,
+    detail: str,
+    wide: Vectors,
+    dim: int,
+    build: Callable[[], SentenceTransformer],
+    parts: tuple[str, ...],
+) -> None:
+    """Add a candidate with its vectors projected to their first principal components, computed on dev documents."""
+    with bench.timed() as seconds:
+        projection = pca_projection(np.asarray(wide.corpus), dim)
+        queries, corpus = (_unit(np.asarray(side) @ projection.numpy()) for side in (wide.queries, wide.corpus))
+    narrow = replace(wide, queries=queries, corpus=corpus)
+    bench.add(
+        name,
+        system,
+        f"{detail}, principal components",
+        narrow,
+        lambda: project(_copy(build()), projection),
+        parts=parts,
+        seconds=seconds(),
+    )
+
+
+def _encode_texts(model: SentenceTransformer, texts: list[str], queries: set[str]) -> np.ndarray:
+    """Encode texts (N, d), those in `queries` with the query prompt and the others with the document prompt."""
+    from embedlab.models.encode import encode
+
+    prompts = prompts_of(model)
+    is_query = np.array([text in queries for text in texts])
+    vectors = np.empty((len(texts), model.get_embedding_dimension()), dtype=np.float32)
+    for side, prompt in ((is_query, prompts.query), (~is_query, prompts.document)):
+        if side.any():
+            rows = np.flatnonzero(side)
+            vectors[rows] = encode(model, [texts[row] for row in rows], stage="encode for the student", prompt=prompt)
+    return vectors
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(lengths > 0, lengths, 1)
+
+
+def _copy(model: SentenceTransformer) -> SentenceTransformer:
+    import copy
+
+    return copy.deepcopy(model)
+
+
+def _return(model: SentenceTransformer) -> Callable[[], SentenceTransformer]:
+    return lambda: model
+
+
+def _concatenated(
+    transformer: SentenceTransformer, static: SentenceTransformer, share: float
+) -> Callable[[], SentenceTransformer]:
+    return lambda: concat_static(transformer, static, share)
+
+
+RECIPES: dict[Recipe, Callable[[Workbench], None]] = {
+    "linear": _linear,
+    "static": _static,
+    "contrastive": _contrastive,
+    "merged": _merged,
+    "distilled": _distilled,
+    "concatenation": _concatenation,
+}

@@ -1,0 +1,108 @@
+"""Search the settings of a contrastive fine-tune by successive halving, within a time budget.
+
+Five settings train for one unit of time each. The best two train again from the base model with three units, and the
+better of them with nine, each time with a whole learning-rate schedule (successive halving: Jamieson and Talwalkar,
+"Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016). The first five settings are
+fixed: they are known to work on some data. If time is left, because small data is trained completely in less, Optuna's
+Tree-structured Parzen Estimator (Bergstra et al., NeurIPS 2011) suggests five more, and so on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+SURVIVORS = (5, 2, 1)  # settings that train in each rung
+FACTOR = 3  # more time from one rung to the next
+UNITS = sum(count * FACTOR**rung for rung, count in enumerate(SURVIVORS))  # of time for one round: 20
+MIN_SHARE = 0.5  # of a training's time that must be left for it to start
+RATES = (1e-5, 4e-4)
+BATCH_SIZES = (32, 64, 128)
+HARD_NEGATIVES = (0, 1, 3)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Settings of one contrastive fine-tune."""
+
+    learning_rate: float
+    batch_size: int
+    hard_negatives: int
+
+    def __str__(self) -> str:
+        return f"rate {self.learning_rate:.2g}, batch {self.batch_size}, {self.hard_negatives} hard negatives"
+
+
+FIRST = (
+    Setting(1e-4, 64, 1),
+    Setting(2e-4, 128, 1),
+    Setting(1e-4, 64, 0),
+    Setting(5e-5, 32, 1),
+    Setting(3e-5, 64, 3),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One training.
+
+    Attributes:
+        dev: best value on dev.
+        is_complete: whether more time would change nothing, because the training has its most epochs.
+    """
+
+    dev: float
+    is_complete: bool
+
+
+Train = Callable[[Setting, float], Outcome]  # called with a setting and seconds
+
+
+def search_settings(train: Train, left: Callable[[], float], *, seed: int = 0) -> int:
+    """Train with different settings until the time is used up.
+
+    Args:
+        train: trains from the base model with a setting in a number of seconds.
+        left: returns the seconds that are left.
+        seed: of the suggestions.
+
+    Returns:
+        The number of settings.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=len(FIRST))
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for setting in FIRST:
+        study.enqueue_trial(asdict(setting))
+    unit, tried = left() / UNITS, 0
+    while left() >= unit * SURVIVORS[0] > 0:
+        trials = [study.ask() for _ in FIRST]
+        for trial, value in zip(trials, _halve([_suggest(trial) for trial in trials], train, left, unit), strict=True):
+            study.tell(trial, value)
+        tried += len(trials)
+    return tried
+
+
+def _halve(settings: list[Setting], train: Train, left: Callable[[], float], unit: float) -> list[float]:
+    """Run one round of successive halving; return the dev value of each setting at its longest training."""
+    outcomes: dict[int, Outcome] = {}
+    alive = list(range(len(settings)))
+    for rung, count in enumerate(SURVIVORS):
+        alive = sorted(alive, key=lambda index: -outcomes[index].dev if rung else index)[:count]
+        for index in alive:
+            seconds = unit * FACTOR**rung
+            if rung and (outcomes[index].is_complete or left() < MIN_SHARE * seconds):
+                continue
+            outcomes[index] = train(settings[index], min(seconds, left()) if rung else seconds)
+    return [outcomes[index].dev for index in range(len(settings))]
+
+
+def _suggest(trial: Any) -> Setting:
+    return Setting(
+        trial.suggest_float("learning_rate", *RATES, log=True),
+        trial.suggest_categorical("batch_size", BATCH_SIZES),
+        trial.suggest_categorical("hard_negatives", HARD_NEGATIVES),
+    )

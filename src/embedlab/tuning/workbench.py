@@ -1,0 +1,176 @@
+"""What all recipes of a tuning run share: data, base model, dev queries, time, and the candidates so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from embedlab.data.dataset import Dataset
+from embedlab.data.splits import seeded_order
+from embedlab.errors import ModelError, ParameterError
+from embedlab.evaluation.metrics import Evaluation, evaluate
+from embedlab.evaluation.retrieval import DevEvaluator, sample_corpus
+from embedlab.models.cache import EmbeddingCache
+from embedlab.models.tokens import is_static
+from embedlab.search.vectors import Vectors, encode_split
+from embedlab.tuning.candidate import METRIC, Candidate
+from embedlab.tuning.clock import Clock
+from embedlab.tuning.params import TuneParams
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sentence_transformers import SentenceTransformer
+
+DEV_SHARE = 0.004  # of the budget, for one evaluation on dev
+DEV_DOCS, DEV_QUERIES = (500, 3000), (200, 1000)  # fewest and most
+TRAIN_SHARE = 0.15  # of the budget, for the vectors that mining and the linear map use
+TRAIN_TEXTS = 1000  # at least so many queries and documents, whatever they cost
+TEST_SHARE = 0.6  # of the budget; above it, too little is left for training
+TIMED_TEXTS = 256
+DEPTH = 10
+
+
+class Workbench:
+    """Data, base model, time and candidates of one tuning run.
+
+    Args:
+        data: all splits.
+        base: the base model; it is not changed.
+        params: budget and settings.
+        scratch: folder for temporary files.
+        clock: the time budget, counting since the run began.
+
+    Attributes:
+        candidates: name -> candidate, simple ones first.
+
+    Raises:
+        ModelError: the base model is static.
+        ParameterError: the test alone would take most of the time.
+    """
+
+    def __init__(
+        self, data: Dataset, base: SentenceTransformer, params: TuneParams, scratch: str, clock: Clock
+    ) -> None:
+        if is_static(base):
+            remedy = "Start from a transformer, or train this model with notebook 03_contrastive"
+            raise ModelError("tuning starts from a transformer, and this model is static", remedy=remedy)
+        self.data, self.base, self.params, self.scratch, self.clock = data, base, params, scratch, clock
+        self.candidates: dict[str, Candidate] = {}
+        self.text_seconds = _seconds_per_text(base, data)
+        self._check_budget()
+        affordable = round(DEV_SHARE * clock.seconds / self.text_seconds)
+        fewest_docs, most_docs = DEV_DOCS
+        fewest_queries, most_queries = DEV_QUERIES
+        self.evaluator = DevEvaluator(
+            data,
+            max_docs=min(most_docs, max(fewest_docs, affordable)),
+            max_queries=min(most_queries, max(fewest_queries, affordable // 3)),
+        )
+        self.dev_data: Dataset = self.evaluator.dataset
+
+    @property
+    def test_seconds(self) -> float:
+        """Seconds that the test of the winner will take, and that of the base model if it is not encoded yet."""
+        texts = len(self.data.corpus) + len(self.data.qrels.get("test", {}))
+        return self.text_seconds * texts * (1 if "training_vectors" in self.__dict__ and self.is_whole else 2)
+
+    @property
+    def left(self) -> float:
+        """Seconds left for training, without those of the test."""
+        return max(0.0, self.clock.left - 1.2 * self.test_seconds)
+
+    @property
+    def dev_seconds(self) -> float:
+        """Seconds of one evaluation on dev."""
+        return self.text_seconds * (len(self.dev_data.corpus) + len(self.dev_data.qrels["dev"]))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether training uses every document and query, not a sample that the time allows."""
+        return self.training_data is self.data
+
+    @cached_property
+    def training_data(self) -> Dataset:
+        """The data for mining and training: all, or as many queries and documents as the time allows."""
+        affordable = max(TRAIN_TEXTS, round(TRAIN_SHARE * self.clock.seconds / self.text_seconds))
+        if len(self.data.corpus) + len(self.data.qrels["train"]) <= affordable:
+            return self.data
+        kept = set(seeded_order(self.data.qrels["train"])[: affordable // 2])
+        judged = {query: grades for query, grades in self.data.qrels["train"].items() if query in kept}
+        fewer = replace(self.data, qrels={**self.data.qrels, "train": judged})
+        return sample_corpus(fewer, "train", affordable - len(kept), seed=self.params.seed)
+
+    @cached_property
+    def training_vectors(self) -> Vectors:
+        """Training queries and documents under the base model."""
+        return encode_split(self.base, self.training_data, "train", encode=EmbeddingCache().encode)
+
+    def encode_dev(self, model: SentenceTransformer, static: SentenceTransformer | None = None) -> Vectors:
+        """Encode the dev queries and documents; see `encode_split`."""
+        return encode_split(model, self.dev_data, "dev", static=static)
+
+    def evaluate_dev(self, vectors: Vectors) -> Evaluation:
+        """Search and score on dev."""
+        return evaluate(vectors.rank(DEPTH), self.dev_data.qrels["dev"], [DEPTH])
+
+    def add(
+        self,
+        name: str,
+        system: str,
+        detail: str,
+        vectors: Vectors,
+        build: Callable[[], SentenceTransformer],
+        *,
+        parts: tuple[str, ...] = (),
+        seconds: float = 0.0,
+    ) -> Candidate:
+        """Score a model on dev and keep it as a candidate; see `Candidate`."""
+        made = Candidate(name, system, detail, vectors, self.evaluate_dev(vectors), build, parts, seconds)
+        self.candidates[name] = made
+        return made
+
+    @contextmanager
+    def timed(self) -> Iterator[Callable[[], float]]:
+        """Give a function that returns the seconds since the block began."""
+        start = time.monotonic()
+        yield lambda: time.monotonic() - start
+
+    def table(self) -> pd.DataFrame:
+        """Return the candidates so far: name, settings, dimensions, nDCG@10 on dev, gain over base, seconds."""
+        import pandas as pd
+
+        base = next(iter(self.candidates.values()))
+        rows = [
+            {
+                "candidate": candidate.name,
+                "settings": candidate.detail,
+                "dimensions": candidate.vectors.dim,
+                f"{METRIC} on dev": candidate.score,
+                "gain": candidate.score - base.score,
+                "seconds": round(candidate.seconds),
+            }
+            for candidate in self.candidates.values()
+        ]
+        return pd.DataFrame(rows)
+
+    def _check_budget(self) -> None:
+        needed = self.test_seconds / TEST_SHARE / 60
+        if needed > self.params.minutes:
+            problem = f"the test alone takes about {TEST_SHARE * needed:.1f} minutes on this machine"
+            raise ParameterError(problem, remedy=f"Set minutes to at least {needed:.1f}", field="minutes")
+
+
+def _seconds_per_text(model: SentenceTransformer, data: Dataset) -> float:
+    """Measure how long a text of the corpus takes to encode, on a sample."""
+    from embedlab.models.encode import encode
+
+    documents = list(data.corpus.values())
+    sample = documents[:: max(1, len(documents) // TIMED_TEXTS)][:TIMED_TEXTS]
+    encode(model, sample[:8], stage="warm up")
+    start = time.monotonic()
+    encode(model, sample, stage="measure speed")
+    return max(1e-6, (time.monotonic() - start) / len(sample))

@@ -1,0 +1,180 @@
+"""A tuning run at toy size: its budget, its recipes, its limits and its report."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from embedlab.data.load import load_dataset
+from embedlab.errors import ModelError, ParameterError
+from embedlab.evaluation.significance import paired_difference
+from embedlab.models.static import static_student
+from embedlab.reporting import tuning_report
+from embedlab.search.vectors import encode_split
+from embedlab.tuning import workbench
+from embedlab.tuning.choice import Choice, choose
+from embedlab.tuning.clock import Clock
+from embedlab.tuning.contrastive import FineTunes
+from embedlab.tuning.limits import Limits
+from embedlab.tuning.params import TuneParams
+from embedlab.tuning.recipes import add_base, add_narrow, run_recipe
+from embedlab.tuning.trials import Setting
+from embedlab.tuning.workbench import Workbench
+from tests.conftest import tiny_model
+
+VALUES = {
+    "dataset": "icd10cm:smoke",
+    "model_name": "tiny",
+    "minutes": 5.0,
+    "max_steps": 3,
+    "recipes_to_try": ["linear", "static", "contrastive", "merged", "concatenation"],
+}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_dataset("icd10cm:smoke", max_examples=60)
+
+
+def bench_of(data, folder, **changes):
+    params = TuneParams.checked(VALUES | changes)
+    bench = Workbench(data, tiny_model(), params, str(folder), Clock(params.minutes))
+    add_base(bench)
+    return bench
+
+
+@pytest.fixture(scope="module")
+def bench(data, tmp_path_factory):
+    """All recipes, with three steps each."""
+    bench = bench_of(data, tmp_path_factory.mktemp("tuning"), min_speed=2.0)
+    for recipe in ["linear", "static", "contrastive", "merged", "distilled", "concatenation"]:
+        run_recipe(recipe, bench)
+    return bench
+
+
+def test_every_recipe_adds_its_candidates(bench):
+    systems = {candidate.system for candidate in bench.candidates.values()}
+    assert systems >= {"base", "static", "contrastive", "merged", "distilled", "base+static", "contrastive+static"}
+    assert next(iter(bench.candidates)) == "base"
+    assert set(bench.table()["candidate"]) == set(bench.candidates)
+
+
+def test_every_candidate_builds_the_model_that_was_scored(bench):
+    for candidate in bench.candidates.values():
+        vectors = encode_split(candidate.build(), bench.dev_data, "dev")
+        np.testing.assert_allclose(vectors.queries, candidate.vectors.queries, atol=1e-5, err_msg=candidate.name)
+        np.testing.assert_allclose(vectors.corpus, candidate.vectors.corpus, atol=1e-5, err_msg=candidate.name)
+
+
+def test_building_a_candidate_changes_no_other(bench):
+    before = {name: parameter.clone() for name, parameter in bench.base.state_dict().items()}
+    for candidate in bench.candidates.values():
+        candidate.build()
+    assert len(list(bench.base)) == len(list(tiny_model()))
+    assert all((before[name] == parameter).all() for name, parameter in bench.base.state_dict().items())
+
+
+def test_a_concatenation_must_beat_both_parts_and_its_own_projection(bench):
+    for name in ("base", "contrastive"):
+        wide = bench.candidates[f"{name}+static"]
+        narrow = f"{name}+static, {bench.candidates[name].vectors.dim} dimensions"
+        assert wide.parts == (name, "static", narrow)
+        assert bench.candidates[narrow].parts == (name, "static")
+        assert wide.vectors.dim == 2 * bench.candidates[narrow].vectors.dim
+
+
+def test_recipes_without_their_parts_add_nothing(data, tmp_path):
+    bench = bench_of(data, tmp_path)
+    for recipe in ("merged", "concatenation", "distilled"):
+        run_recipe(recipe, bench)
+    assert list(bench.candidates) == ["base"]
+
+
+def test_projection_to_the_bytes_that_are_allowed(data, tmp_path):
+    bench = bench_of(data, tmp_path, max_bytes=4 * 8 + 3)
+    add_narrow(bench)
+    narrow = bench.candidates["base, 8 dimensions"]
+    assert narrow.bytes == 32 and narrow.build().get_embedding_dimension() == 8
+    np.testing.assert_allclose(np.linalg.norm(narrow.vectors.corpus, axis=1), 1, atol=1e-5)
+    choice = choose(list(bench.candidates.values()), Limits(bench))
+    assert choice.winner is narrow
+
+
+def test_limits_measure_what_they_need(bench):
+    limits = Limits(bench)
+    base = bench.candidates["base"]
+    assert limits(base).startswith("1.00 times the base model's speed")  # min_speed=2
+    assert limits.measured["base"] == {"bytes": base.bytes, "forgetting": 0.0, "speed": 1.0}
+
+
+def test_forgetting_breaks_its_limit(bench, data, tmp_path):
+    strict = bench_of(data, tmp_path, max_forgetting=0.0)
+    limits = Limits(strict)
+    forgetful = bench.candidates["contrastive"]
+    reason = limits(forgetful)
+    lost = limits.measured["contrastive"]["forgetting"]
+    assert (lost > 0) == reason.startswith("loses")
+
+
+def test_the_time_of_a_training_decides_its_steps(data, tmp_path, monkeypatch):
+    bench = bench_of(data, tmp_path, max_steps=0)
+    trained = []
+    monkeypatch.setattr("embedlab.tuning.contrastive.TIMED_STEPS", 1)
+    tunes = FineTunes(bench)
+    tunes._seconds_per_row = 0.01
+    monkeypatch.setattr(type(bench), "dev_seconds", property(lambda self: 0.5))
+    monkeypatch.setattr(tunes, "_train", lambda setting, rows, steps, n: trained.append((steps, n)) or (None, Result()))
+    tunes(Setting(1e-4, 4, 0), 10.0)  # (10 - 3 * 0.5) / (0.01 * 4) = 212 steps, but 20 epochs are fewer
+    rows = len(tunes._rows_for(0).dataset)
+    assert trained == [(min(212, -(-20 * rows // 4)), 2)]
+    tunes(Setting(1e-4, 4, 2), 10.0)  # four texts a row instead of two: half as many
+    assert trained[1][0] == min(106, -(-20 * rows // 4))
+    tunes(Setting(1e-4, 4, 0), 0.1)
+    assert trained[2] == (10, 1)
+
+
+class Result:
+    best_dev = 0.5
+
+
+def test_too_few_minutes_for_the_test_are_refused(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(workbench, "_seconds_per_text", lambda model, data: 1.0)
+    with pytest.raises(ParameterError, match="the test alone takes about .* minutes.*at least"):
+        bench_of(data, tmp_path)
+
+
+def test_a_sample_of_the_data_when_the_time_is_short(data, tmp_path, monkeypatch):
+    assert bench_of(data, tmp_path).is_whole
+    bench = bench_of(data, tmp_path)
+    monkeypatch.setattr(workbench, "TRAIN_TEXTS", 100)
+    bench.text_seconds, bench.clock.seconds = 1.0, 100.0  # 15 texts would be affordable
+    sample = bench.training_data
+    assert not bench.is_whole and len(sample.qrels["train"]) == 50 and len(sample.corpus) <= 100
+    assert {document for _, document in sample.pairs("train")} <= set(sample.corpus)
+    assert sample.qrels["test"] == data.qrels["test"]
+
+
+def test_a_static_base_model_is_refused(data, tmp_path):
+    params = TuneParams.checked(VALUES)
+    static = static_student(tiny_model(), list(data.corpus.values())[:50])
+    with pytest.raises(ModelError, match="this model is static"):
+        Workbench(data, static, params, str(tmp_path), Clock(5))
+
+
+def test_report_says_what_was_tried_and_what_to_do(bench):
+    base = bench.candidates["base"]
+    choice = Choice(base, {"contrastive": "loses | 0.5"})
+    values = base.values
+    lines = tuning_report.advice(bench, choice, paired_difference(values, values), paired_difference(values, values))
+    assert lines[0].startswith("No candidate beat the base model") and any("hybrid search" in line for line in lines)
+    page = tuning_report.page(bench, choice, {"base": base.dev}, {"bytes": 128.0}, lines)
+    for part in ("**Winner: base**", "| bytes | 128 |", "winner", "loses \\| 0.5", "## What to do next"):
+        assert part in page, part
+    assert page.count("\n| ") >= len(bench.candidates)
+
+
+def test_saved_winner_is_a_plain_folder(bench, tmp_path):
+    linear = next(candidate for candidate in bench.candidates.values() if candidate.system in ("linear-probe", "base"))
+    linear.build().save_pretrained(str(tmp_path / "model"))
+    assert SentenceTransformer(str(tmp_path / "model")).get_embedding_dimension() == linear.vectors.dim
