@@ -28,7 +28,7 @@ VALUES = {
     "model_name": "tiny",
     "minutes": 5.0,
     "max_steps": 3,
-    "recipes_to_try": ["linear", "static", "contrastive", "merged", "concatenation"],
+    "recipes_to_try": ["linear", "static", "contrastive", "merged", "distilled", "concatenation"],
 }
 
 
@@ -48,7 +48,7 @@ def bench_of(data, folder, **changes):
 def bench(data, tmp_path_factory):
     """All recipes, with three steps each."""
     bench = bench_of(data, tmp_path_factory.mktemp("tuning"), min_speed=2.0)
-    for recipe in ["linear", "static", "contrastive", "merged", "distilled", "concatenation"]:
+    for recipe in bench.params.recipes_to_try:
         run_recipe(recipe, bench)
     return bench
 
@@ -95,7 +95,7 @@ def test_projection_to_the_bytes_that_are_allowed(data, tmp_path):
     bench = bench_of(data, tmp_path, max_bytes=4 * 8 + 3)
     add_narrow(bench)
     narrow = bench.candidates["base, 8 dimensions"]
-    assert narrow.bytes == 32 and narrow.build().get_embedding_dimension() == 8
+    assert narrow.system == "base-projected" and narrow.bytes == 32 and narrow.build().get_embedding_dimension() == 8
     np.testing.assert_allclose(np.linalg.norm(narrow.vectors.corpus, axis=1), 1, atol=1e-5)
     choice = choose(list(bench.candidates.values()), Limits(bench))
     assert choice.winner is narrow

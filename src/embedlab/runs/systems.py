@@ -30,6 +30,7 @@ SYSTEMS: dict[str, System] = {
     # Baselines
     "bm25": System("baseline", "BM25 keyword search, without an embedding model"),
     "base": System("baseline", "the base model: what fine-tuning starts from, as the parameter model_name says"),
+    "base-projected": System("baseline", "the base model, projected to its first principal components"),
     "hybrid": System("baseline", "BM25 and the base model, fused by reciprocal rank"),
     "word-frequencies": System("baseline", "a unigram language model: word frequencies of the training text"),
     # What the diagnosis tries on the base model
@@ -65,7 +66,16 @@ SYSTEMS: dict[str, System] = {
     # Hybrid search with a tuned model
     **{
         f"{name}+bm25": System("hybrid", f"{name} and BM25, fused by reciprocal rank")
-        for name in ("linear-probe", "static", "distilled", "merged", "base+static", "contrastive+static")
+        for name in (
+            "base-projected",
+            "linear-probe",
+            "static",
+            "distilled",
+            "merged",
+            "base+static",
+            "contrastive+static",
+            "merged+static",
+        )
     },
     # Reranking
     "reranker": System("reranking", "a cross-encoder that reorders the shortlist"),

@@ -34,7 +34,7 @@ STATIC_BATCH, STATIC_RATE = 256, 3e-3
 STATIC_TIME = 0.2  # of the time that is left
 TIMED_STEPS = 5
 BASE_SHARES = (0.3, 0.5)  # of the base model in a merged model
-STUDENT_TIME, STUDENT_RATE, STUDENT_BATCH = 0.5, 3e-4, 64  # share of the time that is left
+STUDENT_TIME, STUDENT_RATE, STUDENT_BATCH = 0.3, 3e-4, 64  # share of the time that fine-tuning leaves
 
 
 def add_base(bench: Workbench) -> Candidate:
@@ -105,7 +105,8 @@ def _contrastive(bench: Workbench) -> None:
     """Search the settings of a contrastive fine-tune in the time that is left."""
     fine_tunes = FineTunes(bench)
     with bench.timed() as seconds:
-        tried = search_settings(fine_tunes, lambda: bench.left, seed=bench.params.seed)
+        kept = STUDENT_TIME * bench.left if _wants_student(bench) else 0.0
+        tried = search_settings(fine_tunes, lambda: bench.left - kept, seed=bench.params.seed)
         if fine_tunes.best is None:
             return
     best = fine_tunes.best
@@ -129,10 +130,10 @@ def _merged(bench: Workbench) -> None:
 
 def _distilled(bench: Workbench) -> None:
     """Distil the best transformer into a student with half of its layers, if a limit asks for speed."""
-    if bench.params.min_speed <= 1 or (layers := layer_count(bench.base) // 2) < 1:
+    if not _wants_student(bench):
         return
-    teacher = best_transformer(bench)
-    data, budget = bench.training_data, STUDENT_TIME * bench.left
+    teacher, layers = best_transformer(bench), layer_count(bench.base) // 2
+    data, budget = bench.training_data, bench.left
     queries = data.split_queries("train")
     texts = list(dict.fromkeys([*data.corpus.values(), *queries.values()]))
     texts = texts[: max(STUDENT_BATCH, int(budget / 4 / bench.text_seconds))]
@@ -156,19 +157,25 @@ def _distilled(bench: Workbench) -> None:
     bench.add("distilled", "distilled", detail, of_student, lambda: student, parts=("base",), seconds=seconds())
 
 
+def _wants_student(bench: Workbench) -> bool:
+    params = bench.params
+    return params.min_speed > 1 and "distilled" in params.recipes_to_try and layer_count(bench.base) > 1
+
+
 def _concatenation(bench: Workbench) -> None:
     """Concatenate transformers with the static model, at full width and projected to the transformer's width."""
     if (static := bench.candidates.get("static")) is None:
         return
     model = static.build()
-    for transformer in [bench.candidates[name] for name in ("base", "contrastive") if name in bench.candidates]:
+    transformers = [bench.candidates["base"], bench.candidates.get("contrastive"), best_transformer(bench)]
+    for transformer in dict.fromkeys(candidate for candidate in transformers if candidate):
         with bench.timed() as seconds:
             built = transformer.build()
             halves = bench.encode_dev(built, static=model)
             joined = {share: transformer.vectors.concatenated(halves, share) for share in STATIC_SHARES}
             scores = {share: bench.evaluate_dev(vectors).mean(METRIC) for share, vectors in joined.items()}
             share = max(scores, key=lambda share: scores[share])
-        name, detail, wide = f"{transformer.name}+static", f"static share {share}", joined[share]
+        name, detail, wide = f"{transformer.system}+static", f"static share {share}", joined[share]
         narrow = f"{name}, {transformer.vectors.dim} dimensions"
         build = _concatenated(built, model, share)
         parts = (transformer.name, "static")
@@ -182,9 +189,9 @@ def add_narrow(bench: Workbench) -> None:
     if dim < 1:
         return
     for wide in [candidate for candidate in bench.candidates.values() if candidate.vectors.dim > dim]:
-        name = f"{wide.system}, {dim} dimensions"
-        if name not in bench.candidates:
-            _add_narrow(bench, name, wide.system, wide.detail, wide.vectors, dim, wide.build, ())
+        name = f"{wide.name}, {dim} dimensions"
+        system = "base-projected" if wide.system == "base" else wide.system
+        _add_narrow(bench, name, system, wide.detail, wide.vectors, dim, wide.build, ())
 
 
 def best_transformer(bench: Workbench) -> Candidate:

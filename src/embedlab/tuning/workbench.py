@@ -31,6 +31,8 @@ TRAIN_SHARE = 0.15  # of the budget, for the vectors that mining and the linear 
 TRAIN_TEXTS = 1000  # at least so many queries and documents, whatever they cost
 TEST_SHARE = 0.6  # of the budget; above it, too little is left for training
 TIMED_TEXTS = 256
+LATER_EVALUATIONS, LATER_TEXTS = 6, 3000  # after the trainings: on dev; and texts for the probe and the speed
+MARGIN = 1.2  # for what was measured too short
 DEPTH = 10
 
 
@@ -80,8 +82,9 @@ class Workbench:
 
     @property
     def left(self) -> float:
-        """Seconds left for training, without those of the test."""
-        return max(0.0, self.clock.left - 1.2 * self.test_seconds)
+        """Seconds left for training, without those of the choice and the test."""
+        choice = LATER_EVALUATIONS * self.dev_seconds + LATER_TEXTS * self.text_seconds
+        return max(0.0, self.clock.left - MARGIN * (choice + self.test_seconds))
 
     @property
     def dev_seconds(self) -> float:
