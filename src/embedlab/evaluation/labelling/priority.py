@@ -77,7 +77,7 @@ def prioritise(
     for row, query in enumerate(query_ids):
         grades = qrels.get(query, {})
         judged = {*grades, *(rejected or {}).get(query, ())}
-        ideal = _ideal([*grades.values(), 1], k)
+        ideal = ideal_dcg([*grades.values(), 1], k)
         for document, ranks in _ranks(rankings, row, k).items():
             if document not in judged:
                 candidates.append(_candidate(query, document, ranks, ideal))
@@ -96,7 +96,8 @@ def _candidate(query: str, document: str, ranks: tuple[int | None, ...], ideal: 
     return Candidate(query, document, 4 * mean * (1 - mean), sum(distances) / len(distances) / ideal, ranks)
 
 
-def _ideal(grades: Sequence[int], k: int) -> float:
+def ideal_dcg(grades: Sequence[int], k: int) -> float:
+    """Return the DCG@k of the best order of documents with these grades."""
     best = sorted((grade for grade in grades if grade > 0), reverse=True)[:k]
     return sum(grade * discount(rank) for rank, grade in enumerate(best, start=1))
 
