@@ -19,6 +19,9 @@ from tests.unit.test_deploy_space import FakeEncoder
 
 NUMBERS = {  # option -> values that are refused
     ("convert", "a.csv", "b.jsonl", "--negatives"): ("0", "-3"),
+    ("label", "next", "icd10cm:smoke", "--count"): ("0", "-1"),
+    ("label", "next", "icd10cm:smoke", "--gain"): ("nan", "0", "-1", "inf"),
+    ("label", "next", "icd10cm:smoke", "--more-pairs"): ("0", "-1"),
     ("synthesise", "docs:x", "y.jsonl", "--model", "m", "--per-document"): ("0",),
     ("synthesise", "docs:x", "y.jsonl", "--model", "m", "--documents"): ("-1",),
     ("synthesise", "docs:x", "y.jsonl", "--model", "m", "--workers"): ("0",),
@@ -69,6 +72,8 @@ OUTPUT_FILES = [
     ("deploy", "shadow", "VERSION", "--log", "log.csv", "--report"),
     ("evaluate", "model", "--dataset", "icd10cm:smoke", "--html"),
     ("evaluate", "model", "--dataset", "icd10cm:smoke", "--sheet"),
+    ("label", "next", "icd10cm:smoke", "-o"),
+    ("label", "add", "icd10cm:smoke", "sheet.csv", "-o"),
     ("table", "-o"),
     ("report", "-o"),
 ]

@@ -11,7 +11,20 @@ from collections.abc import Callable
 import typer
 from rich.markup import escape
 
-from embedlab.cli import convert, deploy, diagnose, evaluate, init, migrate, results, run, sweep, synthesise, tune
+from embedlab.cli import (
+    convert,
+    deploy,
+    diagnose,
+    evaluate,
+    init,
+    label,
+    migrate,
+    results,
+    run,
+    sweep,
+    synthesise,
+    tune,
+)
 from embedlab.cli.console import BAD_INPUT, FAILED, err
 from embedlab.cli.signals import SIGNAL_EXIT, interruptible
 from embedlab.errors import EmbedlabError
@@ -31,6 +44,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.add_typer(label.app, name="label", rich_help_panel="Data")
 app.add_typer(deploy.app, name="deploy", rich_help_panel="Models")
 
 

@@ -62,6 +62,18 @@ def output_file(path: Path | None, option: str) -> None:
     writable_folder(path.absolute().parent, option)
 
 
+def new_output(path: Path, option: str) -> None:
+    """Check that a file or folder can be created, so that people's work is never overwritten.
+
+    Raises:
+        ParameterError: it exists, or its folder cannot be created or written.
+    """
+    if path.exists():
+        problem = f"{path} exists" + (" and is a folder" if path.is_dir() else "")
+        raise ParameterError(problem, remedy="Choose another name, or remove it", field=option)
+    writable_folder(path.absolute().parent, option)
+
+
 def writable_folder(folder: Path, option: str) -> None:
     """Check that files can be written to a folder, and create it if needed.
 

@@ -47,7 +47,7 @@ def convert(
         raise DataError("this file or folder exists", remedy="Choose another name, or remove it.", file=target)
     if (ids := _convert_ids(source, target)) is not None:
         return ids
-    writer = registry.named(to, "--to") if to else _default_format(target)
+    writer = registry.named(to, "--to") if to else default_format(target)
     reader, contents = registry.read(source, format_name)
     collection = Collection.from_rows(contents.rows, source, documents=contents.documents)
     lines = [registry.description(reader, contents, collection)]
@@ -59,18 +59,19 @@ def convert(
         able = ", ".join(format_.name for format_ in registry.FORMATS if "similarities" in format_.holds)
         problem = f"{writer.title} cannot hold similarities of two texts"
         raise DataError(problem, remedy=f"Use --to with one of {able}.", file=target)
-    lost = [*_lost(export, writer), *writer.write(export, target)]
+    lost = [*not_held(export, writer), *writer.write(export, target)]
     count = len(export.similarities) or len(export.examples)
     lines.append(f"wrote {target} as {writer.title}: {count:,} {'pairs' if export.similarities else 'queries'}")
     return lines + ([f"not kept: {', '.join(lost)}"] if lost else [])
 
 
-def _default_format(target: Path) -> Format:
+def default_format(target: Path) -> Format:
+    """Return the format of a new file or folder whose format nobody named: a table, or BEIR without a suffix."""
     return table.PAIRS if target.suffix else registry.named("beir")
 
 
-def _lost(export: Export, writer: Format) -> list[str]:
-    """What the format cannot hold."""
+def not_held(export: Export, writer: Format) -> list[str]:
+    """Return what the format cannot hold, in a few words each."""
     present = {
         "grades": export.graded,
         "splits": any(example.split for example in export.examples),
