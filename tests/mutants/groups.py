@@ -74,6 +74,10 @@ GROUPS: dict[str, Group] = {
         ("evaluation/metrics", "evaluation/significance"),
         ("evaluation_metrics", "evaluation_significance", "evaluation_slices"),
     ),
+    "labelling": Group(
+        ("evaluation/labelling/budget", "evaluation/labelling/priority", "data/review", "data/relabel"),
+        ("labelling", "review", "relabel"),
+    ),
     "data": Group(
         ("data/splits", "data/leakage", "data/overlap", "data/text_analysis"),
         ("data_splits", "data_leakage", "data_overlap", "text_analysis"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from embedlab.data.dataset import Dataset
+from embedlab.data.review import write_sheet
 from embedlab.errors import DataError, ParameterError
 from embedlab.evaluation.labelling.budget import expected_gain, label_budget
 from embedlab.evaluation.labelling.priority import prioritise
@@ -52,6 +53,10 @@ class TestBudget:
         differences = np.random.default_rng(0).normal(size=57)
         budget = label_budget(differences, minimum_detectable_effect(differences))
         assert (budget.queries_needed, budget.missing_queries, budget.missing_pairs) == (57, 0, 0)
+
+    def test_more_queries_than_needed_are_enough(self):
+        budget = label_budget(np.tile(self.DIFFERENCES, 100), 10)
+        assert (budget.queries_needed, budget.missing_queries, budget.missing_pairs) == (2, 0, 0)
 
     def test_queries_without_a_value_do_not_count(self):
         with_gaps = np.append(self.DIFFERENCES, [np.nan, np.nan])
@@ -115,6 +120,17 @@ class TestPriority:
     def test_a_query_with_a_positive_has_a_larger_ideal(self):
         effects = {c.document: c.effect for c in prioritise([A, B], {"q": {"elsewhere": 1}}, k=3)}
         assert effects["d2"] == pytest.approx(0.63093 / 1.63093, abs=1e-5)
+
+    def test_the_ideal_has_the_best_grades_first_and_stops_at_k(self):
+        effects = {c.document: c.effect for c in prioritise([A, B], {"q": {"x": 1, "y": 0, "z": 3}}, k=2)}
+        # the ideal of 3, 1 and the new 1 at k = 2 is 3 + 0.63093; d2 has the discounts 0.63093 and 0
+        assert effects["d2"] == pytest.approx(0.63093 / 3.63093, abs=1e-5)
+
+    def test_three_systems_count_by_their_mean_distance(self):
+        third = ranking(q=["d2", "d4", "d5"])
+        effects = {c.document: c.effect for c in prioritise([A, B, third], {}, k=3)}
+        assert effects["d5"] == pytest.approx(2 * 0.5 / 3)  # discounts 0, 0, 0.5
+        assert effects["d2"] == pytest.approx((0.63093 + 1 + 0.36907) / 3, abs=1e-5)  # 0.63093, 0, 1
 
     @pytest.mark.parametrize("document", ["d1", "d2", "d3", "d4"])
     def test_the_effect_is_what_the_judgement_does_to_the_difference(self, document):
@@ -205,9 +221,14 @@ class TestSheet:
         with pytest.raises(DataError, match="is judged"):
             write_label_sheet(tmp_path / "s.csv", DATA, [])
 
+    def test_a_reason_is_no_formula_either(self, tmp_path):
+        write_sheet(tmp_path / "s.csv", DATA, [("q", "d1")], reasons=["=1"])
+        assert "'=1" in (tmp_path / "s.csv").read_text(encoding="utf-8-sig")
+
     def test_the_scale_is_that_of_the_data(self):
         graded = Dataset("g", DATA.corpus, DATA.queries, {"test": {"q": {"d1": 4}}})
-        assert (form_of(DATA).highest, form_of(graded).highest) == (1, 4)
+        unjudged = Dataset("u", DATA.corpus, DATA.queries, {"test": {"q": {}}})
+        assert [form_of(data).highest for data in (DATA, graded, unjudged)] == [1, 4, 1]
         assert "from 0 (does not answer the query) to 4" in form_of(graded).instructions[0]
 
 
@@ -244,12 +265,14 @@ class TestReading:
             "relevant",
         ) and "leave the cell empty" in error.remedy
 
-    def test_an_id_that_now_means_another_document(self, sheet):
+    @pytest.mark.parametrize("field", ["document", "query"])
+    def test_an_id_that_now_means_another_text(self, sheet, field):
         filled = fill(sheet, "old.csv", {"d2": "1", "d3": "1"})
-        changed = Dataset("toy", {**DATA.corpus, "d3": "another"}, DATA.queries, DATA.qrels)
-        with pytest.raises(DataError, match="the document is not the one that the dataset has") as caught:
+        corpus = {**DATA.corpus, "d2": "another"} if field == "document" else DATA.corpus
+        changed = Dataset("toy", corpus, DATA.queries if field == "document" else {"q": "another"}, DATA.qrels)
+        with pytest.raises(DataError, match=f"the {field} is not the one that the dataset has") as caught:
             read_label_sheets([filled], changed)
-        assert (caught.value.line, caught.value.field) == (3, "document")
+        assert (caught.value.line, caught.value.field) == (2, field)
 
     @pytest.mark.parametrize(("shown", "accepted"), [(32_767, True), (31_000, False)])
     def test_white_space_and_the_end_of_a_long_text_may_change(self, sheet, shown, accepted):
@@ -268,7 +291,7 @@ class TestReading:
         with pytest.raises(DataError, match="no row has a judgement"):
             read_label_sheets([sheet], DATA)
         with pytest.raises(DataError, match="given twice"):
-            read_label_sheets([sheet, sheet.parent / "." / sheet.name], DATA)
+            read_label_sheets([sheet, sheet.parent / ".." / sheet.parent.name / sheet.name], DATA)
         (sheet.parent / "c.csv").write_text("query_id,document_id,grade\nq,d2,1\n")
         with pytest.raises(DataError, match="the column 'relevant' is missing"):
             read_label_sheets([sheet.parent / "c.csv"], DATA)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_rejected_documents_of_a_file_of_pairs(tmp_path):
     path = tmp_path / "pairs.jsonl"
     rows = [
         {"query": "one", "positive": "alpha", "negatives": ["beta"], "score": 1, "split": "train"},
-        {"query": "two", "positive": "gamma", "score": 1, "split": "test"},
+        {"query": "two", "positive": "gamma", "negatives": ["epsilon"], "score": 1, "split": "test"},
         {"query": "two", "positive": "alpha", "score": 0, "split": "test"},
         {"query": "six", "positive": "delta", "score": 1, "split": "dev"},
     ]
@@ -69,7 +70,7 @@ def test_rejected_documents_of_a_file_of_pairs(tmp_path):
     data = load_dataset(f"pairs:{path}")
     rejected = rejected_documents(f"pairs:{path}", data)
     texts = {data.queries[q]: {data.corpus[d] for d in documents} for q, documents in rejected.items()}
-    assert texts == {"one": {"beta"}, "two": {"alpha"}}
+    assert texts == {"one": {"beta"}, "two": {"alpha", "epsilon"}}
 
 
 def test_other_sources_have_the_negatives_of_their_triplets():
@@ -94,6 +95,20 @@ def test_grades_and_hard_negatives_come_back_from_a_file_of_pairs(tmp_path):
     }
     assert found["test query"] == {"gamma": 2, "epsilon": 1, "alpha": 2}
     assert data.triplets == (Triplet("train query", "alpha", "beta"),)
+
+
+def test_groups_stay_in_a_file_of_pairs(tmp_path):
+    data = replace(DATA, groups={"q": "g1", "r": "g1", "t": "g2"})
+    write_dataset(data, with_grades(data, {}, {}), tmp_path / "out.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert {row["query"]: row.get("group") for row in rows} == {
+        **{"test query": "g1", "another one": "g1", "train query": "g2", "dev query": None},
+    }
+
+
+def test_of_equal_texts_the_first_is_the_negative():
+    data = replace(DATA, corpus={**CORPUS, "z": "beta"})
+    assert rejected_documents("icd10cm:smoke", data) == {"t": {"b"}}
 
 
 def test_an_existing_target_is_never_changed(tmp_path):

@@ -43,7 +43,7 @@ def _of_source(parsed: Spec) -> list[tuple[str, str]]:
     if parsed.scheme not in ("pairs", "beir"):
         return []
     path = textio.location_path(parsed.location)
-    if parsed.scheme == "beir" or registry.is_beir(path):
+    if registry.is_beir(path):
         folder = beir.Folder.read(path, repair=True)
         return [
             (query, document) for judged in folder.judged.values() for query, document, grade in judged if grade < 1

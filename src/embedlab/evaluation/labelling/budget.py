@@ -104,7 +104,7 @@ def label_budget(
         problem = "the two systems differ on too few queries to say how much their difference varies"
         raise DataError(problem, remedy="Compare two other systems, or judge some queries first")
     queries = int((~np.isnan(np.asarray(differences, dtype=float))).sum())
-    needed = max(2, math.ceil(queries * (detectable / gain) ** 2 * (1 - 1e-12)))
+    needed = max(2, math.ceil(queries * (detectable / gain) ** 2))
     expected = expected_gain(curve, more_pairs) if curve else None
     return LabelBudget(gain, queries, detectable, needed, pairs_per_query, expected)
 
