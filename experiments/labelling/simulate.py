@@ -111,7 +111,11 @@ def labels_needed(error: np.ndarray, tolerance: float) -> int:
     return int(outside[-1]) + 1 if len(outside) else 0
 
 
-def _sorted_by(key: Callable[[Pool], np.ndarray]) -> Callable[[Pool, np.random.Generator], np.ndarray]:
+Key = Callable[[Pool], np.ndarray]  # a value per pair (P,)
+Order = Callable[[Pool, np.random.Generator], np.ndarray]  # a permutation of the pairs (P,)
+
+
+def _sorted_by(key: Key) -> Order:
     """An order by descending key; ties are in random order."""
 
     def order(pool: Pool, rng: np.random.Generator) -> np.ndarray:
@@ -121,28 +125,45 @@ def _sorted_by(key: Callable[[Pool], np.ndarray]) -> Callable[[Pool, np.random.G
     return order
 
 
-def in_rounds(pool: Pool, rng: np.random.Generator) -> np.ndarray:
-    """Ask for `ROUND` pairs by priority, then again with what is known: `embedlab label next`, repeated.
+def _in_rounds(key: Key) -> Order:
+    """Ask for `ROUND` pairs by descending key, then again with what is known: `embedlab label next`, repeated.
 
     A query with a known positive has a larger ideal DCG, so that its other documents matter less.
     """
-    left, order, ideal = rng.permutation(pool.size), np.empty(0, dtype=int), np.ones(pool.queries)
-    grades: dict[int, list[int]] = {}
-    while len(left):
-        ranked = left[np.argsort(-(pool.priority / ideal[pool.row])[left], kind="stable")]
-        asked, left = ranked[:ROUND], ranked[ROUND:]
-        order = np.append(order, asked)
-        for pair in asked[pool.grade[asked] > 0]:
-            query = int(pool.row[pair])
-            grades.setdefault(query, []).append(int(pool.grade[pair]))
-            ideal[query] = ideal_dcg([*grades[query], 1], pool.k)
+
+    def order(pool: Pool, rng: np.random.Generator) -> np.ndarray:
+        waiting, asked, ideal = rng.permutation(pool.size), [np.empty(0, dtype=int)], np.ones(pool.queries)
+        values, grades = key(pool), dict[int, list[int]]()
+        while len(waiting):
+            current = values[waiting] / ideal[pool.row[waiting]]
+            first = np.argpartition(-current, ROUND)[:ROUND] if len(waiting) > ROUND else np.arange(len(waiting))
+            first = first[np.argsort(-current[first], kind="stable")]
+            asked.append(waiting[first])
+            waiting = np.delete(waiting, first)
+            for pair in asked[-1][pool.grade[asked[-1]] > 0]:
+                query = int(pool.row[pair])
+                grades.setdefault(query, []).append(int(pool.grade[pair]))
+                ideal[query] = ideal_dcg([*grades[query], 1], pool.k)
+        return np.concatenate(asked)
+
     return order
 
 
-ORDERS: dict[str, Callable[[Pool, np.random.Generator], np.ndarray]] = {
-    "priority": _sorted_by(lambda pool: pool.priority),
-    "priority, in rounds": in_rounds,
+def _priority(pool: Pool) -> np.ndarray:
+    return pool.priority
+
+
+def _expected_effect(pool: Pool) -> np.ndarray:
+    """Effect times the mean discount, taken as the probability that the document is relevant."""
+    return pool.weights.mean(1) * pool.effect
+
+
+ORDERS: dict[str, Order] = {
+    "priority": _sorted_by(_priority),
+    "priority, in rounds": _in_rounds(_priority),
     "effect": _sorted_by(lambda pool: pool.effect),
+    "expected effect": _sorted_by(_expected_effect),
+    "expected effect, in rounds": _in_rounds(_expected_effect),
     "best rank": _sorted_by(lambda pool: pool.weights.max(1)),
     "random": lambda pool, rng: rng.permutation(pool.size),
     "random, scaled": lambda pool, rng: rng.permutation(pool.size),

@@ -13,7 +13,6 @@ from experiments.labelling.simulate import (
     error_curve,
     errors,
     estimates,
-    in_rounds,
     labels_needed,
     needs,
 )
@@ -77,6 +76,8 @@ def test_every_order_asks_for_every_pair_once_and_ends_at_the_truth(pool, name):
 def test_orders_by_hand():
     rng = np.random.default_rng(0)
     assert list(ORDERS["priority"](tiny(), rng)) == [0, 1, 2] and list(ORDERS["effect"](tiny(), rng)) == [2, 1, 0]
+    # mean discounts 0.5, 0.75 and 1 times the effects 1, 2 and 3; largest discounts 1, 1 and 1
+    assert list(ORDERS["expected effect"](tiny(), rng)) == [2, 1, 0]
 
 
 def test_a_known_positive_makes_the_rest_of_its_query_wait(monkeypatch):
@@ -84,7 +85,7 @@ def test_a_known_positive_makes_the_rest_of_its_query_wait(monkeypatch):
     # After the first answer, grade 1, the ideal of query 0 is 1.63093: its second pair has 2 / 1.63093 = 1.23 < 1.5.
     waiting = tiny()
     waiting.priority[2] = 1.5
-    assert list(in_rounds(waiting, np.random.default_rng(0))) == [0, 2, 1]
+    assert list(ORDERS["priority, in rounds"](waiting, np.random.default_rng(0))) == [0, 2, 1]
 
 
 def test_resampling_keeps_queries_whole(pool):
