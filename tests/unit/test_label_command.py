@@ -231,6 +231,20 @@ class TestNewQueries:
         assert after.qrels["test"]["n1"] == {answer: 1} and "n3" not in after.queries
         assert {"q5", "q6", "q7"} <= set(after.qrels["test"])
 
+    def test_a_test_set_from_documents_alone(self, tmp_path, queries):
+        documents = tmp_path / "texts"
+        documents.mkdir()
+        for key, text in CORPUS.items():
+            (documents / f"{key}.txt").write_text(text)
+        spec, sheet, out = f"docs:{documents}", tmp_path / "sheet.csv", tmp_path / "out"
+        text = invoke("next", spec, "-m", "m", "--queries", queries, "--count", 99, "-o", sheet)
+        assert "on too few queries" in text  # nothing is judged yet
+        text = invoke("add", spec, fill(sheet, "f.csv", shares_a_word), "--queries", queries, "-o", out)
+        assert f"use it as beir:{out}" in text
+        data = load_dataset(f"beir:{out}", training=False)
+        assert set(data.queries.values()) == {"kidney stone", QUERIES["q5"], "liver spot"}
+        assert len(data.corpus) == len(CORPUS) and all(map(shares_a_word, *zip(*by_text(data), strict=True)))
+
     def test_without_them_the_sheet_has_unknown_ids(self, folder, queries, tmp_path):
         sheet = tmp_path / "sheet.csv"
         invoke("next", f"beir:{folder}", "-m", "m", "--queries", queries, "--count", 99, "-o", sheet)

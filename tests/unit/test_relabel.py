@@ -81,7 +81,7 @@ def test_other_sources_have_the_negatives_of_their_triplets():
 def test_what_is_lost_is_named(tmp_path, target, ignored):
     data = Dataset(**{**vars(DATA), "labels": {"kind": {"a": "x"}}, "graded_pairs": (GradedPair("x", "y", 0.5),)})
     lost = write_dataset(data, with_grades(data, {}, rejected_documents("icd10cm:smoke", data)), tmp_path / target)
-    assert {"metadata of documents", "labels", "1 graded pairs", "1 hard negatives that are not documents"} <= set(lost)
+    assert {"metadata of documents", "labels", "1 graded pairs", "1 hard negatives of other texts"} <= set(lost)
     assert any("training does not read" in part for part in lost) == ignored
     assert "groups" not in lost and "related documents" not in lost
 
@@ -116,6 +116,21 @@ def test_an_existing_target_is_never_changed(tmp_path):
     with pytest.raises(DataError, match="exists"):
         write_dataset(DATA, with_grades(DATA, {}, {}), tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text() == "earlier"
+
+
+def test_an_interrupted_folder_leaves_nothing(tmp_path, monkeypatch):
+    from embedlab.data.formats import beir_folder
+
+    def write(path, content):
+        if path.name == "test.tsv":
+            raise OSError(28, "No space left on device")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+    monkeypatch.setattr(beir_folder, "write_atomic", write)
+    with pytest.raises(OSError, match="No space"):
+        write_dataset(DATA, with_grades(DATA, {}, {}), tmp_path / "new" / "out")
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_new_queries_get_ids_by_row_and_no_judgement(tmp_path):

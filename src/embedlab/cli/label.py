@@ -99,7 +99,7 @@ def _load(spec: str, queries: Path | None, split: str) -> Dataset:
     from embedlab.data.load import load_dataset
     from embedlab.data.relabel import with_queries
 
-    data = load_dataset(spec, training=False)
+    data = load_dataset(spec, training=False, queries=queries is None)
     return with_queries(data, queries, split) if queries else data
 
 

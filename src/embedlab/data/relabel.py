@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -147,7 +148,14 @@ def write_dataset(dataset: Dataset, export: Export, target: Path) -> list[str]:
         remedy = "Write a BEIR folder: choose a name without a suffix."
         raise DataError("some documents that are judged relevant are not in the corpus", remedy=remedy, file=target)
     lost = not_held(replace(export, examples=tuple(replace(e, group="") for e in export.examples)), writer)
-    return [*lost, *_not_exported(dataset, export, writer), *writer.write(export, target)]
+    lost += _not_exported(dataset, export, writer)
+    target.absolute().parent.mkdir(parents=True, exist_ok=True)
+    # A folder gets its name when all its files are there: without the last one, it would be read with another test set.
+    with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".label-") as scratch:
+        complete = Path(scratch) / target.name
+        lost += writer.write(export, complete)
+        complete.rename(target)
+    return lost
 
 
 def _not_exported(dataset: Dataset, export: Export, writer: Format) -> list[str]:
@@ -160,7 +168,7 @@ def _not_exported(dataset: Dataset, export: Export, writer: Format) -> list[str]
         "labels": bool(dataset.labels),
         "related documents": bool(dataset.related),
         f"{len(dataset.graded_pairs):,} graded pairs": bool(dataset.graded_pairs),
-        f"{unwritten:,} hard negatives that are not documents": bool(unwritten),
+        f"{unwritten:,} hard negatives of other texts": bool(unwritten),
         "hard negatives for training, which BEIR folders hold as grade 0 and training does not read": ignored,
     }
     return [part for part, is_lost in parts.items() if is_lost]
