@@ -11,6 +11,7 @@ from experiments.benchmarks import (
     memory_1m,
     million_pairs,
     mlm,
+    processes,
     shards,
     sweep,
     train,
@@ -22,6 +23,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     for module in (
         train,
         architectures,
+        processes,
         mlm,
         encode,
         gpu,

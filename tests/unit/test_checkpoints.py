@@ -272,9 +272,13 @@ def test_a_full_disk_costs_the_result_and_not_the_run(driver, cache, tmp_path, m
     assert result.steps == 2 and len(list(cache.glob(f"*/{finished.FILE}"))) == 1
 
 
-def test_without_a_driver_no_result_is_kept_or_read(driver, cache, tmp_path, monkeypatch):
+@pytest.mark.parametrize("reports", [None, os.devnull])
+def test_without_a_driver_no_result_is_kept_or_read(reports, driver, cache, tmp_path, monkeypatch):
+    """A benchmark sends its reports nowhere: it must train every time."""
     contrastive(str(tmp_path))
     monkeypatch.delenv(progress.ENVIRONMENT_NAME)
+    if reports:
+        monkeypatch.setenv(progress.ENVIRONMENT_NAME, reports)
     monkeypatch.setattr("embedlab.training.launch.train", None)
     with pytest.raises(TypeError):
         contrastive(str(tmp_path))
