@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
@@ -118,24 +121,26 @@ def test_forgetting_breaks_its_limit(bench, data, tmp_path):
 
 
 def test_the_time_of_a_training_decides_its_steps(data, tmp_path, monkeypatch):
-    bench = bench_of(data, tmp_path, max_steps=0)
-    trained = []
-    monkeypatch.setattr("embedlab.tuning.contrastive.TIMED_STEPS", 1)
-    tunes = FineTunes(bench)
-    tunes._seconds_per_row = 0.01
-    monkeypatch.setattr(type(bench), "dev_seconds", property(lambda self: 0.5))
-    monkeypatch.setattr(tunes, "_train", lambda setting, rows, steps, n: trained.append((steps, n)) or (None, Result()))
-    tunes(Setting(1e-4, 4, 0), 10.0)  # (10 - 3 * 0.5) / (0.01 * 4) = 212 steps, but 20 epochs are fewer
-    rows = len(tunes._rows_for(0).dataset)
-    assert trained == [(min(212, -(-20 * rows // 4)), 2)]
-    tunes(Setting(1e-4, 4, 2), 10.0)  # four texts a row instead of two: half as many
-    assert trained[1][0] == min(106, -(-20 * rows // 4))
+    tunes, trained, slowness = FineTunes(bench_of(data, tmp_path, max_steps=0)), [], 1
+    monkeypatch.setattr(Workbench, "dev_seconds", 0.5)
+    tunes._seconds_per_row = 0.01  # of query and positive
+
+    def train(setting, rows, steps, evaluations):
+        trained.append((steps, evaluations))
+        texts = steps * setting.batch_size * (2 + setting.hard_negatives)
+        seconds = slowness * texts * 0.005 + (evaluations + 1) * 0.5
+        return None, SimpleNamespace(best_dev=0.5, steps=steps, seconds=seconds)
+
+    monkeypatch.setattr(tunes, "_train", train)
+    most = math.ceil(20 * len(tunes._rows_for(0).dataset) / 4)
+    tunes(Setting(1e-4, 4, 0), 10.0)  # (10 - 3 * 0.5) / (4 * 0.01) steps
+    tunes(Setting(1e-4, 4, 2), 10.0)  # a row has four texts instead of two
     tunes(Setting(1e-4, 4, 0), 0.1)
-    assert trained[2] == (10, 1)
-
-
-class Result:
-    best_dev = 0.5
+    assert trained == [(min(212, most), 2), (min(106, most), 2), (10, 1)]
+    slowness = 2
+    tunes(Setting(1e-4, 4, 2), 10.0)  # as fast as before: it is measured now
+    assert tunes(Setting(1e-4, 4, 2), 10.0).is_complete == (most <= 53)
+    assert trained[-1] == (min(53, most), 2)
 
 
 def test_too_few_minutes_for_the_test_are_refused(data, tmp_path, monkeypatch):

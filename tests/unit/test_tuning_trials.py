@@ -60,6 +60,18 @@ def test_a_complete_training_is_not_repeated_and_others_are_suggested_in_its_tim
     assert len({setting for setting, _ in trainer.trainings}) > 2 * len(FIRST)
 
 
+def test_time_that_is_left_goes_to_the_best_setting():
+    trainer = Trainer(lambda setting, seconds: float(setting == FIRST[3]))
+
+    def fast(setting, seconds):
+        outcome = trainer(setting, seconds)
+        trainer.spent -= seconds / 2  # takes half of the time that it should
+        return outcome
+
+    assert search_settings(fast, trainer.left) == len(FIRST)
+    assert trainer.seconds_of(FIRST[3]) == [100, 300, 900, BUDGET / 2] and len(trainer.trainings) == 9
+
+
 def test_a_slow_trainer_does_not_start_what_it_cannot_finish():
     trainer = Trainer(lambda setting, seconds: 0.5)
 

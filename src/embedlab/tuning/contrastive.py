@@ -67,6 +67,7 @@ class FineTunes:
         if self.bench.params.max_steps:
             steps = min(steps, self.bench.params.max_steps)
         model, result = self._train(setting, rows, steps, evaluations)
+        self._seconds_per_row = _row_seconds(result, setting.batch_size * columns, (evaluations + 1) * dev_seconds)
         dev = result.best_dev or 0.0
         if self.best is None or dev > self.best.dev:
             self.best = Best(model, dev, setting, steps)
@@ -93,10 +94,10 @@ class FineTunes:
         )
 
     def _row_seconds(self) -> float:
-        """Return the seconds per (query, positive) row, measured once with a short training of a copy."""
+        """Return the seconds per (query, positive) row of the last training; before the first, of a few steps."""
         if not self._seconds_per_row:
             _, result = self._train(Setting(1e-5, TIMED_BATCH, 0), self._rows_for(0), TIMED_STEPS, evaluations=0)
-            self._seconds_per_row = max(1e-6, result.seconds / (TIMED_STEPS * TIMED_BATCH))
+            self._seconds_per_row = _row_seconds(result, TIMED_BATCH, 0.0)
         return self._seconds_per_row
 
     def _rows_for(self, hard_negatives: int) -> TrainingRows:
@@ -128,3 +129,8 @@ class FineTunes:
                 "hard_negatives": max(HARD_NEGATIVES),
             }
         )
+
+
+def _row_seconds(result: FitResult, rows_per_step: float, dev_seconds: float) -> float:
+    """Return the seconds per (query, positive) row of a training, without its dev evaluations."""
+    return max(1e-6, (result.seconds - dev_seconds) / (result.steps * rows_per_step))

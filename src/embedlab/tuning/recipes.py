@@ -16,7 +16,7 @@ from embedlab.models.layers import layer_count, pca_projection, project
 from embedlab.models.merging import merge
 from embedlab.models.prompts import prompts_of
 from embedlab.search.vectors import Vectors
-from embedlab.training.contrastive.static_model import train_static_model
+from embedlab.training.contrastive.static_model import train_static_model, untrained_static_model
 from embedlab.training.distillation.students import distil_layers
 from embedlab.training.fit import FitSettings
 from embedlab.tuning.candidate import BYTES_PER_DIMENSION, METRIC, Candidate
@@ -75,7 +75,7 @@ def _static(bench: Workbench) -> None:
     batch = max(2, min(STATIC_BATCH, rows // 4))
     steps = max(STATIC_STEPS, math.ceil(STATIC_EPOCHS * rows / batch))
 
-    def train(steps: int, evaluations: int) -> tuple[SentenceTransformer, float, float | None]:
+    def train(model: SentenceTransformer, steps: int, evaluations: int) -> float:
         settings = FitSettings(
             max_steps=steps,
             batch_size=batch,
@@ -86,16 +86,17 @@ def _static(bench: Workbench) -> None:
             engine=bench.params.engine,
         )
         evaluator = bench.evaluator if evaluations else None
-        model, result = train_static_model(
-            bench.base, bench.training_data, settings, evaluator=evaluator, output_dir=bench.scratch
+        _, result = train_static_model(
+            bench.base, bench.training_data, settings, start=model, evaluator=evaluator, output_dir=bench.scratch
         )
-        return model, result.seconds, result.best_dev
+        return result.seconds
 
     with bench.timed() as seconds:
-        _, timed, _ = train(TIMED_STEPS, 0)
-        steps = min(steps, max(TIMED_STEPS, int(STATIC_TIME * bench.left * TIMED_STEPS / max(timed, 1e-3))))
+        static = untrained_static_model(bench.base, bench.training_data)
+        step_seconds = max(train(_copy(static), TIMED_STEPS, 0), 1e-3) / TIMED_STEPS
+        steps = min(steps, max(TIMED_STEPS, int(STATIC_TIME * bench.left / step_seconds)))
         steps = min(steps, bench.params.max_steps) if bench.params.max_steps else steps
-        static, _, _ = train(steps, 4)
+        train(static, steps, 4)
         vectors = bench.encode_dev(static)
     detail = f"{steps} steps, batch {batch}"
     bench.add("static", "static", detail, vectors, lambda: static, parts=("base",), seconds=seconds())

@@ -3,8 +3,9 @@
 Five settings train for one unit of time each. The best two train again from the base model with three units, and the
 better of them with nine, each time with a whole learning-rate schedule (successive halving: Jamieson and Talwalkar,
 "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016). The first five settings are
-fixed: they are known to work on some data. If time is left, because small data is trained completely in less, Optuna's
-Tree-structured Parzen Estimator (Bergstra et al., NeurIPS 2011) suggests five more, and so on.
+fixed: they are known to work on some data. Time that is left goes to a longer training of the best setting. If that
+has trained completely, as on small data, Optuna's Tree-structured Parzen Estimator (Bergstra et al., NeurIPS 2011)
+suggests five more settings, and so on.
 """
 
 from __future__ import annotations
@@ -80,14 +81,21 @@ def search_settings(train: Train, left: Callable[[], float], *, seed: int = 0) -
     unit, tried = left() / UNITS, 0
     while left() >= unit * SURVIVORS[0] > 0:
         trials = [study.ask() for _ in FIRST]
-        for trial, value in zip(trials, _halve([_suggest(trial) for trial in trials], train, left, unit), strict=True):
-            study.tell(trial, value)
+        settings = [_suggest(trial) for trial in trials]
+        outcomes = _halve(settings, train, left, unit)
+        for trial, outcome in zip(trials, outcomes, strict=True):
+            study.tell(trial, outcome.dev)
         tried += len(trials)
+        best = max(range(len(settings)), key=lambda index: outcomes[index].dev)
+        if not outcomes[best].is_complete:
+            if left() >= MIN_SHARE * unit * FACTOR ** (len(SURVIVORS) - 1):
+                train(settings[best], left())
+            break
     return tried
 
 
-def _halve(settings: list[Setting], train: Train, left: Callable[[], float], unit: float) -> list[float]:
-    """Run one round of successive halving; return the dev value of each setting at its longest training."""
+def _halve(settings: list[Setting], train: Train, left: Callable[[], float], unit: float) -> list[Outcome]:
+    """Run one round of successive halving; return the outcome of each setting's longest training."""
     outcomes: dict[int, Outcome] = {}
     alive = list(range(len(settings)))
     for rung, count in enumerate(SURVIVORS):
@@ -97,7 +105,7 @@ def _halve(settings: list[Setting], train: Train, left: Callable[[], float], uni
             if rung and (outcomes[index].is_complete or left() < MIN_SHARE * seconds):
                 continue
             outcomes[index] = train(settings[index], min(seconds, left()) if rung else seconds)
-    return [outcomes[index].dev for index in range(len(settings))]
+    return [outcomes[index] for index in range(len(settings))]
 
 
 def _suggest(trial: Any) -> Setting:

@@ -49,6 +49,7 @@ def train_static_model(
     settings: FitSettings,
     *,
     random_negatives: int = 4096,
+    start: SentenceTransformer | None = None,
     evaluator: BaseEvaluator | None = None,
     output_dir: str,
 ) -> tuple[SentenceTransformer, FitResult]:
@@ -62,6 +63,7 @@ def train_static_model(
         dataset: its training pairs are learned, and its corpus is where random negatives come from.
         settings: how to train; see `StaticParams.fit_settings`.
         random_negatives: random documents per step, shared by the batch.
+        start: a static model to train in place, from `untrained_static_model`; made from `transformer` when None.
         evaluator: scores dev and chooses the best weights; the last weights are kept when None.
         output_dir: scratch folder of the Trainer.
 
@@ -69,8 +71,7 @@ def train_static_model(
         The static model, with the dimension of the transformer, and what training logged.
     """
     documents = list(dataset.corpus.values())
-    texts = list(dict.fromkeys([*documents, *dataset.split_queries("train").values()]))
-    static = static_student(transformer, texts)
+    static = untrained_static_model(transformer, dataset) if start is None else start
     rows = number_rows(contrastive_rows(dataset, hard_negatives=0, seed=settings.seed), own_texts(dataset))
     result = train_static(
         static,
@@ -82,3 +83,15 @@ def train_static_model(
         output_dir=output_dir,
     )
     return static, result
+
+
+def untrained_static_model(transformer: SentenceTransformer, dataset: Dataset) -> SentenceTransformer:
+    """Build a static model from a transformer's token embeddings, see `static_student`.
+
+    Args:
+        transformer: encodes every token of its vocabulary as a text, which takes most of the time.
+        dataset: token frequencies are counted in its corpus and training queries.
+    """
+    return static_student(
+        transformer, list(dict.fromkeys([*dataset.corpus.values(), *dataset.split_queries("train").values()]))
+    )
