@@ -74,6 +74,7 @@ GROUPS: dict[str, Group] = {
         ("evaluation/metrics", "evaluation/significance"),
         ("evaluation_metrics", "evaluation_significance", "evaluation_slices"),
     ),
+    "tuning": Group(("tuning/choice", "tuning/trials", "tuning/clock"), ("tuning_choice", "tuning_trials")),
     "labelling": Group(
         ("evaluation/labelling/budget", "evaluation/labelling/priority", "data/review", "data/relabel"),
         ("labelling", "review", "relabel"),

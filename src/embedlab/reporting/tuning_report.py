@@ -48,8 +48,10 @@ def advice(bench: Workbench, choice: Choice, gain: PairedDifference, over_hybrid
         )
     if gain.n < FEW_TEST_QUERIES:
         lines.append(f"{gain.n} test queries give wide intervals: label more before you decide.")
-    tuned = bench.candidates.get("contrastive")
-    if tuned is not None and not bench.is_whole:
+    is_tuned = "contrastive" in bench.candidates
+    if "contrastive" in bench.params.recipes_to_try and not is_tuned:
+        lines.append("The time was too short to fine-tune the transformer: give more minutes.")
+    if is_tuned and not bench.is_whole:
         lines.append("Training used a sample of the data, because of the time: give more minutes.")
     lines.append("Check the model on your own queries with notebook 09_evaluate, then ship it with 10_deploy.")
     return lines

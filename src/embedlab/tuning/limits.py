@@ -13,7 +13,7 @@ from embedlab.tuning.workbench import Workbench
 
 PROBE = "pydocs"
 PROBE_QUERIES = 100
-SPEED_TEXTS = 256
+SPEED_TEXTS = 64
 
 
 class Limits:
