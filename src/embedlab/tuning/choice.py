@@ -40,7 +40,7 @@ def not_better(candidate: Candidate, by_name: Mapping[str, Candidate]) -> str:
     """Say which part a candidate does not beat by more than one standard error; empty if it beats all of them.
 
     This is the one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984: between models
-    that dev cannot tell apart, take the simpler one.
+    that dev cannot distinguish, take the simpler one.
     """
     for name in candidate.parts:
         if name in by_name:
