@@ -31,7 +31,7 @@ TRAIN_SHARE = 0.15  # of the budget, for the vectors that mining and the linear 
 TRAIN_TEXTS = 1000  # at least so many queries and documents, whatever they cost
 TEST_SHARE = 0.6  # of the budget; above it, too little is left for training
 TIMED_TEXTS = 256
-LATER_EVALUATIONS, LATER_TEXTS = 6, 1200  # after the trainings: on dev; and texts for the probe and the speed
+LATER_EVALUATIONS, LATER_TEXTS = 3, 1200  # after the trainings: on dev; and texts for the probe and the speed
 MARGIN = 1.2  # for what was measured too short
 DEPTH = 10
 
