@@ -183,6 +183,7 @@ def numeric_options():
 def test_every_numeric_option_is_tried():
     """A new one needs a line in `NUMBERS`, or a range of typer's."""
     ranged = {"run --timeout", "run --mem-gb", "run --cpus", "sweep --jobs"}  # typer prints its own message
+    ranged |= {f"tune --{name}" for name in ("minutes", "seed", "max-bytes", "min-speed", "max-forgetting")}
     groups = {("deploy", "drift"): 3, ("deploy", "shards"): 3}
     lengths = [groups.get(command[:2], 2 if command[0] in ("deploy", "label") else 1) for command in NUMBERS]
     tried = {" ".join([*command[:length], command[-1]]) for command, length in zip(NUMBERS, lengths, strict=True)}

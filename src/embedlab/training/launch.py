@@ -159,7 +159,7 @@ def _start(folder: Path, rank: int, environments: Sequence[dict[str, str]]) -> s
     threads = str(max(1, torch.get_num_threads() // size))
     environment |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TQDM_DISABLE": "1"}
     if rank:
-        environment[progress.ENVIRONMENT_NAME] = os.devnull
+        environment[progress.ENVIRONMENT_NAME] = str(folder / f"{REPORTS}-{rank}")  # nobody reads it
     else:
         environment.setdefault(progress.ENVIRONMENT_NAME, str(folder / REPORTS))
     command = [sys.executable, "-m", "embedlab.training.worker", str(folder), str(rank), str(size)]
