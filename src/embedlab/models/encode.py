@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from embedlab import progress
 from embedlab.models.packing import is_packed, on_device
-from embedlab.models.sides import require_one_encoder
+from embedlab.models.sides import require_one_encoder, sides_of
 from embedlab.models.tokens import to_features, token_ids
 
 if TYPE_CHECKING:
@@ -62,6 +62,34 @@ def encode(
                     waiting = []
             if keep and waiting:
                 keep(waiting, vectors[waiting])
+    return vectors
+
+
+def encode_by_role(
+    model: SentenceTransformer,
+    texts: Sequence[str],
+    queries: Collection[str] = (),
+    *,
+    encode: Callable[..., np.ndarray] = encode,
+) -> np.ndarray:
+    """Encode each text as a query or as a document.
+
+    Args:
+        model: any sentence-transformers model.
+        texts: N texts.
+        queries: those of them that get the model's query prompt; all others get its document prompt.
+        encode: called like `encode`, e.g. `EmbeddingCache().encode`.
+
+    Returns:
+        float32 (N, d) unit vectors.
+    """
+    sides, queries = sides_of(model), frozenset(queries)
+    if sides.are_equal or queries.isdisjoint(texts):
+        return encode(sides.document.model, texts, prompt=sides.document.prompt)
+    vectors = np.empty((len(texts), dimension(model)), dtype=np.float32)
+    for (encoder, prompt, _), is_query in ((sides.document, False), (sides.query, True)):
+        rows = [row for row, text in enumerate(texts) if (text in queries) is is_query]
+        vectors[rows] = encode(encoder, [texts[row] for row in rows], prompt=prompt)
     return vectors
 
 

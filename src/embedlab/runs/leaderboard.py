@@ -16,8 +16,7 @@ from embedlab.evaluation.metrics import Evaluation, evaluate
 from embedlab.evaluation.retrieval import evaluate_vectors
 from embedlab.evaluation.significance import PairedDifference, bootstrap_ci, paired_difference
 from embedlab.models.cache import EmbeddingCache
-from embedlab.models.encode import dimension
-from embedlab.models.sides import sides_of
+from embedlab.models.encode import encode_by_role
 from embedlab.models.truncation import truncation_of
 from embedlab.search.bm25 import bm25_ranking
 from embedlab.search.exact import Ranking
@@ -75,14 +74,7 @@ class Leaderboard:
         Returns:
             float32 (N, d) unit vectors.
         """
-        sides, queries = sides_of(model), frozenset(queries)
-        if sides.are_equal or queries.isdisjoint(texts):
-            return self._cache.encode(sides.document.model, texts, prompt=sides.document.prompt)
-        vectors = np.empty((len(texts), dimension(model)), dtype=np.float32)
-        for (encoder, prompt, _), is_query in ((sides.document, False), (sides.query, True)):
-            rows = [row for row, text in enumerate(texts) if (text in queries) is is_query]
-            vectors[rows] = self._cache.encode(encoder, [texts[row] for row in rows], prompt=prompt)
-        return vectors
+        return encode_by_role(model, texts, queries, encode=self._cache.encode)
 
     def vectors(self, model: SentenceTransformer, split: str = "test", *, cached: bool = True) -> Vectors:
         """Encode the queries of a split and the corpus.

@@ -86,6 +86,13 @@ class Vectors:
             return self
         return replace(self, queries=truncate(self.queries, dim), corpus=truncate(self.corpus, dim))
 
+    def mapped(self, matrix: np.ndarray) -> Vectors:
+        """Apply a linear map (d, e) to queries and corpus, and scale the rows to unit length; zero rows stay zero."""
+        queries, corpus = (np.asarray(rows, dtype=np.float32) @ matrix for rows in (self.queries, self.corpus))
+        for rows in (queries, corpus):
+            rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        return replace(self, queries=queries, corpus=corpus)
+
     def concatenated(self, static: Vectors, static_share: float) -> Vectors:
         """Concatenate with the static model's vectors of the same texts; see `models.concatenation.concatenate`."""
         queries = concatenate(self.queries, static.queries, static_share)

@@ -13,7 +13,7 @@ from embedlab.training.contrastive.mining import Negatives
 from embedlab.training.contrastive.train import ContrastiveParams, train_contrastive
 from embedlab.training.engine import prepare
 from embedlab.training.examples import TrainingRows, number_rows, own_texts
-from embedlab.training.fit import FitResult, FitSettings
+from embedlab.training.fit import FitResult
 from embedlab.tuning.trials import HARD_NEGATIVES, Outcome, Setting
 from embedlab.tuning.workbench import Workbench
 
@@ -63,9 +63,7 @@ class FineTunes:
         columns = (2 + setting.hard_negatives) / 2
         step_seconds = self._row_seconds() * columns * setting.batch_size
         most = max(1, math.ceil(MAX_EPOCHS * len(rows.dataset) / setting.batch_size))
-        steps = min(most, max(MIN_STEPS, int(training_seconds / step_seconds)))
-        if self.bench.params.max_steps:
-            steps = min(steps, self.bench.params.max_steps)
+        steps = self.bench.capped(min(most, max(MIN_STEPS, int(training_seconds / step_seconds))))
         model, result = self._train(setting, rows, steps, evaluations)
         self._seconds_per_row = _row_seconds(result, setting.batch_size * columns, (evaluations + 1) * dev_seconds)
         dev = result.best_dev or 0.0
@@ -76,17 +74,12 @@ class FineTunes:
     def _train(
         self, setting: Setting, rows: TrainingRows, steps: int, evaluations: int
     ) -> tuple[SentenceTransformer, FitResult]:
-        model, params = copy.deepcopy(self.bench.base), self.bench.params
+        model = copy.deepcopy(self.bench.base)
         self.trainings += 1
-        settings = FitSettings(
-            max_steps=steps,
-            batch_size=setting.batch_size,
-            learning_rate=setting.learning_rate,
-            evaluations=evaluations,
-            seed=params.seed,
-            engine=params.engine,
+        settings = self.bench.settings(
+            steps, batch_size=setting.batch_size, learning_rate=setting.learning_rate, evaluations=evaluations
         )
-        prepare(model, params.engine)
+        prepare(model, settings.engine)
         evaluator = self.bench.evaluator if evaluations else None
         stage = f"fine-tune {self.trainings}"
         return model, train_contrastive(

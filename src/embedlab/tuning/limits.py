@@ -9,7 +9,7 @@ import numpy as np
 from embedlab.evaluation.efficiency import measure_footprints
 from embedlab.evaluation.probes import ProbeScore, compare_probe, open_probe
 from embedlab.tuning.candidate import Candidate
-from embedlab.tuning.workbench import Workbench
+from embedlab.tuning.workbench import Workbench, spread_texts
 
 PROBE = "pydocs"
 PROBE_QUERIES = 100
@@ -58,8 +58,7 @@ class Limits:
     def _speed(self, model: Any) -> float:
         if model is self.bench.base:
             return 1.0
-        documents = list(self.bench.data.corpus.values())
-        texts = documents[:: max(1, len(documents) // SPEED_TEXTS)][:SPEED_TEXTS]
+        texts = spread_texts(self.bench.data, SPEED_TEXTS)
         rates = {
             name: footprint.texts_per_second
             for name, footprint in measure_footprints({"base": self.bench.base, "model": model}, texts).items()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,13 +13,13 @@ import torch
 
 from embedlab.evaluation.diagnose.probe import fit_probe
 from embedlab.models.concatenation import concat_static
+from embedlab.models.encode import encode_by_role
 from embedlab.models.layers import layer_count, pca_projection, project
 from embedlab.models.merging import merge
-from embedlab.models.prompts import prompts_of
 from embedlab.search.vectors import Vectors
 from embedlab.training.contrastive.static_model import train_static_model, untrained_static_model
 from embedlab.training.distillation.students import distil_layers
-from embedlab.training.fit import FitSettings
+from embedlab.training.fit import FitResult
 from embedlab.tuning.candidate import BYTES_PER_DIMENSION, METRIC, Candidate
 from embedlab.tuning.contrastive import FineTunes
 from embedlab.tuning.params import Recipe
@@ -63,7 +64,7 @@ def _linear(bench: Workbench) -> None:
             "linear-probe",
             detail,
             vectors,
-            lambda: project(_copy(bench.base), matrix),
+            lambda: project(copy.deepcopy(bench.base), matrix),
             parts=("base",),
             seconds=seconds(),
         )
@@ -75,27 +76,21 @@ def _static(bench: Workbench) -> None:
     batch = max(2, min(STATIC_BATCH, rows // 4))
     steps = max(STATIC_STEPS, math.ceil(STATIC_EPOCHS * rows / batch))
 
-    def train(model: SentenceTransformer, steps: int, evaluations: int) -> float:
-        settings = FitSettings(
-            max_steps=steps,
-            batch_size=batch,
-            learning_rate=STATIC_RATE,
-            weight_decay=0.0,
-            evaluations=evaluations,
-            seed=bench.params.seed,
-            engine=bench.params.engine,
+    def train(model: SentenceTransformer, steps: int, evaluations: int) -> FitResult:
+        settings = bench.settings(
+            steps, batch_size=batch, learning_rate=STATIC_RATE, weight_decay=0.0, evaluations=evaluations
         )
         evaluator = bench.evaluator if evaluations else None
         _, result = train_static_model(
             bench.base, bench.training_data, settings, start=model, evaluator=evaluator, output_dir=bench.scratch
         )
-        return result.seconds
+        return result
 
     with bench.timed() as seconds:
         static = untrained_static_model(bench.base, bench.training_data)
-        step_seconds = max(train(_copy(static), TIMED_STEPS, 0), 1e-3) / TIMED_STEPS
-        steps = min(steps, max(TIMED_STEPS, int(STATIC_TIME * bench.left / step_seconds)))
-        steps = min(steps, bench.params.max_steps) if bench.params.max_steps else steps
+        timed = train(copy.deepcopy(static), TIMED_STEPS, 0)
+        step_seconds = max(timed.seconds, 1e-3) / timed.steps
+        steps = bench.capped(min(steps, max(TIMED_STEPS, int(STATIC_TIME * bench.left / step_seconds))))
         train(static, steps, 4)
         vectors = bench.encode_dev(static)
     detail = f"{steps} steps, batch {batch}"
@@ -121,12 +116,16 @@ def _merged(bench: Workbench) -> None:
     if (tuned := bench.candidates.get("contrastive")) is None:
         return
     for share in BASE_SHARES:
-        with bench.timed() as seconds:
-            model = merge([tuned.build(), bench.base], [1 - share, share])
-            vectors = bench.encode_dev(model)
-        name = f"merged, {share:.0%} base"
-        parts = ("base", "contrastive")
-        bench.add(name, "merged", f"{share:.0%} base model", vectors, _return(model), parts=parts, seconds=seconds())
+        _add_merged(bench, tuned.build(), share)
+
+
+def _add_merged(bench: Workbench, tuned: SentenceTransformer, share: float) -> None:
+    """Add the average of a fine-tuned model and the base model, whose weight is `share`."""
+    with bench.timed() as seconds:
+        model = merge([tuned, bench.base], [1 - share, share])
+        vectors = bench.encode_dev(model)
+    name, detail, parts = f"merged, {share:.0%} base", f"{share:.0%} base model", ("base", "contrastive")
+    bench.add(name, "merged", detail, vectors, lambda: model, parts=parts, seconds=seconds())
 
 
 def _distilled(bench: Workbench) -> None:
@@ -135,24 +134,15 @@ def _distilled(bench: Workbench) -> None:
         return
     teacher, layers = best_transformer(bench), layer_count(bench.base) // 2
     data, budget = bench.training_data, bench.left
-    queries = data.split_queries("train")
-    texts = list(dict.fromkeys([*data.corpus.values(), *queries.values()]))
+    queries = set(data.split_queries("train").values())
+    texts = list(dict.fromkeys([*data.corpus.values(), *data.split_queries("train").values()]))
     texts = texts[: max(STUDENT_BATCH, int(budget / 4 / bench.text_seconds))]
     with bench.timed() as seconds:
         model = teacher.build()
-        vectors = _encode_texts(model, texts, set(queries.values()))
-        steps = max(1, int((budget - seconds()) / (3 * bench.text_seconds * STUDENT_BATCH)))
-        steps = min(steps, bench.params.max_steps) if bench.params.max_steps else steps
-        settings = FitSettings(
-            max_steps=steps,
-            batch_size=STUDENT_BATCH,
-            learning_rate=STUDENT_RATE,
-            seed=bench.params.seed,
-            engine=bench.params.engine,
-        )
-        student, _ = distil_layers(
-            model, layers, texts, vectors, settings, queries=set(queries.values()), output_dir=bench.scratch
-        )
+        vectors = encode_by_role(model, texts, queries)
+        steps = bench.capped(max(1, int((budget - seconds()) / (3 * bench.text_seconds * STUDENT_BATCH))))
+        settings = bench.settings(steps, batch_size=STUDENT_BATCH, learning_rate=STUDENT_RATE)
+        student, _ = distil_layers(model, layers, texts, vectors, settings, queries=queries, output_dir=bench.scratch)
         of_student = bench.encode_dev(student)
     detail = f"{layers} layers, from {teacher.name}, {steps} steps"
     bench.add("distilled", "distilled", detail, of_student, lambda: student, parts=("base",), seconds=seconds())
@@ -178,7 +168,7 @@ def _concatenation(bench: Workbench) -> None:
             share = max(scores, key=lambda share: scores[share])
         name, detail, wide = f"{transformer.system}+static", f"static share {share}", joined[share]
         narrow = f"{name}, {transformer.vectors.dim} dimensions"
-        build = _concatenated(built, model, share)
+        build = partial(concat_static, built, model, share)
         parts = (transformer.name, "static")
         _add_narrow(bench, narrow, name, detail, wide, transformer.vectors.dim, build, parts)
         bench.add(name, name, detail, wide, build, parts=(*parts, narrow), seconds=seconds())
@@ -197,10 +187,8 @@ def add_narrow(bench: Workbench) -> None:
 
 def best_transformer(bench: Workbench) -> Candidate:
     """Return the best candidate on dev that is a transformer of the base model's shape."""
-    alike = [
-        candidate for candidate in bench.candidates.values() if candidate.system in ("base", "contrastive", "merged")
-    ]
-    return max(alike, key=lambda candidate: candidate.score)
+    transformers = [made for made in bench.candidates.values() if made.system in ("base", "contrastive", "merged")]
+    return max(transformers, key=lambda candidate: candidate.score)
 
 
 def _add_narrow(
@@ -216,52 +204,16 @@ def _add_narrow(
     """Add a candidate with its vectors projected to their first principal components, computed on dev documents."""
     with bench.timed() as seconds:
         projection = pca_projection(np.asarray(wide.corpus), dim)
-        queries, corpus = (_unit(np.asarray(side) @ projection.numpy()) for side in (wide.queries, wide.corpus))
-    narrow = replace(wide, queries=queries, corpus=corpus)
+        narrow = wide.mapped(projection.numpy())
     bench.add(
         name,
         system,
         f"{detail}, principal components",
         narrow,
-        lambda: project(_copy(build()), projection),
+        lambda: project(copy.deepcopy(build()), projection),
         parts=parts,
         seconds=seconds(),
     )
-
-
-def _encode_texts(model: SentenceTransformer, texts: list[str], queries: set[str]) -> np.ndarray:
-    """Encode texts (N, d), those in `queries` with the query prompt and the others with the document prompt."""
-    from embedlab.models.encode import encode
-
-    prompts = prompts_of(model)
-    is_query = np.array([text in queries for text in texts])
-    vectors = np.empty((len(texts), model.get_embedding_dimension()), dtype=np.float32)
-    for side, prompt in ((is_query, prompts.query), (~is_query, prompts.document)):
-        if side.any():
-            rows = np.flatnonzero(side)
-            vectors[rows] = encode(model, [texts[row] for row in rows], stage="encode for the student", prompt=prompt)
-    return vectors
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1)
-
-
-def _copy(model: SentenceTransformer) -> SentenceTransformer:
-    import copy
-
-    return copy.deepcopy(model)
-
-
-def _return(model: SentenceTransformer) -> Callable[[], SentenceTransformer]:
-    return lambda: model
-
-
-def _concatenated(
-    transformer: SentenceTransformer, static: SentenceTransformer, share: float
-) -> Callable[[], SentenceTransformer]:
-    return lambda: concat_static(transformer, static, share)
 
 
 RECIPES: dict[Recipe, Callable[[Workbench], None]] = {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedlab.data.dataset import Dataset
 from embedlab.data.splits import seeded_order
@@ -17,6 +17,7 @@ from embedlab.evaluation.retrieval import DevEvaluator, sample_corpus
 from embedlab.models.cache import EmbeddingCache
 from embedlab.models.tokens import is_static
 from embedlab.search.vectors import Vectors, encode_split
+from embedlab.training.fit import FitSettings
 from embedlab.tuning.candidate import METRIC, Candidate
 from embedlab.tuning.clock import Clock
 from embedlab.tuning.params import TuneParams
@@ -136,6 +137,14 @@ class Workbench:
         self.candidates[name] = made
         return made
 
+    def capped(self, steps: int) -> int:
+        """Return so many steps, or `max_steps` if that is less."""
+        return min(steps, self.params.max_steps or steps)
+
+    def settings(self, steps: int, **values: Any) -> FitSettings:
+        """Return the settings of a training, with the seed and the engine of the run; see `FitSettings`."""
+        return FitSettings(max_steps=self.capped(steps), seed=self.params.seed, engine=self.params.engine, **values)
+
     @contextmanager
     def timed(self) -> Iterator[Callable[[], float]]:
         """Give a function that returns the seconds since the block began."""
@@ -167,12 +176,17 @@ class Workbench:
             raise ParameterError(problem, remedy=f"Set minutes to at least {needed:.1f}", field="minutes")
 
 
+def spread_texts(data: Dataset, count: int) -> list[str]:
+    """Return at most `count` documents, evenly spread over the corpus."""
+    documents = list(data.corpus.values())
+    return documents[:: max(1, len(documents) // count)][:count]
+
+
 def _seconds_per_text(model: SentenceTransformer, data: Dataset) -> float:
     """Measure how long a text of the corpus takes to encode, on a sample."""
     from embedlab.models.encode import encode
 
-    documents = list(data.corpus.values())
-    sample = documents[:: max(1, len(documents) // TIMED_TEXTS)][:TIMED_TEXTS]
+    sample = spread_texts(data, TIMED_TEXTS)
     encode(model, sample[:8], stage="warm up")
     start = time.monotonic()
     encode(model, sample, stage="measure speed")

@@ -7,7 +7,7 @@ gains on held-out queries, a fine-tune on the same pairs can almost always gain 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -48,9 +48,7 @@ class Probe:
 
     def apply(self, vectors: Vectors) -> Vectors:
         """Apply the map to queries and corpus and scale the rows to unit length."""
-        return replace(
-            vectors, queries=_mapped(vectors.queries, self.matrix), corpus=_mapped(vectors.corpus, self.matrix)
-        )
+        return vectors.mapped(self.matrix)
 
 
 def fit_probe(
@@ -151,8 +149,3 @@ def _pair_rows(vectors: Vectors, pairs: Iterable[tuple[str, str]]) -> tuple[Tens
     if not rows:
         raise DataError("The probe needs training pairs, got none", remedy="Add training pairs or skip the probe")
     return torch.tensor([row for row, _ in rows]), torch.tensor([row for _, row in rows])
-
-
-def _mapped(vectors: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    mapped = np.asarray(vectors, dtype=np.float32) @ matrix
-    return mapped / np.maximum(np.linalg.norm(mapped, axis=1, keepdims=True), np.finfo(np.float32).tiny)
