@@ -1,4 +1,4 @@
-"""Memory while a million documents are encoded and searched, in RAM and through a memory map.
+"""Memory while one million and five million documents are encoded and searched, in RAM and through a memory map.
 
 The model is a static one: a transformer would take hours, and the memory of its batches does not grow with the corpus.
 Encoding, files and search are those of embedlab.
@@ -7,7 +7,8 @@ Encoding, files and search are those of embedlab.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 HIDDEN = 384
 DEPTH = 100
-BLOCK = 4096  # texts encoded and written together
-QUERIES = 128
+TEXTS_PER_DRAW = 100_000
+QUERIES = 100
 SMALLER = 4  # the whole corpus is compared with a quarter of it
 
 Encoder = Callable[["SentenceTransformer", Sequence[str], Path], np.ndarray]
@@ -82,13 +83,66 @@ def _to_array(model: SentenceTransformer, texts: Sequence[str], path: Path) -> n
 
 
 def _to_file(model: SentenceTransformer, texts: Sequence[str], path: Path) -> np.ndarray:
-    from embedlab.models.encode import encode
+    from embedlab.models.vector_array import encode_to_file
 
-    vectors = np.lib.format.open_memmap(path, "w+", dtype=np.float32, shape=(len(texts), HIDDEN))
-    for start in range(0, len(texts), BLOCK):
-        vectors[start : start + BLOCK] = encode(model, texts[start : start + BLOCK])
-        vectors.flush()
-    return np.load(path, mmap_mode="r")
+    return encode_to_file(model, texts, path)
+
+
+def interrupted(*, documents: int) -> Workload:
+    """`encode_to_file` from an iterator, stopped half-way and called again, then `search` over the memory map."""
+    return Workload(
+        partial(_interrupted, lookup_model(), own_bytes(), documents),
+        warm_up=lambda: None,
+        facts={"documents": documents, "vector_bytes": HIDDEN * np.dtype(np.float32).itemsize},
+    )
+
+
+def _interrupted(model: SentenceTransformer, loaded: int, documents: int) -> dict[str, float]:
+    from embedlab.models.vector_array import encode_to_file
+    from embedlab.search.exact import search
+
+    meter = _Meter(stop_after=documents // 2)
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache_dir()) as folder, own_peak() as peak:
+        path = Path(folder) / "corpus.npy"
+        try:
+            encode_to_file(model, stream_texts(documents), path, encode=meter.encode)
+        except _Stopped:
+            meter.stop_after = None
+        start = time.perf_counter()
+        corpus = encode_to_file(model, stream_texts(documents), path, encode=meter.encode)
+        resumed_s = time.perf_counter() - start
+        queries = np.random.default_rng(SEED).standard_normal((QUERIES, HIDDEN), dtype=np.float32)
+        start = time.perf_counter()
+        search(queries, corpus, DEPTH)
+        search_s = time.perf_counter() - start
+    return {
+        "own_bytes": peak.highest - loaded,
+        "encoded_twice": meter.encoded - documents,
+        "documents_per_second": (documents - meter.encoded_before) / resumed_s,
+        "exact_ms": 1000 * search_s / QUERIES,
+    }
+
+
+class _Stopped(Exception):
+    """The interruption."""
+
+
+class _Meter:
+    """Counts encoded texts, and interrupts once."""
+
+    def __init__(self, stop_after: int | None) -> None:
+        self.stop_after, self.encoded, self.encoded_before = stop_after, 0, 0
+
+    def encode(self, model: SentenceTransformer, texts: Sequence[str], **options: object) -> np.ndarray:
+        """Call `encode`; raise `_Stopped` when enough texts were encoded."""
+        from embedlab.models.encode import encode
+
+        if self.stop_after is not None and self.encoded >= self.stop_after:
+            self.encoded_before = self.encoded
+            raise _Stopped
+        self.encoded += len(texts)
+        return encode(model, texts)
 
 
 def lookup_model() -> SentenceTransformer:
@@ -106,9 +160,16 @@ def lookup_model() -> SentenceTransformer:
 
 def make_texts(count: int) -> list[str]:
     """Make distinct texts of eight words each."""
+    return list(stream_texts(count))
+
+
+def stream_texts(count: int) -> Iterator[str]:
+    """Yield the texts of `make_texts`, a part of them in memory at a time."""
     words = [f"{first}{second}" for first in "bdgklmnprst" for second in ("an", "el", "in", "or", "us")]
-    picks = np.random.default_rng(SEED).integers(len(words), size=(count, 8))
-    return [f"{' '.join(words[pick] for pick in row)} {number}" for number, row in enumerate(picks)]
+    random = np.random.default_rng(SEED)
+    for start in range(0, count, TEXTS_PER_DRAW):
+        picks = random.integers(len(words), size=(min(TEXTS_PER_DRAW, count - start), 8))
+        yield from (f"{' '.join(words[pick] for pick in row)} {start + n}" for n, row in enumerate(picks))
 
 
 BENCHMARKS = (
@@ -128,6 +189,22 @@ BENCHMARKS = (
         ),
         size={"documents": 1_000_000},
         quick={"documents": 20_000},
+        requires=("disk",),
+    ),
+    Benchmark(
+        name="memmap_5m",
+        title="encode 5,000,000 documents to a memory map (static model), interrupted half-way, and search them",
+        arms={
+            "ours": Arm(f"{__name__}:interrupted", "encode_to_file from an iterator, called twice, then search")
+        },
+        figures=(
+            Figure("own_bytes", unit="bytes"),
+            Figure("encoded_twice", 0, unit="documents"),
+            Figure("documents_per_second", unit="documents/s"),
+            Figure("exact_ms", unit="ms per query"),
+        ),
+        size={"documents": 5_000_000},
+        quick={"documents": 40_000},
         requires=("disk",),
     ),
 )

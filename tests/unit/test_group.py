@@ -60,7 +60,7 @@ NUMBERED = number_rows([*ROWS[:6], (ROWS[0][0], TEXTS[3], TEXTS[2])])  # two pos
 
 @pytest.fixture(autouse=True, scope="module")
 def models():
-    MODELS.update({seed: tiny_model(seed=seed) for seed in (0, 1)})
+    MODELS.update({seed: tiny_model(seed=seed) for seed in (0, 1)} | {DECODER: tiny_model("qwen3")})
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +69,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "checkpoints"
 
 
+DECODER = 2
 MODELS = {}  # seed -> model; made before a group starts, in which only the first process writes model files
 
 
@@ -138,9 +139,10 @@ def several_tasks(folder):
     return model, multitask.train_multitask(model, objectives, SETTINGS, output_dir=folder)
 
 
-def pretrained(folder, objective, packed=True):
+def pretrained(folder, objective, packed=True, seed=0):
     """The head's weights count too; its own dropout is off."""
-    model = student(packed)
+    model = without_dropout(base(seed))
+    model = pack(model) if packed else model
     task = make_task(model, DomainTexts(TEXTS, TEXTS[:2], []), PretrainSettings(objective, fit=SETTINGS))
     without_dropout(task.loss)
     rates = {r"^(?!model\.)": 1e-2}
@@ -167,6 +169,7 @@ TRAININGS = {
     "several tasks": several_tasks,
     "mlm": partial(pretrained, objective="mlm"),
     "mlm, padded": partial(pretrained, objective="mlm", packed=False),
+    "causal": partial(pretrained, objective="causal", seed=DECODER),
     "tsdae": partial(pretrained, objective="tsdae"),
 }
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from embedlab.data.dataset import Dataset
-from embedlab.errors import ParameterError
+from embedlab.errors import DataError, ParameterError
+from embedlab.search.exact import Ranking
+from embedlab.search.ranking_file import write_ranking
 from embedlab.search.vectors import Vectors as RealVectors
 from embedlab.training.contrastive import negative_sources
 from embedlab.training.contrastive.negative_sources import Rankers, Rescored, interleave, mine_sources
@@ -69,6 +71,32 @@ def test_bm25_keeps_its_order_and_is_judged_by_the_base_model():
     )
     assert negatives == ("d", "c")
     assert reports["bm25"].too_close == 1
+
+
+def ranked_file(folder, documents=("d", "a", "c"), query="q"):
+    """A file as other systems write it, with scores of their own."""
+    ranking = Ranking((query,), documents, np.arange(len(documents))[None], np.full((1, len(documents)), 9.0))
+    write_ranking(ranking, folder / "ranked.parquet")
+    return f"ranking:{folder / 'ranked.parquet'}"
+
+
+def test_a_file_keeps_its_order_and_is_judged_by_the_base_model(tmp_path):
+    base = Vectors({**BASE, "pos": 0.72})
+    negatives, reports = mine([source := ranked_file(tmp_path)], Rankers(base), per_pair=3)
+    assert negatives == ("d", "c")
+    assert (reports[source].too_close, base.asked) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"documents": ("d", "x", "y")}, r"2 ranked documents are not in the corpus, for example 'x'"),
+        ({"query": "other"}, r"it lacks 1 training queries, for example 'q'"),
+    ],
+)
+def test_a_file_must_rank_this_corpus_for_these_queries(tmp_path, content, message):
+    with pytest.raises(DataError, match=message):
+        mine([ranked_file(tmp_path, **content)])
 
 
 def test_cross_encoder_brings_order_and_scores():

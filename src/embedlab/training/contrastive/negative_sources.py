@@ -1,4 +1,4 @@
-"""Sources of hard negatives: the base model, the model being trained, BM25, a cross-encoder, expert triplets.
+"""Sources of hard negatives: the base model, the model being trained, BM25, a cross-encoder, a file, expert triplets.
 
 A source ranks the corpus for every training query. The filters of `mining` choose hard negatives from its candidates.
 """
@@ -17,17 +17,21 @@ import numpy as np
 from pydantic import StringConstraints
 
 from embedlab.blocks import blocks
+from embedlab.data import textio
 from embedlab.data.dataset import Dataset
+from embedlab.errors import DataError
 from embedlab.models.reranker import Score as TextScore
 from embedlab.models.reranker import load_reranker
 from embedlab.search.bm25 import bm25_ranking
+from embedlab.search.ranking_file import read_ranking
 from embedlab.search.vectors import Vectors
 from embedlab.training.contrastive.mining import Candidates, MiningReport, Negatives, Pair, mine_hard_negatives
 
 # base: the base model · self: the model being trained, before every epoch · bm25 · cross-encoder:NAME reorders the base
-# model's first candidates · expert: the dataset's triplets, which need no mining
-Source = Annotated[str, StringConstraints(pattern=r"^(base|self|bm25|expert|cross-encoder:.+)$")]
-EXPERT, CROSS_ENCODER = "expert", "cross-encoder:"
+# model's first candidates · ranking:FILE: what another system ranked · expert: the dataset's triplets, which need no
+# mining
+Source = Annotated[str, StringConstraints(pattern=r"^(base|self|bm25|expert|cross-encoder:.+|ranking:.+)$")]
+EXPERT, CROSS_ENCODER, RANKING = "expert", "cross-encoder:", "ranking:"
 DEPTH = 100  # candidates per query
 FEWEST = 10_000  # documents that a search uses at least
 QUERIES_PER_CALL = 4096  # whose candidates are scored together
@@ -137,9 +141,12 @@ def mine_sources(
 def _candidates(source: str, dataset: Dataset, rankers: Rankers) -> tuple[Candidates, PairScore]:
     """Return the candidates of a source and the function that scores them and the positives.
 
-    BM25's candidates keep their order and get the scores of the base model, because a positive that shares no word
-    with its query has no BM25 score to compare with. A cross-encoder has its own order and scores.
+    The candidates of BM25 and of a file keep their order and get the scores of the base model, because the positive
+    may have no score there to compare with. A cross-encoder has its own order and scores.
     """
+    if source.startswith(RANKING):
+        ranked = _candidates_of_file(source.removeprefix(RANKING), dataset)
+        return Rescored(ranked, rankers.base.pair_scores), rankers.base.pair_scores
     if source == "bm25":
         assert rankers.lexical is not None  # `Rankers.of` sets it
         return Rescored(rankers.lexical().as_candidates(), rankers.base.pair_scores), rankers.base.pair_scores
@@ -150,6 +157,24 @@ def _candidates(source: str, dataset: Dataset, rankers: Rankers) -> tuple[Candid
     score = _score_by_id(dataset, rankers.cross_encoder(source.removeprefix(CROSS_ENCODER)))
     first = {query: candidates[query][:RESCORED] for query in candidates}
     return reordered(Rescored(first, score)), score
+
+
+def _candidates_of_file(location: str, dataset: Dataset) -> Candidates:
+    """Read the ranking of another system, such as `embedlab deploy shards search --output` over many machines.
+
+    Raises:
+        DataError: it ranks documents that are not in the corpus, or lacks training queries.
+    """
+    path = textio.location_path(location)
+    ranking = read_ranking(path)
+    if unknown := [name for name in ranking.corpus_ids if name not in dataset.corpus]:
+        problem = f"{len(unknown):,} ranked documents are not in the corpus, for example {unknown[0]!r}"
+        raise DataError(problem, remedy="Rank the corpus of this dataset", file=path, field="documents")
+    candidates = ranking.as_candidates()
+    if missing := [query for query, _ in dataset.pairs("train") if query not in candidates]:
+        problem = f"it lacks {len(dict.fromkeys(missing)):,} training queries, for example {missing[0]!r}"
+        raise DataError(problem, remedy="Rank all training queries, under their ids", file=path, field="query")
+    return candidates
 
 
 def _score_by_id(dataset: Dataset, score: TextScore) -> PairScore:
