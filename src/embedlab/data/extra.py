@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from embedlab.data import glossary, leakage, textio
+from embedlab.data import glossary, glossary_files, leakage, textio
 from embedlab.data.collection import Collection
 from embedlab.data.dataset import Dataset, Triplet
 from embedlab.data.formats import registry
@@ -82,6 +82,7 @@ def source_fingerprint(spec: str) -> str:
 def _source(spec: str) -> tuple[Callable[[Path], Collection], Path]:
     scheme, _, location = spec.partition(":")
     if scheme in SOURCES and location:
-        return SOURCES[scheme], textio.location_path(location)
+        path = glossary_files.path_of(location) if scheme == "glossary" else textio.location_path(location)
+        return SOURCES[scheme], path
     remedy = "Write extra=glossary:FILE or extra=pairs:FILE."
     raise DataError(f"unknown source of extra pairs '{spec}'", remedy=remedy, field="dataset")

