@@ -194,9 +194,7 @@ BENCHMARKS = (
     Benchmark(
         name="memmap_5m",
         title="encode 5,000,000 documents to a memory map (static model), interrupted half-way, and search them",
-        arms={
-            "ours": Arm(f"{__name__}:interrupted", "encode_to_file from an iterator, called twice, then search")
-        },
+        arms={"ours": Arm(f"{__name__}:interrupted", "encode_to_file from an iterator, called twice, then search")},
         figures=(
             Figure("own_bytes", unit="bytes"),
             Figure("encoded_twice", 0, unit="documents"),
