@@ -1,10 +1,13 @@
 """A static model from pairs in one call."""
 
+from dataclasses import replace
+
 import pytest
 
 from embedlab import load_dataset, load_model
+from embedlab.data.dataset import Triplet
 from embedlab.errors import ParameterError
-from embedlab.training.contrastive.static_model import StaticParams, train_static_model
+from embedlab.training.contrastive.static_model import StaticParams, train_static_model, untrained_static_model
 
 VALUES = {
     "dataset": "icd10cm:smoke",
@@ -32,3 +35,14 @@ def test_training_starts_from_the_transformer_and_leaves_it_unchanged(tmp_path):
 def test_impossible_parameters(name, value):
     with pytest.raises(ParameterError):
         StaticParams.checked(VALUES | {name: value})
+
+
+def test_ngrams_are_counted_in_documents_queries_and_extra_pairs():
+    """The teacher's token embeddings stay; a phrase that two triplets have is a feature."""
+    data, base = load_dataset("icd10cm:smoke", max_examples=60), load_model()
+    extra = tuple(Triplet(f"the qwertylike bite of {n} dogs", "bitten", "other") for n in range(2))
+    data = replace(data, triplets=extra)
+    plain, model = (untrained_static_model(base, data, ngrams=ngrams) for ngrams in (False, True))
+    assert "qwertylike bite" in model.tokenizer.features
+    weights, pieces = model[0].embedding.weight, plain[0].embedding.weight
+    assert (weights[: len(pieces)] == pieces).all() and not weights[len(pieces) :].any()

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedlab.models.encode import encode
-from embedlab.models.sides import sides_of
+from embedlab.models.sides import is_static, sides_of
 from embedlab.models.static import encode_static
-from embedlab.models.tokens import is_static
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ from embedlab.errors import ModelError, ParameterError
 from embedlab.models.layers import pca_projection, project
 from embedlab.models.merging import merge
 from embedlab.models.sides import require_one_encoder
+from embedlab.models.static import is_expanding, plain_tokenizer
 from embedlab.models.static_concat import ConcatStaticEmbedding
+from embedlab.models.static_ngrams import pieces_of
 from embedlab.models.tokens import prompt_length, token_ids
 
 if TYPE_CHECKING:
@@ -79,7 +81,8 @@ def concat_static(
     transformer_dim = transformer.get_embedding_dimension()
     vocab_size, static_dim = embeddings.shape
     special = _special_tokens(transformer)
-    module = ConcatStaticEmbedding(vocab_size, static_dim, transformer_dim, static_share, special)
+    extra = (pieces_of(plain_tokenizer(static)), static.tokenizer.features) if is_expanding(static) else ()
+    module = ConcatStaticEmbedding(vocab_size, static_dim, transformer_dim, static_share, special, *extra)
     module.embedding.weight.data.copy_(embeddings)
     model = copy.deepcopy(transformer)
     model.append(module.to(model.device))
@@ -123,21 +126,26 @@ class StaticPart:
             float32 (N, e) unit vectors.
         """
         _check_vocabulary(model, self.static)
-        table, special = self.static[0].embedding.weight.detach().cpu(), torch.tensor(_special_tokens(model))
+        table, special = self.static[0].embedding.weight.detach().cpu(), _special_tokens(model)
         skipped = prompt_length(model, prompt) or 0
         vectors = torch.zeros(len(texts), table.shape[1])
         chunks = [slice(start, start + TEXTS_PER_BATCH) for start in range(0, len(texts), TEXTS_PER_BATCH)]
         for rows in progress.track(chunks, stage):
-            ids = [row[skipped:] for row in token_ids(model, texts[rows], prompt)]
+            tokens = [row[skipped:] for row in token_ids(model, texts[rows], prompt)]
+            ids = [self._rows(row[~np.isin(row, special)]) for row in tokens]
             text = torch.arange(len(ids)).repeat_interleave(torch.tensor([len(row) for row in ids]))
             flat = torch.from_numpy(np.concatenate(ids).astype(np.int64))
-            keep = torch.isin(flat, special, invert=True)
-            vectors[rows].index_add_(0, text[keep], table[flat[keep]])
+            vectors[rows].index_add_(0, text, table[flat])
         return F.normalize(vectors, dim=-1).numpy()
+
+    def _rows(self, tokens: np.ndarray) -> np.ndarray:
+        """Return the rows of the embedding table for the tokens of a text."""
+        tokenizer: Any = self.static.tokenizer
+        return np.asarray(tokenizer.ngrams.expand(tokens.tolist())) if is_expanding(self.static) else tokens
 
 
 def _check_vocabulary(transformer: SentenceTransformer, static: SentenceTransformer) -> None:
-    if transformer.tokenizer.get_vocab() != static.tokenizer.get_vocab():
+    if transformer.tokenizer.get_vocab() != plain_tokenizer(static).get_vocab():
         problem = "the transformer and the static model have different vocabularies"
         raise ModelError(problem, remedy="Build the static model from this transformer with static_student")
 

@@ -29,7 +29,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from embedlab.models import packed_layers
 from embedlab.models.packed_attention import NAME, packed_attention, packed_mask
-from embedlab.models.sides import is_routed, sides_of
+from embedlab.models.sides import is_routed, is_static, sides_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -70,7 +70,7 @@ def pack(model: SentenceTransformer) -> SentenceTransformer:
         for side in sides_of(model):
             pack(side.model)
         return model
-    if is_packed(model) or type(model[0]).__name__ == "StaticEmbedding":  # a static model has nothing to pad
+    if is_packed(model) or is_static(model):  # a static model has nothing to pad
         return model
     reason = _unsuitable(model) or _try_packing(model)
     if reason:

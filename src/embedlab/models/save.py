@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedlab.io import sha256_of
-from embedlab.models import pair_pooling, static_concat
+from embedlab.models import pair_pooling, static_concat, static_ngrams
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -17,6 +17,7 @@ OWN = "embedlab."
 # File and class as written in a model folder -> the module of this package that the file is a copy of.
 OWN_MODULES = {
     "static_concat.ConcatStaticEmbedding": static_concat,
+    "static_ngrams.NGramStaticEmbedding": static_ngrams,
     "pair_pooling.PairProductPooling": pair_pooling,
 }
 
@@ -24,6 +25,7 @@ OWN_MODULES = {
 # Files that earlier versions saved with a model. Such a model runs the file in its folder, so it stays as it was.
 EARLIER_FILES = {
     "85c5dfbd6549151eae285931389fe8042a4f81ada1b6bfe0d3669efbbdb1331f",  # static_concat.py, counted prompt tokens
+    "115c7967b138744237e378da2da48f5a8f58e2e53d3e2596a0c78bfa81e35c15",  # static_concat.py, knew word pieces only
 }
 CARD = """---
 library_name: sentence-transformers

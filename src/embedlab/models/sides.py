@@ -58,6 +58,11 @@ def sides_of(model: Any) -> Sides:
     return Sides(Side(_route(model, "query"), query, "query"), Side(_route(model, "document"), document, "document"))
 
 
+def is_static(model: SentenceTransformer) -> bool:
+    """Whether `model` looks up token embeddings (`StaticEmbedding` or a subclass) and runs no transformer."""
+    return any(kind.__name__ == "StaticEmbedding" for kind in type(model[0]).__mro__)
+
+
 def is_routed(model: Any) -> bool:
     """Whether a model has different modules for queries and documents."""
     from sentence_transformers import SentenceTransformer

@@ -1,7 +1,7 @@
 """Static embeddings: one vector per token, and a text is the mean of the vectors of its tokens.
 
 No transformer layer runs, so encoding is a lookup and a sum. A saved model is a stock sentence-transformers model
-(`StaticEmbedding`, `Normalize`).
+(`StaticEmbedding`, `Normalize`), unless it also embeds words and n-grams (`with_ngrams`): then it comes with its code.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from embedlab import progress
 from embedlab.errors import ModelError
 from embedlab.models.packing import on_device
-from embedlab.models.sides import require_one_encoder
-from embedlab.models.tokens import is_static, to_features
+from embedlab.models.sides import is_static, require_one_encoder
+from embedlab.models.static_ngrams import NGramStaticEmbedding, count_features
+from embedlab.models.tokens import to_features
 from embedlab.models.wordpiece_cache import WordPieceCache
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 TOKENS_PER_BATCH = 2048
 TEXTS_PER_BATCH = 4096
+LEAST, MOST = 2, 200_000  # texts that a feature occurs in, and features: 300 MB at 384 dimensions
 SIF_COEFFICIENT = 1e-3  # a smaller value weighs frequent tokens less
 
 
@@ -54,7 +57,10 @@ class TokenBags:
             texts: N texts.
             cache: words already split by an earlier call.
         """
-        ids = (WordPieceCache(model.tokenizer) if cache is None else cache).tokenise(texts)
+        tokenizer: Any = model.tokenizer
+        ids = (WordPieceCache(plain_tokenizer(model)) if cache is None else cache).tokenise(texts)
+        if is_expanding(model):
+            ids = [tokenizer.ngrams.expand(row) for row in ids]
         starts = np.cumsum([0, *map(len, ids)])
         flat_ids = np.fromiter(chain.from_iterable(ids), np.int64, starts[-1])
         return cls(torch.from_numpy(flat_ids), torch.from_numpy(starts))
@@ -117,6 +123,47 @@ def static_student(teacher: SentenceTransformer, texts: Sequence[str]) -> Senten
     return model
 
 
+def is_expanding(model: SentenceTransformer) -> bool:
+    """Whether a static model embeds words and n-grams besides word pieces, see `static_ngrams`."""
+    return hasattr(model.tokenizer, "ngrams")
+
+
+def plain_tokenizer(model: SentenceTransformer) -> Tokenizer:
+    """Return the tokenizer of a static model that splits texts into word pieces."""
+    tokenizer: Any = model.tokenizer
+    return tokenizer.tokenizer if is_expanding(model) else tokenizer
+
+
+def with_ngrams(
+    model: SentenceTransformer, texts: Sequence[str], *, least: int = LEAST, most: int = MOST
+) -> SentenceTransformer:
+    """Add rows for words, pairs of words and character n-grams to a static model; they start at zero.
+
+    So the embeddings do not change before training.
+
+    Args:
+        model: a static model of word pieces; a copy of it is used.
+        texts: the texts that features are counted in, usually the corpus and the training queries.
+        least: texts that a feature must occur in.
+        most: maximum number of features, the most frequent ones.
+
+    Returns:
+        `SentenceTransformer` of `NGramStaticEmbedding` and `Normalize`.
+    """
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Normalize
+
+    tokenizer = Tokenizer.from_str(plain_tokenizer(model).to_str())
+    counts = count_features(tokenizer, dict.fromkeys(texts))
+    # Ties in alphabetical order, so that the same texts always give the same model.
+    frequent = sorted(
+        (name for name, count in counts.items() if count >= least), key=lambda name: (-counts[name], name)
+    )
+    features, pieces = frequent[:most], model[0].embedding.weight.data
+    rows = torch.cat([pieces, pieces.new_zeros(len(features), pieces.shape[1])])
+    return SentenceTransformer(modules=[NGramStaticEmbedding(tokenizer, features, rows), Normalize()], device="cpu")
+
+
 def static_model(teacher: SentenceTransformer, embeddings: Tensor) -> SentenceTransformer:
     """Build a static model from token embeddings.
 
@@ -127,7 +174,6 @@ def static_model(teacher: SentenceTransformer, embeddings: Tensor) -> SentenceTr
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Normalize
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-    from tokenizers import Tokenizer
 
     if not hasattr(teacher.tokenizer, "backend_tokenizer"):
         problem = f"a static model needs a fast tokenizer, not {type(teacher.tokenizer).__name__}"
@@ -145,7 +191,7 @@ def encode_static(model: SentenceTransformer, texts: Sequence[str]) -> np.ndarra
     Returns:
         float32 (len(texts), d), unit vectors equal to those of `model.encode`.
     """
-    cache = WordPieceCache(model.tokenizer)
+    cache = WordPieceCache(plain_tokenizer(model))
     vectors = np.empty((len(texts), model.get_embedding_dimension()), dtype=np.float32)
     for start in range(0, len(texts), TEXTS_PER_BATCH):
         bags = TokenBags.tokenise(model, texts[start : start + TEXTS_PER_BATCH], cache)

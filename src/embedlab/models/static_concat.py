@@ -1,13 +1,14 @@
 """Concatenate a transformer's embedding with a static embedding: one module after pooling.
 
-The file is saved with the models that use it, so it imports nothing from this package. They load with
-`SentenceTransformer(folder, trust_remote_code=True)`.
+The file is saved with the models that use it, so it imports nothing from this package but its neighbour. They load
+with `SentenceTransformer(folder, trust_remote_code=True)`.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from sentence_transformers.base.modules import Module
 from torch import Tensor, nn
+
+from .static_ngrams import NGrams
 
 
 class ConcatStaticEmbedding(Module):
@@ -29,16 +32,30 @@ class ConcatStaticEmbedding(Module):
         transformer_dim: dimensions of the incoming `sentence_embedding` (d).
         static_share: w, from 0 to 1.
         special_tokens: token ids to skip: those that the tokenizer adds to every text.
+        pieces: the word pieces in the order of their ids, to find the words; None without features.
+        features: names of the F features with an embedding, see `NGrams`; None without any.
     """
 
-    config_keys = ["vocab_size", "static_dim", "transformer_dim", "static_share", "special_tokens"]
+    config_keys = [
+        *("vocab_size", "static_dim", "transformer_dim", "static_share", "special_tokens"),
+        *("pieces", "features"),
+    ]
 
     def __init__(
-        self, vocab_size: int, static_dim: int, transformer_dim: int, static_share: float, special_tokens: list[int]
+        self,
+        vocab_size: int,
+        static_dim: int,
+        transformer_dim: int,
+        static_share: float,
+        special_tokens: list[int],
+        pieces: list[str] | None = None,
+        features: list[str] | None = None,
     ) -> None:
         super().__init__()
         self.vocab_size, self.static_dim, self.transformer_dim = vocab_size, static_dim, transformer_dim
         self.static_share, self.special_tokens = static_share, special_tokens
+        self.pieces, self.features = pieces, features
+        self.ngrams = NGrams(pieces or [], features) if features else None
         self.embedding = nn.Embedding(vocab_size, static_dim)
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -47,8 +64,11 @@ class ConcatStaticEmbedding(Module):
         ids, text, position = _token_ids(features)
         keep = torch.isin(ids, torch.tensor(self.special_tokens, device=ids.device), invert=True)
         keep &= position >= _prompt_length(features)
+        ids, text = ids[keep], text[keep]
+        if self.ngrams is not None:
+            ids, text = _expanded(self.ngrams, ids, text, len(unit))
         sums = torch.zeros(len(unit), self.static_dim, dtype=unit.dtype, device=unit.device)
-        sums = sums.index_add(0, text[keep], self.embedding(ids[keep]).to(unit.dtype))
+        sums = sums.index_add(0, text, self.embedding(ids).to(unit.dtype))
         static = F.normalize(sums, dim=-1)
         weighted = [math.sqrt(1 - self.static_share) * unit, math.sqrt(self.static_share) * static]
         return features | {"sentence_embedding": torch.cat(weighted, dim=-1)}
@@ -58,8 +78,9 @@ class ConcatStaticEmbedding(Module):
         return self.transformer_dim + self.static_dim
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
-        """Save configuration and weights, and copy this file into the model folder, where loading expects it."""
-        shutil.copy(__file__, Path(output_path).parent)
+        """Save configuration and weights, and copy the code into the model folder, where loading expects it."""
+        for module in (type(self).__module__, NGrams.__module__):
+            shutil.copy(str(sys.modules[module].__file__), Path(output_path).parent)
         self.save_config(output_path)
         self.save_torch_weights(output_path, safe_serialization=safe_serialization)
 
@@ -82,6 +103,14 @@ def _token_ids(features: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
     mask = features["attention_mask"].bool()
     positions = mask.long().cumsum(1) - 1  # also right when the padding is on the left
     return features["input_ids"][mask], mask.nonzero()[:, 0], positions[mask]
+
+
+def _expanded(ngrams: NGrams, ids: Tensor, text: Tensor, texts: int) -> tuple[Tensor, Tensor]:
+    """Add the features of every text to the ids of its pieces; ids and texts are (T,), ordered by text."""
+    rows = [ngrams.expand(row.tolist()) for row in ids.cpu().split(text.cpu().bincount(minlength=texts).tolist())]
+    flat = torch.tensor([number for row in rows for number in row], dtype=torch.long)
+    lengths = torch.tensor([len(row) for row in rows])
+    return flat.to(ids.device), torch.arange(texts).repeat_interleave(lengths).to(ids.device)
 
 
 def _prompt_length(features: dict[str, Any]) -> int:

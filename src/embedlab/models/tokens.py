@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from embedlab.models.packing import is_packed
-from embedlab.models.sides import require_one_encoder
+from embedlab.models.sides import is_static, require_one_encoder
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -84,11 +84,6 @@ def _tokenize(model: SentenceTransformer, texts: list[str]) -> tuple[list[list[i
 def prompt_length(model: SentenceTransformer, prompt: str | None) -> int | None:
     """Number of prompt tokens, for pooling that excludes them; None without a prompt."""
     return model[0]._get_prompt_length(prompt) if prompt and not is_static(model) else None
-
-
-def is_static(model: SentenceTransformer) -> bool:
-    """Whether `model` looks up token embeddings (`StaticEmbedding`) and runs no transformer."""
-    return type(model[0]).__name__ == "StaticEmbedding"
 
 
 def to_features(

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
-from embedlab.models.sides import Sides, sides_of
-from embedlab.models.tokens import is_static, to_features, token_ids
+from embedlab.models.sides import Sides, is_static, sides_of
+from embedlab.models.tokens import to_features, token_ids
 from embedlab.training.truncated import Cut
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from embedlab.models.cross_encoder import is_cross_encoder
 from embedlab.models.layers import layers_of
 from embedlab.models.load import within_positions
 from embedlab.models.prompts import choose_prompts
-from embedlab.models.tokens import is_static
+from embedlab.models.sides import is_static
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer

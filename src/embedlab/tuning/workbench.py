@@ -15,7 +15,7 @@ from embedlab.errors import ModelError, ParameterError
 from embedlab.evaluation.metrics import Evaluation, evaluate
 from embedlab.evaluation.retrieval import DevEvaluator, sample_corpus
 from embedlab.models.cache import EmbeddingCache
-from embedlab.models.tokens import is_static
+from embedlab.models.sides import is_static
 from embedlab.search.vectors import Vectors, encode_split
 from embedlab.training.fit import FitSettings
 from embedlab.tuning.candidate import METRIC, Candidate

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from embedlab.models.static import static_student
+from embedlab.models.static import static_student, with_ngrams
 from embedlab.params import CountOrNone, PositiveFloat, TrainingParams
 from embedlab.training.contrastive.static import train_static
 from embedlab.training.examples import contrastive_rows, number_rows, own_texts
@@ -22,13 +22,23 @@ StaticShare = Annotated[float, Field(ge=0, le=1)]
 
 
 class StaticParams(TrainingParams):
-    """Parameters of a static model that is trained on pairs and concatenated with a transformer."""
+    """Parameters of a static model that is trained on pairs and concatenated with a transformer.
+
+    Attributes:
+        epochs: passes over the training pairs.
+        batch_size: pairs per step.
+        learning_rate: peak learning rate.
+        random_negatives: random documents per step.
+        static_shares: weights of the static model to try on dev.
+        ngrams: whether words, pairs of words and character n-grams have embeddings too, see `with_ngrams`.
+    """
 
     epochs: PositiveFloat
     batch_size: Annotated[int, Field(ge=2)]
     learning_rate: PositiveFloat
     random_negatives: CountOrNone
     static_shares: Annotated[list[StaticShare], Field(min_length=1)]
+    ngrams: bool = False
 
     def fit_settings(self) -> FitSettings:
         """How to train; without weight decay, which would shrink the embeddings of tokens that a batch lacks."""
@@ -50,6 +60,7 @@ def train_static_model(
     *,
     random_negatives: int = 4096,
     start: SentenceTransformer | None = None,
+    ngrams: bool = False,
     evaluator: BaseEvaluator | None = None,
     output_dir: str,
 ) -> tuple[SentenceTransformer, FitResult]:
@@ -64,6 +75,7 @@ def train_static_model(
         settings: how to train; see `StaticParams.fit_settings`.
         random_negatives: random documents per step, shared by the batch.
         start: a static model to train in place, from `untrained_static_model`; made from `transformer` when None.
+        ngrams: see `untrained_static_model`; not used with `start`.
         evaluator: scores dev and chooses the best weights; the last weights are kept when None.
         output_dir: scratch folder of the Trainer.
 
@@ -71,7 +83,7 @@ def train_static_model(
         The static model, with the dimension of the transformer, and what training logged.
     """
     documents = list(dataset.corpus.values())
-    static = untrained_static_model(transformer, dataset) if start is None else start
+    static = untrained_static_model(transformer, dataset, ngrams=ngrams) if start is None else start
     rows = number_rows(contrastive_rows(dataset, hard_negatives=0, seed=settings.seed), own_texts(dataset))
     result = train_static(
         static,
@@ -85,13 +97,19 @@ def train_static_model(
     return static, result
 
 
-def untrained_static_model(transformer: SentenceTransformer, dataset: Dataset) -> SentenceTransformer:
+def untrained_static_model(
+    transformer: SentenceTransformer, dataset: Dataset, *, ngrams: bool = False
+) -> SentenceTransformer:
     """Build a static model from a transformer's token embeddings, see `static_student`.
 
     Args:
         transformer: encodes every token of its vocabulary as a text, which takes most of the time.
         dataset: token frequencies are counted in its corpus and training queries.
+        ngrams: add embeddings of words, pairs of words and character n-grams, see `with_ngrams`; they are counted in
+            the texts of the triplets too.
     """
-    return static_student(
-        transformer, list(dict.fromkeys([*dataset.corpus.values(), *dataset.split_queries("train").values()]))
-    )
+    texts = [*dataset.corpus.values(), *dataset.split_queries("train").values()]
+    model = static_student(transformer, list(dict.fromkeys(texts)))
+    if not ngrams:
+        return model
+    return with_ngrams(model, [*texts, *(text for each in dataset.triplets for text in (each.query, each.positive))])

@@ -11,8 +11,7 @@ from pydantic import Field
 from embedlab.errors import ParameterError
 from embedlab.models.encode import encode
 from embedlab.models.prompts import prompts_of
-from embedlab.models.sides import sides_of
-from embedlab.models.tokens import is_static
+from embedlab.models.sides import is_static, sides_of
 from embedlab.params import TEMPERATURE, Count, CountOrNone, PositiveFloat, Share, TrainingParams
 from embedlab.training.batches import TokenisedCollator
 from embedlab.training.contrastive.ance import Renew, RenewingCollator, with_row_indices

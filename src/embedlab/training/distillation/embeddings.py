@@ -36,6 +36,7 @@ class DistillationParams(TrainingParams):
     learning_rate: PositiveFloat
     static_epochs: PositiveFloat
     random_negatives: CountOrNone
+    ngrams: bool = False
     score_loss: Literal["margin_mse", "kl"]
 
     def fit_settings(self, **changes: Any) -> FitSettings:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedlab.models.layers import keep_layers, layer_count, pca_projection, project, spread_layers
-from embedlab.models.static import BagCollator, TokenBags, static_student
+from embedlab.models.static import BagCollator, TokenBags, static_student, with_ngrams
 from embedlab.training.contrastive.mining import MiningReport, mine_hard_negatives
 from embedlab.training.contrastive.static import train_static
 from embedlab.training.distillation.embeddings import PromptedTexts, distil
@@ -104,6 +104,7 @@ def distil_static(
     teacher_vectors: np.ndarray,
     settings: FitSettings,
     *,
+    ngrams: bool = False,
     output_dir: str,
 ) -> tuple[SentenceTransformer, FitResult]:
     """Build a static model from the teacher's token vectors and train it on the teacher's vectors.
@@ -113,12 +114,14 @@ def distil_static(
         texts: N texts to learn on; token frequencies are counted on them too.
         teacher_vectors: (N, d) vectors of `texts`.
         settings: how to train; weight decay must be 0, it would shrink tokens that a batch does not contain.
+        ngrams: add embeddings of words, pairs of words and character n-grams, see `with_ngrams`.
         output_dir: scratch folder of the Trainer.
 
     Returns:
         The static model and the training result.
     """
     student = static_student(teacher, texts)
+    student = with_ngrams(student, texts) if ngrams else student
     collator = BagCollator(TokenBags.tokenise(student, texts), ["text"])
     return student, distil(student, texts, teacher_vectors, settings, collator=collator, output_dir=output_dir)
 
