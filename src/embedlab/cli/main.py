@@ -21,6 +21,7 @@ from embedlab.cli import (
     migrate,
     results,
     run,
+    serve,
     sweep,
     synthesise,
     tune,
@@ -38,7 +39,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Runs": (run.run, run.params, sweep.sweep, sweep.watch, sweep.logs, sweep.cancel),
     "Results": (results.table, results.diff, results.report, results.publish, results.headline, results.site),
     "Data": (convert.convert, synthesise.synthesise),
-    "Models": (diagnose.diagnose, tune.tune, evaluate.evaluate),
+    "Models": (diagnose.diagnose, tune.tune, evaluate.evaluate, serve.serve),
     "Installation": (init.init, run.doctor, run.version, migrate.migrate),
 }
 for panel, commands in COMMANDS.items():

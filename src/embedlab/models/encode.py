@@ -30,6 +30,7 @@ def encode(
     stage: str = "encode",
     prompt: str | None = None,
     batch_tokens: int = BATCH_TOKENS,
+    normalize: bool = True,
     keep: Callable[[list[int], np.ndarray], None] | None = None,
 ) -> np.ndarray:
     """Encode texts to unit vectors, as `model.encode(..., prompt=prompt or "", normalize_embeddings=True)`, but faster.
@@ -42,6 +43,7 @@ def encode(
         stage: label in the progress report.
         prompt: prepended to every text.
         batch_tokens: tokens per forward pass of a packed model; a longer text gets a batch of its own.
+        normalize: scale the vectors to unit length; False keeps the lengths that the model gives them.
         keep: called along the way with row numbers and their vectors, e.g. to store them.
 
     Returns:
@@ -53,7 +55,7 @@ def encode(
     with progress.counted(stage, len(texts)) as advance:
         for chunk in chunks:
             waiting: list[int] = []  # rows that `keep` has not had
-            batches = _encode_chunk(model, texts[chunk], prompt, batch_tokens, vectors[chunk])
+            batches = _encode_chunk(model, texts[chunk], prompt, batch_tokens, normalize, vectors[chunk])
             for number, rows in enumerate(batches, 1):
                 advance(len(rows))
                 waiting += [chunk.start + row for row in rows]
@@ -100,14 +102,18 @@ def dimension(model: SentenceTransformer) -> int:
 
 @torch.inference_mode()
 def _encode_chunk(
-    model: SentenceTransformer, texts: Sequence[str], prompt: str | None, batch_tokens: int, vectors: np.ndarray
+    model: SentenceTransformer,
+    texts: Sequence[str],
+    prompt: str | None,
+    batch_tokens: int,
+    normalize: bool,
+    vectors: np.ndarray,
 ) -> Iterator[list[int]]:
     """Fill the rows of `vectors`; yield the numbers of those that are done since the last time."""
     if not is_packed(model):
         # "" instead of None: None would add the default prompt.
-        vectors[:] = model.encode(
-            list(texts), batch_size=BATCH_SIZE, prompt=prompt or "", normalize_embeddings=True, show_progress_bar=False
-        )
+        options = {"prompt": prompt or "", "normalize_embeddings": normalize}
+        vectors[:] = model.encode(list(texts), batch_size=BATCH_SIZE, show_progress_bar=False, **options)
         yield list(range(len(texts)))
         return
     model.eval()
@@ -117,8 +123,8 @@ def _encode_chunk(
         yield without_tokens
     for rows in _token_batches(ids.lengths.tolist(), batch_tokens):
         features = on_device(to_features(model, [ids[row] for row in rows], prompt), model.device)
-        embeddings = model(features)["sentence_embedding"][:, : vectors.shape[1]]
-        vectors[rows] = F.normalize(embeddings.float(), dim=-1).cpu().numpy()
+        embeddings = model(features)["sentence_embedding"][:, : vectors.shape[1]].float()
+        vectors[rows] = (F.normalize(embeddings, dim=-1) if normalize else embeddings).cpu().numpy()
         yield rows
 
 

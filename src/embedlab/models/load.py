@@ -211,12 +211,22 @@ def within_positions(model: SentenceTransformer, limit: int, name: str) -> int:
     return limit
 
 
-def _hide_path(model: SentenceTransformer | CrossEncoder, name: str) -> None:
-    """Replace the folder's path, which transformers keeps and writes into adapters and cards, by a public name."""
+def public_name(name: str) -> str:
+    """Return a model's name without folders of this machine: its hub name, or the last folder of its path.
+
+    Args:
+        name: as for `load_model`, without options.
+    """
     public = HUB_NAME if name.removeprefix("sentence-transformers/") == BASE_MODEL else name
     if Path(public).exists():
         folder = Path(public).resolve()
         public = folder.parent.name if folder.name == "model" else folder.name  # a run keeps its model in RUN_ID/model
+    return public
+
+
+def _hide_path(model: SentenceTransformer | CrossEncoder, name: str) -> None:
+    """Replace the folder's path, which transformers keeps and writes into adapters and cards, by a public name."""
+    public = public_name(name)
     network: Any = getattr(model[0], "model", None)
     for holder in (network, getattr(network, "config", None), getattr(model, "tokenizer", None)):
         for attribute in ("name_or_path", "_name_or_path"):
