@@ -12,6 +12,7 @@ from experiments.benchmarks import (
     million_pairs,
     mlm,
     processes,
+    serving,
     shards,
     sweep,
     train,
@@ -31,6 +32,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         memory_1m,
         million_pairs,
         shards,
+        serving,
         sweep,
         hardware,
     )

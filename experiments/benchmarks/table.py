@@ -30,6 +30,9 @@ MEASURES = {
     "index_bytes": "size of IVF-PQ",
     "seconds_to_first_step": "time to the first step",
     "own_bytes": "peak memory without the model",
+    "texts_per_second_32": "throughput",
+    "p99_ms_32": "99th percentile of latency",
+    "server_peak_bytes": "peak memory of the server",
 }
 NAME = "README.md"
 BUSY_SHARE = 0.05  # of the processors used by other programs; a row with more is marked

@@ -14,7 +14,7 @@ import pytest
 from embedlab.deploy.indexes import IndexSpec, empty_index
 from embedlab.deploy.shard_costs import Corpus
 from embedlab.paths import benchmarks_dir, project_root, tables_dir
-from experiments.benchmarks import corpus_costs
+from experiments.benchmarks import corpus_costs, serving
 from experiments.benchmarks.command import main
 from experiments.benchmarks.harness import (
     FAILED,
@@ -367,3 +367,38 @@ class TestCorpusCosts:
 
     def test_page_has_the_tables_of_the_committed_results(self):
         assert corpus_costs.block(read_results(benchmarks_dir())) in corpus_costs.page().read_text()
+
+
+class TestServing:
+    def result(self, others_share):
+        repeats = [
+            {
+                "texts_per_second_8": 100.0 * n,
+                "p50_ms_8": n,
+                "p99_ms_8": 9.0,
+                "server_peak_bytes": 5e8,
+                "others_share": 0,
+            }
+            for n in (1, 3, 2)
+        ]
+        repeats[0]["others_share"] = others_share
+        arms = {name: {"repeats": repeats} for name in ("ours", "stock")}
+        return {"arms": arms, "size": {"clients": [8]}, "environment": ENVIRONMENT}
+
+    def test_medians_and_other_programs(self):
+        table = serving.table(self.result(0.3))
+        assert "| 8 | 200 | 200 | 2 | 2 | 9 | 9 |" in table and "500 MB (`embedlab serve`)" in table
+        assert "other programs used up to 30%" in table and "Busy" not in serving.table(self.result(0.01))
+
+    def test_what_was_not_measured_says_so(self):
+        assert serving.table(None) == serving.table({"arms": {}}) == "Not measured yet."
+
+    def test_page_has_the_table_of_the_committed_result(self):
+        assert serving.block(read_results(benchmarks_dir())) in serving.page().read_text()
+
+    @pytest.mark.slow
+    def test_both_servers_answer_with_the_same_vectors(self, tmp_path):
+        options = ["--quick", "--only", "serving", "--repeats", "1", "--threads", "1"]
+        assert main([*options, "--out", str(tmp_path)]) == 0
+        result = json.loads((tmp_path / "serving.json").read_text())
+        assert statuses(result) == [MEASURED] * 4 and not result["causes"]

@@ -42,6 +42,13 @@ NUMBERS = {  # option -> values that are refused
     ("diagnose", "icd10cm:smoke", "--good-enough"): ("nan", "0", "-1", "2"),
     ("diagnose", "icd10cm:smoke", "--max-docs"): ("-1",),
     ("diagnose", "icd10cm:smoke", "--seed"): ("-1", str(2**70)),
+    ("serve", "model", "--port"): ("-1", "65536"),
+    ("serve", "model", "--batch-tokens"): ("0", "-1"),
+    ("serve", "model", "--max-texts"): ("0",),
+    ("serve", "model", "--max-bytes"): ("0", "1023"),
+    ("serve", "model", "--max-requests"): ("0",),
+    ("serve", "model", "--max-waiting"): ("0",),
+    ("serve", "model", "--timeout"): ("nan", "0", "-1", "inf"),
     ("evaluate", "model", "--dataset", "icd10cm:smoke", "--overall-budget"): ("nan", "-1"),
     ("evaluate", "model", "--dataset", "icd10cm:smoke", "--slice-budget"): ("nan", "-1"),
     ("evaluate", "model", "--dataset", "icd10cm:smoke", "--risk-budget"): ("nan", "-1"),
@@ -96,6 +103,10 @@ TEXTS = [
     (("cancel", ""), "no runs in progress"),
     (("migrate", "nowhere"), "there is no folder"),
     (("publish", "x"), "needs a name"),
+    (("serve", "nosuchmodel", "--port", "0"), "cannot be loaded"),
+    (("serve", "", "--port", "0"), "model_name"),
+    (("serve", "all-MiniLM-L6-v2", "--host", "no.such.host.invalid"), "cannot listen on no.such.host.invalid:8080"),
+    (("serve", "all-MiniLM-L6-v2", "--input-type", "x"), "input_type"),
 ]
 
 
