@@ -141,8 +141,8 @@ def table(result: Mapping[str, Any] | None) -> str:
     busy = max(repeat["others_share"] for arm in ARMS for repeat in repeats[arm])
     machine = result["environment"]
     caption = (
-        f"The base model (22 M parameters) on {machine['cpu']}, {machine['threads']} threads. One text of about a dozen "
-        f"tokens per request. Medians of {len(repeats['ours'])} repeats. Peak memory: {peaks}."
+        f"The base model (22 M parameters) on {machine['cpu']}, {machine['threads']} threads. One text of about a "
+        f"dozen tokens per request. Medians of {len(repeats['ours'])} repeats. Peak memory: {peaks}."
     )
     if busy > BUSY_SHARE:
         caption += f" Busy machine: other programs used up to {busy:.0%} of the processors during the measurement."

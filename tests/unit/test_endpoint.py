@@ -161,7 +161,13 @@ class TestEmbed:
         assert loose.json()["truncated"] == 1 and tight.status_code == 413
 
     def test_null_is_the_default(self, plain):
-        body = {"prompt_name": None, "truncate": None, "truncation_direction": None, "dimensions": None}
+        body = {
+            "prompt_name": None,
+            "truncate": None,
+            "normalize": None,
+            "truncation_direction": None,
+            "dimensions": None,
+        }
         assert vectors_of(only(plain, post("/embed", inputs="a", **body))).shape == (1, 32)
 
 

@@ -90,32 +90,33 @@ class Endpoint:
 
     async def embeddings(self, request: Request) -> Response:
         """OpenAI's embeddings."""
-        asked = parse(EmbeddingsRequest, await body_of(request, self._settings.max_bytes))
-        if asked.model is not None and asked.model != self._model.name:
+        fields = parse(EmbeddingsRequest, await body_of(request, self._settings.max_bytes))
+        if fields.model is not None and fields.model != self._model.name:
             message = f"This server has the model {self._model.name!r} and no other."
             raise Problem(404, message, param="model", code="model_not_found")
-        role = self._model.role(asked.input_type, asked.prompt_name)
-        space = self._space(request, role, asked.dimensions, expected=asked.space)
-        encoded = await self._encode(request, asked.input, "input", role, truncate=asked.truncate is not False)
-        vectors = prefix(encoded.vectors, asked.dimensions, normalize=True)
+        role = self._model.role(fields.input_type, fields.prompt_name)
+        space = self._space(request, role, fields.dimensions, expected=fields.space)
+        encoded = await self._encode(request, fields.input, "input", role, truncate=fields.truncate is not False)
+        vectors = prefix(encoded.vectors, fields.dimensions, normalize=True)
         facts = {
             "model": self._model.name,
             "space": space,
             "input_type": role.name,
             "truncated": encoded.truncated,
         }
-        body = embeddings_answer(vectors, asked.encoding_format, encoded.tokens, facts)
+        body = embeddings_answer(vectors, fields.encoding_format, encoded.tokens, facts)
         return _answer(body, space, encoded)
 
     async def embed(self, request: Request) -> Response:
         """Embeddings as text-embeddings-inference returns them: a list of vectors."""
-        asked = parse(EmbedRequest, await body_of(request, self._settings.max_bytes))
-        role = self._model.role(asked.input_type, asked.prompt_name)
-        unit = asked.normalize or (self._model.gives_unit_vectors and asked.dimensions is None)
-        space = self._space(request, role, asked.dimensions, unit=unit)
-        options = {"truncate": bool(asked.truncate), "normalize": asked.normalize}
-        encoded = await self._encode(request, asked.inputs, "inputs", role, **options)
-        vectors = prefix(encoded.vectors, asked.dimensions, normalize=asked.normalize)
+        fields = parse(EmbedRequest, await body_of(request, self._settings.max_bytes))
+        role = self._model.role(fields.input_type, fields.prompt_name)
+        normalize = fields.normalize is not False
+        unit = normalize or (self._model.gives_unit_vectors and fields.dimensions is None)
+        space = self._space(request, role, fields.dimensions, unit=unit)
+        options = {"truncate": bool(fields.truncate), "normalize": normalize}
+        encoded = await self._encode(request, fields.inputs, "inputs", role, **options)
+        vectors = prefix(encoded.vectors, fields.dimensions, normalize=normalize)
         return _answer(to_json(vectors.tolist()), space, encoded)
 
     async def models(self) -> Response:

@@ -118,13 +118,13 @@ def share(jobs: Sequence[Job], budget: int) -> list[Piece]:
     Returns:
         What goes into the batch; not empty if there is a job.
     """
-    pieces, left = [], budget
+    pieces, remaining = [], budget
     by_size = sorted(jobs, key=lambda job: (job is not jobs[0], job.tokens_left))
     for number, job in enumerate(by_size):
-        count = max(job.fitting(left // (len(jobs) - number)), int(job is jobs[0]))
+        count = max(job.fitting(remaining // (len(jobs) - number)), int(job is jobs[0]))
         if count:
             pieces.append(piece := Piece(job, count))
-            left = max(0, left - piece.tokens)
+            remaining = max(0, remaining - piece.tokens)
     return pieces
 
 

@@ -86,8 +86,8 @@ class Guard:
             raise
         except Exception as error:
             # Not the message and not the traceback's values: they may quote a text.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            logger.error("A request failed: %s at %s:%s", type(error).__name__, place.filename, place.lineno)
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            logger.error("A request failed: %s at %s:%s", type(error).__name__, frame.filename, frame.lineno)
             raise Problem(500, "The model failed on this request; see the log of the server.", code="failed") from None
         finally:
             self._running -= counted

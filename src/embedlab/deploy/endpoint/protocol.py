@@ -65,7 +65,7 @@ class EmbedRequest(BaseModel):
     inputs: Any
     prompt_name: str | None = None
     input_type: str | None = None
-    normalize: bool = True
+    normalize: bool | None = True
     truncate: bool | None = False
     truncation_direction: Literal["right", "Right"] | None = None
     dimensions: int | None = None
@@ -143,11 +143,11 @@ def prefix(vectors: np.ndarray, dimensions: int | None, *, normalize: bool) -> n
     """
     if dimensions is None or dimensions == vectors.shape[1]:
         return vectors
-    kept = vectors[:, :dimensions]
+    first = vectors[:, :dimensions]
     if not normalize:
-        return kept
-    lengths = np.linalg.norm(kept, axis=1, keepdims=True)
-    return kept / np.where(lengths > 0, lengths, 1)
+        return first
+    lengths = np.linalg.norm(first, axis=1, keepdims=True)
+    return first / np.where(lengths > 0, lengths, 1)
 
 
 def embeddings_answer(vectors: np.ndarray, encoding_format: str, tokens: int, facts: dict[str, Any]) -> bytes:

@@ -81,13 +81,13 @@ class ServedModel:
         self.space = space = ModelEncoder(model).space
         self.dimension = space.dimension
         sides = sides_of(model)
-        both = {
+        by_side = {
             QUERY: Role(QUERY, sides.query.model, space.query_prompt, space),
             DOCUMENT: Role(DOCUMENT, sides.document.model, space.document_prompt, space),
         }
-        own = {} if is_routed(model) else {name: prompt for name, prompt in model.prompts.items() if prompt}
-        self._by_prompt = {name: _role(name, model, prompt, space) for name, prompt in own.items()} | both
-        self._by_type = both if is_routed(model) else both | {TEXT: _role(TEXT, model, "", space)}
+        prompts = {} if is_routed(model) else {name: prompt for name, prompt in model.prompts.items() if prompt}
+        self._by_prompt = {name: _role(name, model, prompt, space) for name, prompt in prompts.items()} | by_side
+        self._by_type = by_side if is_routed(model) else by_side | {TEXT: _role(TEXT, model, "", space)}
         if input_type and input_type not in self._by_type:
             problem = f"a model with two encoders reads no {input_type!r}"
             raise ParameterError(problem, remedy=f"Choose {QUERY} or {DOCUMENT}", field="--input-type")
@@ -96,7 +96,7 @@ class ServedModel:
         self._tokenizer, self._is_static = encoder.tokenizer, is_static(encoder)
         self._vocabulary = 1 + max(self._tokenizer.get_vocab().values())
         self.max_tokens: int | None = None if self._is_static else encoder.max_seq_length
-        lengths = [self._lengths_of_probe(role) for role in both.values()]
+        lengths = [self._lengths_of_probe(role) for role in by_side.values()]
         self.gives_unit_vectors = bool(np.allclose(lengths, 1, atol=1e-4))
 
     def _lengths_of_probe(self, role: Role) -> np.ndarray:
