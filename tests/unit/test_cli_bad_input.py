@@ -66,6 +66,8 @@ FOLDERS = [  # a file or /proc where a folder of versions or runs is expected
     ("deploy", "drift", "check", "--log", "log.csv", "--root"),
     ("deploy", "drift", "reference", "--root"),
     ("deploy", "export", "out", "--root"),
+    ("deploy", "import", "a_folder", "--root"),
+    ("deploy", "import"),
     ("run", "00", "--output-dir"),
     ("watch", "--once", "--output-dir"),
     ("logs", "x", "--output-dir"),
@@ -86,6 +88,9 @@ OUTPUT_FILES = [
 ]
 TEXTS = [
     (("deploy", "search", ""), "the query is empty"),
+    (("deploy", "export", "x", "--to", "pinecone"), "Choose lancedb or qdrant"),
+    (("deploy", "export", "http://127.0.0.1:9", "--to", "lancedb"), "Choose lancedb or qdrant"),
+    (("deploy", "import", "nowhere"), "there is no folder"),
     (("deploy", "promote", ""), "is not the name of a version"),
     (("deploy", "promote", "../x"), "is not the name of a version"),
     (("deploy", "promote", "/etc/passwd"), "is not the name of a version"),

@@ -300,18 +300,44 @@ def _show_checks(checks: Sequence[Check]) -> None:
 
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(help="folder of the LanceDB database")],
+    target: Annotated[str, typer.Argument(help="folder of the database, or the address of a Qdrant server")],
+    to: Annotated[str, typer.Option(help="lancedb or qdrant; default: lancedb, for an address qdrant")] = "",
     root: Root = None,
     version: Version = "",
 ) -> None:
-    """Export a version with texts and metadata to a LanceDB database."""
+    """Export a version with texts and metadata to a LanceDB or Qdrant database."""
     from embedlab.deploy.lance import export_lance
+    from embedlab.deploy.qdrant import export_qdrant, is_address
 
-    writable_folder(folder, "folder")
+    kind = to or ("qdrant" if is_address(target) else "lancedb")
+    if kind not in ("lancedb", "qdrant") or (kind == "lancedb" and is_address(target)):
+        raise ParameterError(f"cannot export to {target} as {kind!r}", remedy="Choose lancedb or qdrant", field="--to")
+    if not is_address(target):
+        writable_folder(Path(target), "target")
     served = _open(root, version)
     data = _load(served.manifest.dataset)
-    rows = export_lance(served, folder, data.corpus, data.fields)
-    out.print(f"{rows:,} documents of {served.manifest.version} in {folder}", highlight=False)
+    if kind == "qdrant":
+        rows = export_qdrant(served, target, data.corpus, data.fields)
+    else:
+        rows = export_lance(served, Path(target), data.corpus, data.fields)
+    out.print(f"{rows:,} documents of {served.manifest.version} in {target}", highlight=False)
+
+
+@app.command("import")
+def import_vectors(
+    source: Annotated[str, typer.Argument(help="folder or address of a Qdrant database that `export` has written")],
+    model: ModelName = BASE_MODEL,
+    root: Root = None,
+) -> None:
+    """Take the vectors of a Qdrant database, so that `index` does not encode their texts again."""
+    from embedlab.deploy.build import store_of
+    from embedlab.deploy.qdrant import import_qdrant, is_address
+
+    if not is_address(source) and not Path(source).is_dir():
+        raise ParameterError(f"there is no folder {source!r}", remedy="Give the folder of a database", field="source")
+    encoder = _encoder(model)
+    imported = import_qdrant(source, encoder, store_of(_root(root), encoder))
+    out.print(f"{imported.points:,} vectors in {source}, {imported.added:,} of them new here", highlight=False)
 
 
 def _root(root: Path | None) -> Path:

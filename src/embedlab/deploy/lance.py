@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedlab.deploy.exported import columns_of, name_of, rows_of
 from embedlab.deploy.serve import Served
 from embedlab.deploy.space import Space, SpaceMismatch
-from embedlab.errors import DataError, EmbedlabError, ParameterError, StorageError
+from embedlab.errors import EmbedlabError, ParameterError, StorageError
 from embedlab.io import confined, sha256_of, write_atomic
 
 if TYPE_CHECKING:
     import pyarrow
 
 CHECKSUMS = ".sha256.json"
-BATCH = 4096  # rows written at a time
-RESERVED = ("id", "text", "vector")
 
 
 def export_lance(
@@ -47,20 +46,16 @@ def export_lance(
         DataError: a document has no text, or a metadata name is taken.
         EmbedlabError: LanceDB is not installed.
     """
-    if missing := next((name for name in served.ids if name not in texts), None):
-        raise DataError(f"document {missing!r} has no text", remedy="Give the data that the version was built from")
     fields = fields or {}
-    columns = sorted({column for name in served.ids for column in fields.get(name, ())})
-    if reserved := [column for column in columns if column in RESERVED]:
-        raise DataError(f"metadata may not be called {reserved[0]!r}", remedy="Rename it", field=reserved[0])
+    columns = columns_of(served, texts, fields)
     schema = _schema(served.space.dimension, columns)
     database = _lancedb().connect(str(folder))
     rows = _batches(served, texts, fields, columns, schema)
-    checksums = folder / f"{_table_name(served.space)}{CHECKSUMS}"
+    checksums = folder / f"{name_of(served.space)}{CHECKSUMS}"
     checksums.unlink(missing_ok=True)  # an export that is killed leaves none
-    table = database.create_table(_table_name(served.space), data=rows, schema=schema, mode="overwrite")
+    table = database.create_table(name_of(served.space), data=rows, schema=schema, mode="overwrite")
     count = table.count_rows()
-    write_atomic(checksums, json.dumps(_digests(folder / f"{_table_name(served.space)}.lance"), indent=1))
+    write_atomic(checksums, json.dumps(_digests(folder / f"{name_of(served.space)}.lance"), indent=1))
     return count
 
 
@@ -74,7 +69,7 @@ def verify_lance(folder: Path, space: Space) -> None:
     Raises:
         StorageError: a file is missing or changed.
     """
-    checksums, table = folder / f"{_table_name(space)}{CHECKSUMS}", folder / f"{_table_name(space)}.lance"
+    checksums, table = folder / f"{name_of(space)}{CHECKSUMS}", folder / f"{name_of(space)}.lance"
     remedy = "Export it again: embedlab deploy export"
     try:
         stated = json.loads(checksums.read_bytes())
@@ -130,17 +125,13 @@ def _open(folder: Path, space: Space) -> Any:
         raise StorageError("there is no database", remedy="Export one: embedlab deploy export", file=folder)
     database = _lancedb().connect(str(folder))
     tables = [path.stem for path in folder.glob("*.lance")]
-    if _table_name(space) not in tables:
+    if name_of(space) not in tables:
         problem = (
             f"the database holds {', '.join(sorted(tables)) or 'nothing'}, and no vectors of space {space.fingerprint}"
         )
         raise SpaceMismatch(problem, remedy="Use the model that it was exported with, or export again", file=folder)
     verify_lance(folder, space)
-    return database.open_table(_table_name(space))
-
-
-def _table_name(space: Space) -> str:
-    return f"space_{space.fingerprint}"
+    return database.open_table(name_of(space))
 
 
 def _schema(dimension: int, columns: list[str]) -> pyarrow.Schema:
@@ -161,9 +152,7 @@ def _batches(
     """The documents as Arrow batches, vectors read from the memory map."""
     import pyarrow as pa
 
-    for start in range(0, len(served.ids), BATCH):
-        ids = served.ids[start : start + BATCH]
-        block = np.asarray(served.index.vectors[start : start + BATCH], dtype=np.float32)
+    for ids, block in rows_of(served):
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), block.shape[1])
         metadata = [pa.array([fields.get(name, {}).get(column) for name in ids], pa.string()) for column in columns]
         arrays = [pa.array(ids, pa.string()), pa.array([texts[name] for name in ids], pa.string()), vectors, *metadata]
