@@ -201,7 +201,10 @@ def _client(target: str, *, existing: bool = False) -> Iterator[tuple[Any, Modul
     """Open a folder or a server; gives the client and qdrant-client's models. Every failure is a StorageError."""
     qdrant = _qdrant()
     if is_address(target):
-        options = {"url": checked_url(target, "target"), "api_key": os.environ.get(KEY_VARIABLE) or None}
+        options: dict[str, Any] = {
+            "url": checked_url(target, "target"),
+            "api_key": os.environ.get(KEY_VARIABLE) or None,
+        }
         options |= {"timeout": TIMEOUT_S, "check_compatibility": False}
     else:
         if existing and not Path(target).is_dir():
