@@ -83,6 +83,17 @@ GROUPS: dict[str, Group] = {
         ("data/splits", "data/leakage", "data/overlap", "data/text_analysis"),
         ("data_splits", "data_leakage", "data_overlap", "text_analysis"),
     ),
+    "endpoint": Group(
+        (
+            "deploy/endpoint/batching",
+            "deploy/endpoint/guard",
+            "deploy/endpoint/protocol",
+            "deploy/endpoint/roles",
+            "deploy/endpoint/settings",
+        ),
+        ("endpoint", "endpoint_batching"),
+    ),
+    "qdrant": Group(("deploy/qdrant", "deploy/exported"), ("deploy_qdrant", "deploy_lance")),
     "deploy": Group(
         ("deploy/versions", "deploy/drift", "deploy/shadow", "deploy/adapter"),
         ("deploy_versions", "deploy_drift", "deploy_shadow", "deploy_adapter"),

@@ -114,7 +114,7 @@ async def body_of(request: Request, max_bytes: int) -> bytes:
     """
     declared = request.headers.get("content-length", "")
     body = bytearray()
-    if not (declared.isascii() and declared.isdigit() and int(declared) > max_bytes):
+    if not (declared.isascii() and declared.isdigit() and int(declared[:18]) > max_bytes):
         async for block in request.stream():
             body += block
             if len(body) > max_bytes:
