@@ -27,7 +27,7 @@ from embedlab.models.load import BASE_MODEL
 from embedlab.paths import benchmarks_dir, project_root
 from experiments.benchmarks import environment
 from experiments.benchmarks.spec import Arm, Benchmark, Figure, Workload
-from experiments.benchmarks.table import BUSY_SHARE, read_results
+from experiments.benchmarks.table import BUSY_SHARE, others_share, read_results
 from experiments.benchmarks.workloads import checksum, short_dataset, texts_of
 
 OURS = ("-m", "embedlab.cli", "serve", BASE_MODEL, "--port", "0")
@@ -138,14 +138,14 @@ def table(result: Mapping[str, Any] | None) -> str:
         measures = (f"texts_per_second_{count}", f"p50_ms_{count}", f"p99_ms_{count}")
         rows.append([str(count), *(f"{middle(arm, measure):,.0f}" for measure in measures for arm in ARMS)])
     peaks = " and ".join(f"{middle(arm, 'server_peak_bytes') / 1e6:,.0f} MB ({name})" for arm, name in ARMS.items())
-    busy = max(repeat["others_share"] for arm in ARMS for repeat in repeats[arm])
-    machine = result["environment"]
+    busy, machine = others_share(result), result["environment"]
+    threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
     caption = (
-        f"The base model (22 M parameters) on {machine['cpu']}, {machine['threads']} threads. One text of about a "
+        f"The base model (22 M parameters) on {machine['cpu']}, {threads}. One text of about a "
         f"dozen tokens per request. Medians of {len(repeats['ours'])} repeats. Peak memory: {peaks}."
     )
     if busy > BUSY_SHARE:
-        caption += f" Busy machine: other programs used up to {busy:.0%} of the processors during the measurement."
+        caption += f" Busy machine: other programs used up to {busy:.0%} of the processors, so compare the columns."
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + f"\n\n{caption}"
 
 

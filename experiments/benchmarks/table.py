@@ -158,10 +158,18 @@ def value_text(figure: Figure, row: Mapping[str, Any]) -> str:
     return f"{_number(row['value'])} {figure.unit} [{_number(row['low'])}, {_number(row['high'])}]"
 
 
+def others_share(result: Result) -> float:
+    """Return the share of the processors that other programs used, as the harness or an arm with processes measured."""
+    measured = [
+        repeat.get("others_share") or 0.0 for arm in result["arms"].values() for repeat in arm.get("repeats", ())
+    ]
+    return max([result.get("background_share") or 0.0, *measured])
+
+
 def _caution(result: Result) -> str:
     if result["smoke"]:
         return " (smoke)"
-    share = result["background_share"] or 0.0
+    share = others_share(result)
     return f" (busy machine: {share:.0%} used by other programs)" if share > BUSY_SHARE else ""
 
 

@@ -29,7 +29,7 @@ from experiments.benchmarks.registry import BENCHMARKS
 from experiments.benchmarks.roofline import Shape, forward_flops, padding_share, roofline
 from experiments.benchmarks.spec import PRODUCT, Arm, Benchmark, Figure, Workload
 from experiments.benchmarks.stats import Estimate, abba, median_of, median_ratio
-from experiments.benchmarks.table import markdown, read_results, summary, write_table
+from experiments.benchmarks.table import markdown, others_share, read_results, summary, write_table
 from experiments.benchmarks.train import _stock_batches
 
 MEGABYTE = 1 << 20
@@ -388,7 +388,9 @@ class TestServing:
     def test_medians_and_other_programs(self):
         table = serving.table(self.result(0.3))
         assert "| 8 | 200 | 200 | 2 | 2 | 9 | 9 |" in table and "500 MB (`embedlab serve`)" in table
-        assert "other programs used up to 30%" in table and "Busy" not in serving.table(self.result(0.01))
+        assert "other programs used up to 30%" in table and "a CPU, 2 threads." in table
+        assert others_share(self.result(0.3) | {"background_share": None}) == 0.3
+        assert "Busy" not in serving.table(self.result(0.01))
 
     def test_what_was_not_measured_says_so(self):
         assert serving.table(None) == serving.table({"arms": {}}) == "Not measured yet."
