@@ -24,7 +24,7 @@ from embedlab.deploy.space import ModelEncoder
 from embedlab.errors import ParameterError
 from embedlab.models.concatenation import concat_static
 from embedlab.models.packing import pack
-from embedlab.models.static import static_model
+from embedlab.models.static import static_model, with_ngrams
 from tests.conftest import TEXTS, tiny_model
 
 SECRET = "a-very-secret-key-0123456789"
@@ -256,12 +256,18 @@ class TestModelsOfTheLab:
             assert answer.json()["space"] == ModelEncoder(model).space.fingerprint
         assert only(ServedModel(static, "m"), get("/v1/models")).json()["data"][0]["max_tokens"] is None
 
-    def test_token_ids_of_a_static_model(self):
+    @pytest.mark.parametrize("ngrams", [False, True])
+    def test_token_ids_of_a_static_model(self, ngrams):
         transformer = tiny_model()
-        static = static_model(transformer, torch.randn(len(transformer.tokenizer), 24))
+        model = static_model(transformer, torch.randn(len(transformer.tokenizer), 24))
+        model = with_ngrams(model, TEXTS, least=1) if ngrams else model
         ids = transformer.tokenizer(TEXTS[0])["input_ids"]
-        by_ids, by_text = exchange(ServedModel(static, "m"), post(input=ids), post(input=TEXTS[0]))
+        by_ids, by_text, unknown = exchange(
+            ServedModel(model, "m"), post(input=ids), post(input=TEXTS[0]), post(input=[len(transformer.tokenizer)])
+        )
         assert np.abs(vectors_of(by_ids) - vectors_of(by_text)).max() <= 1e-6
+        assert np.abs(vectors_of(by_text) - model.encode(TEXTS[:1], normalize_embeddings=True)).max() <= 1e-6
+        problem(unknown, 400, "token id")
 
 
 class TestSpace:

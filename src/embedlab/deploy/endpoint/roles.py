@@ -13,8 +13,9 @@ from embedlab.deploy.space import ModelEncoder, Space
 from embedlab.errors import ParameterError
 from embedlab.io import sha256_of_json
 from embedlab.models.encode import BATCH_TOKENS, encode
-from embedlab.models.sides import is_routed, sides_of
-from embedlab.models.tokens import TokenIds, is_static, token_ids
+from embedlab.models.sides import is_routed, is_static, sides_of
+from embedlab.models.static import plain_tokenizer
+from embedlab.models.tokens import TokenIds, token_ids
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -93,7 +94,8 @@ class ServedModel:
             raise ParameterError(problem, remedy=f"Choose {QUERY} or {DOCUMENT}", field="--input-type")
         self._needs_role = not sides.are_equal
         encoder = sides.document.model
-        self._tokenizer, self._is_static = encoder.tokenizer, is_static(encoder)
+        self._is_static = is_static(encoder)
+        self._tokenizer: Any = plain_tokenizer(encoder) if self._is_static else encoder.tokenizer
         self._vocabulary = 1 + max(self._tokenizer.get_vocab().values())
         self.max_tokens: int | None = None if self._is_static else encoder.max_seq_length
         lengths = [self._lengths_of_probe(role) for role in by_side.values()]

@@ -5,14 +5,18 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import signal
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from embedlab.errors import EmbedlabError, ParameterError
 from embedlab.progress import ENVIRONMENT_NAME
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from embedlab.deploy.endpoint.roles import ServedModel
     from embedlab.deploy.endpoint.settings import EndpointSettings, Key
 
@@ -106,5 +110,25 @@ def run(model: ServedModel, listener: socket.socket, settings: EndpointSettings,
         proxy_headers=False,
         timeout_graceful_shutdown=math.ceil(settings.timeout_s),
     )
-    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again after its shutdown
-        uvicorn.Server(config).run(sockets=[listener])
+    server = uvicorn.Server(config)
+    with _signals_end(server):
+        server.run(sockets=[listener])
+
+
+@contextmanager
+def _signals_end(server: uvicorn.Server) -> Iterator[None]:
+    """Let SIGTERM and Ctrl-C end the server and nothing else, so that it returns as a command that has succeeded.
+
+    uvicorn handles these signals while it runs. Before that they would be lost, and after its shutdown it raises them
+    once more for the handlers that were there before.
+    """
+
+    def end(number: int, frame: object) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
