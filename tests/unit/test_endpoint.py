@@ -152,6 +152,12 @@ class TestEmbed:
         assert np.abs(np.linalg.norm(expected, axis=1) - 1).max() > 0.1
         assert raw.headers["Embedlab-Space"] != unit.headers["Embedlab-Space"]
 
+    def test_lengths_of_requests_that_wait_together_are_not_mixed(self, plain):
+        answers = exchange(plain, *(post("/embed", inputs=TEXTS[0], normalize=bool(n % 2)) for n in range(10)))
+        for number, answer in enumerate(answers):
+            expected = plain.role(None).encoder.encode(TEXTS[:1], normalize_embeddings=bool(number % 2))
+            assert np.abs(vectors_of(answer) - expected).max() <= 1e-5
+
     def test_long_texts_are_errors_unless_truncation_is_allowed(self, plain):
         long = "word " * 100
         strict, cut = exchange(plain, post("/embed", inputs=[long]), post("/embed", inputs=[long], truncate=True))
@@ -367,6 +373,23 @@ class TestLimits:
         assert len(refused) == 4 and answers[-1].status_code == 200
         assert all(1 <= int(answer.headers["Retry-After"]) <= 60 for answer in refused)
         problem(refused[0], 429, "no more are allowed")
+
+    def test_requests_that_ended_do_not_count(self, plain):
+        """Answered, refused, too slow to send: after each there is room for the next."""
+
+        async def drip():
+            while True:
+                yield b" "
+                await asyncio.sleep(0.01)
+
+        async def main():
+            app = build_app(plain, EndpointSettings(max_requests=1, timeout_s=0.5))
+            transport = httpx.ASGITransport(app)
+            async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport) as client:
+                bodies = ({"json": {"inputs": "a"}}, {"json": {}}, {"content": drip()}, {"json": {"inputs": "a"}})
+                return [(await client.post("http://s/embed", **body)).status_code for body in bodies]
+
+        assert asyncio.run(main()) == [200, 400, 503, 200]
 
     def test_a_full_queue(self, plain):
         answers = exchange(plain, *(post(input=["a"] * 10) for _ in range(6)), max_waiting=20)
