@@ -23,7 +23,7 @@ LAYERS = (
     ("models",),
     ("data",),
     ("http", "io", "params", "engine", "checked", "launchers", "progress", "paths", "redaction", "escaping", "errors")
-    + ("blocks",),
+    + ("blocks", "scan"),
 )
 SEPARATE = ("training", "evaluation")  # of the same layer, but neither imports the other
 

@@ -16,6 +16,7 @@ from embedlab.cli import (
     deploy,
     diagnose,
     evaluate,
+    evidence,
     init,
     label,
     migrate,
@@ -39,7 +40,15 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Runs": (run.run, run.params, sweep.sweep, sweep.watch, sweep.logs, sweep.cancel),
     "Results": (results.table, results.diff, results.report, results.publish, results.headline, results.site),
     "Data": (convert.convert, synthesise.synthesise),
-    "Models": (diagnose.diagnose, tune.tune, evaluate.evaluate, serve.serve),
+    "Models": (
+        diagnose.diagnose,
+        tune.tune,
+        evaluate.evaluate,
+        evidence.evidence,
+        evidence.verify,
+        evidence.push,
+        serve.serve,
+    ),
     "Installation": (init.init, run.doctor, run.version, migrate.migrate),
 }
 for panel, commands in COMMANDS.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -56,6 +57,8 @@ class Dataset:
             descendants in a code tree.
         fields: query or document id -> metadata for slices and filters.
         split_by: "document" if a relevant document may occur in one split only, "query" if only queries are held out.
+        leaks: training examples that were dropped when the data was loaded, because they reveal held-out queries: kind
+            -> number.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Dataset:
     related: Mapping[str, frozenset[str]] = field(default_factory=dict)
     fields: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     split_by: str = "document"
+    leaks: Mapping[str, int] = field(default_factory=dict)
 
     def split_queries(self, split: str) -> dict[str, str]:
         """Query id -> text of the queries in `split`, in the order of the qrels."""
@@ -85,3 +89,26 @@ class Dataset:
     def pairs(self, split: str) -> list[tuple[str, str]]:
         """(query id, document id) of every positive in `split` that is in the corpus, in the order of the qrels."""
         return [(q, d) for q, grades in self.qrels.get(split, {}).items() for d in grades if d in self.corpus]
+
+
+def split_fingerprint(dataset: Dataset, split: str) -> str:
+    """Hash everything that a score of a split depends on: its queries, their judgements and the whole corpus.
+
+    The order does not count, and neither do the other splits.
+
+    Args:
+        dataset: queries, corpus and qrels.
+        split: whose queries.
+
+    Returns:
+        16 hex digits.
+    """
+    judged = dataset.qrels.get(split, {})
+    lines = [f"document {document!r} {text!r}" for document, text in dataset.corpus.items()]
+    lines += [
+        f"query {query!r} {dataset.queries[query]!r} {sorted(grades.items())}" for query, grades in judged.items()
+    ]
+    digest = hashlib.sha256()
+    for line in sorted(lines):
+        digest.update(f"{line}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:16]

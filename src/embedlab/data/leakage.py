@@ -145,7 +145,7 @@ def guard(
     logger.log(level, "%s: dropped %s. Left: %s", dataset.name, report, _sizes(repaired))
     for split in _emptied(dataset, repaired):
         logger.warning("%s: every %s query leaks, so none is left. Split the data again", dataset.name, split)
-    return repaired
+    return replace(repaired, leaks={kind: count for kind, count in report.counts.items() if count})
 
 
 def _emptied(dataset: Dataset, repaired: Dataset) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from urllib.parse import parse_qsl
+from weakref import WeakValueDictionary
 
 from embedlab.data import extra, textio
 from embedlab.data.dataset import SPLITS, Dataset
@@ -31,6 +32,9 @@ MIN_TRAIN_PAIRS = 1_000
 FREE_OPTIONS = ("chunk", "column", "language")  # options of a spec that take any text
 
 _log = logging.getLogger(__name__)
+_in_use: WeakValueDictionary[str, Dataset] = (
+    WeakValueDictionary()
+)  # spec -> dataset, as long as something else holds it
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,15 @@ def load_dataset(
         dataset = cap_training(dataset, max_examples)
     if extra_pairs:
         dataset = extra.add(dataset, extra_pairs)
-    return mark_seen(dataset)
+    dataset = mark_seen(dataset)
+    if training:  # without it, the test split may be another one
+        _in_use[spec] = dataset
+    return dataset
+
+
+def dataset_in_use(spec: str) -> Dataset | None:
+    """Return the dataset that was last loaded from a spec for training; None if nobody holds it any more."""
+    return _in_use.get(spec)
 
 
 def _load(parsed: Spec, name: str, options: dict[str, str], **switches: bool) -> Dataset:

@@ -19,10 +19,21 @@ MAX_RUNS = 20
 class RunRecord(Protocol):
     """The parts of a run's record that are read here."""
 
-    run_id: str
-    parameters: Mapping[str, Any]
-    data_fingerprint: str
-    metrics: Sequence[Any]
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Parameter -> value."""
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Hash of the source files."""
+
+    @property
+    def metrics(self) -> Sequence[Any]:
+        """The metric rows."""
 
 
 def runs_that_scored(records: Iterable[RunRecord], dataset: str, data_fingerprint: str = "") -> list[str]:

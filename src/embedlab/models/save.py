@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from embedlab.io import sha256_of
 from embedlab.models import pair_pooling, static_concat, static_ngrams
+from embedlab.models.card import UNTRAINED, plain_card
+from embedlab.models.evidence import CARD
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -27,23 +29,6 @@ EARLIER_FILES = {
     "85c5dfbd6549151eae285931389fe8042a4f81ada1b6bfe0d3669efbbdb1331f",  # static_concat.py, counted prompt tokens
     "115c7967b138744237e378da2da48f5a8f58e2e53d3e2596a0c78bfa81e35c15",  # static_concat.py, knew word pieces only
 }
-CARD = """---
-library_name: sentence-transformers
-pipeline_tag: {task}
-{base}---
-
-# {title}
-
-{facts}
-
-Made with embedlab. Load it with sentence-transformers:
-
-```python
-from sentence_transformers import {kind}
-
-model = {kind}({arguments})
-```
-"""
 
 
 def save_model(
@@ -70,32 +55,13 @@ def save_model(
         if module["type"].startswith(OWN):
             module["type"] = ".".join(module["type"].split(".")[-2:])  # file and class, relative to the folder
     listing.write_text(json.dumps(modules, indent=2), encoding="utf-8")
-    (folder / "README.md").write_text(_card(model, folder, facts or {}), encoding="utf-8")
-
-
-def _card(model: SentenceTransformer | CrossEncoder, folder: Path, facts: Mapping[str, str]) -> str:
-    """Return the text of the model card."""
-    kind = type(model).__name__
     base = str(model.model_card_data.base_model or "")
-    described = {"Base model": base, **facts} if base else dict(facts)
-    lines = [f"- {name}: {' '.join(str(value).split())}" for name, value in described.items()]
-    on_hub = base.count("/") == 1 and not base.startswith((".", "/", "~"))
-    return CARD.format(
-        task="text-ranking" if kind == "CrossEncoder" else "sentence-similarity",
-        base=f"base_model: {base}\n" if on_hub else "",
-        title=folder.name,
-        facts="\n".join(lines) or "No facts are known about its training.",
-        kind=kind,
-        arguments=f'"{folder.name}"' + (", trust_remote_code=True" if any(folder.glob("*.py")) else ""),
-    )
-
-
-UNTRAINED = "**Not tuned:** no training step beat the start on dev, so this model has the base model's weights."
+    (folder / CARD).write_text(plain_card(folder, type(model).__name__, base, facts or {}), encoding="utf-8")
 
 
 def mark_untrained(folder: str | Path) -> None:
     """Say in the card of a saved model that its training changed nothing."""
-    card = Path(folder) / "README.md"
+    card = Path(folder) / CARD
     text = card.read_text(encoding="utf-8") if card.exists() else ""
     front, fence, body = text.partition("\n---\n") if text.startswith("---\n") else ("", "", text)
     card.write_text(f"{front}{fence}\n{UNTRAINED}\n{body}", encoding="utf-8")

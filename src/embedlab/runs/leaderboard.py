@@ -144,6 +144,8 @@ class Leaderboard:
         """
         vectors = self.vectors(model, cached=cached)
         self.models[system] = model
+        if system == "base":  # by which others recognise the model that a gain is measured against
+            self.fingerprint(system)
         self.add_vectors(system, vectors, dims=dims, condition=condition)
         self._record_truncation(system, model, condition)
         return vectors

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import sys
 import time
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 
     from embedlab.evaluation.metrics import Evaluation
     from embedlab.evaluation.significance import PairedDifference
+    from embedlab.runs.evidence import Identity
+
+logger = logging.getLogger(__name__)
 
 FAILED = "failed.json"  # in the folder of an attempt that failed
 TRAIN_LOG = "train_log.csv"
@@ -169,6 +173,7 @@ class Run:
         self._declared: dict[str, System] = dict(SYSTEMS)
         self._systems: dict[str, str] = {}
         self._history: list[Mapping[str, float]] = []
+        self._saved: dict[Path, tuple[str, Identity]] = {}
         self._source, self._started = notebooks.source_hash(path), provenance.now()
         values = params.set_values()
         self._inputs, self._data = (
@@ -246,7 +251,8 @@ class Run:
         """Save a model with the run and keep its fingerprint.
 
         A model that no training step improved is saved too, because later notebooks read the folder. Its card and the
-        record's notes (`untrained`) say that it has the base model's weights.
+        record's notes (`untrained`) say that it has the base model's weights. `finish` adds the evidence to the folder,
+        see `embedlab.models.evidence`.
 
         Args:
             system: the declared name of what the model was measured as.
@@ -256,20 +262,18 @@ class Run:
         Returns:
             The folder in this attempt; `finish` moves it next to the record.
         """
-        from sentence_transformers import SentenceTransformer
-
-        from embedlab.models.fingerprint import model_fingerprint
         from embedlab.models.save import mark_untrained, save_model
+        from embedlab.runs.evidence import identify
 
         path = self.artefact(folder)
         save_model(model, path, facts=self.model_facts(system))
-        if not isinstance(model, SentenceTransformer):  # a cross-encoder is a list of modules as well
-            model = SentenceTransformer(modules=list(model), device="cpu")
-        fingerprint, findings = model_fingerprint(model), self._notes.get("training", {})
-        if fingerprint == self._models.get("base") or NOTHING_LEARNED in findings.get(system, findings.get("", {})):
+        identity, findings = identify(model), self._notes.get("training", {})
+        self._saved[path] = system, identity
+        has_base_weights = identity.fingerprint == self._models.get("base")
+        if has_base_weights or NOTHING_LEARNED in findings.get(system, findings.get("", {})):
             mark_untrained(path)
             self._notes.setdefault("untrained", []).append(folder)
-        self.fingerprint({system: fingerprint})
+        self.fingerprint({system: identity.fingerprint})
         return path
 
     def model_facts(self, system: str) -> dict[str, str]:
@@ -469,6 +473,7 @@ class Run:
         (self.attempt_folder / FAILED).unlink(missing_ok=True)  # of a cell that failed and then passed
         self._log.remove()
         record = self._record()
+        self._write_evidence(record)
         if not records.commit(record, self.folder):
             remedy = "Use that record, or delete its folder and run again"
             raise RecordError("another attempt at this run committed first", remedy=remedy, file=self.folder)
@@ -478,6 +483,19 @@ class Run:
         progress.report("finished", run_id=self.id)
         print(f"committed {paths.shown(self.folder / records.FILE)}")
         return record
+
+    def _write_evidence(self, record: Record) -> None:
+        """Write card and evidence of every saved model; a failure costs the evidence, which can be written later."""
+        if not any(self.attempt_folder.rglob("modules.json")):
+            return
+        from embedlab.data.load import dataset_in_use
+        from embedlab.runs.evidence import write_evidence
+
+        try:
+            data = dataset_in_use(str(record.parameters.get("dataset") or ""))
+            write_evidence(record, self.attempt_folder, data, runs_folder=self.folder.parent, saved=self._saved)
+        except Exception as error:  # whatever it is, the record of the run must not be lost
+            logger.warning("%s The evidence is missing. Write it with: embedlab evidence %s", error, self.id)
 
     def _record(self, status: records.Status = "ok") -> Record:
         commit, dirty = provenance.code_version()
