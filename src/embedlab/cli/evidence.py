@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import chdir
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from embedlab.data.dataset import Dataset
     from embedlab.evaluation.verify import Check, Rescored
     from embedlab.models.evidence import Evidence, Score
+    from embedlab.runs.records import Record
 
 ModelDir = Annotated[Path, typer.Argument(help="folder of a model, such as results/runs/RUN_ID/model")]
 DECIDING = ("ndcg@10", "recall@10", "mrr@10")
@@ -52,18 +54,16 @@ def evidence(
             out.print(f"  {paths.shown(write_mteb_result(read(model_folder), mteb))}", highlight=False)
 
 
-def _data_of(record: object) -> Dataset | None:
+def _data_of(record: Record) -> Dataset | None:
     """The dataset of a run, if its files are still there and the same."""
     from embedlab.data.load import load_dataset
     from embedlab.runs.inputs import data_fingerprint
 
-    spec, expected = (
-        str(getattr(record, "parameters", {}).get("dataset") or ""),
-        getattr(record, "data_fingerprint", ""),
-    )
+    spec = str(record.parameters.get("dataset") or "")
     try:
-        if spec and data_fingerprint(spec) == expected:
-            return load_dataset(spec)
+        if spec and data_fingerprint(spec) == record.data_fingerprint:
+            with chdir(paths.project_root()):  # where relative paths of parameters start
+                return load_dataset(spec)
         reason = "the files behind it have changed"
     except EmbedlabError as error:
         reason = str(error)
@@ -99,14 +99,15 @@ def verify(
     require_same_base(published, base_model, base_name)
     rescored = rescore(tuned, base_model, data)
     if other_data:
-        out.print("These data may differ from those of the evidence: the published intervals do not apply to them.")
+        notice = "These data may differ from those of the evidence: the published intervals do not apply to them."
+        out.print(notice, soft_wrap=True)
         _show_scores(rescored)
         return
     checks = rescored.compare(published)
     _show_checks([check for check in checks if check.published.metric in DECIDING or not check.is_inside])
     outside = sum(not check.is_inside for check in checks)
     if outside:
-        out.print(f"{outside} of {len(checks)} values are outside the published interval.", style="red")
+        out.print(f"{outside} of {len(checks)} values are outside the published interval.", style="red", soft_wrap=True)
         raise typer.Exit(GATE_CLOSED)
     out.print(f"All {len(checks)} values are inside the published intervals of {published.run_id}.", highlight=False)
 

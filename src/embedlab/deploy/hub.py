@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedlab.errors import ModelError
+from embedlab.models.evidence import FILE, read, require_same_files
 from embedlab.models.folder import MODULES
 from embedlab.scan import Finding, scan_folder
 
@@ -52,11 +53,13 @@ def prepare_upload(folder: Path, texts: Iterable[str]) -> Upload:
         texts: training texts to look for.
 
     Raises:
-        ModelError: the folder has no model.
+        ModelError: the folder has no model, or its evidence belongs to another model.
     """
     if not (folder / MODULES).is_file():
         remedy = "Name a folder that embedlab or sentence-transformers saved"
         raise ModelError(f"there is no model: {MODULES} is missing", remedy=remedy, file=folder)
+    if (folder / FILE).exists():
+        require_same_files(read(folder), folder)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not _is_hidden(path.relative_to(folder))]
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
     return Upload(folder, sizes, scan_folder(folder, texts, files=files))
@@ -81,9 +84,9 @@ def push(upload: Upload, repo_id: str, *, private: bool = True, api: HfApi | Non
         ModelError: something was found, the repository is public although `private` is set, the name is not valid, or
             the hub cannot be reached or refuses.
     """
-    import httpx
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HTTPError as NetworkError  # type: ignore[attr-defined]  # of its HTTP library
 
     upload.require_clean()
     api = api or HfApi()
@@ -110,7 +113,7 @@ def push(upload: Upload, repo_id: str, *, private: bool = True, api: HfApi | Non
         raise _unreachable(f"status {status}") from None
     except OfflineModeIsEnabled:
         raise _unreachable("HF_HUB_OFFLINE is set") from None
-    except (httpx.HTTPError, OSError) as error:
+    except (NetworkError, OSError) as error:
         raise _unreachable(type(error).__name__) from None
     return str(getattr(sent, "commit_url", sent))
 

@@ -164,7 +164,7 @@ class Recipe(Part):
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
-class TestUse(Part):
+class SplitUse(Part):
     """How often the test split was scored when the evidence was written.
 
     Attributes:
@@ -208,7 +208,7 @@ class Evidence(Part):
     gains: list[Score] = Field(default_factory=list)
     slices: list[SliceDifference] = Field(default_factory=list)
     other_tasks: list[TaskDifference] = Field(default_factory=list)
-    test_use: TestUse | None = None
+    test_use: SplitUse | None = None
     truncated: dict[str, float] = Field(default_factory=dict)
     untrained: bool = False
     limits: list[str] = Field(default_factory=list)

@@ -30,8 +30,8 @@ from embedlab.models.evidence import (
     Recipe,
     Score,
     SliceDifference,
+    SplitUse,
     TaskDifference,
-    TestUse,
     hash_files,
     write,
 )
@@ -162,7 +162,7 @@ def collect(
     folder: str,
     data: Dataset | None,
     values: Mapping[per_query.Measured, Any],
-    test_use: TestUse | None,
+    test_use: SplitUse | None,
 ) -> Evidence:
     """Collect the evidence of one model; the hashes of its files are left out.
 
@@ -405,7 +405,7 @@ def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _test_use(record: Record, runs_folder: Path) -> TestUse:
+def _test_use(record: Record, runs_folder: Path) -> SplitUse:
     """Count the runs that scored this test split, this one included, and the systems of this run."""
     try:
         records = list(record_index.indexed_records([METRIC], folder=runs_folder))
@@ -415,7 +415,7 @@ def _test_use(record: Record, runs_folder: Path) -> TestUse:
         logger.warning("cannot count the earlier runs: %s", error)
         earlier = set()
     systems = {row.system for row in record.metrics if row.split == "test" and row.statistic == "value"}
-    return TestUse(runs=len(earlier | {record.run_id}), systems=len(systems))
+    return SplitUse(runs=len(earlier | {record.run_id}), systems=len(systems))
 
 
 def limits(evidence: Evidence) -> list[str]:

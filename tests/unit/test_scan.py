@@ -1,0 +1,114 @@
+"""The scanner for training texts, keys and folders of the machine: every planted one is found, and nothing else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from embedlab.models.save import save_model
+from embedlab.scan import FOLDER, KEY, MIN_WORDS, TEXT, UNKNOWN, Texts, readable, scan_folder, without_folders
+from tests.conftest import tiny_model
+
+TEXTS = ["Patient reports sharp pain in the left knee", "Fracture of the neck of femur, closed", "cholera", "a b c"]
+
+
+def kinds(folder, texts=TEXTS):
+    return [(finding.file, finding.kind) for finding in scan_folder(folder, texts)]
+
+
+def test_a_saved_model_is_clean(tmp_path):
+    save_model(tiny_model(layers=1), tmp_path)
+    assert kinds(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("README.md", f"# card\n- text: {TEXTS[0]}\n", TEXT),
+        ("README.md", "the PATIENT reports\nsharp pain, in the left knee!", TEXT),
+        ("config.json", json.dumps({"note": ["x", {TEXTS[1]: 1}]}), TEXT),
+        ("notes.json", '{"a": "Fracture of the\\u0020neck of\\nfemur, closed"}', TEXT),
+        ("executed.ipynb", json.dumps({"cells": [{"outputs": [{"text": f"1 | {TEXTS[0]}\n"}]}]}), TEXT),
+        ("no_suffix", TEXTS[0], TEXT),
+        ("config.json", '{"_name_or_path": "/home/ada/models/x"}', FOLDER),
+        ("config.json", '{"_name_or_path": "/opt/env/lib/python3.11/site-packages/m"}', FOLDER),
+        ("log.txt", "token hf_abcdefghijklmnopqrstuvwxyz", KEY),
+        ("record.json", json.dumps({"url": "https://user:pass@host/v1"}), KEY),
+        ("training_args.bin", "\x80\x04 /home/ada/run", FOLDER),
+        ("optimizer.pt", "x", UNKNOWN),
+        ("queries.parquet", "x", UNKNOWN),
+    ],
+)
+def test_what_is_planted_is_found(tmp_path, name, content, kind):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / name).write_text(content, encoding="utf-8")
+    assert kinds(tmp_path) == [(f"below/{name}", kind)]
+
+
+def test_this_machines_own_folder_and_a_key_of_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMBEDLAB_HOME", "/srv/lab/project")
+    monkeypatch.setenv("SOME_API_KEY", "zq81-not-a-known-form")
+    (tmp_path / "a.json").write_text('{"p": "/srv/lab/project/data"}')
+    (tmp_path / "b.json").write_text('{"p": "zq81-not-a-known-form"}')
+    assert kinds(tmp_path) == [("a.json", FOLDER), ("b.json", KEY)]
+    assert "zq81" not in " ".join(map(str, scan_folder(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cholera and a b c",  # too short to be a quotation
+        "Patient reports sharp pain in the right knee",
+        "Fracture of the neck of femur",
+        "https://h/home/ada and results/tmp/x",
+    ],
+)
+def test_other_texts_stay(tmp_path, text):
+    (tmp_path / "README.md").write_text(text)
+    assert kinds(tmp_path) == []
+
+
+def test_texts_that_start_the_same():
+    texts = Texts(["one two three four five", "one two three four", "one two three four six"])
+    assert len(texts) == 3 and MIN_WORDS == 4
+    assert texts.first_in("zero one two three four six") == "one two three four"
+    assert Texts(["one two three four five"]).first_in("one two three four") == ""
+    assert Texts().first_in("one two three four") == ""
+
+
+def test_a_path_in_the_header_of_weights(tmp_path):
+    header = json.dumps({"__metadata__": {"from": "/home/ada/x", "text": TEXTS[0]}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"/home/ada/x")
+    assert kinds(tmp_path) == [("model.safetensors", FOLDER), ("model.safetensors", TEXT)]
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}" + b"/home/ada/x")
+    assert kinds(tmp_path) == []
+
+
+def test_a_link_is_not_followed(tmp_path):
+    (tmp_path / "secret.txt").write_text(TEXTS[0])
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "a.txt").symlink_to(tmp_path / "secret.txt")
+    assert kinds(tmp_path / "model") == [("model/a.txt".removeprefix("model/"), UNKNOWN)]
+
+
+def test_json_that_is_none_is_read_as_text():
+    assert readable(b"{\\") == "{\\" and readable(b'["a\\nb", 1]') == "a\nb\n1"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/home/ada/models/big", "big"),
+        ("pairs:/data/clinic/my terms.csv?repair=true", "pairs:my terms.csv?repair=true"),
+        ("pairs:a.csv?extra=pairs:/data/b.csv", "pairs:a.csv?extra=pairs:b.csv"),
+        ("~/models/x", "x"),
+        ("/model", "model"),
+        ("results/runs/x/model", "results/runs/x/model"),
+        ("sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"),
+        ("https://host/v1/x", "https://host/v1/x"),
+        ("and/or", "and/or"),
+    ],
+)
+def test_without_folders(text, expected):
+    assert without_folders(text) == expected
