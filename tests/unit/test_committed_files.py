@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from embedlab.redaction import redacted
+from embedlab.scan import folders_in
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("results", "experiments", "notebooks")
-# An absolute path: not part of an address, of another path, or of a word. Without alternatives it stays fast on files
-# with one long line.
-FOLDER = re.compile(rb"(?<![\w.:/~<-])/(?:home|root|tmp|work|Users|opt|mnt|scratch|var|usr/lib)/[\w.-]")
-PACKAGES = re.compile(rb"(?<![\w.~-])/[\w.~+/-]{0,200}?(?:site|dist)-packages")
 
 
 def committed() -> list[Path]:
@@ -25,11 +21,6 @@ def committed() -> list[Path]:
     if not listed:
         pytest.skip("not a checkout")
     return [ROOT / name for name in listed.decode().split("\0") if name and (ROOT / name).is_file()]
-
-
-def folders_in(content: bytes) -> list[bytes]:
-    found = FOLDER.findall(content)
-    return found + (PACKAGES.findall(content) if b"-packages" in content else [])
 
 
 @pytest.mark.parametrize(

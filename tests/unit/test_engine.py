@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import json
 import math
 import os
+import sys
+import types
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -665,6 +669,113 @@ class TestDocs:
         with tracked(EngineParams(report_to="tensorboard"), "train-1"):
             assert os.environ["TENSORBOARD_LOGGING_DIR"].endswith("results/tensorboard/train-1")
         assert "TENSORBOARD_LOGGING_DIR" not in os.environ
+
+
+TRACKED = number_rows([(f"patient xqz9 {i}", text) for i, text in enumerate(TEXTS)])
+
+
+class TestTrackers:
+    """Nothing leaves this machine unless the environment says so, and no training text reaches a tracker."""
+
+    @pytest.fixture(autouse=True)
+    def home(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("EMBEDLAB_HOME", str(tmp_path))
+        for variable in {name for values in engine_module.LOCAL.values() for name in values}:
+            monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setattr(engine_module, "_create_mlflow_store", lambda folder: None)
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        ("tracker", "variable", "value"),
+        [
+            ("tensorboard", "TENSORBOARD_LOGGING_DIR", "HOME/results/tensorboard/train-1"),
+            ("mlflow", "MLFLOW_TRACKING_URI", "sqlite:///HOME/results/mlflow/mlflow.db"),
+            ("mlflow", "MLFLOW_DISABLE_TELEMETRY", "true"),
+            ("trackio", "TRACKIO_DIR", "HOME/results/trackio"),
+            ("wandb", "WANDB_MODE", "offline"),
+            ("wandb", "WANDB_DIR", "HOME/results/wandb"),
+            ("wandb", "WANDB_CONSOLE", "off"),
+        ],
+    )
+    def test_it_stays_on_this_machine(self, home, monkeypatch, tracker, variable, value):
+        with tracked(EngineParams(report_to=f"{tracker}, codecarbon"), "train-1"):
+            assert os.environ[variable] == value.replace("HOME", str(home))
+            assert (home / "results" / tracker).is_dir()
+        assert variable not in os.environ
+        monkeypatch.setenv(variable, "mine")
+        with tracked(EngineParams(report_to=tracker), "train-1"):
+            assert os.environ[variable] == "mine"
+        assert os.environ[variable] == "mine"
+
+    def test_off_by_default(self, home):
+        before = dict(os.environ)
+        with tracked(EngineParams(), "train-1"):
+            assert dict(os.environ) == before
+        assert not (home / "results").exists()
+
+    def test_every_training_is_a_run_of_its_own_in_wandb(self, monkeypatch):
+        wandb = types.SimpleNamespace(run=None)
+        monkeypatch.setitem(sys.modules, "wandb", wandb)
+        ended = []
+
+        def begin(name):
+            wandb.run = types.SimpleNamespace(finish=lambda: (ended.append(name), setattr(wandb, "run", None)))
+
+        for name in ("first", "second"):
+            with pytest.raises(KeyboardInterrupt), tracked(EngineParams(report_to="wandb"), name):
+                begin(name)
+                raise KeyboardInterrupt
+        begin("of the notebook")
+        with tracked(EngineParams(report_to="wandb"), "third"):
+            pass
+        assert ended == ["first", "second"]
+
+    @pytest.mark.parametrize("tracker", ["tensorboard", "mlflow", "trackio", "wandb"])
+    def test_a_tracker_gets_losses_and_no_texts(self, home, monkeypatch, tracker):
+        """The Trainer's callback of the tracker is replaced by one that keeps everything it is given."""
+        received: list[str] = []
+
+        class Keep(TrainerCallback):
+            def on_train_begin(self, args, state, control, **kwargs):
+                received.append(args.to_json_string())
+
+            def on_log(self, args, state, control, logs=None, **kwargs):
+                received.append(json.dumps(logs))
+
+        monkeypatch.setitem(INTEGRATION_TO_CALLBACK, tracker, Keep)
+        monkeypatch.setattr(engine_module, "installed", lambda package: True)
+        monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 30)
+        settings = FitSettings(max_steps=2, batch_size=4, engine=EngineParams(report_to=tracker))
+        train_contrastive(pack(tiny_model(layers=1)), TRACKED, settings, output_dir=str(home / "scratch"))
+        everything = " ".join(received)
+        assert '"loss"' in everything and '"max_steps": 2' in everything
+        assert "xqz9" not in everything and "hf_xxx" not in everything
+
+    @pytest.mark.skipif(not engine_module.installed("tensorboard"), reason="tensorboard is not installed")
+    def test_tensorboard_itself(self, home):
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        settings = FitSettings(max_steps=2, batch_size=4, engine=EngineParams(report_to="tensorboard"))
+        train_contrastive(pack(tiny_model(layers=1)), TRACKED, settings, output_dir=str(home / "scratch"))
+        (folder,) = (home / "results" / "tensorboard").iterdir()
+        events = EventAccumulator(str(folder)).Reload()
+        assert [event.step for event in events.Scalars("train/loss")] == [1, 2]
+        assert not any(b"xqz9" in file.read_bytes() for file in folder.iterdir())
+
+    @pytest.mark.skipif(not engine_module.installed("mlflow"), reason="mlflow is not installed")
+    def test_mlflow_itself(self, home, monkeypatch):
+        import sqlite3
+
+        monkeypatch.undo()
+        monkeypatch.setenv("EMBEDLAB_HOME", str(home))
+        settings = FitSettings(max_steps=2, batch_size=4, engine=EngineParams(report_to="mlflow"))
+        for seed in (0, 1):
+            train_contrastive(
+                pack(tiny_model(layers=1)), TRACKED, replace(settings, seed=seed), output_dir=str(home / "scratch")
+            )
+        database = sqlite3.connect(home / "results" / "mlflow" / "mlflow.db")
+        assert [status for (status,) in database.execute("select status from runs")] == ["FINISHED"] * 2
+        assert database.execute("select count(*) from metrics where key = 'loss'").fetchone() == (4,)
 
 
 class TestTruncation:

@@ -90,3 +90,38 @@ def test_the_published_banking77_score_of_the_base_model():
     result = run_task(load_model(), with_data(task_by_name("Banking77Classification"), local.dataset))
     assert 100 * result.main_score == pytest.approx(80.04, abs=0.3)
     assert np.array(result.predictions).shape == (10, 3080)
+
+
+def test_a_result_file_is_what_mteb_writes_and_reads(tmp_path):
+    """The scores of a record, as a file in mteb's cache: equal to those that mteb computes and stores itself."""
+    import mteb
+
+    from embedlab.evaluation.mteb_files import write_mteb_result
+    from embedlab.models.evidence import Score
+    from tests.unit.test_evidence import collected
+
+    data, model = load_dataset("icd10cm:smoke"), tiny_model()
+    official = mteb.evaluate(model, retrieval_task(data), cache=None, show_progress_bar=False).task_results[0]
+    means = evaluate_retrieval(model, data)[32].means()
+    scores = [Score(metric=metric, value=value) for metric, value in means.items()]
+    evidence = collected()
+    facts = evidence.data.model_copy(update={"name": "icd10cm:smoke"})
+    file = write_mteb_result(evidence.model_copy(update={"scores": scores, "data": facts}), tmp_path, name="me/model")
+    cache = mteb.ResultCache(tmp_path)
+    loaded = cache.load_task_result("icd10cm-smoke", "me/model", evidence.model.fingerprint)
+    assert file == cache.get_task_result_path("icd10cm-smoke", "me/model", evidence.model.fingerprint)
+    assert loaded.task_name == official.task_name and loaded.dataset_revision == facts.test_fingerprint
+    assert loaded.main_score == loaded.scores["test"][0]["ndcg_at_10"]
+    (ours,), (theirs,) = loaded.scores["test"], official.scores["test"]
+    assert set(ours) <= set(theirs) and (ours["hf_subset"], ours["languages"]) == ("default", ["eng-Latn"])
+    for name in (name for name in ours if "_at_" in name):
+        assert ours[name] == pytest.approx(theirs[name], abs=1e-3), name
+
+
+def test_a_result_file_needs_the_main_score(tmp_path):
+    from embedlab.errors import ModelError
+    from embedlab.evaluation.mteb_files import write_mteb_result
+    from tests.unit.test_evidence import collected
+
+    with pytest.raises(ModelError, match="no ndcg@10 on test"):
+        write_mteb_result(collected().model_copy(update={"scores": []}), tmp_path)

@@ -13,8 +13,10 @@ import importlib.util
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +26,7 @@ from torch.utils.checkpoint import checkpoint
 from embedlab import paths
 from embedlab.engine import EngineParams
 from embedlab.errors import ModelError, ParameterError
+from embedlab.io import locked
 from embedlab.models.cross_encoder import is_cross_encoder
 from embedlab.models.layers import layers_of
 from embedlab.models.load import within_positions
@@ -47,7 +50,25 @@ TRACKERS = {
     "trackio": ("trackio",),
     "wandb": ("wandb",),
 }
-TENSORBOARD_FOLDER = "TENSORBOARD_LOGGING_DIR"  # the environment variable that transformers reads
+# Environment variables that keep a tracker on this machine, unless you set them yourself. FOLDER is results/TRACKER.
+LOCAL: dict[str, dict[str, str]] = {
+    "tensorboard": {"TENSORBOARD_LOGGING_DIR": "FOLDER/NAME"},
+    "mlflow": {
+        "MLFLOW_TRACKING_URI": "sqlite:///FOLDER/mlflow.db",
+        "MLFLOW_EXPERIMENT_NAME": "embedlab",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    },
+    "trackio": {"TRACKIO_DIR": "FOLDER"},
+    "wandb": {
+        "WANDB_MODE": "offline",
+        "WANDB_DIR": "FOLDER",
+        "WANDB_PROJECT": "embedlab",
+        "WANDB_CONSOLE": "off",  # what the notebook prints, such as training texts, stays out of the log
+        "WANDB_DISABLE_CODE": "true",
+        "WANDB_DISABLE_GIT": "true",
+        "WANDB_ERROR_REPORTING": "false",
+    },
+}
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # What a static model has no use for: it looks up and averages vectors, without a transformer, a limit or prompts.
 NOT_STATIC = (
@@ -218,22 +239,48 @@ def engaged(model: SentenceTransformer | CrossEncoder, engine: EngineParams) -> 
 
 @contextmanager
 def tracked(engine: EngineParams, name: str) -> Iterator[None]:
-    """Tell TensorBoard where to write; its own choice, the Trainer's folder, is removed after a training.
+    """Let the trackers of a training write to the results folder, unless the environment says otherwise.
+
+    TensorBoard's own choice, the Trainer's folder, is removed after a training; others would send the log to a server.
 
     Args:
         engine: engine parameters.
         name: of the training.
     """
-    chosen_here = "tensorboard" in trackers(engine) and TENSORBOARD_FOLDER not in os.environ
-    if chosen_here:
-        folder = paths.results_dir() / "tensorboard" / name
-        os.environ[TENSORBOARD_FOLDER] = str(folder)
-        logger.warning("TensorBoard files of this training: %s", paths.shown(folder))
+    chosen_here: dict[str, str] = {}
+    for tracker in trackers(engine):
+        folder = paths.results_dir() / tracker
+        defaults = {key: value for key, value in LOCAL.get(tracker, {}).items() if key not in os.environ}
+        if any("FOLDER" in value for value in defaults.values()):
+            folder.mkdir(parents=True, exist_ok=True)
+            logger.warning("%s: the log of %s is in %s", tracker, name, paths.shown(folder))
+        chosen_here |= {
+            key: value.replace("FOLDER", str(folder)).replace("NAME", name) for key, value in defaults.items()
+        }
+    os.environ.update(chosen_here)
+    if "MLFLOW_TRACKING_URI" in chosen_here:
+        _create_mlflow_store(paths.results_dir() / "mlflow")
+    earlier = _wandb_run()
     try:
         yield
     finally:
-        if chosen_here:
-            del os.environ[TENSORBOARD_FOLDER]
+        if (run := _wandb_run()) is not None and run is not earlier:
+            run.finish()  # or the next training of this process would continue the same run
+        for key in chosen_here:
+            os.environ.pop(key, None)
+
+
+def _create_mlflow_store(folder: Path) -> None:
+    """Create MLflow's database and experiment; runs of a sweep that did so at the same time would fail."""
+    import mlflow
+
+    with locked(folder / "mlflow.lock"):
+        mlflow.set_experiment(os.environ["MLFLOW_EXPERIMENT_NAME"])
+
+
+def _wandb_run() -> Any:
+    """The run that W&B has open in this process; None if there is none."""
+    return getattr(sys.modules.get("wandb"), "run", None)
 
 
 @contextmanager
