@@ -1,7 +1,7 @@
 """Look for what must not leave this machine in files: training texts, keys, and folders of the machine.
 
-`redaction` removes keys and folders from what embedlab writes itself. This module looks at finished files, whoever
-wrote them: a model folder before it is uploaded, records, notebooks.
+`redaction` removes keys and folders from what embedlab writes itself. This module looks at finished files of any
+origin: a model folder before it is uploaded, records, notebooks.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ def scan_file(file: Path, folder: Path, texts: Texts | None = None) -> Iterator[
         return
     is_text, is_weights = file.suffix in TEXT_FILES, file.suffix in WEIGHTS
     content = _header(file) if file.suffix == ".safetensors" else file.read_bytes()
-    if found := folders_in(content):
-        yield Finding(name, FOLDER, found[0].decode(errors="replace"))
+    if machine_folders := folders_in(content):
+        yield Finding(name, FOLDER, machine_folders[0].decode(errors="replace"))
     if not is_text and not is_weights:
         yield Finding(name, UNKNOWN, f"{file.suffix} is not a file of a model")
     if is_weights and file.suffix != ".safetensors":
@@ -121,7 +121,7 @@ def scan_file(file: Path, folder: Path, texts: Texts | None = None) -> Iterator[
     text = readable(content)
     if redacted(text) != text:
         yield Finding(name, KEY)
-    elif not found and shareable(text) != text:
+    elif not machine_folders and shareable(text) != text:
         yield Finding(name, FOLDER)
     if texts and (quoted := texts.first_in(text)):
         yield Finding(name, TEXT, quoted[:EXCERPT])
@@ -129,8 +129,8 @@ def scan_file(file: Path, folder: Path, texts: Texts | None = None) -> Iterator[
 
 def folders_in(content: bytes) -> list[bytes]:
     """Return the beginnings of absolute paths of a machine in a file's content."""
-    found = _FOLDER.findall(content)
-    return found + (_PACKAGES.findall(content) if b"-packages" in content else [])
+    folders = _FOLDER.findall(content)
+    return folders + (_PACKAGES.findall(content) if b"-packages" in content else [])
 
 
 def readable(content: bytes) -> str:

@@ -332,7 +332,7 @@ class TestVerify:
 
     def test_the_same_models_are_inside(self, saved, models):
         checks = rescore(*models, DATA).compare(saved[1])
-        assert [check.what for check in checks] == ["this model"] * 2 + ["base model"] * 2 + ["gain"] * 2
+        assert [check.subject for check in checks] == ["this model"] * 2 + ["base model"] * 2 + ["gain"] * 2
         assert all(check.is_inside for check in checks)
         assert checks[0].value == pytest.approx(checks[0].published.value, abs=1e-12)
 
@@ -340,7 +340,7 @@ class TestVerify:
         """A model against itself gains exactly 0."""
         gain = Score(metric="ndcg@10", value=0.2, ci_low=0.1, ci_high=0.3, n=59)
         checks = rescore(models[0], models[0], DATA).compare(saved[1].model_copy(update={"gains": [gain]}))
-        assert [(check.value, check.is_inside) for check in checks if check.what == "gain"] == [(0.0, False)]
+        assert [(check.value, check.is_inside) for check in checks if check.subject == "gain"] == [(0.0, False)]
 
     def test_the_ends_of_an_interval_are_inside(self):
         score = Score(metric="m", value=0.5, ci_low=0.25, ci_high=0.75, n=9)

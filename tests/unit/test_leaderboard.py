@@ -13,6 +13,7 @@ from embedlab.evaluation import reranking
 from embedlab.evaluation.metrics import evaluate
 from embedlab.evaluation.static_share import score_static_shares
 from embedlab.models.cache import EmbeddingCache
+from embedlab.models.fingerprint import model_fingerprint
 from embedlab.models.layers import layer_count
 from embedlab.models.static import static_model
 from embedlab.runs.leaderboard import Leaderboard
@@ -41,6 +42,9 @@ class RecordingRun(SimpleNamespace):
 
     def note(self, **notes):
         self.notes |= notes
+
+    def fingerprint(self, models):
+        self.calls += [("fingerprint", {system: fingerprint}) for system, fingerprint in models.items()]
 
     def of(self, name):
         return [labels for method, labels in self.calls if method == name]
@@ -108,6 +112,7 @@ class TestLeaderboard:
         assert probe.mean("ndcg@10") > board.evaluations["base"].mean("ndcg@10")
         assert board.run.of("metrics")[-1] == {"system": "linear-probe", "split": "test", "dim": 32, "condition": ""}
         assert base.dim == 32
+        assert board.run.of("fingerprint") == [{"base": model_fingerprint(model)}]  # of the base model only
 
     def test_truncation_is_compared_with_the_full_width(self, board):
         board.add_model("base", tiny_model(), dims=[32, 8])

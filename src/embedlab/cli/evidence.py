@@ -122,18 +122,18 @@ def _base_name(published: Evidence) -> str:
 def _show_checks(checks: list[Check]) -> None:
     table = Table("metric", "of", "published", "now", "inside")
     for check in checks:
-        sign = "+" if check.what == "gain" else ""
+        sign = "+" if check.subject == "gain" else ""
         inside = "yes" if check.is_inside else "[red]no[/red]"
         table.add_row(
-            check.published.metric, check.what, _cell(check.published, sign), f"{check.value:{sign}.4f}", inside
+            check.published.metric, check.subject, _cell(check.published, sign), f"{check.value:{sign}.4f}", inside
         )
     out.print(table)
 
 
 def _show_scores(rescored: Rescored) -> None:
     table = Table("metric", "of", "now", "queries")
-    for what, score in rescored.table(list(DECIDING)):
-        table.add_row(score.metric, what, _cell(score, "+" if what == "gain" else ""), str(score.n))
+    for subject, score in rescored.table(list(DECIDING)):
+        table.add_row(score.metric, subject, _cell(score, "+" if subject == "gain" else ""), str(score.n))
     out.print(table)
 
 

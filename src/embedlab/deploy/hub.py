@@ -66,7 +66,7 @@ def prepare_upload(folder: Path, texts: Iterable[str]) -> Upload:
 
 
 def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") or part == "__pycache__" for part in path.parts)
+    return any(name.startswith(".") or name == "__pycache__" for name in path.parts)
 
 
 def push(upload: Upload, repo_id: str, *, private: bool = True, api: HfApi | None = None) -> str:

@@ -27,12 +27,12 @@ class Check:
     """One value of the evidence, measured again.
 
     Attributes:
-        what: "this model", "base model" or "gain".
+        subject: "this model", "base model" or "gain".
         published: the value of the evidence with its interval.
         value: the value now; NaN if no query counts.
     """
 
-    what: str
+    subject: str
     published: Score
     value: float
 
@@ -68,14 +68,14 @@ def require_same_data(evidence: Evidence, data: Dataset, source: str) -> None:
     """
     expected, remedy = evidence.data, "Use the data of the evidence, or add --other-data to score these"
     if expected.test_fingerprint:
-        found = split_fingerprint(data, "test")
-        if found == expected.test_fingerprint:
+        fingerprint = split_fingerprint(data, "test")
+        if fingerprint == expected.test_fingerprint:
             return
         files = (
             " (the files are the same, so the dataset or its options differ)" if source == expected.fingerprint else ""
         )
         problem = (
-            f"the fingerprint of the test split is {found}, and that of the evidence ({expected.name}) is "
+            f"the fingerprint of the test split is {fingerprint}, and that of the evidence ({expected.name}) is "
             f"{expected.test_fingerprint}{files}"
         )
         raise DataError(problem, remedy=remedy, field="dataset")
@@ -116,9 +116,9 @@ class Rescored:
         """Return the scores of both models and the gain, with their intervals."""
         rows = []
         for metric in metrics:
-            for what, evaluation in ((BASE, self.base), (MODEL, self.model)):
+            for subject, evaluation in ((BASE, self.base), (MODEL, self.model)):
                 interval = bootstrap_ci(evaluation.of(metric))
-                rows.append((what, _score(metric, interval.mean, interval.low, interval.high, interval.n)))
+                rows.append((subject, _score(metric, interval.mean, interval.low, interval.high, interval.n)))
             gain = self.gain(metric)
             rows.append((GAIN, _score(metric, gain.mean, gain.low, gain.high, gain.n)))
         return rows
@@ -130,12 +130,12 @@ class Rescored:
             ModelError: the evidence has no value with an interval, so that nothing can be checked.
         """
         checks = []
-        for what, evaluation, scores in (
+        for subject, evaluation, scores in (
             (MODEL, self.model, evidence.scores),
             (BASE, self.base, evidence.base_scores),
         ):
             checks += [
-                Check(what, score, evaluation.mean(score.metric))
+                Check(subject, score, evaluation.mean(score.metric))
                 for score in scores
                 if score.has_interval and score.metric in evaluation.values
             ]

@@ -152,14 +152,14 @@ def _score_table(evidence: Evidence) -> list[str]:
 def _slice_table(slices: Sequence[SliceDifference]) -> list[str]:
     rows = [
         (
-            part.field,
-            part.name,
-            _count(part.n),
-            _number(part.base),
-            _number(part.model),
-            _cell(part, sign="+") + (" (significantly worse)" if part.is_regression else ""),
+            row.field,
+            row.name,
+            _count(row.n),
+            _number(row.base),
+            _number(row.model),
+            _cell(row, sign="+") + (" (significantly worse)" if row.is_regression else ""),
         )
-        for part in slices
+        for row in slices
     ]
     return _table(("by", "queries", "n", "base model", "this model", "gain"), rows)
 

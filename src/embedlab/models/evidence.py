@@ -275,7 +275,7 @@ def hash_files(folder: Path) -> dict[str, str]:
 def _files(folder: Path) -> Iterator[Path]:
     for file in folder.rglob("*"):
         path = file.relative_to(folder)
-        is_hidden = any(part.startswith(".") or part == "__pycache__" for part in path.parts)
+        is_hidden = any(name.startswith(".") or name == "__pycache__" for name in path.parts)
         if file.is_file() and not is_hidden and path.as_posix() not in NOT_HASHED:
             yield file
 

@@ -103,8 +103,8 @@ def identify_folder(folder: Path) -> Identity:
 
 def model_folders(run_folder: Path) -> list[Path]:
     """Return the model folders in a run's folder, without its attempts and temporary files."""
-    found = (path.parent for path in sorted(run_folder.rglob("modules.json")))
-    return [path for path in found if not {"attempts", "scratch"} & {*path.relative_to(run_folder).parts}]
+    folders = (path.parent for path in sorted(run_folder.rglob("modules.json")))
+    return [path for path in folders if not {"attempts", "scratch"} & {*path.relative_to(run_folder).parts}]
 
 
 def write_evidence(
@@ -175,19 +175,19 @@ def collect(
         values: nDCG@10 of every query, from `per_query.query_values`.
         test_use: how often the test split was scored.
     """
-    place = _full_width(record.metrics, system)
-    scores, base_scores = _scores(record.metrics, system, place), _scores(record.metrics, BASE, None)
+    width = _full_width(record.metrics, system)
+    scores, base_scores = _scores(record.metrics, system, width), _scores(record.metrics, BASE, None)
     evidence = Evidence(
         run_id=record.run_id,
         record=record.digest(),
         model=ModelFacts(**vars(identity)),
         base=_base(record),
         data=_data(record, data),
-        recipe=_recipe(record, system, place),
+        recipe=_recipe(record, system, width),
         scores=scores,
         base_scores=base_scores,
-        gains=_gains(record.metrics, system, place),
-        slices=_slices(values, system, place, data) if data else [],
+        gains=_gains(record.metrics, system, width),
+        slices=_slices(values, system, width, data) if data else [],
         other_tasks=_other_tasks(record.metrics, system),
         test_use=test_use,
         truncated=_truncated(record.metrics, system),
@@ -198,7 +198,7 @@ def collect(
 
 
 @dataclass(frozen=True)
-class _Place:
+class _FullWidth:
     """Where the rows of a system at full width are: dimensions and condition."""
 
     dim: int | None
@@ -209,26 +209,26 @@ def _of_test(row: MetricRow, system: str) -> bool:
     return (row.system, row.stage, row.task, row.split) == (system, "retrieval", "retrieval", "test")
 
 
-def _full_width(rows: Sequence[MetricRow], system: str) -> _Place | None:
+def _full_width(rows: Sequence[MetricRow], system: str) -> _FullWidth | None:
     """The first of the rows with the most dimensions; later ones are of other conditions, such as fewer layers."""
     measured = [row for row in rows if _of_test(row, system) and row.statistic == "value"]
     if not measured:
         return None
     widest = max(measured, key=lambda row: row.dim or 0)
-    return _Place(widest.dim, widest.condition)
+    return _FullWidth(widest.dim, widest.condition)
 
 
-def _scores(rows: Sequence[MetricRow], system: str, place: _Place | None) -> list[Score]:
+def _scores(rows: Sequence[MetricRow], system: str, width: _FullWidth | None) -> list[Score]:
     """All metrics of a system at full width, a metric noted twice as it was noted last."""
-    place = place or _full_width(rows, system)
-    if place is None:
+    width = width or _full_width(rows, system)
+    if width is None:
         return []
     return _by_metric(
         row
         for row in rows
         if _of_test(row, system)
         and row.statistic == "value"
-        and (row.dim, row.condition) == (place.dim, place.condition)
+        and (row.dim, row.condition) == (width.dim, width.condition)
         and "@" in row.metric
     )
 
@@ -241,14 +241,14 @@ def _numbers(row: MetricRow) -> dict[str, Any]:
     return {name: getattr(row, name) for name in ("metric", "value", "ci_low", "ci_high", "n")}
 
 
-def _gains(rows: Sequence[MetricRow], system: str, place: _Place | None) -> list[Score]:
+def _gains(rows: Sequence[MetricRow], system: str, width: _FullWidth | None) -> list[Score]:
     """Paired differences to the base model at full width, nDCG@10 first."""
     gains = _by_metric(
         row
         for row in rows
         if _of_test(row, system)
         and (row.statistic, row.against) == ("difference", BASE)
-        and (place is None or (row.dim, row.condition) == (place.dim, place.condition))
+        and (width is None or (row.dim, row.condition) == (width.dim, width.condition))
     )
     return sorted(gains, key=lambda gain: gain.metric != METRIC)
 
@@ -337,7 +337,7 @@ def _data(record: Record, data: Dataset | None) -> DataFacts:
     )
 
 
-def _recipe(record: Record, system: str, place: _Place | None) -> Recipe:
+def _recipe(record: Record, system: str, width: _FullWidth | None) -> Recipe:
     parameters = {name: value for name, value in record.parameters.items() if name not in NOT_RECIPE}
     technique = next((row.technique for row in record.metrics if row.system == system), "")
     return Recipe(
@@ -345,7 +345,7 @@ def _recipe(record: Record, system: str, place: _Place | None) -> Recipe:
         system=system,
         technique=technique,
         description=record.systems.get(system, ""),
-        settings=_settings(record, place.condition if place else ""),
+        settings=_settings(record, width.condition if width else ""),
         seed=int(record.parameters.get("seed") or 0),
         parameters=_public(parameters),
     )
@@ -370,10 +370,10 @@ def _public(value: Any) -> Any:
 
 
 def _slices(
-    values: Mapping[per_query.Measured, Any], system: str, place: _Place | None, data: Dataset
+    values: Mapping[per_query.Measured, Any], system: str, width: _FullWidth | None, data: Dataset
 ) -> list[SliceDifference]:
     """The gain in parts of the test queries; empty without the values of every query."""
-    model = values.get(per_query.Measured(system, place.condition, place.dim)) if place else None
+    model = values.get(per_query.Measured(system, width.condition, width.dim)) if width else None
     bases = [series for key, series in values.items() if key.system == BASE and not key.condition]
     if model is None or not bases or not model.index.equals(bases[0].index):
         return []
@@ -442,7 +442,7 @@ def limits(evidence: Evidence) -> list[str]:
         for kind, share in evidence.truncated.items()
         if share > 0
     ]
-    worse = [f"{part.field} {part.name}" for part in evidence.slices if part.is_regression]
+    worse = [f"{change.field} {change.name}" for change in evidence.slices if change.is_regression]
     if worse:
         sentences.append(f"It is significantly worse than the base model on: {', '.join(worse)}.")
     if not evidence.other_tasks:
