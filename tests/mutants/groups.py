@@ -28,6 +28,11 @@ class Group:
 
 
 GROUPS: dict[str, Group] = {
+    "evidence": Group(
+        ("models/evidence", "models/card", "runs/evidence", "evaluation/verify", "evaluation/mteb_files"),
+        ("evidence", "evaluate_mteb"),
+    ),
+    "upload": Group(("scan", "deploy/hub"), ("scan", "hub")),
     "losses": Group(
         ("training/losses", "training/batches", "training/contrastive/graded", "training/contrastive/loss_gradients"),
         ("losses", "batches", "graded", "simcse", "matryoshka"),
