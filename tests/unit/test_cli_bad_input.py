@@ -49,6 +49,8 @@ NUMBERS = {  # option -> values that are refused
     ("serve", "model", "--max-requests"): ("0",),
     ("serve", "model", "--max-waiting"): ("0",),
     ("serve", "model", "--timeout"): ("nan", "0", "-1", "inf"),
+    ("export", "model", "out", "--max-docs"): ("0", "-1"),
+    ("export", "model", "out", "--budget"): ("nan", "-1", "inf"),
     ("evaluate", "model", "--dataset", "icd10cm:smoke", "--overall-budget"): ("nan", "-1"),
     ("evaluate", "model", "--dataset", "icd10cm:smoke", "--slice-budget"): ("nan", "-1"),
     ("evaluate", "model", "--dataset", "icd10cm:smoke", "--risk-budget"): ("nan", "-1"),
@@ -78,6 +80,7 @@ FOLDERS = [  # a file or /proc where a folder of versions or runs is expected
     ("init",),
     ("migrate",),
     ("deploy", "export"),
+    ("export", "model"),
 ]
 OUTPUT_FILES = [
     ("deploy", "shadow", "VERSION", "--log", "log.csv", "--report"),
