@@ -133,8 +133,8 @@ def with_splits(terms: Iterable[Term], members: Mapping[str, Iterable[str]]) -> 
 def dataset(terms: Sequence[Term], languages: Languages, *, name: str) -> Dataset:
     """Make a dataset of terms that have a split.
 
-    Queries and documents have the field `language`, queries also `pair`, such as `de-en`. A name that is the same in
-    both languages is no query.
+    Queries and documents have the field `language`, queries also `pair`, such as `de-en`. Names that are the same in
+    both languages are left out: finding them shows nothing.
 
     Args:
         terms: all terms, each with its split.

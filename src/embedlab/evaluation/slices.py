@@ -10,7 +10,7 @@ import pandas as pd
 
 from embedlab.errors import DataError, ParameterError
 from embedlab.evaluation.metrics import Evaluation
-from embedlab.evaluation.significance import ALPHA, NAN, holm, paired_difference
+from embedlab.evaluation.significance import ALPHA, NAN, bootstrap_ci, holm, paired_difference
 
 Fields = Mapping[str, Mapping[str, str]]  # query id -> {field name: value}
 
@@ -44,6 +44,29 @@ def slice_differences(a: Evaluation, b: Evaluation, fields: Fields, by: str, met
     table["p_holm"] = holm(table["p_value"].to_numpy())
     table["regression"] = (table["difference"] < 0) & (table["p_holm"] < ALPHA)
     return table
+
+
+def slice_means(evaluation: Evaluation, fields: Fields, by: str, metric: str) -> pd.DataFrame:
+    """Return the mean of a system in every slice, with its 95 % interval.
+
+    Args:
+        evaluation: of one system.
+        fields, by, metric: as for `slice_differences`.
+
+    Returns:
+        Columns slice, n, mean, ci_low and ci_high, largest slice first.
+
+    Raises:
+        ParameterError: no query has the field, or the metric was not computed.
+    """
+    values = evaluation.of(metric)
+    rows = []
+    for name, members in _slices(evaluation.query_ids, fields, by):
+        interval = bootstrap_ci(values[members])
+        rows.append(
+            {"slice": name, "n": interval.n, "mean": interval.mean, "ci_low": interval.low, "ci_high": interval.high}
+        )
+    return _largest_first(rows)
 
 
 def _compare(a: np.ndarray, b: np.ndarray) -> dict[str, float]:

@@ -15,6 +15,7 @@ from embedlab.evaluation.diagnose.probe import fit_probe
 from embedlab.evaluation.metrics import Evaluation, evaluate
 from embedlab.evaluation.retrieval import evaluate_vectors
 from embedlab.evaluation.significance import PairedDifference, bootstrap_ci, paired_difference
+from embedlab.evaluation.static_share import SHARES
 from embedlab.models.cache import EmbeddingCache
 from embedlab.models.encode import encode_by_role
 from embedlab.models.truncation import truncation_of
@@ -86,11 +87,17 @@ class Leaderboard:
         """
         return encode_split(model, self.data, split, encode=self._cache.encode if cached else None)
 
-    def add_bm25(self) -> Evaluation:
-        """Evaluate BM25 on test and record it."""
-        queries, own_documents = self.data.split_queries("test"), self.data.own_documents("test")
-        ranking = bm25_ranking(self.data.corpus, queries, k=DEPTH, own_documents=own_documents)
-        return self.add_ranking("bm25", ranking)
+    def add_bm25(self, system: str = "bm25", *, queries: Mapping[str, str] | None = None) -> Evaluation:
+        """Evaluate BM25 on test and record it.
+
+        Args:
+            system: name in the record.
+            queries: query id -> another wording of the test queries, such as an expansion.
+        """
+        texts = {query: (queries or {}).get(query, text) for query, text in self.data.split_queries("test").items()}
+        own_documents = self.data.own_documents("test")
+        ranking = bm25_ranking(self.data.corpus, texts, k=DEPTH, own_documents=own_documents)
+        return self.add_ranking(system, ranking)
 
     def add_hybrid(self, of: str = "base") -> Evaluation:
         """Fuse the rankings of BM25 and of another system by reciprocal rank, evaluate the result and record it.
@@ -295,24 +302,35 @@ class Leaderboard:
         self.run.value("threshold", rule.threshold, system=system, **labels)
         return rule
 
-    def concatenate(self, transformer: SentenceTransformer, static: SentenceTransformer) -> SentenceTransformer:
-        """Concatenate a transformer with a static model, as wide as the transformer; the share is chosen on dev.
+    def concatenate(
+        self,
+        transformer: SentenceTransformer,
+        static: SentenceTransformer,
+        *,
+        shares: Sequence[float] = SHARES,
+        narrow: bool = True,
+    ) -> SentenceTransformer:
+        """Concatenate a transformer with a static model; the share is chosen on dev.
 
         Args:
             transformer: model with d dimensions; left unchanged.
-            static: static model with the tokenizer of the transformer.
+            static: static model with the tokenizer of the transformer, and e dimensions.
+            shares: shares of the static model to choose from.
+            narrow: project the result to d dimensions. The PCA is computed on the corpus.
 
         Returns:
-            A model with d dimensions; the PCA is computed on the corpus. The share is in the notes of the run.
+            A model with d dimensions, or with d + e. The share is in the notes of the run.
         """
         from embedlab.evaluation.static_share import score_static_shares
-        from embedlab.models.concatenation import concat_static_pca
+        from embedlab.models.concatenation import concat_static, concat_static_pca
 
         vectors = self.vectors(transformer, "dev")
         static_vectors = encode_split(transformer, self.data, "dev", static=static)
-        on_dev = score_static_shares(vectors, static_vectors, self.data.qrels["dev"], metric=self.metric)
+        on_dev = score_static_shares(vectors, static_vectors, self.data.qrels["dev"], metric=self.metric, shares=shares)
         share = max(on_dev, key=on_dev.__getitem__)
         self.run.note(static_share=share, static_share_on_dev={str(name): value for name, value in on_dev.items()})
+        if not narrow:
+            return concat_static(transformer, static, share)
         corpus = vectors.concatenated(static_vectors, share).corpus
         return concat_static_pca(transformer, static, share, corpus, vectors.dim)
 

@@ -54,6 +54,12 @@ SYSTEMS: dict[str, System] = {
     "distilled+labels": System("distillation", "a distilled student, then fine-tuned on pairs"),
     "distilled+scores": System("distillation", "a distilled student, then trained on the scores of a reranker"),
     "labels-only": System("distillation", "the student's architecture fine-tuned on pairs, without distillation"),
+    # Across languages
+    "bm25+glossary": System("baseline", "BM25 for the query and the translations of its words"),
+    "character-n-grams": System("baseline", "cosine of TF-IDF weights of 3 to 5 characters, without training"),
+    "vocabulary-extended": System("vocabulary", "the base model with word pieces for other languages, not trained"),
+    "static-old-vocabulary": System("contrastive", "a static model over the base model's vocabulary, trained on pairs"),
+    "static-contrastive": System("contrastive", "a static model over the extended vocabulary, trained on pairs"),
     # Concatenation and merging
     "contrastive+static": System("concatenation", "vectors of the fine-tuned model and of the static model, joined"),
     "base+static": System("concatenation", "vectors of the base model and of the static model, joined"),

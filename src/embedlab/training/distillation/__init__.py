@@ -14,6 +14,12 @@ from embedlab.training.distillation.cross_encoder import (
     train_cross_encoder,
 )
 from embedlab.training.distillation.embeddings import DistillationParams, similarity_loss
+from embedlab.training.distillation.languages import (
+    LanguagesParams,
+    distil_translations,
+    static_from_inputs,
+    translations_of,
+)
 from embedlab.training.distillation.students import (
     SHORTER_DIMS,
     cut_layers,
@@ -27,6 +33,7 @@ from embedlab.training.distillation.students import (
 __all__ = [
     "SHORTER_DIMS",
     "DistillationParams",
+    "LanguagesParams",
     "RerankerParams",
     "average_scores",
     "calibrate_scores",
@@ -37,10 +44,13 @@ __all__ = [
     "distil_layers",
     "distil_scores",
     "distil_static",
+    "distil_translations",
     "fine_tune_static",
     "mine_lists",
     "score_pairs",
     "score_rows",
     "similarity_loss",
+    "static_from_inputs",
     "train_cross_encoder",
+    "translations_of",
 ]
