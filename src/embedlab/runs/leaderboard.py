@@ -15,7 +15,7 @@ from embedlab.evaluation.diagnose.probe import fit_probe
 from embedlab.evaluation.metrics import Evaluation, evaluate
 from embedlab.evaluation.retrieval import evaluate_vectors
 from embedlab.evaluation.significance import PairedDifference, bootstrap_ci, paired_difference
-from embedlab.evaluation.static_share import SHARES
+from embedlab.evaluation.static_share import SHARES, best_share, score_static_shares
 from embedlab.models.cache import EmbeddingCache
 from embedlab.models.encode import encode_by_role
 from embedlab.models.truncation import truncation_of
@@ -309,6 +309,7 @@ class Leaderboard:
         *,
         shares: Sequence[float] = SHARES,
         narrow: bool = True,
+        keep: Dataset | None = None,
     ) -> SentenceTransformer:
         """Concatenate a transformer with a static model; the share is chosen on dev.
 
@@ -317,22 +318,34 @@ class Leaderboard:
             static: static model with the tokenizer of the transformer, and e dimensions.
             shares: shares of the static model to choose from.
             narrow: project the result to d dimensions. The PCA is computed on the corpus.
+            keep: a dataset on whose dev split a share may lose at most `FORGETTING_BUDGET` against the transformer.
 
         Returns:
             A model with d dimensions, or with d + e. The share is in the notes of the run.
         """
-        from embedlab.evaluation.static_share import score_static_shares
         from embedlab.models.concatenation import concat_static, concat_static_pca
 
-        vectors = self.vectors(transformer, "dev")
-        static_vectors = encode_split(transformer, self.data, "dev", static=static)
+        vectors, static_vectors = self._halves(self.data, transformer, static)
         on_dev = score_static_shares(vectors, static_vectors, self.data.qrels["dev"], metric=self.metric, shares=shares)
-        share = max(on_dev, key=on_dev.__getitem__)
+        elsewhere = {}
+        if keep is not None:
+            halves = self._halves(keep, transformer, static)
+            elsewhere = score_static_shares(*halves, keep.qrels["dev"], metric=self.metric, shares=(0.0, *shares))
+        share = best_share(on_dev, elsewhere)
         self.run.note(static_share=share, static_share_on_dev={str(name): value for name, value in on_dev.items()})
+        if elsewhere:
+            self.run.note(static_share_elsewhere={str(name): value for name, value in elsewhere.items()})
         if not narrow:
             return concat_static(transformer, static, share)
         corpus = vectors.concatenated(static_vectors, share).corpus
         return concat_static_pca(transformer, static, share, corpus, vectors.dim)
+
+    def _halves(
+        self, data: Dataset, transformer: SentenceTransformer, static: SentenceTransformer
+    ) -> tuple[Vectors, Vectors]:
+        """The dev queries and the corpus, encoded with both parts of a concatenation."""
+        vectors = encode_split(transformer, data, "dev", encode=self._cache.encode)
+        return vectors, encode_split(transformer, data, "dev", static=static)
 
     @contextmanager
     def training(self, system: str, condition: str = "") -> Iterator[None]:
