@@ -46,6 +46,13 @@ def test_new_words_are_known(base, extended):
     assert len(extended.tokenizer.tokenize("Νεφρός")) < len(base.tokenizer.tokenize("Νεφρός"))
 
 
+def test_the_same_texts_give_the_same_pieces_in_every_process(base):
+    """Hash tables of the trainer are seeded anew each time it runs."""
+    words = ["水泵漏水", "水泵", "漏水", "Pumpenleck", "Pumpe", "Leck", "αντλια", "διαρροη", "насос", "течь"]
+    first, *others = [extend_vocabulary(base, words * 2, 60).tokenizer.get_vocab() for _ in range(4)]
+    assert len(first) == 30_551 and all(other == first for other in others)
+
+
 def test_a_piece_that_changes_a_text_to_keep_is_not_added(base, extended):
     harmful = extend_vocabulary(base, ["kidn"] * 9, 50)  # BERT has "kidney" and no "kidn"
     assert "kidn" in harmful.tokenizer.get_vocab() and "kidn" in extended.tokenizer.get_vocab()  # it changes nothing

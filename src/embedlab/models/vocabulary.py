@@ -7,6 +7,7 @@ then all words of a script have the same vector.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +20,7 @@ from embedlab.models.tokens import is_static
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 CONTINUATION = "##"  # starts a piece of BERT's WordPiece that is not at the start of a word
@@ -109,17 +111,31 @@ def _learned_pieces(tokenizer: Any, texts: Iterable[str], size: int) -> list[str
     """Pieces that `texts` need and the tokenizer lacks, in the order in which WordPiece finds them."""
     from tokenizers import Tokenizer, models, trainers
 
-    backend = tokenizer.backend_tokenizer
+    backend, texts = tokenizer.backend_tokenizer, list(texts)
     learner = Tokenizer(models.WordPiece(unk_token=tokenizer.unk_token))
     learner.normalizer, learner.pre_tokenizer = _whole_runs(backend.normalizer), backend.pre_tokenizer
-    known = tokenizer.get_vocab()
-    # Some of the learned pieces are known: learn as many more.
+    characters = _characters(learner, texts)
+    known_pieces = tokenizer.get_vocab()
+    # The trainer numbers characters in the order of a hash table, which differs from run to run and decides ties.
+    # Special tokens have fixed numbers. Some of the learned pieces are known: learn as many more.
     trainer = trainers.WordPieceTrainer(
-        vocab_size=size + len(known), show_progress=False, special_tokens=[tokenizer.unk_token], min_frequency=2
+        vocab_size=size + len(known_pieces),
+        special_tokens=[tokenizer.unk_token, *characters],
+        min_frequency=2,
+        show_progress=False,
     )
     learner.train_from_iterator(texts, trainer)
     learned = sorted(learner.get_vocab().items(), key=lambda item: item[1])
-    return [piece for piece, _ in learned if piece not in known][:size]
+    return [piece for piece, _ in learned if piece not in known_pieces][:size]
+
+
+def _characters(learner: Tokenizer, texts: Sequence[str]) -> list[str]:
+    """The pieces of one character, at the start of a word and inside, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        for word, _ in learner.pre_tokenizer.pre_tokenize_str(learner.normalizer.normalize_str(text)):
+            counts.update([word[0], *(CONTINUATION + character for character in word[1:])])
+    return sorted(counts, key=lambda piece: (-counts[piece], piece))
 
 
 def _whole_runs(normalizer: Any) -> Any:
@@ -170,6 +186,6 @@ def _first_vectors(tokenizer: Any, pieces: Sequence[str], old: torch.Tensor) -> 
     backend, unknown = tokenizer.backend_tokenizer, tokenizer.unk_token_id
     for row, piece in enumerate(pieces):
         ids = backend.encode(piece.removeprefix(CONTINUATION), add_special_tokens=False).ids
-        if known := [token for token in ids if token != unknown]:
-            vectors[row] = old[known].mean(dim=0)
+        if known_ids := [token for token in ids if token != unknown]:
+            vectors[row] = old[known_ids].mean(dim=0)
     return vectors
