@@ -99,6 +99,18 @@ GROUPS: dict[str, Group] = {
         ("endpoint", "endpoint_batching"),
     ),
     "qdrant": Group(("deploy/qdrant", "deploy/exported"), ("deploy_qdrant", "deploy_lance")),
+    "languages": Group(
+        (
+            "data/translations",
+            "data/icd10multi",
+            "data/parallel",
+            "search/across_languages",
+            "evaluation/cross_lingual",
+            "models/vocabulary",
+            "training/distillation/languages",
+        ),
+        ("data_languages", "cross_lingual", "vocabulary"),
+    ),
     "deploy": Group(
         ("deploy/versions", "deploy/drift", "deploy/shadow", "deploy/adapter"),
         ("deploy_versions", "deploy_drift", "deploy_shadow", "deploy_adapter"),

@@ -38,7 +38,7 @@ SIZES = {  # size -> codes
     "mini": re.compile("D[5-8]|J|K"),  # blood, respiratory and digestive system
     "smoke": re.compile("D[5-8]"),  # blood
 }
-SHARES = {"test": 0.10, "dev": 0.05}
+SHARES = {"test": 0.10, "dev": 0.03}
 LARGEST_GROUP = 50  # terms; larger groups (falls, transport accidents, poisoning) would fill dev, so train takes them
 
 _CONTEXT = re.compile(r"model:gnuhealth\.pathology,name:([A-Z]\d\d)(\w*)")

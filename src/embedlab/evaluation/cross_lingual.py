@@ -12,15 +12,16 @@ import pandas as pd
 from embedlab.data.dataset import Dataset, Qrels
 from embedlab.errors import ParameterError
 from embedlab.evaluation.metrics import Evaluation, evaluate
-from embedlab.evaluation.retrieval import evaluate_retrieval
 from embedlab.evaluation.significance import NAN, PairedDifference, bootstrap_ci, paired_difference
 from embedlab.evaluation.slices import UNKNOWN, Fields, slice_means
 from embedlab.search.exact import ABSENT, Ranking
+from embedlab.search.vectors import encode_split
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 BY = "language"
+DEPTH = 100
 
 
 def quality_by_language(
@@ -93,7 +94,12 @@ def language_bias(ranking: Ranking, fields: Fields, k: int = 10) -> pd.DataFrame
 
 
 def evaluate_queries(
-    model: SentenceTransformer, dataset: Dataset, queries: Mapping[str, str], split: str = "test"
+    model: SentenceTransformer,
+    dataset: Dataset,
+    queries: Mapping[str, str],
+    split: str = "test",
+    *,
+    corpus_vectors: np.ndarray | None = None,
 ) -> Evaluation:
     """Evaluate a model on other wordings of queries, such as code-mixed ones.
 
@@ -102,12 +108,14 @@ def evaluate_queries(
         dataset: its corpus and judgements are used.
         queries: query id -> text; ids of queries in the split.
         split: name of the split.
+        corpus_vectors: the corpus (N, d), if the model has already encoded it.
 
     Raises:
         ParameterError: there are no queries.
     """
     qrels = {split: {query: dataset.qrels[split][query] for query in queries}}
-    return _full_width(model, replace(dataset, queries=queries, qrels=qrels), split)
+    reworded = replace(dataset, queries=queries, qrels=qrels)
+    return evaluate(encode_split(model, reworded, split, corpus_vectors=corpus_vectors).rank(DEPTH), qrels[split])
 
 
 def compare_models(
@@ -123,10 +131,5 @@ def compare_models(
     Returns:
         `model` minus `against`, query by query.
     """
-    first, second = (_full_width(each, dataset, "test").of(metric) for each in (model, against))
-    return paired_difference(first, second)
-
-
-def _full_width(model: SentenceTransformer, dataset: Dataset, split: str) -> Evaluation:
-    (evaluation,) = evaluate_retrieval(model, dataset, split).values()
-    return evaluation
+    rankings = (encode_split(each, dataset, "test").rank(DEPTH) for each in (model, against))
+    return paired_difference(*(evaluate(ranking, dataset.qrels["test"]).of(metric) for ranking in rankings))

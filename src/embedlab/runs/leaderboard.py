@@ -136,6 +136,7 @@ class Leaderboard:
         dims: Sequence[int] = (),
         condition: str = "",
         cached: bool = False,
+        vectors: Vectors | None = None,
     ) -> Vectors:
         """Evaluate a model on test at its full width, and record it.
 
@@ -145,11 +146,12 @@ class Leaderboard:
             dims: dimensions to truncate to and record besides the full width; those that are not smaller are skipped.
             condition: what else was varied, e.g. "3 layers".
             cached: see `vectors`.
+            vectors: those of the test queries and the corpus, if they are already encoded.
 
         Returns:
             The vectors of the test queries and the corpus.
         """
-        vectors = self.vectors(model, cached=cached)
+        vectors = self.vectors(model, cached=cached) if vectors is None else vectors
         self.models[system] = model
         if system == "base":  # by which others recognise the model that a gain is measured against
             self.fingerprint(system)
@@ -310,6 +312,7 @@ class Leaderboard:
         shares: Sequence[float] = SHARES,
         narrow: bool = True,
         keep: Dataset | None = None,
+        corpus_vectors: np.ndarray | None = None,
     ) -> SentenceTransformer:
         """Concatenate a transformer with a static model; the share is chosen on dev.
 
@@ -319,13 +322,14 @@ class Leaderboard:
             shares: shares of the static model to choose from.
             narrow: project the result to d dimensions. The PCA is computed on the corpus.
             keep: a dataset on whose dev split a share may lose at most `FORGETTING_BUDGET` against the transformer.
+            corpus_vectors: the corpus (N, d), if the transformer has already encoded it.
 
         Returns:
             A model with d dimensions, or with d + e. The share is in the notes of the run.
         """
         from embedlab.models.concatenation import concat_static, concat_static_pca
 
-        vectors, static_vectors = self._halves(self.data, transformer, static)
+        vectors, static_vectors = self._halves(self.data, transformer, static, corpus_vectors)
         on_dev = score_static_shares(vectors, static_vectors, self.data.qrels["dev"], metric=self.metric, shares=shares)
         elsewhere = {}
         if keep is not None:
@@ -341,10 +345,14 @@ class Leaderboard:
         return concat_static_pca(transformer, static, share, corpus, vectors.dim)
 
     def _halves(
-        self, data: Dataset, transformer: SentenceTransformer, static: SentenceTransformer
+        self,
+        data: Dataset,
+        transformer: SentenceTransformer,
+        static: SentenceTransformer,
+        corpus_vectors: np.ndarray | None = None,
     ) -> tuple[Vectors, Vectors]:
         """The dev queries and the corpus, encoded with both parts of a concatenation."""
-        vectors = encode_split(transformer, data, "dev", encode=self._cache.encode)
+        vectors = encode_split(transformer, data, "dev", corpus_vectors=corpus_vectors, encode=self._cache.encode)
         return vectors, encode_split(transformer, data, "dev", static=static)
 
     @contextmanager
