@@ -29,7 +29,7 @@ PATH_NAMES = ("_dir", "_file", "_folder", "_path")
 MODEL_FILES = ("modules.json", "config.json")  # a folder with one of them is a model
 SCHEME = re.compile(r"(?P<scheme>[a-z][a-z_-]*):(?P<location>[^?]+)(?P<options>.*)", re.DOTALL)
 EXTRA = re.compile(r"(?<=[?&]extra=)[^&]+")  # a spec inside a spec
-FILE_SCHEMES = ("beir", "clicks", "pairs")  # dataset specs that name a file or folder
+FILE_SCHEMES = ("beir", "clicks", "pairs", "parallel")  # dataset specs that name a file or folder
 LEFT_OUT = ("__pycache__", "evidence.json")  # and hidden files, and texts for readers
 LARGE_BYTES = 1 << 20  # smaller files are read every time
 SETTLED_NS = 2_000_000_000  # a file that changed this recently may change again with the same time
