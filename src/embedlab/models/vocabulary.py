@@ -15,8 +15,7 @@ import torch
 
 from embedlab.data.text_analysis import words
 from embedlab.errors import ModelError, ParameterError
-from embedlab.models.sides import require_one_encoder
-from embedlab.models.tokens import is_static
+from embedlab.models.sides import is_static, require_one_encoder
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
