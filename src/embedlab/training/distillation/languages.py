@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from embedlab.errors import DataError
-from embedlab.models.static import BagCollator, TokenBags, static_model
 from embedlab.models.sides import is_static
+from embedlab.models.static import BagCollator, TokenBags, static_model
 from embedlab.params import CountOrNone, PositiveFloat
 from embedlab.training.contrastive.static_model import StaticParams
 from embedlab.training.distillation.embeddings import STATIC_DISTILLATION_BATCH, PromptedTexts, distil
