@@ -8,7 +8,7 @@ from embedlab.data.dataset import Qrels
 from embedlab.evaluation.metrics import evaluate
 from embedlab.search.vectors import Vectors
 
-SHARES = (0.3, 0.5, 0.7)
+SHARES = tuple(tenth / 10 for tenth in range(1, 10))  # 0 and 1 are the two models themselves
 DEPTH = 100
 FORGETTING_BUDGET = 0.01  # most that a share may lose on another dataset
 

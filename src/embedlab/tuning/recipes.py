@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from embedlab.evaluation.diagnose.probe import fit_probe
+from embedlab.evaluation.static_share import SHARES
 from embedlab.models.concatenation import concat_static
 from embedlab.models.encode import encode_by_role
 from embedlab.models.layers import layer_count, pca_projection, project
@@ -29,7 +30,6 @@ from embedlab.tuning.workbench import Workbench
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-STATIC_SHARES = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))  # 0 and 1 are the parts themselves
 STATIC_EPOCHS, STATIC_STEPS = 8, 200  # passes over the pairs, and fewest steps
 STATIC_BATCH, STATIC_RATE = 256, 3e-3
 STATIC_TIME = 0.2  # of the time that is left
@@ -163,7 +163,7 @@ def _concatenation(bench: Workbench) -> None:
         with bench.timed() as seconds:
             built = transformer.build()
             halves = bench.encode_dev(built, static=model)
-            joined = {share: transformer.vectors.concatenated(halves, share) for share in STATIC_SHARES}
+            joined = {share: transformer.vectors.concatenated(halves, share) for share in SHARES}
             scores = {share: bench.evaluate_dev(vectors).mean(METRIC) for share, vectors in joined.items()}
             share = max(scores, key=lambda share: scores[share])
         name, detail, wide = f"{transformer.system}+static", f"static share {share}", joined[share]

@@ -29,14 +29,13 @@ class DistillationParams(TrainingParams):
     """Parameters of notebook 06_distillation."""
 
     teacher: str = ""
-    students: list[Literal["layers", "narrow", "static", "both", "labelled", "scored"]]
+    students: list[Literal["layers", "narrow", "static", "ngrams", "both", "labelled", "scored"]]
     student_layers: Count
     student_dim: Count
     epochs: PositiveFloat
     learning_rate: PositiveFloat
     static_epochs: PositiveFloat
     random_negatives: CountOrNone
-    ngrams: bool = False
     score_loss: Literal["margin_mse", "kl"]
 
     def fit_settings(self, **changes: Any) -> FitSettings:
