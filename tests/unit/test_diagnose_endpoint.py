@@ -157,11 +157,12 @@ def test_spec():
             Endpoint.parse(spec)
 
 
-def test_as_an_encoder_it_reads_everything_and_has_no_pieces():
+def test_as_an_encoder_it_reads_everything_and_has_no_pieces(monkeypatch, tmp_path):
+    monkeypatch.setenv("EMBEDLAB_CACHE", str(tmp_path))
     with server() as (url, seen):
         encoder = open_encoder(f"openai:m@{url}").with_prompts("q: ||")
         assert encoder.encode(["abc"], prompt=encoder.prompts["query"]).shape == (1, 3)
-    assert seen[0]["input"] == ["q: abc"]
+    assert seen[-1]["input"] == ["q: abc"]
     assert encoder.part_read("x " * 9999) == "x " * 9999
     assert encoder.pieces("word") == [] and not encoder.is_unknown("word")
 

@@ -1,37 +1,61 @@
-"""Embeddings from any server with OpenAI's `POST /embeddings`: a company's, or your own."""
+"""Embedding models behind an API: a company's, or a server of your own. Their weights cannot be changed.
+
+`Endpoint` sends texts and checks what comes back. `ApiModel` is the model that everything else uses: with prompts or
+input types for queries and documents, a fingerprint, and a cache on disk, so that no text is paid for twice.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple, Self
+from urllib.parse import parse_qsl
 
 import httpx
 import numpy as np
 
 from embedlab import progress
 from embedlab.errors import ModelError, ParameterError
-from embedlab.http import (
-    KEY_VARIABLE,
-    RefusedError,
-    TransientError,
-    checked_url,
-    new_client,
-    parse_json,
-    post_json,
-    with_retries,
-)
+from embedlab.http import RefusedError, TransientError, checked_url, new_client, parse_json, post_json, with_retries
+from embedlab.io import sha256_of_json
+from embedlab.models.providers import OPENAI, PROVIDERS, InputTypes, Provider
+from embedlab.models.spending import Pace, Price, estimated_tokens
+from embedlab.models.vector_file import Keep, VectorFile, complete
+from embedlab.paths import cache_dir, shown
 
-SCHEME = "openai:"
-DEFAULT_URL = "https://api.openai.com/v1"
-BATCH = 128  # texts per request; OpenAI takes up to 2,048, small servers far fewer
+logger = logging.getLogger(__name__)
+
 TIMEOUT_S = 60.0
-MAX_NORM = 1e15  # of a vector; float32 cannot hold the square of a larger one
-STATUS_REMEDIES: dict[int | None, str] = {
-    401: f"Set {KEY_VARIABLE}",
-    403: f"Set {KEY_VARIABLE} to a key with access to this model",
-}
+OPTIONS = ("dimensions", "input_type", "query_prompt", "document_prompt", "batch", "rpm", "tpm", "price", "budget")
+NO_INPUT_TYPE = "none"
+CONTROL_TEXT = "embedding"  # its vector shows the dimensions, and whether the model behind the address has changed
+SAME_COSINE = 0.99  # servers repeat a vector to four digits or better; another model is far below
+_paces: dict[tuple[object, ...], Pace] = {}  # one per server, model and limits in this process
+
+
+def is_api_name(name: str) -> bool:
+    """Whether a model name is that of an API model, such as `openai:MODEL@URL`."""
+    return name.startswith(tuple(PROVIDERS))
+
+
+def require_local(name: str) -> None:
+    """Check that a name is not that of an API model.
+
+    Raises:
+        ModelError: it is; the message says what can be done with such a model instead.
+    """
+    if is_api_name(name):
+        problem = f"{name.partition('?')[0]} is an API model: nobody but its owner can change or read its weights"
+        remedy = (
+            "Use a local model here. For an API model, train an adapter, concatenate a static model, or distil a local "
+            "student: notebook 14_closed_models"
+        )
+        raise ModelError(problem, remedy=remedy, field="model_name")
 
 
 @dataclass(frozen=True)
@@ -40,41 +64,264 @@ class Endpoint:
 
     Attributes:
         model: the model's name on the server.
-        url: address without the final `/embeddings`.
-        attempts: attempts per batch, including the first.
+        url: address without the provider's path, such as `/embeddings`.
+        provider: the server's protocol.
+        dimensions: of the vectors, if the model can shorten them; None for its own.
+        input_type: what the request says about the texts; None says nothing.
+        attempts: attempts per request, including the first.
         batch: texts per request.
+        price: what tokens cost, and the budget.
+        requests_per_minute, tokens_per_minute: the server's rate limits; None for no limit.
         sleep: how to wait between attempts; tests replace it.
     """
 
     model: str
-    url: str = DEFAULT_URL
+    url: str = OPENAI.url
+    provider: Provider = field(default=OPENAI, repr=False)
+    dimensions: int | None = None
+    input_type: str | None = None
     attempts: int = 5
-    batch: int = BATCH
+    batch: int | None = None
+    price: Price = field(default_factory=Price)
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
 
     @classmethod
     def parse(cls, spec: str) -> Endpoint:
-        """Create an endpoint from `openai:MODEL` or `openai:MODEL@URL`.
+        """Create an endpoint from `openai:MODEL`, `openai:MODEL@URL` or the same with options; see `ApiModel.parse`.
 
         Raises:
-            ModelError: the model name is missing or the URL is not a web address.
+            ModelError: the model name is missing, the URL is not a web address, or an option is wrong.
         """
-        model, _, url = spec.removeprefix(SCHEME).partition("@")
-        try:
-            address = checked_url(url or DEFAULT_URL, "model_name")
-        except ParameterError as error:
-            problem = f"expected {SCHEME}MODEL@URL: {error.problem}"
-            raise ModelError(problem, remedy=error.remedy, field="model_name") from None
-        if not model:
-            remedy = f"For example {SCHEME}text-embedding-3-small@{DEFAULT_URL}"
-            raise ModelError(f"expected {SCHEME}MODEL@URL, got {spec!r}", remedy=remedy, field="model_name")
-        return cls(model, address)
+        return ApiModel.parse(spec).endpoint
 
-    def encode(self, texts: Sequence[str], *, stage: str = "encode", prompt: str | None = None) -> np.ndarray:
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        stage: str = "encode",
+        prompt: str | None = None,
+        keep: Keep | None = None,
+    ) -> np.ndarray:
         """Encode texts to unit vectors.
 
         Args:
             texts: the texts to encode. A text without words is sent as one space, since servers reject empty texts.
+            stage: label in the progress report.
+            prompt: prepended to every text.
+            keep: called after every request with row numbers and their vectors, e.g. to store them.
+
+        Returns:
+            float32 (len(texts), d), rows of unit length, in the order of `texts`.
+
+        Raises:
+            ModelError: the server rejects the request, cannot be reached, or does not answer with such vectors; or the
+                budget does not pay for the texts.
+        """
+        sent = [sent_text(text, prompt) for text in texts]
+        self.price.require(estimated_tokens(sent), f"{len(sent):,} texts for {self.model}")
+        blocks: list[np.ndarray] = []
+        with new_client(TIMEOUT_S) as client, progress.counted(stage, len(sent)) as advance:
+            for rows in self._batches(sent):
+                block = self._vectors(client, [sent[row] for row in rows])
+                if blocks and block.shape[1] != blocks[0].shape[1]:
+                    dimensions = sorted({block.shape[1], blocks[0].shape[1]})
+                    raise self.error(f"returned vectors of different dimensions: {dimensions}", "Check the server")
+                blocks.append(block)
+                if keep:
+                    keep(rows, block)
+                advance(len(rows))
+        return np.concatenate(blocks) if blocks else np.empty((0, 0), dtype=np.float32)
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        """Yield row numbers, in order, in batches that are within both limits of a request."""
+        rows: list[int] = []
+        tokens = 0
+        for row, text in enumerate(texts):
+            more = estimated_tokens([text])
+            if rows and (len(rows) == (self.batch or self.provider.max_texts) or tokens + more > self._max_tokens):
+                yield rows
+                rows, tokens = [], 0
+            rows.append(row)
+            tokens += more
+        if rows:
+            yield rows
+
+    @property
+    def _max_tokens(self) -> float:
+        return min(self.provider.max_tokens, self.tokens_per_minute or math.inf)
+
+    def _vectors(self, client: httpx.Client, texts: list[str]) -> np.ndarray:
+        try:
+            answer = parse_json(self._post(client, texts))
+            vectors = self.provider.read(answer, len(texts))
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            raise self.error(f"returned no embeddings ({_reason(error)})", "Check the URL and the server") from None
+        if self.dimensions and vectors.shape[1] != self.dimensions:
+            problem = f"returned {vectors.shape[1]} dimensions instead of {self.dimensions}"
+            raise self.error(problem, "Leave out dimensions=…, or use a model that can shorten its vectors")
+        if (counted := self.provider.tokens(answer, texts)) is not None:
+            self.price.count(counted - estimated_tokens(texts))
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def _post(self, client: httpx.Client, texts: list[str]) -> bytes:
+        url = self.url + self.provider.path
+        body = self.provider.body(self.model, texts, self.dimensions, self.input_type)
+        tokens, pace = estimated_tokens(texts), self._pace()
+
+        def post() -> bytes:
+            self.price.require(tokens, f"{len(texts):,} texts for {self.model}")
+            pace.wait(tokens)
+            self.price.count(tokens)  # also if no answer comes: the server may have read the texts
+            try:
+                content = post_json(client, url, body, key_variable=self.provider.key_variable)
+            except (TransientError, RefusedError) as error:
+                if error.status and error.status >= 300:  # an answer without vectors is not billed
+                    self.price.count(-tokens)
+                raise
+            self.price.count(0, texts=len(texts), requests=1)
+            return content
+
+        try:
+            return with_retries(post, attempts=self.attempts, sleep=self.sleep, name=self.model)
+        except TransientError as error:
+            problem = f"failed {self.attempts} times ({error})"
+            raise self.error(problem, "Check that the server runs and that the URL is right, or try later") from None
+        except RefusedError as error:
+            default = f"Check the model's name and the URL, which ends before {self.provider.path}"
+            raise self.error(f"rejects the request ({error})", self._remedies().get(error.status, default)) from None
+
+    def _remedies(self) -> dict[int | None, str]:
+        key = self.provider.key_variable
+        return {401: f"Set {key}", 403: f"Set {key} to a key with access to this model"}
+
+    def _pace(self) -> Pace:
+        limits = (self.requests_per_minute, self.tokens_per_minute)
+        if limits == (None, None):
+            return Pace()
+        return _paces.setdefault((self.url, self.model, *limits), Pace(*limits, sleep=self.sleep))
+
+    def error(self, problem: str, remedy: str) -> ModelError:
+        """Return an error about this model."""
+        return ModelError(f"{self.model} at {self.url} {problem}", remedy=remedy, field="model_name")
+
+
+class Estimate(NamedTuple):
+    """What it takes to encode texts.
+
+    Attributes:
+        texts: distinct texts that have to be sent.
+        cached: distinct texts whose vectors are on disk.
+        tokens: estimated tokens of `texts`.
+        cost: of these tokens; None without a price.
+    """
+
+    texts: int
+    cached: int
+    tokens: int
+    cost: float | None
+
+    def __str__(self) -> str:
+        cost = "" if self.cost is None else f", about {self.cost:.4g} at the stated price"
+        return f"{self.texts:,} texts to send ({self.cached:,} cached), about {self.tokens:,} tokens{cost}"
+
+
+@dataclass(frozen=True)
+class ApiModel:
+    """An embedding model behind an API, wherever a model only has to encode.
+
+    Attributes:
+        endpoint: the server and the model, with the input type of documents.
+        input_types: what requests say about queries and documents.
+        prompts: "query" and "document" -> text prepended here, for servers without input types.
+    """
+
+    endpoint: Endpoint
+    input_types: InputTypes = InputTypes(None, None)
+    prompts: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, spec: str) -> Self:
+        """Create a model from its name: `PROVIDER:MODEL`, `PROVIDER:MODEL@URL`, or the same with `?option=value&…`.
+
+        Providers are `openai` (every server that speaks its protocol), `cohere` and `voyage`. Options are `dimensions`,
+        `input_type` (one for all texts, `QUERY,DOCUMENT` for one each, or `none`), `query_prompt`, `document_prompt`,
+        `batch` (texts per request), `rpm` and `tpm` (requests and tokens per minute), `price` (of a million tokens) and
+        `budget`.
+
+        Raises:
+            ModelError: the model name is missing, the URL is not a web address, or an option is unknown or has an
+                impossible value.
+        """
+        head, _, query = spec.partition("?")
+        scheme, _, rest = head.partition(":")
+        provider = PROVIDERS[f"{scheme}:"]
+        model, _, url = rest.partition("@")
+        try:
+            address = checked_url(url or provider.url, "model_name")
+        except ParameterError as error:
+            problem = f"expected {provider.scheme}MODEL@URL: {error.problem}"
+            raise ModelError(problem, remedy=error.remedy, field="model_name") from None
+        if not model:
+            remedy = f"For example {provider.scheme}MODEL@{provider.url}"
+            raise ModelError(f"expected {provider.scheme}MODEL@URL, got {head!r}", remedy=remedy, field="model_name")
+        options = _options(query)
+        types = _input_types(options["input_type"]) if "input_type" in options else provider.input_types
+        prompts = {role: options[f"{role}_prompt"] for role in ("query", "document") if f"{role}_prompt" in options}
+        endpoint = Endpoint(
+            model,
+            address,
+            provider,
+            dimensions=_whole(options, "dimensions"),
+            input_type=types.document,
+            batch=_whole(options, "batch"),
+            price=Price.given(_number(options, "price"), _number(options, "budget")),
+            requests_per_minute=_positive(options, "rpm"),
+            tokens_per_minute=_positive(options, "tpm"),
+        )
+        return cls(endpoint, types, prompts)
+
+    def for_role(self, role: str) -> Self:
+        """Return the model that encodes every text as a query, or as a document.
+
+        Args:
+            role: "query" or "document".
+        """
+        kind = getattr(self.input_types, role)
+        return replace(self, endpoint=replace(self.endpoint, input_type=kind), input_types=InputTypes(kind, kind))
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over address, model, dimensions, input types and prompts. It cannot cover hidden weights."""
+        return sha256_of_json([self._identity(), *self.input_types, dict(self.prompts)])[:16]
+
+    def _identity(self) -> list[object]:
+        endpoint = self.endpoint
+        return [endpoint.provider.scheme, endpoint.url, endpoint.model, endpoint.dimensions]
+
+    @cached_property
+    def dimension(self) -> int:
+        """Number of dimensions; if the name does not say it, one short text is encoded, and cached."""
+        if self.endpoint.dimensions:
+            return self.endpoint.dimensions
+        cached = self._cache.read([_key(CONTROL_TEXT)])
+        return len(cached[_key(CONTROL_TEXT)]) if cached else self._checked_dimension()
+
+    def estimate(self, texts: Sequence[str], *, prompt: str | None = None) -> Estimate:
+        """Return what it takes to encode texts. Nothing is sent."""
+        sent = {_key(text): text for text in (sent_text(text, prompt) for text in texts)}
+        known = self._cache.read(list(sent))
+        return self._estimate([text for key, text in sent.items() if key not in known], len(known))
+
+    def encode(self, texts: Sequence[str], *, stage: str = "encode", prompt: str | None = None) -> np.ndarray:
+        """Encode the texts that are not in the cache, and return the unit vectors of all.
+
+        Every answer is stored at once, so an interrupted call continues where it was. Before this process sends its
+        first texts, it checks that the model behind the address still gives the vectors that are in the cache.
+
+        Args:
+            texts: the texts to encode.
             stage: label in the progress report.
             prompt: prepended to every text.
 
@@ -82,69 +329,123 @@ class Endpoint:
             float32 (len(texts), d), rows of unit length, in the order of `texts`.
 
         Raises:
-            ModelError: the server rejects the request, cannot be reached, or does not answer with such vectors.
+            ModelError: see `Endpoint.encode`; or the model behind the address has changed.
         """
-        prompted = [((prompt or "") + text).strip() or " " for text in texts]
-        batches = [prompted[start : start + self.batch] for start in range(0, len(prompted), self.batch)]
-        with new_client(TIMEOUT_S) as client:
-            vectors = [self._vectors(client, batch) for batch in progress.track(batches, stage)]
-        if len(dimensions := {block.shape[1] for block in vectors}) > 1:
-            raise self._error(f"returned vectors of different dimensions: {sorted(dimensions)}", "Check the server")
-        return np.concatenate(vectors) if vectors else np.empty((0, 0), dtype=np.float32)
+        sent = [sent_text(text, prompt) for text in texts]
+        if not sent:
+            return np.empty((0, self.dimension), dtype=np.float32)
+        keys = [_key(text) for text in sent]
+        distinct = len(set(keys))
+        return complete(self._cache, keys, sent, lambda new, keep: self._send(new, distinct - len(new), stage, keep))
 
-    def _vectors(self, client: httpx.Client, texts: list[str]) -> np.ndarray:
-        try:
-            vectors = in_order(parse_json(self._post(client, texts))["data"], len(texts))
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
-            raise self._error(f"returned no embeddings ({_reason(error)})", "Check the URL and the server") from None
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    def _send(self, texts: Sequence[str], cached: int, stage: str, keep: Keep) -> np.ndarray:
+        """Get the vectors of texts that are not in the cache."""
+        estimate = self._estimate(texts, cached)
+        self.endpoint.price.require(estimate.tokens, f"{estimate.texts:,} texts for {self.endpoint.model}")
+        logger.log(logging.INFO if estimate.cost is None else logging.WARNING, "%s: %s", self.endpoint.model, estimate)
+        dimension = self._checked_dimension()
 
-    def _post(self, client: httpx.Client, texts: list[str]) -> bytes:
-        url, body = f"{self.url}/embeddings", {"model": self.model, "input": texts, "encoding_format": "float"}
-        try:
-            return with_retries(
-                lambda: post_json(client, url, body), attempts=self.attempts, sleep=self.sleep, name=self.model
-            )
-        except TransientError as error:
-            problem = f"failed {self.attempts} times ({error})"
-            raise self._error(problem, "Check that the server runs and that the URL is right, or try later") from None
-        except RefusedError as error:
-            default = "Check the model's name and the URL, which ends before /embeddings"
-            raise self._error(f"rejects the request ({error})", STATUS_REMEDIES.get(error.status, default)) from None
+        def keep_equal(rows: list[int], block: np.ndarray) -> None:
+            if block.shape[1] != dimension:
+                raise self._changed(f"{block.shape[1]} dimensions instead of {dimension}")
+            keep(rows, block)
 
-    def _error(self, problem: str, remedy: str) -> ModelError:
-        return ModelError(f"{self.model} at {self.url} {problem}", remedy=remedy, field="model_name")
+        return self.endpoint.encode(texts, stage=stage, keep=keep_equal)
+
+    def _estimate(self, texts: Sequence[str], cached: int) -> Estimate:
+        tokens = estimated_tokens(texts)
+        return Estimate(len(texts), cached, tokens, self.endpoint.price.cost(tokens))
+
+    def _checked_dimension(self) -> int:
+        """Return the dimension of the vectors after a check, once per process, that the cached ones are of this model.
+
+        The server encodes one short text again, and the vector is compared with the one in the cache, or stored.
+        """
+        space, key = self._space, _key(CONTROL_TEXT)
+        if space not in _checked:
+            vector = self.endpoint.encode([CONTROL_TEXT], stage="check the model")[0]
+            known = self._cache.read([key]).get(key)
+            if known is None:
+                self._cache.add([key], vector[None])
+            elif len(known) != len(vector):
+                raise self._changed(f"{len(vector)} dimensions instead of {len(known)}")
+            elif (cosine := float(known @ vector)) < SAME_COSINE:
+                raise self._changed(f"a text has the cosine {cosine:.3f} with its own cached vector")
+            _checked[space] = len(vector)
+        return _checked[space]
+
+    def _changed(self, how: str) -> ModelError:
+        problem = f"is not the model that the cached vectors are from ({how})"
+        remedy = f"Move {shown(self._cache.path)} away and embed everything again that you compare with it"
+        return self.endpoint.error(problem, remedy)
+
+    @property
+    def _space(self) -> str:
+        return sha256_of_json([self._identity(), self.endpoint.input_type])[:16]
+
+    @property
+    def _cache(self) -> VectorFile:
+        """The vectors of one endpoint, number of dimensions and input type. They cost money, so none is dropped."""
+        return VectorFile(cache_dir() / "api" / f"{self._space}.sqlite", self.endpoint.dimensions)
 
 
-def in_order(rows: list[dict[str, Any]], count: int) -> np.ndarray:
-    """Return the vectors of an answer in the order of the texts, after checks of what a server can get wrong.
+_checked: dict[str, int] = {}  # vector spaces whose server this process has checked -> dimensions
 
-    Args:
-        rows: `{"index": place of the text, "embedding": numbers}` per text, in any order.
-        count: number of texts.
 
-    Returns:
-        float32 (count, d), finite, no row of zeros.
+def sent_text(text: str, prompt: str | None = None) -> str:
+    """Return a text as it is sent: with its prompt, and one space if it has no words, since servers reject that."""
+    return ((prompt or "") + text).strip() or " "
 
-    Raises:
-        ValueError: a place is missing or there twice, a vector has other numbers than the rest, or is not a direction.
-    """
-    if not isinstance(rows, list) or len(rows) != count:
-        raise ValueError(f"{len(rows) if isinstance(rows, list) else 'no'} vectors for {count} texts")
-    by_index = {row["index"]: row["embedding"] for row in rows if type(row["index"]) is int}
-    if by_index.keys() != set(range(count)):
-        raise ValueError(f"the indices are not 0 to {count - 1}, each once")
-    lengths = {len(values) if isinstance(values, list) else 0 for values in by_index.values()}
-    if len(lengths) != 1 or 0 in lengths:
-        raise ValueError(f"the vectors have {sorted(lengths)} numbers")
-    if any(type(number) not in (int, float) for values in by_index.values() for number in values):
-        raise ValueError("a vector holds something else than numbers")
-    with np.errstate(over="ignore"):
-        vectors = np.array([by_index[index] for index in range(count)], dtype=np.float32)
-    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    if not (np.isfinite(norms).all() and (norms > np.finfo(np.float32).tiny).all() and (norms < MAX_NORM).all()):
-        raise ValueError("a vector is NaN, infinite, or all zeros")
-    return vectors
+
+def _key(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()[:16]
+
+
+def _options(query: str) -> dict[str, str]:
+    # A plus stays a plus, as in `names.ModelName`.
+    options = dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True))
+    if unknown := [name for name in options if name not in OPTIONS]:
+        problem = f"unknown option {unknown[0][:40]!r} of an API model; the options are {', '.join(OPTIONS)}"
+        remedy = "An API key belongs into an environment variable, everything else into one of these options"
+        raise ModelError(problem, remedy=remedy, field="model_name")
+    return options
+
+
+def _input_types(text: str) -> InputTypes:
+    if text == NO_INPUT_TYPE:
+        return InputTypes(None, None)
+    query, comma, document = text.partition(",")
+    types = InputTypes(query, document if comma else query)
+    if not all(types) or "," in document:
+        problem = f"input_type must be one name, two, or {NO_INPUT_TYPE}, got {text[:40]!r}"
+        raise ModelError(problem, remedy="For example input_type=query,passage", field="model_name")
+    return types
+
+
+def _number(options: Mapping[str, str], name: str) -> float | None:
+    if name not in options:
+        return None
+    try:
+        number = float(options[name])
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number >= 0):
+        raise ModelError(f"{name} must be a number of 0 or more", remedy=f"For example {name}=1", field="model_name")
+    return number
+
+
+def _positive(options: Mapping[str, str], name: str) -> float | None:
+    number = _number(options, name)
+    if number == 0:
+        raise ModelError(f"{name} must be more than 0", remedy=f"For example {name}=60", field="model_name")
+    return number
+
+
+def _whole(options: Mapping[str, str], name: str) -> int | None:
+    number = _positive(options, name)
+    if number is not None and not number.is_integer():
+        raise ModelError(f"{name} must be a whole number", remedy=f"For example {name}=256", field="model_name")
+    return None if number is None else int(number)
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,15 @@
+"""Train adapters on the vectors of a model whose weights cannot be changed."""
+
+from embedlab.models.adapter import VectorAdapter, with_adapter
+from embedlab.training.adapters.params import KINDS, AdapterParams, AdapterSettings
+from embedlab.training.adapters.train import FittedAdapter, train_adapter
+
+__all__ = [
+    "KINDS",
+    "AdapterParams",
+    "AdapterSettings",
+    "FittedAdapter",
+    "VectorAdapter",
+    "train_adapter",
+    "with_adapter",
+]
