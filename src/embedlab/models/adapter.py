@@ -29,6 +29,11 @@ class VectorAdapter:
     query: VectorMap | None
     document: VectorMap | None
 
+    def for_role(self, role: str) -> VectorAdapter:
+        """Return the adapter that maps every text as a query, or as a document."""
+        one = getattr(self, role)
+        return VectorAdapter(self.kind, one, one)
+
     @property
     def changes_documents(self) -> bool:
         """Whether the vectors of an index must be mapped, too."""
@@ -66,9 +71,11 @@ def with_adapter(model: SentenceTransformer, adapter: VectorAdapter) -> Sentence
     """
     import copy
 
-    from sentence_transformers.base.modules import Router
+    from sentence_transformers.base.modules import Normalize, Router
 
     adapted = copy.deepcopy(model)
+    if not isinstance(adapted[-1], Normalize):
+        adapted.append(Normalize())  # adapters are trained on unit vectors
     if adapter.query is adapter.document and adapter.query is not None:
         adapted.extend(_modules(adapter.query))
     else:

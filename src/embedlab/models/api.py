@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple, Self
-from urllib.parse import parse_qsl
+from typing import Any, NamedTuple, Self
+from urllib.parse import parse_qsl, quote
 
 import httpx
 import numpy as np
@@ -23,6 +23,7 @@ from embedlab import progress
 from embedlab.errors import ModelError, ParameterError
 from embedlab.http import RefusedError, TransientError, checked_url, new_client, parse_json, post_json, with_retries
 from embedlab.io import sha256_of_json
+from embedlab.models.adapter import VectorAdapter
 from embedlab.models.providers import OPENAI, PROVIDERS, InputTypes, Provider
 from embedlab.models.spending import Pace, Price, estimated_tokens
 from embedlab.models.vector_file import Keep, VectorFile, complete
@@ -31,7 +32,8 @@ from embedlab.paths import cache_dir, shown
 logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 60.0
-OPTIONS = ("dimensions", "input_type", "query_prompt", "document_prompt", "batch", "rpm", "tpm", "price", "budget")
+PROMPT_OPTIONS = ("query_prompt", "document_prompt")
+OPTIONS = ("dimensions", "input_type", *PROMPT_OPTIONS, "batch", "rpm", "tpm", "price", "budget")
 NO_INPUT_TYPE = "none"
 CONTROL_TEXT = "embedding"  # its vector shows the dimensions, and whether the model behind the address has changed
 SAME_COSINE = 0.99  # servers repeat a vector to four digits or better; another model is far below
@@ -43,13 +45,17 @@ def is_api_name(name: str) -> bool:
     return name.startswith(tuple(PROVIDERS))
 
 
-def require_local(name: str) -> None:
+def require_local(name: str, *, is_api: bool = False) -> None:
     """Check that a name is not that of an API model.
+
+    Args:
+        name: of a model.
+        is_api: it is known to be one, although its name does not say so.
 
     Raises:
         ModelError: it is; the message says what can be done with such a model instead.
     """
-    if is_api_name(name):
+    if is_api or is_api_name(name):
         problem = f"{name.partition('?')[0]} is an API model: nobody but its owner can change or read its weights"
         remedy = (
             "Use a local model here. For an API model, train an adapter, concatenate a static model, or distil a local "
@@ -192,6 +198,18 @@ class Endpoint:
             default = f"Check the model's name and the URL, which ends before {self.provider.path}"
             raise self.error(f"rejects the request ({error})", self._remedies().get(error.status, default)) from None
 
+    def request(self) -> dict[str, Any]:
+        """Return what a request consists of, for clients without this package. The key is not in it."""
+        provider = self.provider
+        return {
+            "address": self.url + provider.path,
+            "key_variable": provider.key_variable,
+            "texts": provider.texts,
+            "body": {k: v for k, v in provider.body(self.model, [], self.dimensions, None).items() if v != []},
+            "max_texts": self.batch or provider.max_texts,
+            "rows": provider.rows,
+        }
+
     def _remedies(self) -> dict[int | None, str]:
         key = self.provider.key_variable
         return {401: f"Set {key}", 403: f"Set {key} to a key with access to this model"}
@@ -235,11 +253,15 @@ class ApiModel:
         endpoint: the server and the model, with the input type of documents.
         input_types: what requests say about queries and documents.
         prompts: "query" and "document" -> text prepended here, for servers without input types.
+        adapter: maps the vectors of queries and documents; None changes nothing.
+        name: without price, budget and limits.
     """
 
     endpoint: Endpoint
     input_types: InputTypes = InputTypes(None, None)
     prompts: Mapping[str, str] = field(default_factory=dict)
+    adapter: VectorAdapter | None = None
+    name: str = ""
 
     @classmethod
     def parse(cls, spec: str) -> Self:
@@ -268,7 +290,7 @@ class ApiModel:
             raise ModelError(f"expected {provider.scheme}MODEL@URL, got {head!r}", remedy=remedy, field="model_name")
         options = _options(query)
         types = _input_types(options["input_type"]) if "input_type" in options else provider.input_types
-        prompts = {role: options[f"{role}_prompt"] for role in ("query", "document") if f"{role}_prompt" in options}
+        prompts = {name.removesuffix("_prompt"): options[name] for name in PROMPT_OPTIONS if name in options}
         endpoint = Endpoint(
             model,
             address,
@@ -280,7 +302,12 @@ class ApiModel:
             requests_per_minute=_positive(options, "rpm"),
             tokens_per_minute=_positive(options, "tpm"),
         )
-        return cls(endpoint, types, prompts)
+        shown = [
+            f"{name}={quote(options[name], safe=',: ')}"
+            for name in ("dimensions", "input_type", *PROMPT_OPTIONS)
+            if name in options
+        ]
+        return cls(endpoint, types, prompts, name=head + (f"?{'&'.join(shown)}" if shown else ""))
 
     def for_role(self, role: str) -> Self:
         """Return the model that encodes every text as a query, or as a document.
@@ -289,12 +316,21 @@ class ApiModel:
             role: "query" or "document".
         """
         kind = getattr(self.input_types, role)
-        return replace(self, endpoint=replace(self.endpoint, input_type=kind), input_types=InputTypes(kind, kind))
+        endpoint, adapter = replace(self.endpoint, input_type=kind), self.adapter and self.adapter.for_role(role)
+        return replace(self, endpoint=endpoint, input_types=InputTypes(kind, kind), adapter=adapter)
+
+    def with_adapter(self, adapter: VectorAdapter) -> Self:
+        """Return the model with an adapter that was trained on its vectors."""
+        return replace(self, adapter=adapter)
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over address, model, dimensions, input types and prompts. It cannot cover hidden weights."""
-        return sha256_of_json([self._identity(), *self.input_types, dict(self.prompts)])[:16]
+        """16 hex digits over address, model, dimensions, input types, prompts and adapter.
+
+        It cannot cover the weights behind the address.
+        """
+        adapter = [self.adapter.fingerprint] if self.adapter else []
+        return sha256_of_json([self._identity(), *self.input_types, dict(self.prompts), *adapter])[:16]
 
     def _identity(self) -> list[object]:
         endpoint = self.endpoint
@@ -303,6 +339,8 @@ class ApiModel:
     @cached_property
     def dimension(self) -> int:
         """Number of dimensions; if the name does not say it, one short text is encoded, and cached."""
+        if self.adapter and self.adapter.document:
+            return self.adapter.document.matrix.shape[1]
         if self.endpoint.dimensions:
             return self.endpoint.dimensions
         cached = self._cache.read([_key(CONTROL_TEXT)])
@@ -336,7 +374,10 @@ class ApiModel:
             return np.empty((0, self.dimension), dtype=np.float32)
         keys = [_key(text) for text in sent]
         distinct = len(set(keys))
-        return complete(self._cache, keys, sent, lambda new, keep: self._send(new, distinct - len(new), stage, keep))
+        vectors = complete(self._cache, keys, sent, lambda new, keep: self._send(new, distinct - len(new), stage, keep))
+        return (
+            vectors if self.adapter is None or self.adapter.document is None else self.adapter.document.apply(vectors)
+        )
 
     def _send(self, texts: Sequence[str], cached: int, stage: str, keep: Keep) -> np.ndarray:
         """Get the vectors of texts that are not in the cache."""

@@ -39,7 +39,8 @@ class Provider:
         input_types: what queries and documents are called.
         max_texts: texts per request.
         max_tokens: estimated tokens per request, below the server's limit, since the estimate may be too low.
-        read: takes the parsed answer and the number of texts; returns float32 vectors (n, d).
+        rows: where the answer holds the vectors: names from the outside to the inside.
+        check: takes these rows and the number of texts; returns float32 vectors (n, d).
         usage: takes the parsed answer; returns what it says about the tokens.
     """
 
@@ -53,7 +54,8 @@ class Provider:
     input_types: InputTypes
     max_texts: int
     max_tokens: int
-    read: Callable[[Any, int], np.ndarray]
+    rows: tuple[str, ...]
+    check: Callable[[Any, int], np.ndarray]
     usage: Callable[[Any], Any]
 
     def body(self, model: str, texts: list[str], dimensions: int | None, input_type: str | None) -> dict[str, Any]:
@@ -64,6 +66,16 @@ class Provider:
         if input_type is not None:
             body["input_type"] = input_type
         return body
+
+    def read(self, answer: Any, count: int) -> np.ndarray:
+        """Return the vectors of a parsed answer, float32 (count, d).
+
+        Raises:
+            KeyError, TypeError, ValueError: the answer does not hold `count` vectors.
+        """
+        for name in self.rows:
+            answer = answer[name]
+        return self.check(answer, count)
 
     def tokens(self, answer: Any, texts: list[str]) -> int | None:
         """Return the tokens that the server says it has read; None if it says nothing, or what cannot be."""
@@ -136,7 +148,8 @@ OPENAI = Provider(
     input_types=InputTypes(None, None),
     max_texts=128,  # OpenAI takes up to 2,048, small servers far fewer
     max_tokens=100_000,  # OpenAI takes up to 300,000
-    read=lambda answer, count: in_order(answer["data"], count),
+    rows=("data",),
+    check=in_order,
     usage=lambda answer: answer["usage"]["total_tokens"],
 )
 COHERE = Provider(
@@ -150,7 +163,8 @@ COHERE = Provider(
     input_types=InputTypes("search_query", "search_document"),
     max_texts=96,
     max_tokens=100_000,
-    read=lambda answer, count: checked(answer["embeddings"]["float"], count),
+    rows=("embeddings", "float"),
+    check=checked,
     usage=lambda answer: answer["meta"]["billed_units"]["input_tokens"],
 )
 VOYAGE = Provider(
@@ -164,7 +178,8 @@ VOYAGE = Provider(
     input_types=InputTypes("query", "document"),
     max_texts=128,  # Voyage takes up to 1,000
     max_tokens=60_000,  # Voyage takes 120,000 for its largest models
-    read=lambda answer, count: in_order(answer["data"], count),
+    rows=("data",),
+    check=in_order,
     usage=lambda answer: answer["usage"]["total_tokens"],
 )
 PROVIDERS = {provider.scheme: provider for provider in (OPENAI, COHERE, VOYAGE)}
