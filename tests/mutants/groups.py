@@ -57,6 +57,11 @@ GROUPS: dict[str, Group] = {
         ("models/packing", "models/packed_attention", "models/packed_layers", "models/merging", "models/lora"),
         ("packing", "merging", "lora"),
     ),
+    "api": Group(
+        ("models/api", "models/providers", "models/spending", "models/vector_map", "models/adapter_folder"),
+        ("api_models", "adapters", "diagnose_endpoint"),
+    ),
+    "adapters": Group(("training/adapters/train", "models/adapter"), ("adapters",)),
     "static": Group(
         ("models/static", "models/static_concat", "models/concatenation"),
         ("static", "static_model", "concatenation"),

@@ -9,6 +9,7 @@ import threading
 import time
 from http.server import ThreadingHTTPServer
 
+import httpx
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -29,11 +30,13 @@ from embedlab.models.encode import dimension, encode, encode_by_role
 from embedlab.models.encoders import open_encoder
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.models.load import load_model, open_model
+from embedlab.models.loopback import on_loopback
 from embedlab.models.sides import sides_of
 from embedlab.models.spending import Pace, Price, Spending, estimated_tokens
 from embedlab.runs.named_models import NamedModels
 from embedlab.runs.notebooks import Parameter
 from embedlab.search.vectors import encode_split
+from tests.conftest import tiny_model
 from tests.stub_api import DIM, role_of, stub_api, vector
 
 KEY = "sk-SECRET-KEY-12345"
@@ -474,6 +477,15 @@ def test_what_changes_weights_says_what_to_do_instead(name):
     with pytest.raises(ModelError, match="API model") as caught:
         load_model(name)
     assert "adapter" in caught.value.remedy and "14_closed_models" in caught.value.remedy
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"input": 3}', b"[" * 50_000])
+def test_a_local_model_on_loopback(body):
+    local = tiny_model()
+    with on_loopback(local) as name:
+        vectors = open_model(name).encode(["fracture", "cholera", ""])
+        assert httpx.post(f"{name.partition('@')[2]}/embeddings", content=body).status_code == 400
+    np.testing.assert_allclose(vectors, encode(local, ["fracture", "cholera", " "]), atol=1e-6)
 
 
 # A real server

@@ -12,16 +12,20 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embedlab.errors import DataError, ModelError
 from embedlab.io import write_atomic
 from embedlab.models import adapter_client
-from embedlab.models.adapter import VectorAdapter
+from embedlab.models.adapter import VectorAdapter, with_adapter
 from embedlab.models.api import CONTROL_TEXT, ApiModel
+from embedlab.models.save import save_model
 from embedlab.models.vector_map import VectorMap
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 ABOUT, WEIGHTS, CLIENT = "adapter.json", "adapter.npz", "client.py"
 FORMAT = 1
@@ -36,16 +40,21 @@ def is_adapter_folder(name: str) -> bool:
         return False
 
 
-def save_adapter(model: ApiModel, adapter: VectorAdapter, folder: str | Path, facts: Mapping[str, str]) -> None:
-    """Save an adapter and how to reach its model.
+def save_adapter(
+    model: ApiModel | SentenceTransformer, adapter: VectorAdapter, folder: str | Path, facts: Mapping[str, str]
+) -> None:
+    """Save an adapter for an API model, with how to reach it; or a local model with the adapter on top.
 
     Args:
-        model: the model that the adapter was trained for.
+        model: the model that the adapter was trained for. A local one is saved as a sentence-transformers folder.
         adapter: its maps.
         folder: is created if needed.
         facts: lines of the card, such as {"Run": "14_closed_models-1a2b3c4d-s0"}.
     """
     folder = Path(folder)
+    if not isinstance(model, ApiModel):
+        save_model(with_adapter(model, adapter), folder, facts=facts)
+        return
     folder.mkdir(parents=True, exist_ok=True)
     shared = adapter.query is not None and adapter.query is adapter.document
     names = {

@@ -1,6 +1,7 @@
 """Train adapters on the vectors of a model whose weights cannot be changed."""
 
 from embedlab.models.adapter import VectorAdapter, with_adapter
+from embedlab.models.adapter_folder import save_adapter
 from embedlab.training.adapters.params import KINDS, AdapterParams, AdapterSettings
 from embedlab.training.adapters.train import FittedAdapter, train_adapter
 
@@ -10,6 +11,7 @@ __all__ = [
     "AdapterSettings",
     "FittedAdapter",
     "VectorAdapter",
+    "save_adapter",
     "train_adapter",
     "with_adapter",
 ]

@@ -17,7 +17,7 @@ from embedlab.models.vector_map import VectorMap
 from embedlab.search.exact import own_rows
 from embedlab.search.judged import Judged
 from embedlab.search.vectors import Vectors
-from embedlab.training.adapters.params import KINDS, AdapterSettings, Kind
+from embedlab.training.adapters.params import KINDS, LEARNING_RATES, AdapterSettings, Kind
 from embedlab.training.losses import info_nce
 
 Pair = tuple[str, str]  # query id, document id
@@ -115,7 +115,8 @@ def train_adapter(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         trained = _Map(kind, train.dim, settings)
-    optimiser = torch.optim.AdamW(trained.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    rate = settings.learning_rate or LEARNING_RATES[kind]
+    optimiser = torch.optim.AdamW(trained.parameters(), lr=rate, weight_decay=settings.weight_decay)
     best = _Best(trained.adapter, score, VectorAdapter(kind, None, None))
     for step in progress.track(range(1, settings.steps + 1), f"adapter {kind}"):
         queries, documents, mask = examples.batch(settings, generator)
