@@ -58,7 +58,7 @@ class AdapterSettings:
     hidden: int = 256
     temperature: float = TEMPERATURE
     every: int = 20
-    patience: int = 5
+    patience: int = 10  # a shorter one ends on the noise of a small dev set
     seed: int = 0
 
 
