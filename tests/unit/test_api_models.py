@@ -23,11 +23,12 @@ from embedlab.evaluation.diagnose.study import held_out_vectors
 from embedlab.evaluation.local_tasks import local_task
 from embedlab.evaluation.mteb_tasks import run_task
 from embedlab.evaluation.retrieval import evaluate_retrieval
-from embedlab.models import api
-from embedlab.models.api import ApiModel, Endpoint
+from embedlab.models import api, endpoint
+from embedlab.models.api import ApiModel
 from embedlab.models.cache import EmbeddingCache
 from embedlab.models.encode import dimension, encode, encode_by_role
 from embedlab.models.encoders import open_encoder
+from embedlab.models.endpoint import Endpoint
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.models.load import load_model, open_model
 from embedlab.models.loopback import on_loopback
@@ -47,7 +48,7 @@ def fresh(monkeypatch, tmp_path):
     """Every test has a cache of its own, has checked no server, has spent nothing, and never waits."""
     monkeypatch.setenv("EMBEDLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(api, "_checked", {})
-    monkeypatch.setattr(api, "_paces", {})
+    monkeypatch.setattr(endpoint, "_paces", {})
     for name in ("OPENAI_API_KEY", "CO_API_KEY", "VOYAGE_API_KEY", "EMBEDLAB_API_PRICE", "EMBEDLAB_API_BUDGET"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Endpoint.__init__, "__defaults__", no_waiting(Endpoint.__init__.__defaults__))
@@ -268,10 +269,10 @@ def test_nothing_is_sent_that_the_budget_does_not_pay_for(stub):
 def test_a_budget_ends_a_run_between_requests_and_keeps_what_was_paid(stub):
     spent = Spending()
     stub.faults = [lambda answer: answer | {"usage": {"total_tokens": 60}}] * 9  # twenty times the estimate
-    endpoint = Endpoint("m", stub.url, batch=2, price=Price(1_000_000, 100, spent))
+    metered = Endpoint("m", stub.url, batch=2, price=Price(1_000_000, 100, spent))
     kept = []
     with pytest.raises(ModelError, match="2 texts for m would cost about 2, 120 are spent"):
-        endpoint.encode(["a", "b", "c", "d", "e", "f"], keep=lambda rows, block: kept.extend(rows))
+        metered.encode(["a", "b", "c", "d", "e", "f"], keep=lambda rows, block: kept.extend(rows))
     assert kept == [0, 1, 2, 3] and len(stub.requests) == 2
 
 

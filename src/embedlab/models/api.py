@@ -1,7 +1,7 @@
 """Embedding models behind an API: a company's, or a server of your own. Their weights cannot be changed.
 
-`Endpoint` sends texts and checks what comes back. `ApiModel` is the model that everything else uses: with prompts or
-input types for queries and documents, a fingerprint, and a cache on disk, so that no text is paid for twice.
+`endpoint.Endpoint` sends texts and checks what comes back. `ApiModel` is the model that everything else uses: with
+prompts or input types for queries and documents, a fingerprint, and a cache on disk, so that no text is paid for twice.
 """
 
 from __future__ import annotations
@@ -9,35 +9,31 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 from urllib.parse import parse_qsl, quote
 
-import httpx
 import numpy as np
 
-from embedlab import progress
 from embedlab.errors import ModelError, ParameterError
-from embedlab.http import RefusedError, TransientError, checked_url, new_client, parse_json, post_json, with_retries
+from embedlab.http import checked_url
 from embedlab.io import sha256_of_json
 from embedlab.models.adapter import VectorAdapter
-from embedlab.models.providers import OPENAI, PROVIDERS, InputTypes, Provider
-from embedlab.models.spending import Pace, Price, estimated_tokens
+from embedlab.models.endpoint import Endpoint, sent_text
+from embedlab.models.providers import PROVIDERS, InputTypes
+from embedlab.models.spending import Price, estimated_tokens
 from embedlab.models.vector_file import Keep, VectorFile, complete
 from embedlab.paths import cache_dir, shown
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT_S = 60.0
 PROMPT_OPTIONS = ("query_prompt", "document_prompt")
 OPTIONS = ("dimensions", "input_type", *PROMPT_OPTIONS, "batch", "rpm", "tpm", "price", "budget")
 NO_INPUT_TYPE = "none"
 CONTROL_TEXT = "embedding"  # its vector shows the dimensions, and whether the model behind the address has changed
 SAME_COSINE = 0.99  # servers repeat a vector to four digits or better; another model is far below
-_paces: dict[tuple[object, ...], Pace] = {}  # one per server, model and limits in this process
 
 
 def is_api_name(name: str) -> bool:
@@ -62,167 +58,6 @@ def require_local(name: str, *, is_api: bool = False) -> None:
             "student: notebook 14_closed_models"
         )
         raise ModelError(problem, remedy=remedy, field="model_name")
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """One embedding model on one server.
-
-    Attributes:
-        model: the model's name on the server.
-        url: address without the provider's path, such as `/embeddings`.
-        provider: the server's protocol.
-        dimensions: of the vectors, if the model can shorten them; None for its own.
-        input_type: what the request says about the texts; None says nothing.
-        attempts: attempts per request, including the first.
-        batch: texts per request.
-        price: what tokens cost, and the budget.
-        requests_per_minute, tokens_per_minute: the server's rate limits; None for no limit.
-        sleep: how to wait between attempts; tests replace it.
-    """
-
-    model: str
-    url: str = OPENAI.url
-    provider: Provider = field(default=OPENAI, repr=False)
-    dimensions: int | None = None
-    input_type: str | None = None
-    attempts: int = 5
-    batch: int | None = None
-    price: Price = field(default_factory=Price)
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
-
-    @classmethod
-    def parse(cls, spec: str) -> Endpoint:
-        """Create an endpoint from `openai:MODEL`, `openai:MODEL@URL` or the same with options; see `ApiModel.parse`.
-
-        Raises:
-            ModelError: the model name is missing, the URL is not a web address, or an option is wrong.
-        """
-        return ApiModel.parse(spec).endpoint
-
-    def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        stage: str = "encode",
-        prompt: str | None = None,
-        keep: Keep | None = None,
-    ) -> np.ndarray:
-        """Encode texts to unit vectors.
-
-        Args:
-            texts: the texts to encode. A text without words is sent as one space, since servers reject empty texts.
-            stage: label in the progress report.
-            prompt: prepended to every text.
-            keep: called after every request with row numbers and their vectors, e.g. to store them.
-
-        Returns:
-            float32 (len(texts), d), rows of unit length, in the order of `texts`.
-
-        Raises:
-            ModelError: the server rejects the request, cannot be reached, or does not answer with such vectors; or the
-                budget does not pay for the texts.
-        """
-        sent = [sent_text(text, prompt) for text in texts]
-        self.price.require(estimated_tokens(sent), f"{len(sent):,} texts for {self.model}")
-        blocks: list[np.ndarray] = []
-        with new_client(TIMEOUT_S) as client, progress.counted(stage, len(sent)) as advance:
-            for rows in self._batches(sent):
-                block = self._vectors(client, [sent[row] for row in rows])
-                if blocks and block.shape[1] != blocks[0].shape[1]:
-                    dimensions = sorted({block.shape[1], blocks[0].shape[1]})
-                    raise self.error(f"returned vectors of different dimensions: {dimensions}", "Check the server")
-                blocks.append(block)
-                if keep:
-                    keep(rows, block)
-                advance(len(rows))
-        return np.concatenate(blocks) if blocks else np.empty((0, 0), dtype=np.float32)
-
-    def _batches(self, texts: Sequence[str]) -> Iterator[list[int]]:
-        """Yield row numbers, in order, in batches that are within both limits of a request."""
-        rows: list[int] = []
-        tokens = 0
-        for row, text in enumerate(texts):
-            more = estimated_tokens([text])
-            if rows and (len(rows) == (self.batch or self.provider.max_texts) or tokens + more > self._max_tokens):
-                yield rows
-                rows, tokens = [], 0
-            rows.append(row)
-            tokens += more
-        if rows:
-            yield rows
-
-    @property
-    def _max_tokens(self) -> float:
-        return min(self.provider.max_tokens, self.tokens_per_minute or math.inf)
-
-    def _vectors(self, client: httpx.Client, texts: list[str]) -> np.ndarray:
-        try:
-            answer = parse_json(self._post(client, texts))
-            vectors = self.provider.read(answer, len(texts))
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
-            raise self.error(f"returned no embeddings ({_reason(error)})", "Check the URL and the server") from None
-        if self.dimensions and vectors.shape[1] != self.dimensions:
-            problem = f"returned {vectors.shape[1]} dimensions instead of {self.dimensions}"
-            raise self.error(problem, "Leave out dimensions=…, or use a model that can shorten its vectors")
-        if (counted := self.provider.tokens(answer, texts)) is not None:
-            self.price.count(counted - estimated_tokens(texts))
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-    def _post(self, client: httpx.Client, texts: list[str]) -> bytes:
-        url = self.url + self.provider.path
-        body = self.provider.body(self.model, texts, self.dimensions, self.input_type)
-        tokens, pace = estimated_tokens(texts), self._pace()
-
-        def post() -> bytes:
-            self.price.require(tokens, f"{len(texts):,} texts for {self.model}")
-            pace.wait(tokens)
-            self.price.count(tokens)  # also if no answer comes: the server may have read the texts
-            try:
-                content = post_json(client, url, body, key_variable=self.provider.key_variable)
-            except (TransientError, RefusedError) as error:
-                if error.status and error.status >= 300:  # an answer without vectors is not billed
-                    self.price.count(-tokens)
-                raise
-            self.price.count(0, texts=len(texts), requests=1)
-            return content
-
-        try:
-            return with_retries(post, attempts=self.attempts, sleep=self.sleep, name=self.model)
-        except TransientError as error:
-            problem = f"failed {self.attempts} times ({error})"
-            raise self.error(problem, "Check that the server runs and that the URL is right, or try later") from None
-        except RefusedError as error:
-            default = f"Check the model's name and the URL, which ends before {self.provider.path}"
-            raise self.error(f"rejects the request ({error})", self._remedies().get(error.status, default)) from None
-
-    def request(self) -> dict[str, Any]:
-        """Return what a request consists of, for clients without this package. The key is not in it."""
-        provider = self.provider
-        return {
-            "address": self.url + provider.path,
-            "key_variable": provider.key_variable,
-            "texts": provider.texts,
-            "body": {k: v for k, v in provider.body(self.model, [], self.dimensions, None).items() if v != []},
-            "max_texts": self.batch or provider.max_texts,
-            "rows": provider.rows,
-        }
-
-    def _remedies(self) -> dict[int | None, str]:
-        key = self.provider.key_variable
-        return {401: f"Set {key}", 403: f"Set {key} to a key with access to this model"}
-
-    def _pace(self) -> Pace:
-        limits = (self.requests_per_minute, self.tokens_per_minute)
-        if limits == (None, None):
-            return Pace()
-        return _paces.setdefault((self.url, self.model, *limits), Pace(*limits, sleep=self.sleep))
-
-    def error(self, problem: str, remedy: str) -> ModelError:
-        """Return an error about this model."""
-        return ModelError(f"{self.model} at {self.url} {problem}", remedy=remedy, field="model_name")
 
 
 class Estimate(NamedTuple):
@@ -433,11 +268,6 @@ class ApiModel:
 _checked: dict[str, int] = {}  # vector spaces whose server this process has checked -> dimensions
 
 
-def sent_text(text: str, prompt: str | None = None) -> str:
-    """Return a text as it is sent: with its prompt, and one space if it has no words, since servers reject that."""
-    return ((prompt or "") + text).strip() or " "
-
-
 def _key(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()[:16]
 
@@ -487,7 +317,3 @@ def _whole(options: Mapping[str, str], name: str) -> int | None:
     if number is not None and not number.is_integer():
         raise ModelError(f"{name} must be a whole number", remedy=f"For example {name}=256", field="model_name")
     return None if number is None else int(number)
-
-
-def _reason(error: Exception) -> str:
-    return str(error)[:100] if type(error) is ValueError else f"{error!r:.100}"

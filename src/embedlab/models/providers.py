@@ -1,6 +1,7 @@
 """The protocols of embedding APIs: OpenAI (and every server that copies it), Cohere, Voyage.
 
-A protocol says where a request goes, what it holds, and what can be believed of the answer. `api.Endpoint` sends it.
+A protocol says where a request goes, what it holds, and what can be believed of the answer. `endpoint.Endpoint`
+sends it.
 """
 
 from __future__ import annotations
