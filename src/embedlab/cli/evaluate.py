@@ -22,10 +22,7 @@ METRICS = ("ndcg@10", "recall@10", "precision@10", "mrr@10", "map@10")
 
 
 def evaluate(
-    model: Annotated[
-        str,
-        typer.Argument(help="the model to judge: folder, hub name or openai:MODEL@URL"),
-    ],
+    model: Annotated[str, typer.Argument(help="the model to judge: folder, hub name or openai:MODEL@URL")],
     dataset: Annotated[str, typer.Option(help="pairs:FILE, beir:FOLDER, icd10cm:small, …")],
     against: Annotated[str, typer.Option(help="the model to compare with")] = BASE_MODEL,
     split: Annotated[str, typer.Option(help="dev or test")] = "test",

@@ -31,8 +31,8 @@ class VectorAdapter:
 
     def for_role(self, role: str) -> VectorAdapter:
         """Return the adapter that maps every text as a query, or as a document."""
-        one = getattr(self, role)
-        return VectorAdapter(self.kind, one, one)
+        role_map = getattr(self, role)
+        return VectorAdapter(self.kind, role_map, role_map)
 
     @property
     def changes_documents(self) -> bool:
@@ -42,15 +42,15 @@ class VectorAdapter:
     @property
     def parameters(self) -> int:
         """Number of weights; maps that queries and documents share count once."""
-        maps = {id(one): one for one in (self.query, self.document) if one is not None}
-        return sum(one.parameters for one in maps.values())
+        maps = {id(role_map): role_map for role_map in (self.query, self.document) if role_map is not None}
+        return sum(role_map.parameters for role_map in maps.values())
 
     @property
     def fingerprint(self) -> str:
         """16 hex digits over the weights."""
         digest = hashlib.sha256()
-        for role, one in (("query", self.query), ("document", self.document)):
-            for name, array in sorted(one.arrays().items()) if one else ():
+        for role, role_map in (("query", self.query), ("document", self.document)):
+            for name, array in sorted(role_map.arrays().items()) if role_map else ():
                 digest.update(f"{role} {name} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
 
@@ -83,19 +83,19 @@ def with_adapter(model: SentenceTransformer, adapter: VectorAdapter) -> Sentence
     return adapted.to(model.device)
 
 
-def _modules(one: VectorMap | None) -> list[object]:
+def _modules(role_map: VectorMap | None) -> list[object]:
     """Return stock modules that compute a map and scale to unit length."""
     from sentence_transformers.base.modules import Normalize
 
-    if one is None:
+    if role_map is None:
         return [Normalize()]
-    if not one.network:
-        return [_dense(one.matrix, one.offset), Normalize()]
-    eye = np.eye(len(one.matrix), dtype=np.float32)
-    inner, bias, outer = (one.network[name] for name in ("inner", "bias", "outer"))
+    if not role_map.network:
+        return [_dense(role_map.matrix, role_map.offset), Normalize()]
+    eye = np.eye(len(role_map.matrix), dtype=np.float32)
+    inner, bias, outer = (role_map.network[name] for name in ("inner", "bias", "outer"))
     zeros = np.zeros(2 * len(eye), dtype=np.float32)
     first = _dense(np.hstack([eye, -eye, inner]), np.concatenate([zeros, bias]), relu=True)
-    return [first, _dense(np.vstack([one.matrix, -one.matrix, outer]), one.offset), Normalize()]
+    return [first, _dense(np.vstack([role_map.matrix, -role_map.matrix, outer]), role_map.offset), Normalize()]
 
 
 def _dense(matrix: np.ndarray, bias: np.ndarray, *, relu: bool = False) -> object:

@@ -62,7 +62,7 @@ def save_adapter(
         "document": "both" if shared else "document" if adapter.document else None,
     }
     maps = {name: getattr(adapter, role) for role, name in names.items() if name}
-    arrays = {f"{name}.{key}": array for name, one in maps.items() for key, array in one.arrays().items()}
+    arrays = {f"{name}.{key}": array for name, role_map in maps.items() for key, array in role_map.arrays().items()}
     control = replace(model, adapter=None).for_role("document").encode([CONTROL_TEXT])[0]
     about = {
         "format": FORMAT,

@@ -1,6 +1,6 @@
 """A local model behind OpenAI's protocol on this machine, to try what works with a model behind an API.
 
-One request at a time, for notebooks and tests: it shows the protocol, and it is no server for others.
+One request at a time, for notebooks and tests. It shows the protocol; do not let others use it.
 """
 
 from __future__ import annotations
