@@ -268,6 +268,21 @@ def test_client_refuses_wrong_answers_and_shows_no_key(stub, tmp_path, monkeypat
         assert "SECRET" not in str(caught.value)
 
 
+ENDLESS = b"10000\r\n" + b" " * 65_536 + b"\r\n"
+
+
+@pytest.mark.parametrize(("block", "limit"), [(b"1\r\n \r\n", "TOTAL_S"), (ENDLESS, "MAX_ANSWER_BYTES")])
+def test_client_does_not_wait_for_ever(stub, tmp_path, monkeypatch, block, limit):
+    from tests.unit.test_http import HEAD, raw_server
+
+    save_adapter(ApiModel.parse(f"openai:m@{stub.url}"), VectorAdapter("x", None, None), tmp_path, {})
+    client = client_in(tmp_path)
+    monkeypatch.setitem(type(client)._read.__globals__, limit, 0.3 if limit == "TOTAL_S" else 1 << 18)
+    with raw_server(HEAD, block, pause_s=0.02) as url, pytest.raises(ValueError, match="too long"):
+        client.about["request"]["address"] = url
+        client.encode_queries(["a"])
+
+
 @pytest.mark.parametrize(
     "damage", ["cut", "other weights", "no file", "not json", "deep", "format", "address", "pickle"]
 )

@@ -20,6 +20,7 @@ import httpx
 import numpy as np
 
 SAME_COSINE = 0.99
+MAX_ANSWER_BYTES, TOTAL_S = 64 << 20, 120.0
 BUSY = (408, 429, 500, 502, 503, 504)
 
 
@@ -89,11 +90,22 @@ class AdaptedModel:
     def _answer(self, address: str, body: dict[str, Any], key: str) -> Any:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         for attempt in range(self.attempts):
-            answer = httpx.post(address, json=body, headers=headers, timeout=60)
+            with httpx.stream("POST", address, json=body, headers=headers, timeout=60) as answer:
+                content = self._read(answer)
             if answer.status_code not in BUSY or attempt + 1 == self.attempts:
                 break
             wait = answer.headers.get("Retry-After", "")
             time.sleep(min(60.0, float(wait) if wait.isdigit() else 2.0**attempt))
         if not answer.is_success:
             raise ValueError(f"the server answers with HTTP {answer.status_code}")
-        return answer.json()
+        return json.loads(content)
+
+    @staticmethod
+    def _read(answer: httpx.Response) -> bytes:
+        """Read an answer that may be endless, or come byte by byte."""
+        content, end = bytearray(), time.monotonic() + TOTAL_S
+        for block in answer.iter_bytes():
+            content += block
+            if len(content) > MAX_ANSWER_BYTES or time.monotonic() > end:
+                raise ValueError("the server's answer is too long, or takes too long")
+        return bytes(content)
