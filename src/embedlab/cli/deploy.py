@@ -56,9 +56,10 @@ def embed(
 
     encoder, source = _encoder(model), _source(dataset, model)
     store = store_of(_root(root), encoder)
-    if dry_run and isinstance(encoder.model, ApiModel):  # encoding a sample would cost money
+    api_model = getattr(encoder, "model", None)
+    if dry_run and isinstance(api_model, ApiModel):  # encoding a sample would cost money
         texts, prompt = [text for _, text in source.documents], encoder.space.document_prompt
-        out.print(f"{encoder.model.for_role('document').estimate(texts, prompt=prompt)}", highlight=False)
+        out.print(f"{api_model.for_role('document').estimate(texts, prompt=prompt)}", highlight=False)
         return
     if dry_run:
         ahead = estimate(encoder, source.documents, store)

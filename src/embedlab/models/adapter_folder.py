@@ -21,7 +21,6 @@ from embedlab.io import write_atomic
 from embedlab.models import adapter_client
 from embedlab.models.adapter import VectorAdapter, with_adapter
 from embedlab.models.api import CONTROL_TEXT, ApiModel
-from embedlab.models.save import save_model
 from embedlab.models.vector_map import VectorMap
 
 if TYPE_CHECKING:
@@ -53,6 +52,8 @@ def save_adapter(
     """
     folder = Path(folder)
     if not isinstance(model, ApiModel):
+        from embedlab.models.save import save_model  # loads torch
+
         save_model(with_adapter(model, adapter), folder, facts=facts)
         return
     folder.mkdir(parents=True, exist_ok=True)
