@@ -20,7 +20,9 @@ from embedlab.models.fingerprint import model_fingerprint
 from embedlab.models.load import load_model, open_model
 from embedlab.models.save import save_model
 from embedlab.models.sides import sides_of
+from embedlab.models.static import static_student
 from embedlab.models.vector_map import VectorMap
+from embedlab.runs.evidence import identify
 from embedlab.search.vectors import Vectors
 from embedlab.training.adapters import KINDS, AdapterSettings, train_adapter
 from embedlab.training.adapters.train import _Examples
@@ -307,6 +309,11 @@ def test_damaged_folders_are_one_error(stub, tmp_path, damage):
         about.write_text(texts[damage])
     with pytest.raises(ModelError):
         load_adapter(tmp_path)
+
+
+def test_evidence_knows_models_without_a_limit(local):
+    assert identify(static_student(local, TEXTS)).max_seq_length is None
+    assert identify(local).max_seq_length == local.max_seq_length
 
 
 def test_an_adapter_folder_has_no_weights_to_train(stub, tmp_path):
