@@ -35,6 +35,7 @@ TRANSIENT_STATUS = frozenset({408, 409, 425, 429})  # and all of 500 and above
 Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
+logging.getLogger("httpcore").setLevel(logging.INFO)  # at DEBUG it logs what servers send back, keys included
 
 
 class TransientError(Exception):
@@ -43,11 +44,13 @@ class TransientError(Exception):
     Args:
         reason: what happened.
         wait_s: seconds to wait before the next attempt; None for exponential backoff.
+        status: the HTTP status, None without an answer.
     """
 
-    def __init__(self, reason: str, wait_s: float | None = None) -> None:
+    def __init__(self, reason: str, wait_s: float | None = None, status: int | None = None) -> None:
         super().__init__(redacted(reason))
         self.wait_s = wait_s
+        self.status = status
 
 
 class RefusedError(Exception):
@@ -108,25 +111,28 @@ def parse_json(content: str | bytes) -> Any:
         raise ValueError("the JSON is nested too deeply") from None
 
 
-def post_json(client: httpx.Client, url: str, body: Any, *, total_s: float = TOTAL_S) -> bytes:
+def post_json(
+    client: httpx.Client, url: str, body: Any, *, total_s: float = TOTAL_S, key_variable: str = KEY_VARIABLE
+) -> bytes:
     """Send one POST request and return the body of the answer.
 
-    The API key in `OPENAI_API_KEY`, if set, goes into the Authorization header. Redirects are not followed, so no
-    other server receives the key.
+    The API key goes into the Authorization header if its variable is set. Redirects are not followed, so no other
+    server receives the key.
 
     Args:
         client: from `new_client`.
         url: the full address.
         body: anything that JSON can hold.
         total_s: the most seconds that the request may take in all, however slowly the answer arrives.
+        key_variable: environment variable that holds the API key.
 
     Raises:
         TransientError: no connection, a timeout, or a status such as 429 or 503.
         RefusedError: any other status, an invalid address, or an answer of more than 64 MiB.
     """
-    key = os.environ.get(KEY_VARIABLE, "").strip()
+    key = os.environ.get(key_variable, "").strip()
     if not (key.isascii() and key.isprintable()):
-        raise RefusedError(f"{KEY_VARIABLE} has characters that a key cannot have")
+        raise RefusedError(f"{key_variable} has characters that a key cannot have")
     options: dict[str, Any] = {"headers": {"Authorization": f"Bearer {key}"} if key else {}, "follow_redirects": False}
     try:
         with (
@@ -144,7 +150,7 @@ def post_json(client: httpx.Client, url: str, body: Any, *, total_s: float = TOT
         return content
     reason = f"HTTP {response.status_code}: {excerpt(content)}"
     if response.status_code in TRANSIENT_STATUS or response.status_code >= 500:
-        raise TransientError(reason, _retry_after(response.headers.get("Retry-After")))
+        raise TransientError(reason, _retry_after(response.headers.get("Retry-After")), response.status_code)
     if location := response.headers.get("Location"):
         reason += f" (redirect to {location})"
     raise RefusedError(reason, response.status_code)

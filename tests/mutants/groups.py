@@ -57,6 +57,18 @@ GROUPS: dict[str, Group] = {
         ("models/packing", "models/packed_attention", "models/packed_layers", "models/merging", "models/lora"),
         ("packing", "merging", "lora"),
     ),
+    "api": Group(
+        (
+            "models/api",
+            "models/endpoint",
+            "models/providers",
+            "models/spending",
+            "models/vector_map",
+            "models/adapter_folder",
+        ),
+        ("api_models", "adapters", "diagnose_endpoint"),
+    ),
+    "adapters": Group(("training/adapters/train", "models/adapter", "models/vector_map"), ("adapters",)),
     "static": Group(
         ("models/static", "models/static_concat", "models/concatenation"),
         ("static", "static_model", "concatenation"),

@@ -12,8 +12,9 @@ import pytest
 
 from embedlab import http
 from embedlab.errors import ModelError
-from embedlab.models.api import Endpoint
+from embedlab.models.api import ApiModel
 from embedlab.models.encoders import open_encoder
+from embedlab.models.endpoint import Endpoint
 
 
 def vector(text):
@@ -150,18 +151,19 @@ def test_nobody_there(waits):
 
 
 def test_spec():
-    assert Endpoint.parse("openai:m@http://h:1/v1/") == Endpoint("m", "http://h:1/v1")
-    assert Endpoint.parse("openai:org/m").url == "https://api.openai.com/v1"
+    assert ApiModel.parse("openai:m@http://h:1/v1/").endpoint == Endpoint("m", "http://h:1/v1")
+    assert ApiModel.parse("openai:org/m").endpoint.url == "https://api.openai.com/v1"
     for spec in ("openai:", "openai:@http://h", "openai:m@h:1"):
         with pytest.raises(ModelError, match="expected openai:MODEL@URL"):
-            Endpoint.parse(spec)
+            ApiModel.parse(spec)
 
 
-def test_as_an_encoder_it_reads_everything_and_has_no_pieces():
+def test_as_an_encoder_it_reads_everything_and_has_no_pieces(monkeypatch, tmp_path):
+    monkeypatch.setenv("EMBEDLAB_CACHE", str(tmp_path))
     with server() as (url, seen):
         encoder = open_encoder(f"openai:m@{url}").with_prompts("q: ||")
         assert encoder.encode(["abc"], prompt=encoder.prompts["query"]).shape == (1, 3)
-    assert seen[0]["input"] == ["q: abc"]
+    assert seen[-1]["input"] == ["q: abc"]
     assert encoder.part_read("x " * 9999) == "x " * 9999
     assert encoder.pieces("word") == [] and not encoder.is_unknown("word")
 
@@ -210,4 +212,4 @@ def test_a_key_is_in_no_message_and_no_address(monkeypatch):
         Endpoint("m", url).encode(["a"])
     assert "SECRET" not in str(caught.value) and "[key]" in str(caught.value)
     with pytest.raises(ModelError, match="must not hold a user"):
-        Endpoint.parse("openai:m@http://u:password1@h/v1")
+        ApiModel.parse("openai:m@http://u:password1@h/v1")

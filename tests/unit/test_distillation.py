@@ -235,6 +235,15 @@ class TestDistil:
         assert agreement(static, TEXTS, targets) > agreement(static_student(teacher, TEXTS), TEXTS, targets)
         assert np.array_equal(teacher.encode(TEXTS, normalize_embeddings=True), targets)
 
+    def test_a_static_student_learns_the_main_directions_of_longer_vectors(self, tmp_path):
+        teacher, rng = tiny_model(), np.random.default_rng(0)
+        own = teacher.encode(TEXTS, normalize_embeddings=True)
+        longer = own @ np.linalg.qr(rng.normal(size=(48, 32)))[0].T.astype(np.float32)  # the same cosines, 48-dim
+        settings = FitSettings(max_steps=60, batch_size=7, learning_rate=1e-2, weight_decay=0.0)
+        static, _ = distil_static(teacher, TEXTS, longer, settings, output_dir=str(tmp_path))
+        vectors = static.encode(TEXTS, normalize_embeddings=True)
+        assert vectors.shape[1] == 32 and np.abs(vectors @ vectors.T - own @ own.T).max() < 0.2
+
     def test_rejects_targets_of_other_dimensions(self, tiny, tmp_path):
         with pytest.raises(ParameterError, match="32 dimensions, the teacher vectors have 7"):
             distil(tiny, TEXTS, np.ones((7, 7)), FitSettings(), collator=list, output_dir=str(tmp_path))

@@ -23,7 +23,7 @@ def models(monkeypatch, tmp_path):
     for parameter in broken.parameters():
         parameter.data.mul_(0).add_(0.01)
     loaded = {"same": tiny_model(), "twin": tiny_model(), "broken": broken}
-    monkeypatch.setattr("embedlab.models.load.load_model", loaded.__getitem__)
+    monkeypatch.setattr("embedlab.models.load.load_model", lambda name, device=None: loaded[name])
 
 
 def invoke(*arguments):

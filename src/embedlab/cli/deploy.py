@@ -37,7 +37,7 @@ Root = Annotated[
     Path | None, typer.Option(help="folder of all versions; default results/index", callback=folder_or_new)
 ]
 DatasetSpec = Annotated[str, typer.Option("--dataset", help="icd10cm, beir:FOLDER, pairs:FILE, …")]
-ModelName = Annotated[str, typer.Option("--model", help="folder or hub name")]
+ModelName = Annotated[str, typer.Option("--model", help="folder, hub name or openai:MODEL@URL")]
 MaybeModel = Annotated[str, typer.Option("--model", help="default: the model of the version")]
 Version = Annotated[str, typer.Option("--version", help="FINGERPRINT/BUILD; default: the served version")]
 
@@ -52,9 +52,15 @@ def embed(
     """Encode the documents that have no vector yet. If interrupted, run it again to continue."""
     from embedlab.deploy.build import store_of
     from embedlab.deploy.embed import embed_corpus, estimate
+    from embedlab.models.api import ApiModel
 
     encoder, source = _encoder(model), _source(dataset, model)
     store = store_of(_root(root), encoder)
+    api_model = getattr(encoder, "model", None)
+    if dry_run and isinstance(api_model, ApiModel):  # encoding a sample would cost money
+        texts, prompt = [text for _, text in source.documents], encoder.space.document_prompt
+        out.print(f"{api_model.for_role('document').estimate(texts, prompt=prompt)}", highlight=False)
+        return
     if dry_run:
         ahead = estimate(encoder, source.documents, store)
         time = "" if ahead.seconds is None else f", about {ahead.seconds:.0f} s"
@@ -346,9 +352,9 @@ def _root(root: Path | None) -> Path:
 
 def _encoder(model: str) -> ModelEncoder:
     from embedlab.deploy.space import ModelEncoder
-    from embedlab.models.load import load_model
+    from embedlab.models.load import open_model
 
-    return ModelEncoder(load_model(model))
+    return ModelEncoder(open_model(model))
 
 
 def _load(spec: str) -> Dataset:

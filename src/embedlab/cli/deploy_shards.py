@@ -169,11 +169,11 @@ def status(
 
 
 def make_encoder(model: str, device: str | None = None) -> ModelEncoder:
-    """Load a model for encoding."""
+    """Open a model for encoding."""
     from embedlab.deploy.space import ModelEncoder
-    from embedlab.models.load import load_model
+    from embedlab.models.load import open_model
 
-    return ModelEncoder(load_model(model, device=device))
+    return ModelEncoder(open_model(model, device=device))
 
 
 def make_worker_encoder(model: str) -> ModelEncoder:

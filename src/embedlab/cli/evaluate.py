@@ -22,7 +22,7 @@ METRICS = ("ndcg@10", "recall@10", "precision@10", "mrr@10", "map@10")
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="the fine-tuned model: a folder or a hub name, with ?max_seq_length=N")],
+    model: Annotated[str, typer.Argument(help="the model to judge: folder, hub name or openai:MODEL@URL")],
     dataset: Annotated[str, typer.Option(help="pairs:FILE, beir:FOLDER, icd10cm:small, …")],
     against: Annotated[str, typer.Option(help="the model to compare with")] = BASE_MODEL,
     split: Annotated[str, typer.Option(help="dev or test")] = "test",
@@ -69,12 +69,12 @@ def _compare(model: str, against: str, dataset: str, split: str, metric: str) ->
     from embedlab.data.load import load_dataset
     from embedlab.evaluation.model_pair import compare_models
     from embedlab.models.cache import EmbeddingCache
-    from embedlab.models.load import load_model
+    from embedlab.models.load import open_model
 
     names = model, against if against != model else f"{against} (again)"
     data, encode = load_dataset(dataset, training=False), EmbeddingCache().encode
     pair = compare_models(
-        load_model(model), load_model(against), data, names=names, metric=metric, split=split, encode=encode
+        open_model(model), open_model(against), data, names=names, metric=metric, split=split, encode=encode
     )
     pair.candidate.of(metric)
     return pair

@@ -24,6 +24,7 @@ from embedlab.deploy.space import Encoder, Space, require_same
 from embedlab.errors import DataError, EmbedlabError
 from embedlab.evaluation.metrics import evaluate
 from embedlab.evaluation.significance import bootstrap_ci
+from embedlab.models.vector_map import VectorMap
 from embedlab.progress import track
 from embedlab.search.exact import Ranking
 
@@ -70,11 +71,7 @@ class Adapter:
             SpaceMismatch: the vectors are not of the source space.
         """
         require_same(self.source, space, action="adapting these vectors")
-        mapped = vectors @ self.matrix + self.offset
-        if self.hidden:
-            active = np.maximum(vectors @ self.hidden["inner"] + self.hidden["bias"], 0)
-            mapped = mapped + active @ self.hidden["outer"]
-        return (mapped / np.linalg.norm(mapped, axis=1, keepdims=True)).astype(np.float32)
+        return VectorMap(self.matrix, self.offset, self.hidden).apply(vectors)
 
 
 class AdaptedEncoder:

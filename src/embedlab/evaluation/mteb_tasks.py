@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from embedlab.data.dataset import Dataset
 from embedlab.errors import DataError, ParameterError
 from embedlab.evaluation.metrics import CUTOFFS
+from embedlab.models.api import ApiModel
+from embedlab.models.sides import sides_of
 
 if TYPE_CHECKING:
     from mteb import TaskMetadata
@@ -48,7 +50,7 @@ def run_task(model: SentenceTransformer, task: AbsTask) -> TaskResult:
     """Run mteb on its task's first evaluation split.
 
     Args:
-        model: any sentence-transformers model.
+        model: any sentence-transformers model, or an API model.
         task: with its data loaded or reachable; use a new task for every model, because tasks draw random numbers.
 
     Raises:
@@ -58,8 +60,9 @@ def run_task(model: SentenceTransformer, task: AbsTask) -> TaskResult:
 
     _load(task)
     with tempfile.TemporaryDirectory() as folder:
+        encoder = _for_mteb(model) if isinstance(model, ApiModel) else model
         result = mteb.evaluate(
-            model, task, cache=None, co2_tracker=False, prediction_folder=folder, show_progress_bar=False
+            encoder, task, cache=None, co2_tracker=False, prediction_folder=folder, show_progress_bar=False
         )
         path = Path(folder) / task.prediction_file_name
         predictions_file = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -67,6 +70,23 @@ def run_task(model: SentenceTransformer, task: AbsTask) -> TaskResult:
     scores = result.task_results[0].scores[split][0]
     predictions = predictions_file.get(scores["hf_subset"], {}).get(split)
     return TaskResult(scores["main_score"], task.metadata.main_score, scores, predictions)
+
+
+def _for_mteb(model: ApiModel) -> Any:
+    """Return an API model with the interface of mteb's encoders."""
+    from mteb.models.abs_encoder import AbsEncoder
+    from mteb.models.model_meta import ModelMeta
+    from mteb.types import PromptType
+
+    class ApiEncoder(AbsEncoder):
+        mteb_model_meta = ModelMeta.create_empty({"name": f"api/{model.fingerprint}", "revision": model.fingerprint})
+
+        def encode(self, inputs: Any, *, prompt_type: PromptType | None = None, **_: Any) -> Any:
+            query, document = sides_of(model)
+            side = query if prompt_type is PromptType.query else document
+            return side.model.encode([text for batch in inputs for text in batch["text"]], prompt=side.prompt)
+
+    return ApiEncoder()
 
 
 def task_by_name(name: str) -> AbsTask:

@@ -76,7 +76,7 @@ def open_probe(probe: str, *, max_queries: int | None = None) -> Scorer:
         return lambda model, encode=None: _score_task(model, local_task(kind, location))
     if kind == "mteb":
         return lambda model, encode=None: _score_task(model, task_by_name(location))
-    data = _shrunk(load_dataset(probe, training=False), max_queries)
+    data = shrunk(load_dataset(probe, training=False), max_queries)
     return lambda model, encode=None: _score_retrieval(model, data, encode)
 
 
@@ -186,7 +186,8 @@ def compare_probes(
     return pd.DataFrame(rows), differences
 
 
-def _shrunk(data: Dataset, max_queries: int | None) -> Dataset:
+def shrunk(data: Dataset, max_queries: int | None) -> Dataset:
+    """Return a dataset with at most so many test queries, and at most twice as many documents; see `open_probe`."""
     if max_queries is None:
         return data
     sampled = seeded_order(data.qrels.get("test", {}))[:max_queries]

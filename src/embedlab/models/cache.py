@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedlab.models.api import ApiModel
 from embedlab.models.encode import dimension, encode
 from embedlab.models.fingerprint import model_fingerprint
-from embedlab.models.vector_file import VectorFile
+from embedlab.models.vector_file import Keep, VectorFile, complete
 from embedlab.paths import cache_dir
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class EmbeddingCache:
         used, all texts are encoded and a warning names the file.
 
         Args:
-            model: any sentence-transformers model.
+            model: any sentence-transformers model, or an API model.
             texts: the texts to encode.
             stage: label in the progress report.
             prompt: prepended to every text.
@@ -53,22 +54,18 @@ class EmbeddingCache:
         Returns:
             float32 (len(texts), d), rows of unit length, in the order of `texts`.
         """
+        if isinstance(model, ApiModel):
+            return model.encode(texts, stage=stage, prompt=prompt)  # it has a cache of its own
         space = hashlib.sha256(f"{model_fingerprint(model)} {prompt!r}".encode()).hexdigest()[:16]
         if space in self._unusable:
             return encode(model, texts, stage=stage, prompt=prompt)
         keys = [hashlib.sha256(text.encode()).digest()[:16] for text in texts]
         file = VectorFile(self.folder / f"{space}.sqlite", dimension(model))
-        vectors = file.read(keys)
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in vectors}
-        new_keys, new_texts = list(missing), list(missing.values())
 
-        def keep(rows: list[int], block: np.ndarray) -> None:
-            file.add([new_keys[row] for row in rows], block)
+        def compute(missing: Sequence[str], keep: Keep) -> np.ndarray:
+            return encode(model, missing, stage=stage, prompt=prompt, keep=keep)
 
-        encoded = encode(model, new_texts, stage=stage, prompt=prompt, keep=keep)
-        if missing:
-            file.trim(MAX_BYTES)
+        vectors = complete(file, keys, texts, compute, max_bytes=MAX_BYTES)
         if not file.is_usable:
             self._unusable.add(space)
-        vectors |= zip(new_keys, encoded, strict=True)
-        return np.stack([vectors[key] for key in keys]) if keys else encoded
+        return vectors

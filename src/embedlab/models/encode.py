@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from embedlab import progress
+from embedlab.models.api import ApiModel
 from embedlab.models.packing import is_packed, on_device
 from embedlab.models.sides import require_one_encoder, sides_of
 from embedlab.models.tokens import to_features, token_ids
@@ -39,6 +40,7 @@ def encode(
 
     Args:
         model: a sentence-transformers model with one encoder; of a model with `Router`, one of `models.sides.sides_of`.
+            An API model keeps its vectors on disk, and `batch_tokens` and `keep` are not used.
         texts: the texts to encode.
         stage: label in the progress report.
         prompt: prepended to every text.
@@ -49,6 +51,8 @@ def encode(
     Returns:
         float32 (len(texts), d), rows of unit length, in the order of `texts`.
     """
+    if isinstance(model, ApiModel):
+        return model.encode(texts, stage=stage, prompt=prompt)
     require_one_encoder(model)
     vectors = np.empty((len(texts), dimension(model)), dtype=np.float32)
     chunks = [slice(start, min(start + CHUNK, len(texts))) for start in range(0, len(texts), CHUNK)]
@@ -97,6 +101,8 @@ def encode_by_role(
 
 def dimension(model: SentenceTransformer) -> int:
     """Return the number of dimensions of the model's vectors, after truncation."""
+    if isinstance(model, ApiModel):
+        return model.dimension
     return model.truncate_dim or model.get_embedding_dimension()
 
 

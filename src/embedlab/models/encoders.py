@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from embedlab.errors import ParameterError
-from embedlab.models import api
+from embedlab.models.api import ApiModel
 from embedlab.models.prompts import prompts_of
 from embedlab.models.sides import require_one_encoder
 
@@ -36,6 +36,7 @@ class Encoder:
         prompts: prompt name ("query", "document") -> text prepended.
         tokenizer: a fast tokenizer; None for endpoints.
         limit: longest input in tokens; None if unknown.
+        embed_query: the same for queries where a server must know which texts are queries; None for `embed`.
     """
 
     name: str
@@ -43,6 +44,11 @@ class Encoder:
     prompts: Mapping[str, str] = field(default_factory=dict)
     tokenizer: PreTrainedTokenizerBase | None = None
     limit: int | None = None
+    embed_query: Embed | None = None
+
+    def for_role(self, role: str) -> Encoder:
+        """Return what encodes queries (role "query"), or documents."""
+        return replace(self, embed=self.embed_query) if self.embed_query and role == "query" else self
 
     def encode(self, texts: Sequence[str], *, stage: str = "encode", prompt: str | None = None) -> np.ndarray:
         """Encode texts to float32 (len(texts), d), rows of unit length, with `prompt` prepended to every text."""
@@ -84,19 +90,20 @@ class Encoder:
 
 
 def open_encoder(name: str) -> Encoder:
-    """Open `openai:MODEL@URL`, or any name that `models.load.load_model` takes.
+    """Open an API model, such as `openai:MODEL@URL`, or any name that `models.load.load_model` takes.
 
-    Vectors of local models are cached on disk, those of endpoints are not.
+    Vectors are cached on disk.
 
     Raises:
-        ModelError: the model cannot be found, loaded or reached.
+        ModelError: the model cannot be found or loaded.
     """
-    if name.startswith(api.SCHEME):
-        return Encoder(name, api.Endpoint.parse(name).encode)
     from embedlab.models.cache import EmbeddingCache
-    from embedlab.models.load import load_model
+    from embedlab.models.load import open_model
 
-    model = load_model(name)
+    model = open_model(name)
+    if isinstance(model, ApiModel):
+        query, document = (model.for_role(role).encode for role in ("query", "document"))
+        return Encoder(name, document, model.prompts, embed_query=query)
     require_one_encoder(model)
     return Encoder(name, partial(EmbeddingCache().encode, model), model.prompts, *_tokenizer(model))
 

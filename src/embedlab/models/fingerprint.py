@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from embedlab.models.api import ApiModel
 from embedlab.models.sides import is_routed, sides_of
 
 if TYPE_CHECKING:
@@ -19,14 +20,17 @@ def model_fingerprint(model: SentenceTransformer) -> str:
 
     The hash covers the weights, the tokenizer with its truncation length, every module with its configuration
     (pooling, normalisation, projections), the prompts and the truncation dimension. It ignores the device, the batch
-    size and packing, which do not change an embedding.
+    size and packing, which do not change an embedding. Of an API model it covers what a request says: nobody else can
+    see the weights.
 
     Args:
-        model: any sentence-transformers model.
+        model: any sentence-transformers model, or an API model.
 
     Returns:
         16 hex digits.
     """
+    if isinstance(model, ApiModel):
+        return model.fingerprint
     digest = hashlib.sha256()
     if is_routed(model):
         for side in sides_of(model):

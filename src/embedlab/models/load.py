@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedlab.errors import EmbedlabError, ModelError
+from embedlab.models.adapter_folder import is_adapter_folder, load_adapter
+from embedlab.models.api import ApiModel, is_api_name, require_local
 from embedlab.models.folder import ModelFolder
 from embedlab.models.names import ModelName
 from embedlab.models.prompts import choose_prompts, unused_prompts
@@ -78,8 +80,10 @@ def load_model(
         The model.
 
     Raises:
-        ModelError: `name` is neither a folder with a usable embedding model nor one that can be downloaded.
+        ModelError: `name` is neither a folder with a usable embedding model nor one that can be downloaded; or it is
+            an API model, see `open_model`.
     """
+    require_local(name, is_api=is_adapter_folder(name))
     from sentence_transformers import SentenceTransformer
 
     from embedlab.models.loaded import check_loaded
@@ -98,6 +102,23 @@ def load_model(
             f"write {spec.name}?query_prompt=NAME&document_prompt=NAME"
         )
     return pack(model) if packed else model
+
+
+def open_model(name: str, *, device: str | None = None) -> SentenceTransformer | ApiModel:
+    """Open a model to encode with: an API model such as `openai:MODEL@URL`, or any model that `load_model` takes.
+
+    Everything that only needs vectors takes both. What changes or reads weights takes `load_model`.
+
+    Args:
+        name: see `ApiModel.parse` and `load_model`; or the folder of an adapter for an API model.
+        device: of a local model; the best available device if None.
+
+    Raises:
+        ModelError: see `load_model` and `ApiModel.parse`.
+    """
+    if is_api_name(name):
+        return ApiModel.parse(name)
+    return load_adapter(name) if is_adapter_folder(name) else load_model(name, device=device)
 
 
 def load_checked(

@@ -53,6 +53,8 @@ def sides_of(model: Any) -> Sides:
         ModelError: the model has no route for queries, or none for documents.
     """
     query, document = prompts_of(model)
+    if for_role := getattr(model, "for_role", None):  # an API model, which may tell its server what a text is
+        return Sides(Side(for_role("query"), query, None), Side(for_role("document"), document, None))
     if not is_routed(model):
         return Sides(Side(model, query, None), Side(model, document, None))
     return Sides(Side(_route(model, "query"), query, "query"), Side(_route(model, "document"), document, "document"))

@@ -39,13 +39,13 @@ class VectorFile:
 
     Args:
         path: the file; it is created at the first use.
-        dimension: of the vectors (d).
+        dimension: of the vectors (d); None if it is not known, then the checksums alone tell what is intact.
     """
 
-    def __init__(self, path: Path, dimension: int) -> None:
+    def __init__(self, path: Path, dimension: int | None) -> None:
         self.path = path
         self.is_usable = True
-        self._vector_bytes = dimension * np.dtype(np.float32).itemsize
+        self._vector_bytes = None if dimension is None else dimension * np.dtype(np.float32).itemsize
         self._lock = path.with_suffix(".lock")
         self._inode = 0  # of the file that was opened last
 
@@ -112,7 +112,9 @@ class VectorFile:
             logger.warning("%s: %d cached vectors are damaged. They are encoded again.", self.path, damaged)
 
     def _is_intact(self, key: bytes, blob: object, checksum: object) -> bool:
-        return isinstance(blob, bytes) and len(blob) == self._vector_bytes and _checksum(key, blob) == checksum
+        if not isinstance(blob, bytes) or (self._vector_bytes is not None and len(blob) != self._vector_bytes):
+            return False
+        return _checksum(key, blob) == checksum
 
     def _move_aside(self, inode: int, error: Exception) -> bool:
         """Rename a damaged file unless another process has done so; return whether a new one can be started."""
@@ -134,6 +136,47 @@ class VectorFile:
         remedy = "Free space, fix the permissions, or remove the file, to use it again"
         message = "The embedding cache %s cannot be used (%s), so texts are encoded without it. %s."
         logger.warning(message, self.path, error, remedy)
+
+
+Keep = Callable[[list[int], np.ndarray], None]  # row numbers and their vectors (n, d)
+
+
+def complete(
+    file: VectorFile,
+    keys: Sequence[bytes],
+    texts: Sequence[str],
+    compute: Callable[[Sequence[str], Keep], np.ndarray],
+    *,
+    max_bytes: int | None = None,
+) -> np.ndarray:
+    """Return the vectors of texts from a file, and compute and store those that it does not have.
+
+    Args:
+        file: of one vector space.
+        keys: one per text, equal for equal texts.
+        texts: n texts.
+        compute: called with the distinct missing texts and a function that stores vectors along the way; returns the
+            vectors of these texts (m, d).
+        max_bytes: see `VectorFile.trim`; None drops nothing.
+
+    Returns:
+        float32 (n, d) in the order of `texts`.
+    """
+    vectors = file.read(keys)
+    missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in vectors}
+    new_keys = list(missing)
+
+    def keep(rows: list[int], block: np.ndarray) -> None:
+        file.add([new_keys[row] for row in rows], block)
+
+    if missing or not keys:
+        computed = compute(list(missing.values()), keep)
+        if not keys:
+            return computed
+        vectors |= zip(new_keys, computed, strict=True)
+        if max_bytes is not None:
+            file.trim(max_bytes)
+    return np.stack([vectors[key] for key in keys])
 
 
 def _prepare(database: sqlite3.Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,8 @@ def identify(model: SentenceTransformer | CrossEncoder) -> Identity:
     """Compute the fingerprints of a model."""
     from sentence_transformers import SentenceTransformer
 
-    limit = int(model.max_seq_length) if model.max_seq_length else None
+    longest = model.max_seq_length or math.inf  # static models have no limit
+    limit = int(longest) if math.isfinite(longest) else None
     if isinstance(model, SentenceTransformer):
         space = ModelEncoder(model).space
         return Identity("SentenceTransformer", space.model, space.fingerprint, space.dimension, limit)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from embedlab.errors import ModelError, ParameterError
+from embedlab.models.api import ApiModel, is_api_name
 from embedlab.models.folder import ModelFolder
 from embedlab.models.load import model_path
 from embedlab.models.names import ModelName
@@ -61,6 +62,9 @@ class NamedModels:
 def _require_folder(parameter: str, text: str, file: Path | None) -> None:
     """Check a path, but not one to a run: an earlier stage may write it, see `planning.require_inputs`."""
     try:
+        if is_api_name(text):
+            ApiModel.parse(text)
+            return
         name = ModelName.parse(text).name
     except ModelError as error:
         raise ParameterError(error.problem, remedy=error.remedy, file=file, field=parameter) from None
@@ -76,6 +80,8 @@ def _require_folder(parameter: str, text: str, file: Path | None) -> None:
 
 def _dimension(text: str) -> int | None:
     """Read a model's embedding dimension from its files; None if they are not here or do not say it."""
+    if is_api_name(text):
+        return ApiModel.parse(text).endpoint.dimensions
     name = ModelName.parse(text).name
     try:
         path = Path(model_path(name))

@@ -11,6 +11,7 @@ import numpy as np
 
 from embedlab.data.dataset import Dataset
 from embedlab.errors import DataError, ParameterError
+from embedlab.models.adapter import VectorAdapter
 from embedlab.models.concatenation import concatenate, static_part
 from embedlab.models.sides import sides_of
 from embedlab.models.truncation import tell_truncation
@@ -91,6 +92,12 @@ class Vectors:
         queries, corpus = (np.asarray(rows, dtype=np.float32) @ matrix for rows in (self.queries, self.corpus))
         for rows in (queries, corpus):
             rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        return replace(self, queries=queries, corpus=corpus)
+
+    def adapted(self, adapter: VectorAdapter) -> Vectors:
+        """Apply an adapter to queries and documents; without a map for documents, the corpus is the same array."""
+        queries = self.queries if adapter.query is None else adapter.query.apply(self.queries)
+        corpus = self.corpus if adapter.document is None else adapter.document.apply(self.corpus)
         return replace(self, queries=queries, corpus=corpus)
 
     def concatenated(self, static: Vectors, static_share: float) -> Vectors:

@@ -109,10 +109,14 @@ def distil_static(
 ) -> tuple[SentenceTransformer, FitResult]:
     """Build a static model from the teacher's token vectors and train it on the teacher's vectors.
 
+    The vectors may also come from a model that nobody can load, such as one behind an API; `teacher` is then a local
+    model that gives the tokenizer and the first token vectors. Vectors that are longer than its own are projected to
+    their principal components.
+
     Args:
-        teacher: any sentence-transformers model with a fast tokenizer.
+        teacher: any sentence-transformers model with a fast tokenizer, with d dimensions.
         texts: N texts to learn on; token frequencies are counted on them too.
-        teacher_vectors: (N, d) vectors of `texts`.
+        teacher_vectors: (N, e) vectors of `texts`, e at least d.
         settings: how to train; weight decay must be 0, it would shrink tokens that a batch does not contain.
         ngrams: add embeddings of words, pairs of words and character n-grams, see `with_ngrams`.
         output_dir: scratch folder of the Trainer.
@@ -123,7 +127,13 @@ def distil_static(
     student = static_student(teacher, texts)
     student = with_ngrams(student, texts) if ngrams else student
     collator = BagCollator(TokenBags.tokenise(student, texts), ["text"])
-    return student, distil(student, texts, teacher_vectors, settings, collator=collator, output_dir=output_dir)
+    dim = student.get_embedding_dimension()
+    wider = teacher_vectors.shape[1] > dim
+    projection = pca_projection(teacher_vectors, dim) if wider else None
+    result = distil(
+        student, texts, teacher_vectors, settings, collator=collator, projection=projection, output_dir=output_dir
+    )
+    return student, result
 
 
 def fine_tune_static(

@@ -1,0 +1,51 @@
+"""The notebook on closed models at smoke size: systems, costs, saved adapters, and no key anywhere."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from embedlab import paths
+from embedlab.models.load import open_model
+from tests.notebooks.outcomes import rows, smoke_run
+
+KEY = "sk-SECRET-KEY-12345"
+KINDS = ["query-linear", "mlp"]
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    path = paths.notebooks_dir() / "14_closed_models.ipynb"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", KEY)
+        return smoke_run(path, tmp_path_factory.mktemp("runs"), kinds=KINDS, static_epochs=1.0)
+
+
+@pytest.mark.notebook
+def test_every_system_is_measured_with_its_costs(outcome):
+    systems = {"base", "adapter-query-linear", "adapter-mlp", "static-distilled", "static", "base+static"}
+    measured = rows(outcome, "ndcg@10", split="test", task="retrieval")
+    assert set(measured) == systems | {"bm25"} and all(row.n == 63 for row in measured.values())
+    assert set(rows(outcome, "ndcg@10", against="base", task="retrieval")) == systems - {"base"}
+    assert set(rows(outcome, "ndcg@10", against="base", stage="forgetting")) == systems - {"base"}
+    rewritten = {system: row.value for system, row in rows(outcome, "documents rewritten").items()}
+    assert rewritten["adapter-query-linear"] == 0 < rewritten["adapter-mlp"] == rewritten["base+static"]
+    cost = {system: row.value for system, row in rows(outcome, "cost of 1,000 queries").items()}
+    assert cost["static"] == 0 < cost["base"] == cost["adapter-mlp"]
+    size = {system: row.value for system, row in rows(outcome, "bytes per document").items()}
+    assert size["base+static"] == size["base"] + size["static"]
+    assert len(pd.read_csv(outcome.folder / "closed_models.csv")) == len(systems)
+
+
+@pytest.mark.notebook
+def test_what_is_saved_loads_and_holds_no_key(outcome):
+    folder = outcome.folder / "model"
+    for kind in KINDS:
+        about = json.loads((folder / f"adapter-{kind}" / "adapter.json").read_text())
+        assert about["kind"] == kind and open_model(str(folder / f"adapter-{kind}")).adapter.kind == kind
+    assert SentenceTransformer(str(folder / "static"), device="cpu").get_embedding_dimension() == 384
+    files = [file for file in outcome.folder.rglob("*") if file.is_file()]
+    assert len(files) > 10 and not any(b"SECRET" in file.read_bytes() for file in files)
