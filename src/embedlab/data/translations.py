@@ -152,7 +152,7 @@ def dataset(terms: Sequence[Term], languages: Languages, *, name: str) -> Datase
     answer_of = {term.id: by_id.get(term.parent) if languages.same else term for term in terms}
     corpus: dict[str, str] = {}
     fields: dict[str, dict[str, str]] = {}
-    for answer in {found.id: found for found in answer_of.values() if found is not None}.values():
+    for answer in {answer.id: answer for answer in answer_of.values() if answer is not None}.values():
         for language in languages.documents:
             if language in answer.names:
                 key = ids[language, answer.names[language]]
@@ -179,9 +179,13 @@ def dataset(terms: Sequence[Term], languages: Languages, *, name: str) -> Datase
 
 def _answers(term: Term, language: str, answer: Term, languages: Languages) -> list[tuple[str, str]]:
     """The names of `answer` that are relevant to the name of `term` in a language, each with its own language."""
-    others = [other for other in languages.documents if other in answer.names and (languages.same or other != language)]
-    asked = term.names[language].casefold()
-    return [(other, answer.names[other]) for other in others if answer.names[other].casefold() != asked]
+    document_languages = [
+        other for other in languages.documents if other in answer.names and (languages.same or other != language)
+    ]
+    query_name = term.names[language].casefold()
+    return [
+        (other, answer.names[other]) for other in document_languages if answer.names[other].casefold() != query_name
+    ]
 
 
 def _nothing_to_ask(languages: Languages) -> DataError:

@@ -43,8 +43,10 @@ def quality_by_language(
     tables = {}
     for name, ranking in rankings.items():
         table = slice_means(evaluate(ranking, qrels), fields, BY, metric)
-        found = (ranking.indices != ABSENT).any(axis=1)
-        answered = {fields.get(query, {}).get(BY, UNKNOWN) for query in np.array(ranking.query_ids)[found].tolist()}
+        has_answer = (ranking.indices != ABSENT).any(axis=1)
+        answered = {
+            fields.get(query, {}).get(BY, UNKNOWN) for query in np.array(ranking.query_ids)[has_answer].tolist()
+        }
         table.loc[~table["slice"].isin(answered), ["mean", "ci_low", "ci_high"]] = NAN
         tables[name] = table
     return pd.concat(tables, names=["system"]).reset_index("system").reset_index(drop=True)
@@ -73,8 +75,8 @@ def language_bias(ranking: Ranking, fields: Fields, k: int = 10) -> pd.DataFrame
         raise ParameterError(problem, remedy="Use a corpus such as icd10multi:de-en+de", field="fields")
     top = ranking.indices[:, :k]
     own = (of_documents[top] == query_languages[:, None]) & (top != ABSENT)
-    found = (top != ABSENT).sum(axis=1)
-    shares = np.divide(own.sum(axis=1), found, out=np.full(len(found), np.nan), where=found > 0)
+    ranked_count = (top != ABSENT).sum(axis=1)
+    shares = np.divide(own.sum(axis=1), ranked_count, out=np.full(len(ranked_count), np.nan), where=ranked_count > 0)
     rows = []
     for language in dict.fromkeys(query_languages.tolist()):
         interval = bootstrap_ci(shares[query_languages == language])

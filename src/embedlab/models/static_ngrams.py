@@ -56,16 +56,16 @@ class NGrams:
         Args:
             pieces: ids of the word pieces, without special tokens.
         """
-        ids, before = list(pieces), ""
+        ids, previous = list(pieces), ""
         for word in self._words(pieces):
             if word not in self._known:
                 text, names = self._features_of(word)
                 self._known[word] = text, [self._ids[name] for name in names if name in self._ids]
             text, features = self._known[word]
             ids += features
-            if (pair := self._ids.get(f"{before}{PAIR}{text}")) is not None:
+            if (pair := self._ids.get(f"{previous}{PAIR}{text}")) is not None:
                 ids.append(pair)
-            before = text
+            previous = text
         return ids
 
     def names(self, pieces: Sequence[int]) -> Iterator[str]:

@@ -112,4 +112,6 @@ def untrained_static_model(
     model = static_student(transformer, list(dict.fromkeys(texts)))
     if not ngrams:
         return model
-    return with_ngrams(model, [*texts, *(text for each in dataset.triplets for text in (each.query, each.positive))])
+    return with_ngrams(
+        model, [*texts, *(text for triplet in dataset.triplets for text in (triplet.query, triplet.positive))]
+    )
