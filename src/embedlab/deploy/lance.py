@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedlab.deploy.exported import columns_of, name_of, rows_of
+from embedlab.deploy.exported import columns_of, name_of, no_vectors, rows_of
 from embedlab.deploy.serve import Served
-from embedlab.deploy.space import Space, SpaceMismatch
+from embedlab.deploy.space import Space
 from embedlab.errors import EmbedlabError, ParameterError, StorageError
 from embedlab.io import confined, sha256_of, write_atomic
 
@@ -126,10 +126,7 @@ def _open(folder: Path, space: Space) -> Any:
     database = _lancedb().connect(str(folder))
     tables = [path.stem for path in folder.glob("*.lance")]
     if name_of(space) not in tables:
-        problem = (
-            f"the database holds {', '.join(sorted(tables)) or 'nothing'}, and no vectors of space {space.fingerprint}"
-        )
-        raise SpaceMismatch(problem, remedy="Use the model that it was exported with, or export again", file=folder)
+        raise no_vectors(space, tables, str(folder))
     verify_lance(folder, space)
     return database.open_table(name_of(space))
 

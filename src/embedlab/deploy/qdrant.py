@@ -13,24 +13,23 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from embedlab.deploy.exported import columns_of, name_of, rows_of
+from embedlab.deploy.exported import Imported, Points, columns_of, import_points, name_of, no_vectors, rows_of
 from embedlab.deploy.serve import Served
-from embedlab.deploy.space import Encoder, Space, SpaceMismatch, require_same
-from embedlab.deploy.store import VectorStore, text_key
+from embedlab.deploy.space import Encoder, Space, require_same
+from embedlab.deploy.store import VectorStore
 from embedlab.errors import EmbedlabError, StorageError
 from embedlab.http import checked_url
 
 KEY_VARIABLE = "QDRANT_API_KEY"
 BATCH = 256  # points per request
 TIMEOUT_S = 60
-SAMPLE = 32  # texts that an import encodes to compare
-TOLERANCE = 1e-3  # largest difference of a vector that was stored and encoded again, by the cosine
 POINT = ("qdrant_client.http.models.models", "PointStruct")
 REMEDY = "Export it again: embedlab deploy export"
 
@@ -104,22 +103,8 @@ def search_qdrant(
         return [[(point.payload["id"], float(point.score)) for point in points] for points in answers]
 
 
-class Imported(NamedTuple):
-    """What an import did.
-
-    Attributes:
-        points: in the collection.
-        added: texts that had no vector in the store.
-    """
-
-    points: int
-    added: int
-
-
 def import_qdrant(target: str, encoder: Encoder, store: VectorStore) -> Imported:
-    """Take the vectors of a collection into a store, so that their texts are not encoded again.
-
-    Nobody vouches for the vectors of a database. So some texts are encoded again and compared before anything is added.
+    """Take the vectors of a collection into a store; see `exported.import_points`.
 
     Args:
         target: a folder, or the address of a server.
@@ -132,51 +117,27 @@ def import_qdrant(target: str, encoder: Encoder, store: VectorStore) -> Imported
     """
     with _client(target, existing=True) as (client, _):
         name = _checked_name(client, encoder.space, target)
-        _compare_sample(next(_points(client, name, SAMPLE), ({}, None)), encoder, target)
-        points = added = 0
-        for by_text, vectors in _points(client, name, BATCH):
-            keys = [text_key(text) for text in by_text]
-            missing = store.missing(keys)
-            rows = [row for row, key in enumerate(keys) if key in missing]
-            if rows:
-                store.add([keys[row] for row in rows], vectors[rows], encoder.space)
-            points, added = points + len(keys), added + len(rows)
-        return Imported(points, added)
+        return import_points(partial(_points, client, name), BATCH, encoder, store, target)
 
 
-def _points(client: Any, name: str, batch: int) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Yield the texts and unit vectors of all points."""
+def _points(client: Any, name: str, batch: int) -> Iterator[Points]:
+    """Yield the texts and vectors of all points."""
     offset = None
     while True:
         options = {"limit": batch, "offset": offset, "with_payload": ["text"], "with_vectors": True}
         points, offset = client.scroll(name, **options)
         if points:
             vectors = np.array([point.vector for point in points], dtype=np.float32)
-            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-            if not (np.isfinite(lengths).all() and (lengths > 0).all()):
-                raise ValueError("a vector is not finite or zero")
-            yield [point.payload["text"] for point in points], vectors / lengths
+            yield Points([point.payload["text"] for point in points], vectors)
         if offset is None:
             return
-
-
-def _compare_sample(sample: tuple[Any, Any], encoder: Encoder, target: str) -> None:
-    texts, vectors = sample
-    if not texts:
-        return
-    cosines = np.einsum("nd,nd->n", encoder.encode_documents(texts), vectors)
-    if (apart := float(1 - cosines.min())) > TOLERANCE:
-        problem = f"vectors of the database differ from those of the model, by up to {apart:.2g} (1 - cosine)"
-        raise SpaceMismatch(problem, remedy="Embed the documents again: embedlab deploy embed", file=target)
 
 
 def _checked_name(client: Any, space: Space, target: str) -> str:
     """Return the name of the collection of a space after a comparison with the space that it states."""
     name = name_of(space)
     if not client.collection_exists(name):
-        names = ", ".join(sorted(collection.name for collection in client.get_collections().collections)) or "nothing"
-        problem = f"the database holds {names}, and no vectors of space {space.fingerprint}"
-        raise SpaceMismatch(problem, remedy="Use the model that it was exported with, or export again", file=target)
+        raise no_vectors(space, [collection.name for collection in client.get_collections().collections], target)
     metadata = client.get_collection(name).config.metadata
     if not metadata or "space" not in metadata:
         raise StorageError("the export is not complete", remedy=REMEDY, file=target)
