@@ -123,6 +123,7 @@ GROUPS: dict[str, Group] = {
         ),
         ("data_languages", "cross_lingual", "vocabulary"),
     ),
+    "postgres": Group(("deploy/postgres",), ("deploy_postgres",)),
     "deploy": Group(
         ("deploy/versions", "deploy/drift", "deploy/shadow", "deploy/adapter"),
         ("deploy_versions", "deploy_drift", "deploy_shadow", "deploy_adapter"),

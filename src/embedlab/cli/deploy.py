@@ -17,6 +17,7 @@ from embedlab.cli.options import folder_or_new, number, output_file, writable_fo
 from embedlab.errors import ParameterError
 from embedlab.escaping import csv_frame
 from embedlab.models.load import BASE_MODEL
+from embedlab.redaction import redacted
 
 if TYPE_CHECKING:
     from embedlab.data.dataset import Dataset
@@ -306,44 +307,63 @@ def _show_checks(checks: Sequence[Check]) -> None:
 
 @app.command()
 def export(
-    target: Annotated[str, typer.Argument(help="folder of the database, or the address of a Qdrant server")],
-    to: Annotated[str, typer.Option(help="lancedb or qdrant; default: lancedb, for an address qdrant")] = "",
+    target: Annotated[str, typer.Argument(help="folder, address of a Qdrant server, or postgresql://HOST/DATABASE")],
+    to: Annotated[str, typer.Option(help="lancedb, qdrant or postgresql; default: what the target can be")] = "",
     root: Root = None,
     version: Version = "",
 ) -> None:
-    """Export a version with texts and metadata to a LanceDB or Qdrant database."""
+    """Export a version with texts and metadata to a LanceDB, Qdrant or PostgreSQL database."""
     from embedlab.deploy.lance import export_lance
-    from embedlab.deploy.qdrant import export_qdrant, is_address
+    from embedlab.deploy.postgres import export_postgres
+    from embedlab.deploy.qdrant import export_qdrant
 
-    kind = to or ("qdrant" if is_address(target) else "lancedb")
-    if kind not in ("lancedb", "qdrant") or (kind == "lancedb" and is_address(target)):
-        raise ParameterError(f"cannot export to {target} as {kind!r}", remedy="Choose lancedb or qdrant", field="--to")
-    if not is_address(target):
+    kinds, shown = _databases(target)
+    kind = to or kinds[0]
+    if kind not in kinds:
+        remedy = "Choose lancedb or qdrant for a folder; qdrant for http://; postgresql for postgresql://"
+        raise ParameterError(f"cannot export to {shown} as {kind!r}", remedy=remedy, field="--to")
+    if "lancedb" in kinds:
         writable_folder(Path(target), "target")
     served = _open(root, version)
     data = _load(served.manifest.dataset)
-    if kind == "qdrant":
+    if kind == "postgresql":
+        rows = export_postgres(served, target, data.corpus, data.fields)
+    elif kind == "qdrant":
         rows = export_qdrant(served, target, data.corpus, data.fields)
     else:
         rows = export_lance(served, Path(target), data.corpus, data.fields)
-    out.print(f"{rows:,} documents of {served.manifest.version} in {target}", highlight=False)
+    out.print(f"{rows:,} documents of {served.manifest.version} in {shown}", markup=False, highlight=False)
 
 
 @app.command("import")
 def import_vectors(
-    source: Annotated[str, typer.Argument(help="folder or address of a Qdrant database that `export` has written")],
+    source: Annotated[str, typer.Argument(help="Qdrant folder or address, or postgresql://; written by `export`")],
     model: ModelName = BASE_MODEL,
     root: Root = None,
 ) -> None:
-    """Take the vectors of a Qdrant database, so that `index` does not encode their texts again."""
+    """Take the vectors of a Qdrant or PostgreSQL database, so that `index` does not encode their texts again."""
     from embedlab.deploy.build import store_of
-    from embedlab.deploy.qdrant import import_qdrant, is_address
+    from embedlab.deploy.postgres import import_postgres
+    from embedlab.deploy.qdrant import import_qdrant
 
-    if not is_address(source) and not Path(source).is_dir():
+    kinds, shown = _databases(source)
+    if "lancedb" in kinds and not Path(source).is_dir():
         raise ParameterError(f"there is no folder {source!r}", remedy="Give the folder of a database", field="source")
     encoder = _encoder(model)
-    imported = import_qdrant(source, encoder, store_of(_root(root), encoder))
-    out.print(f"{imported.points:,} vectors in {source}, {imported.added:,} of them new here", highlight=False)
+    take = import_postgres if "postgresql" in kinds else import_qdrant
+    imported = take(source, encoder, store_of(_root(root), encoder))
+    text = f"{imported.points:,} vectors in {shown}, {imported.added:,} of them new here"
+    out.print(text, markup=False, highlight=False)
+
+
+def _databases(target: str) -> tuple[tuple[str, ...], str]:
+    """Return the kinds of database that a target can be, the default first, and the target without a password."""
+    from embedlab.deploy.postgres import is_postgres, shown_address
+    from embedlab.deploy.qdrant import is_address
+
+    if is_postgres(target):
+        return ("postgresql",), shown_address(target)
+    return (("qdrant",) if is_address(target) else ("lancedb", "qdrant")), redacted(target)
 
 
 def _root(root: Path | None) -> Path:

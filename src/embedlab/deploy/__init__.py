@@ -12,6 +12,7 @@ from embedlab.deploy.lance import export_lance, search_lance
 from embedlab.deploy.measure import STANDARD_INDEXES, compare_indexes, exact_scores, tuning_curves
 from embedlab.deploy.mixing import mixed_rankings
 from embedlab.deploy.params import DeployParams
+from embedlab.deploy.postgres import export_postgres, import_postgres, search_postgres
 from embedlab.deploy.qdrant import export_qdrant, import_qdrant, search_qdrant
 from embedlab.deploy.recheck import judge, recheck
 from embedlab.deploy.serve import open_version
@@ -41,9 +42,11 @@ __all__ = [
     "estimate",
     "exact_scores",
     "export_lance",
+    "export_postgres",
     "export_qdrant",
     "false_alarm_rate",
     "fit_adapter",
+    "import_postgres",
     "import_qdrant",
     "judge",
     "make_reference",
@@ -55,6 +58,7 @@ __all__ = [
     "recheck",
     "rollback",
     "search_lance",
+    "search_postgres",
     "search_qdrant",
     "shadow_test",
     "store_of",
