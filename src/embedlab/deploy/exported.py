@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import NamedTuple
 
@@ -101,7 +101,7 @@ def no_vectors(space: Space, names: Iterable[str], target: str) -> SpaceMismatch
 
 
 def import_points(
-    read: Callable[[int], Iterator[Points]], batch: int, encoder: Encoder, store: VectorStore, target: str
+    read: Callable[[int], Generator[Points, None, None]], batch: int, encoder: Encoder, store: VectorStore, target: str
 ) -> Imported:
     """Take vectors into a store, so that their texts are not encoded again.
 

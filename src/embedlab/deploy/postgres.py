@@ -7,7 +7,7 @@ another model raise an error. An export is one transaction: until it is complete
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -115,15 +115,10 @@ def search_postgres(
     conditions, values = _conditions(where or {})
     with _connected(target, read_only=True) as connection:
         table = _checked_table(connection, space, target)
-        # An HNSW or IVFFlat index would be approximate, and would filter after its search.
-        connection.execute("SET LOCAL enable_indexscan = off")
+        # An expression, because an HNSW or IVFFlat index would answer `vector <=> q`: roughly, and filtering too late.
         text = "SELECT id, 1 - (vector <=> %s::vector) AS cosine FROM {table}"
-        order = "ORDER BY vector <=> %s::vector, id LIMIT %s"
-        statement = _statement(f"{text} {conditions} {order}", table=table)
-        results = []
-        for query in queries:
-            vector = _as_text(query)
-            results.append(connection.execute(statement, (vector, *values, vector, k)).fetchall())
+        statement = _statement(f"{text} {conditions} ORDER BY cosine DESC, id LIMIT %s", table=table)
+        results = [connection.execute(statement, (_as_text(query), *values, k)).fetchall() for query in queries]
         return [[(str(document), float(cosine)) for document, cosine in rows] for rows in results]
 
 
@@ -144,7 +139,7 @@ def import_postgres(target: str, encoder: Encoder, store: VectorStore) -> Import
         return import_points(partial(_points, connection, table), BATCH, encoder, store, shown_address(target))
 
 
-def _points(connection: Connection, table: str, batch: int) -> Iterator[Points]:
+def _points(connection: Connection, table: str, batch: int) -> Generator[Points, None, None]:
     """Yield the texts and vectors of all rows, without ever holding all of them."""
     with connection.cursor(name="points", binary=True) as cursor:
         cursor.execute(_statement("SELECT text, vector::real[] FROM {table}", table=table))
@@ -181,7 +176,7 @@ def _state_space(connection: Connection, served: Served) -> None:
 
 def _checked_table(connection: Connection, space: Space, target: str) -> str:
     """Return the name of the table of a space after a comparison with the space that the database states."""
-    name, stated = name_of(space), {}
+    name, stated = name_of(space), dict[str, Any]()
     if connection.execute("SELECT to_regclass(%s)", (SPACES,)).fetchone() != (None,):
         existing = "SELECT name, space FROM {table} WHERE to_regclass(quote_ident(name)) IS NOT NULL"
         stated = dict(connection.execute(_statement(existing, table=SPACES)).fetchall())
@@ -228,11 +223,12 @@ def _statement(text: str, *, size: int = 0, **names: str) -> Composed:
     from psycopg import sql
 
     identifiers = {key: sql.Identifier(name) for key, name in names.items()}
-    return sql.SQL(text).format(size=sql.Literal(size), **identifiers)  # type: ignore[arg-type]
+    return sql.SQL(text).format(size=sql.Literal(size), **identifiers)
 
 
 def _count(connection: Connection, table: str) -> int:
-    return int(connection.execute(_statement("SELECT count(*) FROM {table}", table=table)).fetchone()[0])
+    ((count,),) = connection.execute(_statement("SELECT count(*) FROM {table}", table=table)).fetchall()
+    return int(count)
 
 
 def _as_text(vector: np.ndarray) -> str:

@@ -10,7 +10,7 @@ import io
 import os
 import pickle
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
@@ -120,7 +120,7 @@ def import_qdrant(target: str, encoder: Encoder, store: VectorStore) -> Imported
         return import_points(partial(_points, client, name), BATCH, encoder, store, target)
 
 
-def _points(client: Any, name: str, batch: int) -> Iterator[Points]:
+def _points(client: Any, name: str, batch: int) -> Generator[Points, None, None]:
     """Yield the texts and vectors of all points."""
     offset = None
     while True:
