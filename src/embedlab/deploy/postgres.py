@@ -80,7 +80,7 @@ def export_postgres(
     name = name_of(served.space)
     with _connected(target) as connection:
         _require_extension(connection, target)
-        new, live = f"{name}_new", name  # filled beside the old one, which can be searched until the end
+        new, live = f"{name}_new", name  # the old one can be searched until the end
         columns = "(id text PRIMARY KEY, text text NOT NULL, metadata jsonb NOT NULL, vector vector({size}) NOT NULL)"
         connection.execute(_statement(f"CREATE TABLE {{table}} {columns}", table=new, size=served.space.dimension))
         _fill(connection, new, served, texts, fields)
@@ -265,7 +265,7 @@ def _said(error: Exception, target: str) -> str:
 def _parts(target: str) -> dict[str, str]:
     """Return the parts of an address as libpq reads them.
 
-    A password with an unescaped @ or / would become part of the host or port, and so of messages. It is refused.
+    A password with an unescaped @ or / would become part of the host or port, and so of messages. Such an address raises an error.
 
     Raises:
         ParameterError: it is not a valid address; the message does not show it.
