@@ -97,6 +97,7 @@ TEXTS = [
     (("deploy", "export", "http://127.0.0.1:9", "--to", "lancedb"), "Choose lancedb or qdrant"),
     (("deploy", "export", "postgresql://127.0.0.1:9/x", "--to", "qdrant"), "postgresql for postgresql://"),
     (("deploy", "export", "postgresql://me:se/cret@127.0.0.1/x"), "the address of the database is not valid"),
+    (("deploy", "import", "Postgres://me:secret@127.0.0.1/x"), "the address of the database is not valid"),
     (("deploy", "import", "nowhere"), "there is no folder"),
     (("deploy", "promote", ""), "is not the name of a version"),
     (("deploy", "promote", "../x"), "is not the name of a version"),

@@ -277,6 +277,7 @@ class TestPasswords:
             "postgresql://me:secret@host/x?nonsense=secret",
             "postgresql://me:%zzsecret@host/x",
             "postgresql://host:secret/x",
+            "POSTGRESQL://me:secret@host/x",
         ],
     )
     def test_an_address_that_would_show_it_is_refused(self, served, address):

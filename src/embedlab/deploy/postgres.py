@@ -36,7 +36,7 @@ EXAMPLE = "postgresql://user@host:5432/database"
 
 def is_postgres(target: str) -> bool:
     """Return whether a target is the address of a PostgreSQL server."""
-    return target.startswith(SCHEMES)
+    return target.lower().startswith(SCHEMES)
 
 
 def shown_address(target: str) -> str:
@@ -242,7 +242,9 @@ def _connected(target: str, *, read_only: bool = False) -> Iterator[Any]:
     parts, address = _parts(target), shown_address(target)
     psycopg = _psycopg()
     try:
-        with psycopg.connect(**{"connect_timeout": str(TIMEOUT_S), **parts}) as connection:
+        # Poolers in front of a server often have no prepared statements.
+        options = {"connect_timeout": str(TIMEOUT_S), **parts, "prepare_threshold": None}
+        with psycopg.connect(**options) as connection:
             connection.read_only = read_only
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ if read_only else None
             yield connection
@@ -265,7 +267,8 @@ def _said(error: Exception, target: str) -> str:
 def _parts(target: str) -> dict[str, str]:
     """Return the parts of an address as libpq reads them.
 
-    A password with an unescaped @ or / would become part of the host or port, and so of messages. Such an address raises an error.
+    A password with an unescaped @ or / would become part of the host or port, and so of messages. Such an address
+    raises an error.
 
     Raises:
         ParameterError: it is not a valid address; the message does not show it.
