@@ -47,7 +47,7 @@ class TestReranker:
         folder = outcome.folder / "model" / "reranker"
         scores = CrossEncoder(str(folder), device="cpu", trust_remote_code=True).predict(PAIRS)
         assert scores.shape == (2,) and scores[0] > scores[1]
-        assert set(outcome.record.model_fingerprints) == {"reranker", "labels-only", "distilled+scores"}
+        assert set(outcome.record.model_fingerprints) == {"base", "reranker", "labels-only", "distilled+scores"}
 
     def test_students_load_as_stock_models(self, outcome):
         vectors = [

@@ -65,7 +65,7 @@ def test_evaluate_uses_all_of_test(monkeypatch):
         raise LeakageError("stop", remedy="here")
 
     monkeypatch.setattr("embedlab.evaluation.model_pair.compare_models", compare_models)
-    monkeypatch.setattr("embedlab.models.load.load_model", lambda name: name)
+    monkeypatch.setattr("embedlab.models.load.load_model", lambda name, **_: name)
     CliRunner().invoke(app, ["evaluate", "tuned", "--dataset", f"beir:{CASES / '06_only_test'}"])
     assert len(used["test"]) == 40
 

@@ -19,7 +19,7 @@ from embedlab.cli import serve as command
 from embedlab.deploy.endpoint import server
 from embedlab.deploy.endpoint.settings import KEY_VARIABLE, EndpointSettings
 from embedlab.errors import EmbedlabError, ModelError, ParameterError
-from embedlab.models.api import Endpoint
+from embedlab.models.api import ApiModel
 from embedlab.models.load import load_model, public_name
 from embedlab.models.save import save_model
 from tests.conftest import TEXTS, tiny_model
@@ -52,7 +52,7 @@ def process(folder):
 
 def test_from_start_to_sigterm(process, folder, monkeypatch):
     running, url = process
-    endpoint = Endpoint.parse(f"openai:tiny@{url}")
+    endpoint = ApiModel.parse(f"openai:tiny@{url}")
     monkeypatch.setenv("OPENAI_API_KEY", "wrong")
     with pytest.raises(ModelError, match="HTTP 401") as refused:
         endpoint.encode(["a"])
@@ -61,7 +61,7 @@ def test_from_start_to_sigterm(process, folder, monkeypatch):
     expected = load_model(str(folder)).encode([text.strip() or " " for text in texts], normalize_embeddings=True)
     assert np.abs(endpoint.encode(texts) - expected).max() <= 1e-6
     with pytest.raises(ModelError, match="has the model 'tiny' and no other"):
-        Endpoint.parse(f"openai:other@{url}").encode(["a"])
+        ApiModel.parse(f"openai:other@{url}").encode(["a"])
 
     options = {"headers": {"Authorization": f"Bearer {SECRET}"}, "timeout": 60, "trust_env": False}
     with httpx.Client(**options) as client, ThreadPoolExecutor(1) as pool:

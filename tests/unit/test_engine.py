@@ -48,6 +48,7 @@ from embedlab.training.contrastive.static_model import train_static_model
 from embedlab.training.contrastive.train import ContrastiveParams, train_contrastive
 from embedlab.training.distillation.cross_encoder import distil_scores, train_cross_encoder
 from embedlab.training.distillation.embeddings import PromptedTexts, distil
+from embedlab.training.distillation.languages import Translations, distil_translations
 from embedlab.training.distillation.students import (
     distil_dimensions,
     distil_layers,
@@ -274,6 +275,9 @@ TECHNIQUES = {
     ),
     "distillation.embeddings.distil": lambda s, m, o: distil(
         m, TEXTS, TEACHER, s, collator=PromptedTexts(prepared(m, s), TEXTS), **o
+    ),
+    "distillation.languages.distil_translations": lambda s, m, o: distil_translations(
+        m, Translations(TEXTS, TEXTS, list(range(len(TEXTS)))), TEACHER, s, **o
     ),
     "distillation.students.distil_layers": lambda s, m, o: distil_layers(m, 1, TEXTS, TEACHER, s, **o),
     "distillation.students.distil_dimensions": lambda s, m, o: distil_dimensions(m, 4, TEXTS, TEACHER, s, **o),

@@ -23,7 +23,8 @@ SPLITS = {"train": WORDS[:4], "dev": WORDS[4:5], "test": WORDS[5:]}
 @pytest.fixture(autouse=True)
 def models(monkeypatch, tmp_path):
     monkeypatch.setenv("EMBEDLAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("embedlab.models.load.load_model", {"m": tiny_model()}.__getitem__)
+    model = tiny_model()
+    monkeypatch.setattr("embedlab.models.load.load_model", lambda name, **_: {"m": model}[name])
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ class TestNext:
         assert "a gain of 0.05 takes" in text and "200 more training pairs: +0.100 nDCG@10 expected" in text
 
     def test_mistakes_are_found_before_anything_is_encoded(self, folder, tmp_path, monkeypatch):
-        monkeypatch.setattr("embedlab.models.load.load_model", lambda name: pytest.fail("a model was loaded"))
+        monkeypatch.setattr("embedlab.models.load.load_model", lambda name, **_: pytest.fail("a model was loaded"))
         existing = tmp_path / "sheet.csv"
         existing.write_text("work of hours")
         for arguments, error, problem in (

@@ -185,11 +185,10 @@ class TestReranking:
         assert curve["mrr@10"].iloc[0] == pytest.approx((1 / 3 + 1) / 2)
 
 
-def test_static_shares_are_scored_on_the_concatenation(monkeypatch):
+def test_static_shares_are_scored_on_the_concatenation():
     """The transformer prefers the wrong document, the static model the right one."""
     eye = np.eye(2, dtype=np.float32)
     transformer = Vectors(("q",), ("right", "wrong"), eye[1:], eye)
     static = Vectors(("q",), ("right", "wrong"), eye[:1], eye)
-    monkeypatch.setattr("embedlab.evaluation.static_share.SHARES", (0.2, 0.8))
-    scores = score_static_shares(transformer, static, {"q": {"right": 1}}, metric="mrr@10")
+    scores = score_static_shares(transformer, static, {"q": {"right": 1}}, metric="mrr@10", shares=(0.2, 0.8))
     assert scores == {0.2: 0.5, 0.8: 1.0}

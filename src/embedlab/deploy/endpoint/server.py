@@ -81,7 +81,6 @@ def load(model: str, name: str, settings: EndpointSettings) -> ServedModel:
     from embedlab.models.load import load_model, public_name
     from embedlab.models.names import ModelName
 
-    os.environ.setdefault(ENVIRONMENT_NAME, os.devnull)  # no progress bars
     loaded = load_model(model)
     return ServedModel(loaded, name or public_name(ModelName.parse(model).name), settings.input_type)
 
@@ -99,6 +98,7 @@ def run(model: ServedModel, listener: socket.socket, settings: EndpointSettings,
 
     from embedlab.deploy.endpoint.app import build_app
 
+    os.environ.setdefault(ENVIRONMENT_NAME, os.devnull)  # no progress bars
     config = uvicorn.Config(
         build_app(model, settings, key),
         log_config=None,
