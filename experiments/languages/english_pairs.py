@@ -2,8 +2,8 @@
 
     python -m experiments.languages.english_pairs RUN_ID
 
-It continues the static half of the model of a run of notebook 13 with the training pairs of ICD-10-CM beside the
-translations, chooses the share as the notebook does, and prints nDCG@10 by language and in English.
+It continues the static half of the model of a run of notebook 13 with the translations and the training
+pairs of ICD-10-CM, chooses the share as the notebook does, and prints nDCG@10 by language and in English.
 """
 
 from __future__ import annotations

@@ -230,9 +230,9 @@ def test_client_and_package_give_the_same_vectors(stub, tmp_path, monkeypatch, s
     assert not any(b"SECRET" in file.read_bytes() for file in folder.iterdir())
     texts = ["a b", "c", "", "d e f", "g"]
     client, package = client_in(folder), open_model(str(folder))
-    bare = sides_of(model)
-    queries = one.apply(bare.query.model.encode(texts, prompt=bare.query.prompt))
-    documents = bare.document.model.encode(texts)
+    of_model = sides_of(model)
+    queries = one.apply(of_model.query.model.encode(texts, prompt=of_model.query.prompt))
+    documents = of_model.document.model.encode(texts)
     documents = documents if other is None else other.apply(documents)
     loaded = sides_of(package)
     np.testing.assert_allclose(client.encode_queries(texts), queries, atol=1e-5)

@@ -233,10 +233,10 @@ class TestCard:
         assert not any(text in card for text in [*QUERIES.values(), *CORPUS.values()])
 
     def test_what_is_not_known_is_said(self, tmp_path):
-        bare = collected(None).model_copy(
+        without_gain = collected(None).model_copy(
             update={"gains": [], "untrained": True, "base": BaseFacts(name="my-model"), "test_use": None}
         )
-        card = evidence_card(bare, tmp_path)
+        card = evidence_card(without_gain, tmp_path)
         assert "was not compared with its base model" in card and "Not tuned" in card
         assert "has a licence that is not known here" in card and "- Leaks: not known." in card
         assert huggingface_hub.ModelCard(card).data.base_model is None

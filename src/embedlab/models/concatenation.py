@@ -126,22 +126,21 @@ class StaticPart:
             float32 (N, e) unit vectors.
         """
         _check_vocabulary(model, self.static)
-        table, special = self.static[0].embedding.weight.detach().cpu(), _special_tokens(model)
+        tokenizer: Any = self.static.tokenizer
+        table, special = self.static[0].embedding.weight.detach().cpu(), torch.tensor(_special_tokens(model))
         skipped = prompt_length(model, prompt) or 0
         vectors = torch.zeros(len(texts), table.shape[1])
         chunks = [slice(start, start + TEXTS_PER_BATCH) for start in range(0, len(texts), TEXTS_PER_BATCH)]
         for rows in progress.track(chunks, stage):
-            tokens = [row[skipped:] for row in token_ids(model, texts[rows], prompt)]
-            ids = [self._rows(row[~np.isin(row, special)]) for row in tokens]
+            ids = [row[skipped:] for row in token_ids(model, texts[rows], prompt)]
             text = torch.arange(len(ids)).repeat_interleave(torch.tensor([len(row) for row in ids]))
             flat = torch.from_numpy(np.concatenate(ids).astype(np.int64))
+            keep = torch.isin(flat, special, invert=True)
+            flat, text = flat[keep], text[keep]
+            if is_expanding(self.static):
+                flat, text = tokenizer.ngrams.expand_batch(flat, text, len(ids))
             vectors[rows].index_add_(0, text, table[flat])
         return F.normalize(vectors, dim=-1).numpy()
-
-    def _rows(self, tokens: np.ndarray) -> np.ndarray:
-        """Return the rows of the embedding table for the tokens of a text."""
-        tokenizer: Any = self.static.tokenizer
-        return np.asarray(tokenizer.ngrams.expand(tokens.tolist())) if is_expanding(self.static) else tokens
 
 
 def _check_vocabulary(transformer: SentenceTransformer, static: SentenceTransformer) -> None:

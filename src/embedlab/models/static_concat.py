@@ -66,7 +66,7 @@ class ConcatStaticEmbedding(Module):
         keep &= position >= _prompt_length(features)
         ids, text = ids[keep], text[keep]
         if self.ngrams is not None:
-            ids, text = _expanded(self.ngrams, ids, text, len(unit))
+            ids, text = self.ngrams.expand_batch(ids, text, len(unit))
         sums = torch.zeros(len(unit), self.static_dim, dtype=unit.dtype, device=unit.device)
         sums = sums.index_add(0, text, self.embedding(ids).to(unit.dtype))
         static = F.normalize(sums, dim=-1)
@@ -103,14 +103,6 @@ def _token_ids(features: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
     mask = features["attention_mask"].bool()
     positions = mask.long().cumsum(1) - 1  # also right when the padding is on the left
     return features["input_ids"][mask], mask.nonzero()[:, 0], positions[mask]
-
-
-def _expanded(ngrams: NGrams, ids: Tensor, text: Tensor, texts: int) -> tuple[Tensor, Tensor]:
-    """Add the features of every text to the ids of its pieces; ids and texts are (T,), ordered by text."""
-    rows = [ngrams.expand(row.tolist()) for row in ids.cpu().split(text.cpu().bincount(minlength=texts).tolist())]
-    flat = torch.tensor([number for row in rows for number in row], dtype=torch.long)
-    lengths = torch.tensor([len(row) for row in rows])
-    return flat.to(ids.device), torch.arange(texts).repeat_interleave(lengths).to(ids.device)
 
 
 def _prompt_length(features: dict[str, Any]) -> int:

@@ -18,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors.torch import load_file
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer
@@ -67,6 +68,23 @@ class NGrams:
                 ids.append(pair)
             previous = text
         return ids
+
+    def expand_batch(self, pieces: Tensor, texts: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Expand the texts of a batch, see `expand`.
+
+        Args:
+            pieces: int (T,) ids of the word pieces, ordered by text.
+            texts: int (T,) the text of each piece.
+            count: number of texts, some of which may have no piece.
+
+        Returns:
+            Ids, and the text of each.
+        """
+        lengths = texts.cpu().bincount(minlength=count).tolist()
+        rows = [self.expand(row.tolist()) for row in pieces.cpu().split(lengths)]
+        ids = torch.tensor([number for row in rows for number in row], dtype=torch.long)
+        text_of_id = torch.arange(count).repeat_interleave(torch.tensor([len(row) for row in rows]))
+        return ids.to(pieces.device), text_of_id.to(pieces.device)
 
     def names(self, pieces: Sequence[int]) -> Iterator[str]:
         """Yield the names of all features of one text: words of several pieces, n-grams, pairs of words."""
