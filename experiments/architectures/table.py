@@ -7,7 +7,7 @@ python -m experiments.architectures --page   # write the page only, e.g. after n
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from experiments.architectures.checks import TECHNIQUES, load
 from experiments.architectures.models import DIM, FAMILIES, LAYERS, STATIC, TWO_ENCODERS, TWO_HEADS
 from experiments.benchmarks.harness import MEASURED
 from experiments.benchmarks.table import read_results
+from experiments.pages import markdown_table
 
 EXACT, BATCHES, PACKED = "exact", "batches", "packed"
 # Family -> its benchmarks, train_short_NAME and train_long_NAME.
@@ -116,10 +117,10 @@ def page(results: Results, benchmarks: Mapping[str, Mapping[str, Any]]) -> str:
     return PAGE.format(
         layers=LAYERS,
         dim=DIM,
-        cells=_table(["family", *(technique.name for technique in TECHNIQUES)], rows),
+        cells=markdown_table(["family", *(technique.name for technique in TECHNIQUES)], rows),
         reasons="\n".join(f"{number}. {_sentence(reason)}" for reason, number in reasons.items()),
-        speeds=_table(["family", "batches", "short texts", "texts of up to 256 tokens"], speeds),
-        techniques=_table(
+        speeds=markdown_table(["family", "batches", "short texts", "texts of up to 256 tokens"], speeds),
+        techniques=markdown_table(
             ["technique", "what is compared", "tolerance"],
             [[technique.name, technique.equals, f"{technique.tolerance:.0e}"] for technique in TECHNIQUES],
         ),
@@ -146,10 +147,6 @@ def _ratio(result: Mapping[str, Any]) -> str:
         if (row["measure"], row["against"], row["status"]) == ("seconds", "stock", MEASURED):
             return f"{row['value']:.2f} ×"
     return "not measured"
-
-
-def _table(header: list[str], rows: Iterable[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows])
 
 
 def _sentence(reason: str) -> str:

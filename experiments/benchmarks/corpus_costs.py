@@ -10,6 +10,7 @@ from typing import Any
 from embedlab.deploy.shard_costs import Corpus, readable
 from embedlab.paths import benchmarks_dir, project_root
 from experiments.benchmarks.table import read_results
+from experiments.pages import markdown_table, replace_block
 
 SIZES = (1_000_000, 10_000_000, 100_000_000)
 DEVICES = (1, 8, 64)
@@ -33,8 +34,7 @@ def rate(result: Mapping[str, Any] | None) -> float | None:
 
 def time_table(results: Results) -> str:
     """Hours to embed 100 million short texts, by model and number of devices."""
-    rows = [["model and device", "texts/s of one", *(f"hours on {count}" for count in DEVICES)]]
-    rows.append(["---"] * len(rows[0]))
+    header, rows = ["model and device", "texts/s of one", *(f"hours on {count}" for count in DEVICES)], []
     for label, name in RATES.items():
         measured = rate(results.get(name))
         if measured is None:
@@ -42,12 +42,12 @@ def time_table(results: Results) -> str:
             continue
         hours = [Corpus(SIZES[-1]).hours(measured, count) for count in DEVICES]
         rows.append([label, f"{measured:,.0f}", *(f"{value:,.3g}" for value in hours)])
-    return _markdown(rows)
+    return markdown_table(header, rows)
 
 
 def size_table() -> str:
     """Bytes of vectors and indexes, by number of documents."""
-    rows = [["384 dimensions", *(f"{size:,} documents" for size in SIZES)], ["---"] * (len(SIZES) + 1)]
+    header, rows = ["384 dimensions", *(f"{size:,} documents" for size in SIZES)], []
     corpora = [Corpus(size) for size in SIZES]
     for label, attribute in {
         "vectors on disk, float32": "vector_bytes",
@@ -57,7 +57,7 @@ def size_table() -> str:
         "memory of a server with HNSW": "hnsw_bytes",
     }.items():
         rows.append([label, *(readable(getattr(corpus, attribute)) for corpus in corpora)])
-    return _markdown(rows)
+    return markdown_table(header, rows)
 
 
 def block(results: Results) -> str:
@@ -73,12 +73,7 @@ def page() -> Path:
 def main() -> None:
     """Write the tables into the page."""
     text = page().read_text(encoding="utf-8")
-    old = text[text.index(START) : text.index(END) + len(END)]
-    page().write_text(text.replace(old, block(read_results(benchmarks_dir()))), encoding="utf-8")
-
-
-def _markdown(rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    page().write_text(replace_block(text, START, END, block(read_results(benchmarks_dir()))), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from experiments.benchmarks import environment
 from experiments.benchmarks.spec import Arm, Benchmark, Figure, Workload
 from experiments.benchmarks.table import BUSY_SHARE, others_share, read_results
 from experiments.benchmarks.workloads import checksum, short_dataset, texts_of
+from experiments.pages import markdown_table, replace_block
 
 OURS = ("-m", "embedlab.cli", "serve", BASE_MODEL, "--port", "0")
 STOCK = ("-m", "experiments.benchmarks.stock_server")
@@ -132,8 +133,8 @@ def table(result: Mapping[str, Any] | None) -> str:
     def middle(arm: str, measure: str) -> float:
         return median(repeat[measure] for repeat in repeats[arm])
 
-    rows = [["clients", *(f"{name}: {unit}" for unit in ("texts/s", "p50, ms", "p99, ms") for name in ARMS.values())]]
-    rows.append(["---"] * len(rows[0]))
+    header = ["clients", *(f"{name}: {unit}" for unit in ("texts/s", "p50, ms", "p99, ms") for name in ARMS.values())]
+    rows = []
     for count in result["size"]["clients"]:
         measures = (f"texts_per_second_{count}", f"p50_ms_{count}", f"p99_ms_{count}")
         rows.append([str(count), *(f"{middle(arm, measure):,.0f}" for measure in measures for arm in ARMS)])
@@ -146,7 +147,7 @@ def table(result: Mapping[str, Any] | None) -> str:
     )
     if busy > BUSY_SHARE:
         caption += f" Busy machine: other programs used up to {busy:.0%} of the processors, so compare the columns."
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + f"\n\n{caption}"
+    return f"{markdown_table(header, rows)}\n\n{caption}"
 
 
 def block(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -162,8 +163,7 @@ def page() -> Path:
 def main() -> None:
     """Write the table into the page."""
     text = page().read_text(encoding="utf-8")
-    old = text[text.index(START) : text.index(END) + len(END)]
-    page().write_text(text.replace(old, block(read_results(benchmarks_dir()))), encoding="utf-8")
+    page().write_text(replace_block(text, START, END, block(read_results(benchmarks_dir()))), encoding="utf-8")
 
 
 BENCHMARKS = (

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from embedlab.paths import project_root
+from experiments.pages import markdown_table, replace_block
 
 START, END = "<!-- export: python -m experiments.export --tables -->", "<!-- end of export -->"
 HEADER = [
@@ -38,10 +39,10 @@ def table(result: Result, names: Iterable[str]) -> str:
         result: of `study.study`.
         names: of the schemes.
     """
-    rows = [HEADER, ["---"] * len(HEADER)]
+    rows = []
     for name in (*LABELS, *names):
         rows.append([LABELS.get(name, name), *_quality(result["schemes"].get(name)), *_speed(result["speeds"][name])])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown_table(HEADER, rows)
 
 
 def _quality(row: Mapping[str, Any] | None) -> list[str]:
@@ -68,8 +69,7 @@ def pages() -> dict[Path, tuple[str, ...] | None]:
 
 def with_table(page: str, result: Result, names: Iterable[str]) -> str:
     """Return the text of a page with the table between the markers replaced."""
-    old = page[page.index(START) : page.index(END) + len(END)]
-    return page.replace(old, f"{START}\n\n{table(result, names)}\n\n{END}")
+    return replace_block(page, START, END, f"{START}\n\n{table(result, names)}\n\n{END}")
 
 
 def write_tables(result: Result) -> None:
