@@ -59,21 +59,34 @@ class StubApi:
         data = [{"index": index, "embedding": row} for index, row in enumerate(rows)]
         return {"data": data[::-1], "usage": {"total_tokens": words}}
 
+    def reply(self, request: dict) -> tuple[int, dict, object]:
+        """Note a request, and answer it or fail."""
+        self.requests.append(request)
+        content = self.answer(request["path"], request)
+        fault = self.faults.pop(0) if self.faults else None
+        if fault and not callable(fault):
+            return fault
+        return 200, {}, fault(content) if fault else content
+
 
 @contextmanager
 def stub_api():
     api = StubApi()
+    with json_server(api.reply) as api.url:
+        yield api
+
+
+@contextmanager
+def json_server(reply):
+    """Serve at the address that is given, until the block ends.
+
+    `reply` gets path, key and the JSON of a request, and returns (status, headers, text or JSON).
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            api.requests.append({"path": self.path, "key": self.headers.get("Authorization"), **body})
-            status, headers, content = 200, {}, api.answer(self.path, body)
-            fault = api.faults.pop(0) if api.faults else None
-            if callable(fault):
-                content = fault(content)
-            elif fault:
-                status, headers, content = fault
+            status, headers, content = reply({"path": self.path, "key": self.headers.get("Authorization"), **body})
             data = (content if isinstance(content, str) else json.dumps(content)).encode()
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(data))}.items():
@@ -87,9 +100,8 @@ def stub_api():
     listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    api.url = f"http://127.0.0.1:{listener.server_port}/v1"
     try:
-        yield api
+        yield f"http://127.0.0.1:{listener.server_port}/v1"
     finally:
         listener.shutdown()
         thread.join()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
@@ -15,6 +12,7 @@ from embedlab.errors import ModelError
 from embedlab.models.api import ApiModel
 from embedlab.models.encoders import open_encoder
 from embedlab.models.endpoint import Endpoint
+from tests.stub_api import json_server
 
 
 def vector(text):
@@ -32,31 +30,13 @@ def server(*script):
     """A server that gives (status, headers, body or None) one after the other, None and beyond the end = embeddings."""
     seen, script = [], list(script)
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            seen.append({"path": self.path, "key": self.headers.get("Authorization"), **body})
-            status, headers, content = script.pop(0) if script else (200, {}, None)
-            content = answer(body["input"]) if content is None else content
-            data = (content if isinstance(content, str) else json.dumps(content)).encode()
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(data))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(data)
+    def reply(request):
+        seen.append(request)
+        status, headers, content = script.pop(0) if script else (200, {}, None)
+        return status, headers, answer(request["input"]) if content is None else content
 
-        def log_message(self, *_):
-            pass
-
-    listener = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.server_port}/v1", seen
-    finally:
-        listener.shutdown()
-        thread.join()
-        listener.server_close()
+    with json_server(reply) as url:
+        yield url, seen
 
 
 @pytest.fixture
