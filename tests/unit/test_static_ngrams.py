@@ -42,6 +42,15 @@ def test_features_by_hand():
     assert known.expand([]) == []
 
 
+def test_memory_of_words_is_bounded(monkeypatch):
+    monkeypatch.setattr("embedlab.models.static_ngrams.MOST_WORDS", 2)
+    known = NGrams(PIECES, ["oxen", "oxen run", "#un>"])
+    expected = [[0, 1, 2, 7, 9, 8], [2, 9], [4]]
+    for _ in range(3):
+        assert [known.expand(pieces) for pieces in ([0, 1, 2], [2], [4])] == expected
+        assert len(known._known) <= 2
+
+
 @pytest.mark.parametrize(("pieces", "ids"), [(["▁ox", "en", "▁run"], [0, 1, 2]), (["ox", "en", "Ġrun"], [0, 1, 2])])
 def test_words_of_other_tokenizers(pieces, ids):
     assert NGrams(pieces, ["oxen", "oxen run"]).expand(ids) == [0, 1, 2, 3, 4]

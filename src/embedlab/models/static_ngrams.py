@@ -26,6 +26,7 @@ from torch import Tensor
 
 SIZES = (3, 4, 5)  # characters of an n-gram, with < and > at the ends of the word
 NGRAM, PAIR = "#", " "  # mark n-grams, and join the words of a pair: neither occurs inside a word
+MOST_WORDS = 1 << 18  # kept with their features
 STARTS = "▁Ġ"  # the first character of a word's first piece in SentencePiece and in byte-level BPE
 FEATURES_FILE = "features.json"
 
@@ -59,15 +60,20 @@ class NGrams:
         """
         ids, previous = list(pieces), ""
         for word in self._words(pieces):
-            if word not in self._known:
-                text, names = self._features_of(word)
-                self._known[word] = text, [self._ids[name] for name in names if name in self._ids]
-            text, features = self._known[word]
+            text, features = self._known.get(word) or self._remember(word)
             ids += features
             if (pair := self._ids.get(f"{previous}{PAIR}{text}")) is not None:
                 ids.append(pair)
             previous = text
         return ids
+
+    def _remember(self, word: tuple[int, ...]) -> tuple[str, list[int]]:
+        """Return a word and the ids of its features, and keep them; a server reads texts without end."""
+        text, names = self._features_of(word)
+        if len(self._known) >= MOST_WORDS:
+            self._known.clear()
+        self._known[word] = entry = text, [self._ids[name] for name in names if name in self._ids]
+        return entry
 
     def expand_batch(self, pieces: Tensor, texts: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Expand the texts of a batch, see `expand`.
