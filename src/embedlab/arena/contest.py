@@ -57,7 +57,7 @@ class Contest:
         self._facts = {"data": exchange.fingerprint(self.folder), "base": model_fingerprint(base)}
 
     def enter(self, entry: Recipe) -> str:
-        """Run a recipe, test its model once, and record it. A recipe that fails does not stop the others.
+        """Run a recipe, test its model once, and record it. A recipe that fails does not stop the competitors.
 
         Returns:
             One line: the result, or why there is none.
@@ -111,12 +111,14 @@ class Contest:
         if reference not in evaluations:
             remedy = "Choose a reference that works: its error is above"
             raise ParameterError(f"the reference {reference!r} has no result", remedy=remedy, field="reference")
-        others = [name for name in evaluations if name != reference]
-        for name in others:
+        competitors = [name for name in evaluations if name != reference]
+        for name in competitors:
             self.board.compare(name, against=reference)
         against = evaluations[reference].of(METRIC)
-        differences = {name: paired_difference(evaluations[name].of(METRIC), against) for name in others}
-        adjusted = dict(zip(others, holm([one.p_value for one in differences.values()]), strict=True))
+        differences = {name: paired_difference(evaluations[name].of(METRIC), against) for name in competitors}
+        adjusted = dict(
+            zip(competitors, holm([difference.p_value for difference in differences.values()]), strict=True)
+        )
         rows = []
         for name, evaluation in evaluations.items():
             interval, cost = bootstrap_ci(evaluation.of(METRIC)), self.costs.get(name)
@@ -144,7 +146,7 @@ def verdict(difference: float, p_value: float) -> str:
 
 
 def _ordered(recipes: Sequence[Recipe], reference: str) -> list[Recipe]:
-    """Put the reference first, whose time others may get as their budget."""
+    """Put the reference first, whose time competitors may get as their budget."""
     names = [entry.name for entry in recipes]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         problem = f"the recipe {repeated[0]!r} is named twice"

@@ -175,8 +175,8 @@ def _measured(command: list[str], log: Path, stage: str) -> tuple[Outcome, int]:
 
 def _error(recipe: Recipe, problem: str, log: Path) -> RecipeError:
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    said = f", and its last line was: {lines[-1][:LINE]}" if lines else ""
-    return RecipeError(f"the recipe {recipe.name} {problem}{said}", remedy=f"Read {log}", file=recipe.path)
+    last_line = f", and its last line was: {lines[-1][:LINE]}" if lines else ""
+    return RecipeError(f"the recipe {recipe.name} {problem}{last_line}", remedy=f"Read {log}", file=recipe.path)
 
 
 def _folder() -> Path:

@@ -95,17 +95,20 @@ def _standings(record: Record) -> list[dict[str, object]]:
     costs = {(row.system, row.metric): row.value for row in record.metrics if row.metric in COSTS}
     rows: list[dict[str, object]] = []
     for system, row in values.items():
-        found: dict[str, object] = {
+        standing: dict[str, object] = {
             "dataset": _short(str(record.parameters["dataset"])),
             "seed": record.parameters["seed"],
         }
-        found |= {"system": system, METRIC: row.value, "ci_low": row.ci_low, "ci_high": row.ci_high, "n": row.n}
+        standing |= {"system": system, METRIC: row.value, "ci_low": row.ci_low, "ci_high": row.ci_high, "n": row.n}
         difference = against.get(system)
-        found |= {"difference": None, "low": None, "high": None, "p (Holm)": None, "verdict": ""}
+        standing |= {"difference": None, "low": None, "high": None, "p (Holm)": None, "verdict": ""}
         if difference:
-            found |= {"difference": difference.value, "low": difference.ci_low, "high": difference.ci_high}
-            found |= {"p (Holm)": adjusted[system], "verdict": verdict(float(difference.value or 0), adjusted[system])}
-        rows.append(found | {name: costs.get((system, name)) for name in COSTS} | {"run": record.run_id})
+            standing |= {"difference": difference.value, "low": difference.ci_low, "high": difference.ci_high}
+            standing |= {
+                "p (Holm)": adjusted[system],
+                "verdict": verdict(float(difference.value or 0), adjusted[system]),
+            }
+        rows.append(standing | {name: costs.get((system, name)) for name in COSTS} | {"run": record.run_id})
     return rows
 
 
@@ -114,24 +117,24 @@ def _short(spec: str) -> str:
     return spec.partition("?")[0].removeprefix("beir:").rpartition("/")[2]
 
 
-def leaderboard(found: pd.DataFrame) -> pd.DataFrame:
+def leaderboard(results: pd.DataFrame) -> pd.DataFrame:
     """Rank the systems over all datasets.
 
     Args:
-        found: from `standings`.
+        results: from `standings`.
 
     Returns:
         One row per system, the best mean first: the mean of nDCG@10 over the runs, if the system is in all of them; on
         how many runs it is better than the reference, level or worse; mean CPU seconds; then nDCG@10 per dataset, the
         mean over seeds.
     """
-    by_dataset = found.pivot_table(METRIC, "system", "dataset", aggfunc="mean", sort=False)
-    runs = found["run"].nunique()
+    by_dataset = results.pivot_table(METRIC, "system", "dataset", aggfunc="mean", sort=False)
+    runs = results["run"].nunique()
     rows = []
-    for system, own in found.groupby("system", sort=False):
-        counts = own["verdict"].value_counts()
-        row = {"system": system, f"mean {METRIC}": own[METRIC].mean() if len(own) == runs else None}
-        row |= {name: counts.get(name, 0) for name in VERDICTS} | {"CPU seconds": own["CPU seconds"].mean()}
+    for system, of_system in results.groupby("system", sort=False):
+        counts = of_system["verdict"].value_counts()
+        row = {"system": system, f"mean {METRIC}": of_system[METRIC].mean() if len(of_system) == runs else None}
+        row |= {name: counts.get(name, 0) for name in VERDICTS} | {"CPU seconds": of_system["CPU seconds"].mean()}
         rows.append(row | by_dataset.loc[system].to_dict())
     table = pd.DataFrame(rows)
     return table.sort_values(f"mean {METRIC}", ascending=False, na_position="last", ignore_index=True)
@@ -143,9 +146,9 @@ def write(run_ids: Sequence[str]) -> list[Path]:
     Raises:
         RecordError: a run is missing, or its record is damaged.
     """
-    found = standings(records.read(paths.runs_dir() / run_id) for run_id in run_ids)
+    results = standings(records.read(paths.runs_dir() / run_id) for run_id in run_ids)
     caption = f"Against the reference of each run. {len(run_ids)} runs; [all systems with intervals](arena_runs.md)."
     return [
-        tables.write_table(leaderboard(found).round(4), NAME, caption=caption),
-        tables.write_table(found.round(4), f"{NAME}_runs"),
+        tables.write_table(leaderboard(results).round(4), NAME, caption=caption),
+        tables.write_table(results.round(4), f"{NAME}_runs"),
     ]
