@@ -72,6 +72,10 @@ class ModelError(EmbedlabError):
     """A model that cannot be found or loaded."""
 
 
+class RecipeError(EmbedlabError):
+    """A recipe of the arena that ended with an error, or without a model."""
+
+
 class StoppedAtCheckpoint(EmbedlabError):
     """A training that a time limit ended after it wrote a checkpoint."""
 

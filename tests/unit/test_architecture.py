@@ -16,6 +16,7 @@ LAYERS = (
     ("cli",),
     ("reporting",),
     ("sweeps",),
+    ("arena",),
     ("runs",),
     ("tuning",),
     ("deploy", "evaluation", "training"),

@@ -20,7 +20,7 @@ from embedlab import paths
 from embedlab.errors import ParameterError
 from embedlab.escaping import csv_frame
 from embedlab.io import confined
-from embedlab.reporting import notebook_outputs, redraw, sweep_figures, tables
+from embedlab.reporting import arena_report, notebook_outputs, redraw, sweep_figures, tables
 from embedlab.reporting.sweep_data import COSTS, View
 from embedlab.reporting.sweep_figures import varying_costs
 from embedlab.reporting.sweep_table import sweep_table, write_sweep_table
@@ -34,6 +34,7 @@ METRICS = ("ndcg@10", "recall@10", "recall@100")
 RELATIVE = "relative ndcg@10"
 HEAD = """# What `embedlab publish` writes to results/tables and results/figures.
 # runs: a name's table and figures come from its run. sweeps: the runs behind a sweep's table.
+# arena: the runs behind the leaderboard of recipes.
 """
 
 
@@ -43,12 +44,14 @@ class Published(BaseModel):
     Attributes:
         runs: name of the tables and figures -> run id.
         sweeps: sweep -> the runs behind its committed table.
+        arena: the runs of notebook 16_arena behind the leaderboard.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     runs: dict[str, str] = {}
     sweeps: dict[str, tuple[str, ...]] = {}
+    arena: tuple[str, ...] = ()
 
 
 def _file() -> Path:
@@ -66,7 +69,7 @@ def read_published() -> Published:
     try:
         return Published(**(yaml.safe_load(_file().read_text(encoding="utf-8")) or {}))
     except (yaml.YAMLError, TypeError, ValidationError) as error:
-        remedy = "Write runs: {name: run id} and sweeps: {name: [run id]}"
+        remedy = "Write runs: {name: run id}, sweeps: {name: [run id]} and arena: [run id]"
         raise ParameterError(f"cannot read the file ({error})", remedy=remedy, file=_file()) from None
 
 
@@ -74,7 +77,8 @@ def _remember(name: str, run_id: str) -> Path:
     """Note in experiments/published.yaml that a run is published under a name."""
     published = read_published()
     runs = dict(sorted({**published.runs, name: run_id}.items()))
-    content = {"runs": runs, "sweeps": {sweep: list(run_ids) for sweep, run_ids in published.sweeps.items()}}
+    sweeps = {sweep: list(run_ids) for sweep, run_ids in published.sweeps.items()}
+    content = {"runs": runs, "sweeps": sweeps, "arena": list(published.arena)}
     _file().parent.mkdir(parents=True, exist_ok=True)
     _file().write_text(HEAD + yaml.safe_dump(content, sort_keys=False, width=120), encoding="utf-8")
     return _file()
@@ -143,6 +147,7 @@ def publish_all() -> list[Path]:
     for name, run_ids in published.sweeps.items():
         measured = indexed_records((*View().metrics, *COSTS), run_ids)
         written += write_sweep_table(name, measured, tables_folder=paths.tables_dir())
+    written += arena_report.write(published.arena) if published.arena else []
     return [*written, *refresh()]
 
 

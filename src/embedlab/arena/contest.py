@@ -1,0 +1,157 @@
+"""Run recipes on one dataset, test their models on the same queries, and record quality and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from embedlab.arena import exchange, recipe
+from embedlab.arena.params import ArenaParams
+from embedlab.arena.recipe import Outcome, Recipe
+from embedlab.errors import ParameterError, RecipeError
+from embedlab.evaluation.probes import compare_probe, open_probe
+from embedlab.evaluation.significance import ALPHA, bootstrap_ci, holm, paired_difference
+from embedlab.models.fingerprint import model_fingerprint
+from embedlab.models.load import load_model, model_path
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from embedlab.runs.leaderboard import Leaderboard
+
+TECHNIQUE = "recipe"
+METRIC = "ndcg@10"
+PROBE, PROBE_QUERIES = "pydocs", 100
+BASE = "base"
+VERDICTS = ("better", "level", "worse")
+
+
+class Contest:
+    """One dataset, one base model, one seed, and any number of recipes.
+
+    Args:
+        board: measures and records; the base model must be on it as `base`.
+        params: what to compare.
+        base: the base model.
+        scratch: folder for the data that recipes read.
+
+    Attributes:
+        costs: name of a recipe -> what it cost.
+        failures: name of a recipe -> why it has no result.
+
+    Raises:
+        ParameterError: a recipe is unknown or named twice, or the reference is not among the recipes.
+    """
+
+    def __init__(self, board: Leaderboard, params: ArenaParams, base: SentenceTransformer, scratch: str) -> None:
+        self.board, self.params, self.base, self.folder = board, params, base, Path(scratch) / "data"
+        self.recipes = _ordered([recipe.find(name) for name in params.recipes], params.reference)
+        self.costs: dict[str, Outcome] = {}
+        self.failures: dict[str, str] = {}
+        self._probe = open_probe(PROBE, max_queries=PROBE_QUERIES)
+        self._base_probe = self._probe(base)
+        exchange.write(board.data, self.folder)
+        self._facts = {"data": exchange.fingerprint(self.folder), "base": model_fingerprint(base)}
+
+    def enter(self, entry: Recipe) -> str:
+        """Run a recipe, test its model once, and record it. A recipe that fails does not stop the competitors.
+
+        Returns:
+            One line: the result, or why there is none.
+        """
+        minutes = self.params.minutes or self._minutes_of_reference()
+        try:
+            if entry.takes_budget and not minutes:
+                raise RecipeError("there is no time to give", remedy="Set minutes", field="minutes")
+            cost, model_folder = recipe.run(
+                entry,
+                self.folder,
+                model_path(self.params.model_name),
+                seed=self.params.seed,
+                max_steps=self.params.max_steps,
+                minutes=minutes,
+                facts=self._facts,
+            )
+        except RecipeError as error:
+            self.failures[entry.name] = str(error)
+            return f"{entry.name}: {error}"
+        self.costs[entry.name] = cost
+        self._record(entry, cost, load_model(str(model_folder)))
+        value = self.board.evaluations[entry.name].mean(METRIC)
+        return f"{entry.name}: {METRIC} {value:.3f} after {cost.cpu_seconds:.0f} s of CPU time"
+
+    def _minutes_of_reference(self) -> float:
+        """Wall-clock minutes that the reference took; 0 if it has not finished."""
+        reference = self.costs.get(self.params.reference)
+        return reference.seconds / 60 if reference else 0.0
+
+    def _record(self, entry: Recipe, cost: Outcome, model: SentenceTransformer) -> None:
+        run, name = self.board.run, entry.name
+        run.declare_system(name, TECHNIQUE, entry.description)
+        vectors = self.board.add_model(name, model)
+        self.board.compare(name, against=BASE)
+        change = compare_probe(self._probe(model), self._base_probe)
+        run.difference(change, metric=METRIC, system=name, against=BASE, split="test", task=PROBE, stage="probe")
+        facts = {"seconds": cost.seconds, "CPU seconds": cost.cpu_seconds, "peak bytes": cost.peak_bytes}
+        for metric, value in {**facts, "bytes per vector": vectors.dim * 4}.items():
+            run.value(metric, value, system=name, stage="footprint")
+
+    def results(self) -> pd.DataFrame:
+        """Compare all systems of the board with the reference, and record the differences.
+
+        Returns:
+            One row per system, the best first: system, nDCG@10 with ci_low and ci_high, difference from the reference
+            with its interval, p of the randomisation test after Holm over all comparisons, verdict (better, worse or
+            level), CPU seconds, peak GB, bytes per vector. The reference has no difference.
+        """
+        reference, evaluations = self.params.reference, self.board.evaluations
+        if reference not in evaluations:
+            remedy = "Choose a reference that works: its error is above"
+            raise ParameterError(f"the reference {reference!r} has no result", remedy=remedy, field="reference")
+        competitors = [name for name in evaluations if name != reference]
+        for name in competitors:
+            self.board.compare(name, against=reference)
+        against = evaluations[reference].of(METRIC)
+        differences = {name: paired_difference(evaluations[name].of(METRIC), against) for name in competitors}
+        adjusted = dict(
+            zip(competitors, holm([difference.p_value for difference in differences.values()]), strict=True)
+        )
+        rows = []
+        for name, evaluation in evaluations.items():
+            interval, cost = bootstrap_ci(evaluation.of(METRIC)), self.costs.get(name)
+            row = {"system": name, METRIC: interval.mean, "ci_low": interval.low, "ci_high": interval.high}
+            if difference := differences.get(name):
+                row |= {"difference": difference.mean, "low": difference.low, "high": difference.high}
+                row |= {"p (Holm)": adjusted[name], "verdict": verdict(difference.mean, adjusted[name])}
+            if cost:
+                row |= {"CPU seconds": cost.cpu_seconds, "peak GB": cost.peak_bytes / 1e9}
+            rows.append(row)
+        return pd.DataFrame(rows).sort_values(METRIC, ascending=False, ignore_index=True)
+
+
+def verdict(difference: float, p_value: float) -> str:
+    """Say whether a system is better or worse than the reference, or level with it; one of `VERDICTS`.
+
+    Args:
+        difference: mean of system minus reference, over the same queries.
+        p_value: after the correction for several comparisons.
+    """
+    better, level, worse = VERDICTS
+    if p_value >= ALPHA:
+        return level
+    return better if difference > 0 else worse
+
+
+def _ordered(recipes: Sequence[Recipe], reference: str) -> list[Recipe]:
+    """Put the reference first, whose time competitors may get as their budget."""
+    names = [entry.name for entry in recipes]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        problem = f"the recipe {repeated[0]!r} is named twice"
+        raise ParameterError(problem, remedy="Remove one", field="recipes")
+    if reference not in names:
+        problem = f"the reference {reference!r} is not among the recipes"
+        raise ParameterError(problem, remedy=f"Choose one of {', '.join(names)}", field="reference")
+    return sorted(recipes, key=lambda entry: entry.name != reference)

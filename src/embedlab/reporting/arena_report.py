@@ -1,0 +1,154 @@
+"""What the arena shows: the figure and the reading of one run, and the leaderboard over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from embedlab import paths
+from embedlab.arena.contest import METRIC, VERDICTS, verdict
+from embedlab.evaluation.significance import holm
+from embedlab.reporting import tables
+from embedlab.reporting.figures import COLOURS, Label, draw_level, label_lines, label_points, new_axes
+from embedlab.runs import records
+from embedlab.runs.records import Record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NAME = "arena"
+COSTS = ("seconds", "CPU seconds", "peak bytes", "bytes per vector")
+BASELINES = ("bm25", "base", "hybrid")
+
+
+def quality_and_cost(results: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Draw each recipe's nDCG@10 with its interval against its CPU time; systems without training are dashed lines.
+
+    Args:
+        results: from `Contest.results`.
+
+    Returns:
+        The figure and the table it is drawn from.
+    """
+    figure, axes = new_axes("What does quality cost?", "CPU seconds, from start to end (log scale)", f"{METRIC} (test)")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    trained = results[results["CPU seconds"].notna()]
+    labels = []
+    for number, (_, row) in enumerate(trained.iterrows()):
+        colour, value = COLOURS[number % len(COLOURS)], row[METRIC]
+        errors = [[value - row["ci_low"]], [row["ci_high"] - value]]
+        axes.errorbar(row["CPU seconds"], value, yerr=errors, fmt="o", capsize=3, color=colour, alpha=0.8)
+        labels.append(Label(row["system"], row["CPU seconds"], value, colour))
+    axes.margins(x=0.2)
+    levels = results[results["system"].isin(BASELINES)]
+    lines = [draw_level(axes, row[METRIC], row["system"]) for _, row in levels.iterrows()]
+    label_lines(axes, lines)
+    label_points(axes, labels)
+    return figure, results
+
+
+def reading(results: pd.DataFrame, reference: str) -> str:
+    """Say in three sentences what a contest has shown.
+
+    Args:
+        results: from `Contest.results`.
+        reference: the recipe that the others were compared with.
+    """
+    trained = results[results["CPU seconds"].notna()]
+    best, cheapest = trained.iloc[0], trained.loc[trained["CPU seconds"].idxmin()]
+    lines = [
+        f"{best['system']} has the best {METRIC} of the recipes: {best[METRIC]:.3f} in {best['CPU seconds']:,.0f} s."
+    ]
+    if best["system"] != reference:
+        gain = f"{best['difference']:+.3f} [{best['low']:+.3f}, {best['high']:+.3f}]"
+        lines.append(f"Against {reference} that is {gain}, p (Holm) {best['p (Holm)']:.2g}: {best['verdict']}.")
+    lines.append(f"The cheapest is {cheapest['system']}: {cheapest[METRIC]:.3f} in {cheapest['CPU seconds']:,.0f} s.")
+    untrained = results[results["system"].isin(BASELINES)]
+    if (ahead := untrained[untrained[METRIC] >= best[METRIC]]).shape[0]:
+        lines.append(
+            f"No recipe beats {ahead.iloc[0]['system']} ({ahead.iloc[0][METRIC]:.3f}), which needs no training."
+        )
+    return "\n".join(lines)
+
+
+def standings(contests: Iterable[Record]) -> pd.DataFrame:
+    """Collect the systems of several runs of notebook 16_arena.
+
+    Returns:
+        One row per run and system: dataset, seed, system, nDCG@10 with its interval, the difference from the run's
+        reference with its interval, p after Holm over the systems of the run, verdict, and the costs.
+    """
+    return pd.DataFrame([row for record in contests for row in _standings(record)])
+
+
+def _standings(record: Record) -> list[dict[str, object]]:
+    reference = str(record.parameters["reference"])
+    measured = [row for row in record.metrics if row.metric == METRIC and row.task == "retrieval"]
+    values = {row.system: row for row in measured if row.statistic == "value"}
+    against = {row.system: row for row in measured if row.statistic == "difference" and row.against == reference}
+    chances = {row.system: row.value for row in measured if row.statistic == "p_value" and row.against == reference}
+    adjusted = dict(zip(chances, holm([float(value or 0) for value in chances.values()]), strict=True))
+    costs = {(row.system, row.metric): row.value for row in record.metrics if row.metric in COSTS}
+    rows: list[dict[str, object]] = []
+    for system, row in values.items():
+        standing: dict[str, object] = {
+            "dataset": _short(str(record.parameters["dataset"])),
+            "seed": record.parameters["seed"],
+        }
+        standing |= {"system": system, METRIC: row.value, "ci_low": row.ci_low, "ci_high": row.ci_high, "n": row.n}
+        difference = against.get(system)
+        standing |= {"difference": None, "low": None, "high": None, "p (Holm)": None, "verdict": ""}
+        if difference:
+            standing |= {"difference": difference.value, "low": difference.ci_low, "high": difference.ci_high}
+            standing |= {
+                "p (Holm)": adjusted[system],
+                "verdict": verdict(float(difference.value or 0), adjusted[system]),
+            }
+        rows.append(standing | {name: costs.get((system, name)) for name in COSTS} | {"run": record.run_id})
+    return rows
+
+
+def _short(spec: str) -> str:
+    """A dataset as a column: the last folder of a path, else the spec without its options."""
+    return spec.partition("?")[0].removeprefix("beir:").rpartition("/")[2]
+
+
+def leaderboard(results: pd.DataFrame) -> pd.DataFrame:
+    """Rank the systems over all datasets.
+
+    Args:
+        results: from `standings`.
+
+    Returns:
+        One row per system, the best mean first: the mean of nDCG@10 over the runs, if the system is in all of them; on
+        how many runs it is better than the reference, level or worse; mean CPU seconds; then nDCG@10 per dataset, the
+        mean over seeds.
+    """
+    by_dataset = results.pivot_table(METRIC, "system", "dataset", aggfunc="mean", sort=False)
+    runs = results["run"].nunique()
+    rows = []
+    for system, of_system in results.groupby("system", sort=False):
+        counts = of_system["verdict"].value_counts()
+        row = {"system": system, f"mean {METRIC}": of_system[METRIC].mean() if len(of_system) == runs else None}
+        row |= {name: counts.get(name, 0) for name in VERDICTS} | {"CPU seconds": of_system["CPU seconds"].mean()}
+        rows.append(row | by_dataset.loc[system].to_dict())
+    table = pd.DataFrame(rows)
+    return table.sort_values(f"mean {METRIC}", ascending=False, na_position="last", ignore_index=True)
+
+
+def write(run_ids: Sequence[str]) -> list[Path]:
+    """Write the leaderboard of runs of notebook 16_arena, and the table of all their systems.
+
+    Raises:
+        RecordError: a run is missing, or its record is damaged.
+    """
+    results = standings(records.read(paths.runs_dir() / run_id) for run_id in run_ids)
+    caption = f"Against the reference of each run. {len(run_ids)} runs; [all systems with intervals](arena_runs.md)."
+    return [
+        tables.write_table(leaderboard(results).round(4), NAME, caption=caption),
+        tables.write_table(results.round(4), f"{NAME}_runs"),
+    ]

@@ -1,0 +1,66 @@
+"""The arena at smoke size: recipes run in processes of their own, one fails, and all others are compared."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+from embedlab import paths
+from embedlab.reporting import arena_report
+from tests.notebooks.outcomes import rows, smoke_run
+
+BROKEN = '''
+"""A recipe that fails."""
+raise SystemExit("no space left on the moon")
+'''
+LAZY = '''
+"""A recipe that does nothing: it saves the base model."""
+import sys
+from sentence_transformers import SentenceTransformer
+SentenceTransformer(sys.argv[2], device="cpu").save_pretrained(sys.argv[3])
+'''
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recipes")
+    for name, source in {"broken": BROKEN, "lazy": LAZY}.items():
+        (folder / f"{name}.py").write_text(textwrap.dedent(source).strip(), encoding="utf-8")
+    recipes = ["stock-mnrl", "embedlab-linear", str(folder / "broken.py"), str(folder / "lazy.py")]
+    notebook = paths.notebooks_dir() / "16_arena.ipynb"
+    return smoke_run(notebook, tmp_path_factory.mktemp("runs"), recipes=recipes, reference="stock-mnrl")
+
+
+@pytest.mark.notebook
+def test_systems_are_compared_with_the_reference(outcome):
+    values = rows(outcome, "ndcg@10", split="test", task="retrieval")
+    assert set(values) == {"bm25", "base", "hybrid", "stock-mnrl", "embedlab-linear", "lazy"}
+    against = rows(outcome, "ndcg@10", "stock-mnrl", split="test")
+    assert set(against) == set(values) - {"stock-mnrl"}
+    assert values["lazy"].value == values["base"].value
+    assert outcome.record.systems["lazy"] == "A recipe that does nothing: it saves the base model."
+
+
+@pytest.mark.notebook
+def test_costs_are_measured_and_forgetting_of_an_unchanged_model_is_zero(outcome):
+    for metric, least in {"seconds": 1, "CPU seconds": 1, "peak bytes": 1e8, "bytes per vector": 1536}.items():
+        costs = rows(outcome, metric, stage="footprint")
+        assert set(costs) == {"stock-mnrl", "embedlab-linear", "lazy"}
+        assert all(row.value >= least for row in costs.values())
+    assert rows(outcome, "ndcg@10", "base", stage="probe")["lazy"].value == 0
+
+
+@pytest.mark.notebook
+def test_a_recipe_that_fails_is_named_and_the_others_go_on(outcome):
+    failures = outcome.record.notes["failures"]
+    assert set(failures) == {"broken"} and "no space left on the moon" in failures["broken"]
+
+
+@pytest.mark.notebook
+def test_leaderboard_counts_each_system_once(outcome):
+    found = arena_report.standings([outcome.record])
+    board = arena_report.leaderboard(found).set_index("system")
+    assert set(board.index) == set(found["system"]) and len(board) == len(found)
+    assert (board.loc[["bm25", "lazy"], ["better", "level", "worse"]].sum(axis=1) == 1).all()
+    assert board.loc["stock-mnrl", ["better", "level", "worse"]].sum() == 0

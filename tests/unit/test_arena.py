@@ -1,0 +1,304 @@
+"""The arena: what recipes get, how their processes are measured, and how their results are counted."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from embedlab import paths
+from embedlab.arena import exchange, recipe
+from embedlab.arena.contest import Contest, _ordered, verdict
+from embedlab.data.dataset import Dataset
+from embedlab.errors import DataError, ParameterError, RecipeError
+from embedlab.reporting import arena_report
+from embedlab.runs.records import MetricRow
+from experiments.arena import datasets
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def data():
+    return Dataset(
+        name="two",
+        corpus={"d1": "first\tdocument", "d2": "second “document”", "d3": "third", "d4": "fourth", "d5": "fifth"},
+        queries={"q1": "one", "q2": "two", "q3": "three", "q4": "four", "q5": "secret"},
+        qrels={
+            "train": {"q1": {"d1": 1}, "q2": {"d2": 2}, "q3": {"d3": 1}},
+            "dev": {"q4": {"d4": 1}},
+            "test": {"q5": {"d5": 1}},
+        },
+    )
+
+
+class TestExchange:
+    def test_round_trip_keeps_train_and_dev(self, data, tmp_path):
+        exchange.write(data, tmp_path)
+        again = exchange.read(str(tmp_path))
+        assert again.corpus == data.corpus
+        assert again.qrels == {**data.qrels, "test": {}}
+        assert again.queries == {query: data.queries[query] for query in ("q1", "q2", "q3", "q4")}
+
+    def test_test_queries_are_not_written(self, data, tmp_path):
+        exchange.write(data, tmp_path)
+        written = "".join(
+            path.read_text() for path in tmp_path.rglob("*") if path.is_file() and path.name != "corpus.jsonl"
+        )
+        assert "secret" not in written and "q5" not in written and "fifth" not in written
+
+    def test_pairs_are_texts(self, data, tmp_path):
+        exchange.write(data, tmp_path)
+        pairs = pd.read_json(tmp_path / "train.jsonl", lines=True).to_numpy().tolist()
+        assert pairs == [["one", "first\tdocument"], ["two", "second “document”"], ["three", "third"]]
+
+    def test_fingerprint_follows_the_content(self, data, tmp_path):
+        exchange.write(data, tmp_path)
+        before = exchange.fingerprint(tmp_path)
+        exchange.write(data, tmp_path)
+        assert exchange.fingerprint(tmp_path) == before
+        (tmp_path / "train.jsonl").write_text("{}\n")
+        assert exchange.fingerprint(tmp_path) != before
+
+
+def written(folder: Path, source: str, name: str = "mine.py") -> recipe.Recipe:
+    path = folder / name
+    path.write_text(textwrap.dedent(source).strip(), encoding="utf-8")
+    return recipe.find(str(path))
+
+
+class TestFind:
+    def test_committed_recipes_have_a_description_and_pinned_versions(self):
+        lock = dict(re.findall(r"^([\w-]+)==([\w.]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+        for name in recipe.names():
+            found = recipe.find(name)
+            assert len(found.description) > 20
+            source = found.path.read_text(encoding="utf-8")
+            if name.startswith("embedlab"):
+                assert "from embedlab" in source
+                continue
+            assert "embedlab" not in source  # it runs without this package
+            pins = re.findall(r"\"([\w-]+)(?:\[\w+\])?==([\w.]+)\"", source)
+            assert {package for package, _ in pins} >= {"sentence-transformers", "torch"}
+            assert all(lock[package].partition("+")[0] == version for package, version in pins)
+
+    def test_only_tune_takes_a_budget(self):
+        assert [name for name in recipe.names() if recipe.find(name).takes_budget] == ["embedlab-tune"]
+
+    def test_unknown_recipe(self):
+        with pytest.raises(ParameterError, match=r"\[recipes\]: there is no recipe 'magic'. Take one of .*stock-mnrl"):
+            recipe.find("magic")
+
+    def test_file_without_docstring_or_not_python(self, tmp_path):
+        with pytest.raises(DataError, match=r"mine.py: this recipe has no description"):
+            written(tmp_path, "print(1)")
+        with pytest.raises(DataError, match=r"mine.py:1: a recipe must be a Python file"):
+            written(tmp_path, "print(")
+
+    def test_order_puts_the_reference_first(self, tmp_path):
+        names = ["embedlab-linear", "stock-mnrl", "model2vec"]
+        ordered = _ordered([recipe.find(name) for name in names], "stock-mnrl")
+        assert [entry.name for entry in ordered] == ["stock-mnrl", "embedlab-linear", "model2vec"]
+        with pytest.raises(ParameterError, match="is not among the recipes"):
+            _ordered(ordered, "stock-mined")
+        with pytest.raises(ParameterError, match="named twice"):
+            _ordered([*ordered, ordered[0]], "stock-mnrl")
+
+
+GOOD = '''
+"""Writes an empty model and burns CPU time."""
+import pathlib, sys, time
+start = time.process_time()
+while time.process_time() - start < 0.5: pass
+block = bytearray(120_000_000)
+output = pathlib.Path(sys.argv[3]); output.mkdir()
+(output / "modules.json").write_text("[]")
+with (pathlib.Path(sys.argv[1]) / "runs").open("a") as file: file.write(" ".join(sys.argv[4:]) + "\\n")
+'''
+
+
+class TestRun:
+    @pytest.fixture(autouse=True)
+    def _own_cache(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(paths, "cache_dir", lambda: tmp_path / "cache")
+
+    def run(self, entry, folder, **changes):
+        return recipe.run(entry, folder, "base", **{"seed": 3, "facts": {"data": "x"}} | changes)
+
+    def test_measures_the_process_and_keeps_its_result(self, tmp_path):
+        entry = written(tmp_path, GOOD)
+        cost, folder = self.run(entry, tmp_path)
+        assert 0.4 < cost.cpu_seconds < 10 and cost.seconds > 0.4 and cost.peak_bytes > 100_000_000
+        assert (folder / "modules.json").is_file()
+        assert self.run(entry, tmp_path) == (cost, folder)
+        assert (tmp_path / "runs").read_text() == "--seed 3 --max-steps -1\n"
+
+    def test_what_decides_the_result_decides_the_key(self, tmp_path):
+        entry = written(tmp_path, GOOD)
+        folders = {
+            self.run(entry, tmp_path)[1],
+            self.run(entry, tmp_path, seed=4)[1],
+            self.run(entry, tmp_path, max_steps=7)[1],
+            self.run(entry, tmp_path, facts={"data": "y"})[1],
+            self.run(entry, tmp_path, minutes=2.0)[1],  # takes no budget: the same as the first
+            self.run(written(tmp_path, GOOD + "# changed"), tmp_path)[1],
+        }
+        assert len(folders) == 5
+
+    def test_budget_is_passed_on(self, tmp_path):
+        self.run(written(tmp_path, GOOD + "# --minutes"), tmp_path, minutes=1.5)
+        assert (tmp_path / "runs").read_text() == "--seed 3 --max-steps -1 --minutes 1.50\n"
+
+    def test_failure_says_the_last_line_and_is_tried_again(self, tmp_path):
+        entry = written(tmp_path, '"""Fails."""\nprint("working")\nraise SystemExit("out of luck")')
+        for _ in range(2):
+            with pytest.raises(
+                RecipeError, match=r"mine.py: the recipe mine ended with exit code 1.*: out of luck. Read "
+            ):
+                self.run(entry, tmp_path)
+
+    def test_no_model_is_a_failure(self, tmp_path):
+        entry = written(tmp_path, '"""Does nothing."""\nprint("done")')
+        with pytest.raises(RecipeError, match=r"left no sentence-transformers model, and its last line was: done"):
+            self.run(entry, tmp_path)
+
+    def test_stopping_kills_the_process(self, tmp_path, monkeypatch):
+        entry = written(tmp_path, '"""Waits."""\nimport time\ntime.sleep(60)')
+
+        def stop(*_args):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(recipe.progress, "report", stop)
+        with pytest.raises(KeyboardInterrupt):
+            self.run(entry, tmp_path)
+        children = psutil.Process().children(recursive=True)
+        assert not [child for child in children if "mine.py" in " ".join(child.cmdline())]
+
+
+@pytest.mark.parametrize(
+    ("difference", "p_value", "expected"),
+    [(0.1, 0.01, "better"), (-0.1, 0.01, "worse"), (0.1, 0.05, "level"), (-0.1, 0.2, "level")],
+)
+def test_verdict(difference, p_value, expected):
+    assert verdict(difference, p_value) == expected
+
+
+class FakeRecord:
+    """A record with two recipes, the base model, and stock-mined as reference."""
+
+    def __init__(self, run_id, dataset, values):
+        self.run_id = run_id
+        self.parameters = {"dataset": dataset, "seed": 0, "reference": "stock-mined"}
+        labels = {
+            "technique": "recipe",
+            "stage": "retrieval",
+            "metric": "ndcg@10",
+            "split": "test",
+            "task": "retrieval",
+        }
+        self.metrics = []
+        for system, (value, p_value) in values.items():
+            row = {"system": system, **labels, "n": 100}
+            self.metrics.append(MetricRow(**row, statistic="value", value=value))
+            if p_value is not None:
+                against = {"against": "stock-mined"}
+                difference = value - values["stock-mined"][0]
+                self.metrics.append(MetricRow(**row, **against, statistic="difference", value=difference))
+                self.metrics.append(MetricRow(**row, **against, statistic="p_value", value=p_value))
+
+
+def test_leaderboard_by_hand():
+    reference = {"stock-mined": (0.4, None)}
+    runs = [
+        FakeRecord("a", "icd10cm:mini", {"base": (0.2, 0.01), "mine": (0.5, 0.02), **reference}),
+        FakeRecord("b", "pairs:x/faq.jsonl?repair=true", {"base": (0.4, 0.6), "mine": (0.1, 0.03), **reference}),
+        FakeRecord("c", "pairs:x/faq.jsonl", {"base": (0.6, 0.3), **reference}),
+    ]
+    found = arena_report.standings(runs)
+    assert found[found["run"] == "a"]["p (Holm)"].tolist()[:2] == [0.02, 0.02]  # 2 · 0.01, then at least as much
+    assert found[found["run"] == "b"]["p (Holm)"].tolist()[:2] == [0.6, 0.06]
+    board = arena_report.leaderboard(found).set_index("system")
+    assert board.index.tolist() == ["base", "stock-mined", "mine"]  # 0.4, 0.4, and not in every run
+    assert board.loc["base", ["better", "level", "worse"]].tolist() == [0, 2, 1]
+    assert board.loc["mine", ["better", "level", "worse"]].tolist() == [1, 1, 0]
+    assert pd.isna(board.loc["mine", "mean ndcg@10"]) and board.loc["base", "mean ndcg@10"] == pytest.approx(0.4)
+    assert board.loc["base", ["icd10cm:mini", "faq.jsonl"]].tolist() == pytest.approx([0.2, 0.5])
+
+
+def results(best: str, hybrid: float) -> pd.DataFrame:
+    rows = {
+        "stock-mined": {"ndcg@10": 0.5, "CPU seconds": 300.0},
+        "mine": {"ndcg@10": 0.6, "CPU seconds": 20.0, "difference": 0.1, "low": 0.05, "high": 0.15},
+        "hybrid": {"ndcg@10": hybrid},
+    }
+    rows["mine"] |= {"p (Holm)": 0.01, "verdict": "better"}
+    if best == "stock-mined":
+        rows["stock-mined"]["ndcg@10"] = 0.7
+    frame = pd.DataFrame([{"system": name, **row} for name, row in rows.items()])
+    return frame.assign(ci_low=frame["ndcg@10"] - 0.1, ci_high=frame["ndcg@10"] + 0.1).sort_values(
+        "ndcg@10", ascending=False, ignore_index=True
+    )
+
+
+class TestReading:
+    def test_names_the_best_its_gain_and_the_cheapest(self):
+        text = arena_report.reading(results("mine", 0.4), "stock-mined")
+        assert text.splitlines() == [
+            "mine has the best ndcg@10 of the recipes: 0.600 in 20 s.",
+            "Against stock-mined that is +0.100 [+0.050, +0.150], p (Holm) 0.01: better.",
+            "The cheapest is mine: 0.600 in 20 s.",
+        ]
+
+    def test_says_when_the_reference_wins_or_no_training_is_as_good(self):
+        text = arena_report.reading(results("stock-mined", 0.8), "stock-mined")
+        assert text.startswith("stock-mined has the best ndcg@10 of the recipes: 0.700 in 300 s.\nThe cheapest")
+        assert text.endswith("No recipe beats hybrid (0.800), which needs no training.")
+
+    def test_figure_has_a_point_per_recipe(self):
+        figure, table = arena_report.quality_and_cost(results("mine", 0.4))
+        assert len(table) == 3
+        points = list(figure.axes[0].containers)
+        assert len(points) == 2
+
+
+class TestDatasets:
+    def test_intents_share_no_query_between_splits(self):
+        labelled = {
+            "train": [(f"text {number}", "card_arrival") for number in range(20)] + [("text 0", "card_arrival")],
+            "test": [(f"test {number}", "card_arrival") for number in range(9)],
+        }
+        pairs = datasets.intent_pairs(labelled)
+        by_split = {split: [pair.query for pair in pairs if pair.split == split] for split in datasets.INTENTS}
+        assert {split: len(queries) for split, queries in by_split.items()} == {"train": 10, "dev": 2, "test": 4}
+        assert len({pair.query for pair in pairs}) == 16 and {pair.positive for pair in pairs} == {"card arrival"}
+
+    def test_sample_keeps_splits_and_lengths(self, data, monkeypatch):
+        monkeypatch.setitem(datasets.SIZES, "faq", (2, 1, 1))
+        monkeypatch.setitem(datasets.WORDS, "faq", (1, 1))
+        pairs = datasets.sample(data, "faq")
+        assert sorted(pairs) == [("four", "fourth", "dev"), ("secret", "fifth", "test"), ("three", "third", "train")]
+
+    def test_a_probe_with_test_queries_only_is_divided(self, data, monkeypatch):
+        queries = {f"q{number}": f"query {number}" for number in range(6)}
+        probe = Dataset(
+            name="probe",
+            corpus={f"d{number}": f"document {number}" for number in range(6)},
+            queries=queries,
+            qrels={"train": {}, "dev": {}, "test": {f"q{number}": {f"d{number}": 1} for number in range(6)}},
+        )
+        monkeypatch.setitem(datasets.SIZES, "docstrings", (3, 1, 2))
+        pairs = datasets.sample(probe, "docstrings")
+        assert [pair.split for pair in pairs] == ["train"] * 3 + ["dev"] + ["test"] * 2
+        assert len({pair.query for pair in pairs}) == 6
+
+
+def test_contest_refuses_before_it_computes(data):
+    class Params:
+        recipes, reference = ["stock-mnrl"], "stock-mined"
+
+    with pytest.raises(ParameterError, match="not among the recipes"):
+        Contest(None, Params(), None, "unused")
