@@ -42,7 +42,7 @@ def table_rows(rows: Sequence[Mapping[str, Any]], chosen: str = "") -> list[list
             "mixed_days": row["cost"]["mixed_days"],
         }
         for row in rows
-    )
+    ).astype(float)
     front = pareto_front(costs, larger=["test", "probe"], smaller=["documents", "mixed_days"])
     return [_cells(row, marked, chosen) for row, marked in zip(rows, front, strict=True)]
 

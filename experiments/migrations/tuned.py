@@ -1,0 +1,54 @@
+"""Tuned models that cost seconds: a linear map on the vectors of an untouched model, trained on the labelled pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from embedlab.data.dataset import Dataset
+from embedlab.deploy.migration.options import ndcg
+from embedlab.models.adapter import VectorAdapter
+from embedlab.models.cache import EmbeddingCache
+from embedlab.search.vectors import Vectors, encode_split
+from embedlab.training.adapters.train import Pair, train_adapter
+
+SPLITS = ("train", "dev", "test")
+PROBE = "probe"  # name of its vectors among the splits
+
+Parts = Mapping[str, Vectors]  # split, or `PROBE` -> vectors
+
+
+def encode_parts(model: Any, data: Dataset, probe: Dataset) -> dict[str, Vectors]:
+    """Encode all splits of a dataset, and the test queries of the probe; the corpus once."""
+    encode, vectors = EmbeddingCache().encode, {}
+    corpus = None
+    for split in SPLITS:
+        vectors[split] = encode_split(model, data, split, encode=encode, corpus_vectors=corpus)
+        corpus = vectors[split].corpus
+    return {**vectors, PROBE: encode_split(model, probe, "test", encode=encode)}
+
+
+def tune(parts: Parts, data: Dataset, pairs: Sequence[Pair] | None = None) -> VectorAdapter:
+    """Train a linear map of queries and documents; dev chooses the step.
+
+    Args:
+        parts: vectors of the splits train and dev.
+        data: judgements.
+        pairs: (query id, document id) to train on; all training pairs if None.
+    """
+    torch.set_num_threads(1)
+    fitted = train_adapter(
+        "linear",
+        parts["train"],
+        data.pairs("train") if pairs is None else pairs,
+        lambda adapter: float(np.nanmean(ndcg(parts["dev"].adapted(adapter), data.qrels["dev"]))),
+    )
+    return fitted.adapter
+
+
+def adapted(parts: Parts, adapter: VectorAdapter) -> dict[str, Vectors]:
+    """Apply an adapter to all parts."""
+    return {name: vectors.adapted(adapter) for name, vectors in parts.items()}
