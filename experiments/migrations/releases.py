@@ -121,10 +121,7 @@ def _change(old: Dataset, new: Dataset, parts: Any, fresh: Any, model: Any, prob
         "old model, old index": (old_index, before[PROBE], 0),
         "old model, changed documents embedded": (before["test"], before[PROBE], counts["to_encode"]),
         "re-tuned, warm, all embedded": (warm_start["test"], warm_start[PROBE], counts["new"]),
-        "re-tuned from the base, all embedded": (
-            *(adapted(parts, fresh)[name] for name in ("test", PROBE)),
-            counts["new"],
-        ),
+        "re-tuned from the base, all embedded": (from_base["test"], from_base[PROBE], counts["new"]),
         "untuned, changed documents embedded": (parts["test"], parts[PROBE], counts["to_encode"]),
     }
     is_new = np.array([not (new.qrels["test"][query].keys() & old.corpus.keys()) for query in parts["test"].query_ids])

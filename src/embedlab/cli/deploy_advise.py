@@ -58,7 +58,7 @@ def advise(
     from embedlab.deploy.migration.advice import advice
     from embedlab.deploy.migration.compare import Settings
     from embedlab.io import write_atomic
-    from embedlab.reporting.migration_table import HEADER, table_rows
+    from embedlab.reporting.migration_table import HEADER, QUALITY, table_rows
 
     now = datetime.now(UTC)
     file = report or paths.results_dir() / "mine" / f"migration-{now:%Y%m%d-%H%M%S}.json"
@@ -80,8 +80,9 @@ def advise(
     shown = {name: redacted(value) for name, value in asked.items()}
     header = {"date": now.isoformat(timespec="seconds"), **shown, "advice": sentences}
     write_atomic(file, json.dumps({**header, **content}, indent=1) + "\n")
-    cells = table_rows(content["rows"], comparison.decision.recommended)
-    print_frame(pd.DataFrame(cells, columns=list(HEADER)), f"{shown['old']} → {shown['new']}, {shown['dataset']}")
+    table = pd.DataFrame(table_rows(content["rows"], comparison.decision.recommended), columns=list(HEADER))
+    print_frame(table.iloc[:, :QUALITY], f"{shown['old']} → {shown['new']}, {shown['dataset']}")
+    print_frame(table[["option", *HEADER[QUALITY:]]], "Costs")
     for sentence in sentences:
         out.print(sentence, markup=False, highlight=False)
     out.print(f"saved in {paths.shown(file)}", highlight=False)

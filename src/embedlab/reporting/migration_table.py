@@ -21,6 +21,7 @@ HEADER = (
     "index, MB",
     "Pareto front",
 )
+QUALITY = 5  # the first columns; the others are costs
 UNKNOWN = "–"
 
 
@@ -71,4 +72,6 @@ def _with_interval(value: Mapping[str, float | None] | None, pattern: str) -> st
 
 
 def _number(value: float | None) -> str:
-    return UNKNOWN if value is None else "0" if not value else f"{value:.3g}"
+    if value is None:
+        return UNKNOWN
+    return "0" if not value else f"{value:.3g}" if value >= 0.01 else "< 0.01"

@@ -22,6 +22,7 @@ from embedlab.models.fingerprint import model_fingerprint
 from embedlab.models.load import open_model
 from embedlab.models.sides import sides_of
 from embedlab.models.spending import estimated_tokens
+from embedlab.redaction import redacted
 from embedlab.search.vectors import Encode, Vectors, encode_split, judged_queries
 
 TUNED = {
@@ -64,17 +65,12 @@ def advise(
         judged_queries(data, split)
     other = shrunk(load_dataset(probe, training=False), probe_queries) if probe else None
     names = {OLD: old, NEW: new, **(tuned or {})}
-    encoded: dict[str, list[Vectors]] = {}
-    rates: dict[str, Rate] = {}
-    fingerprints: dict[str, str] = {}
-    for role, name in names.items():
-        model = open_model(name)  # one at a time: two large models may not fit into memory
-        fingerprints[role] = model_fingerprint(model)
-        if role == NEW and fingerprints[NEW] == fingerprints[OLD]:
-            problem = f"{old!r} and {new!r} are the same model"
-            raise ParameterError(problem, remedy="Name two different models", field="--new")
-        encoded[role] = _encode(model, data, other)
-        rates[role] = rate_of(model, list(data.corpus.values()), texts_per_second)
+    models = {role: open_model(name) for role, name in names.items()}  # all of them, before hours of encoding
+    if model_fingerprint(models[NEW]) == model_fingerprint(models[OLD]):
+        problem = f"{redacted(old)!r} and {redacted(new)!r} are the same model"
+        raise ParameterError(problem, remedy="Name two different models", field="--new")
+    encoded = {role: _encode(model, data, other) for role, model in models.items()}
+    rates = {role: rate_of(model, list(data.corpus.values()), texts_per_second) for role, model in models.items()}
     parts = [Spaces(vectors[OLD], vectors[NEW], vectors) for vectors in _by_part(encoded)]
     qrels = [data.qrels[split] for split in SPLITS] + ([other.qrels["test"]] if other else [])
     dev, test, *probes = (Judged(spaces, judgements) for spaces, judgements in zip(parts, qrels, strict=True))
