@@ -56,9 +56,11 @@ def release_table(releases: Result) -> str:
 
 
 def blocks(result: Result) -> dict[str, str]:
-    """Return the name of every block -> its content."""
-    content = {f"base {name}": base_table(result["base"][name]) for name in ("untuned", "tuned")}
-    return {**content, "releases": release_table(result["releases"])}
+    """Return the name of every block that was measured -> its content."""
+    content = {}
+    if "base" in result:
+        content = {f"base {name}": base_table(result["base"][name]) for name in ("untuned", "tuned")}
+    return {**content, "releases": release_table(result["releases"])} if "releases" in result else content
 
 
 def pages() -> list[Path]:
