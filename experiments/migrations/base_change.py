@@ -14,18 +14,18 @@ from embedlab.data.dataset import Dataset
 from embedlab.data.load import load_dataset
 from embedlab.deploy.adapter import fit_ridge
 from embedlab.deploy.migration.advice import advice
-from embedlab.deploy.migration.advise import PROBE_QUERIES, TIMED, TUNED
+from embedlab.deploy.migration.advise import TIMED, TUNED
 from embedlab.deploy.migration.compare import Settings, compare
 from embedlab.deploy.migration.costs import Rate
 from embedlab.deploy.migration.options import NEW, OLD, Judged, Spaces
-from embedlab.evaluation.probes import DEFAULT_PROBES, shrunk
 from embedlab.models.adapter import VectorAdapter
 from embedlab.models.encode import encode
 from embedlab.models.load import load_model
 from experiments.benchmarks.environment import describe
-from experiments.migrations.tuned import PROBE, Parts, adapted, encode_parts, tune
+from experiments.migrations.tuned import PROBE, Parts, adapted, encode_parts, fewer_training_queries, open_probe, tune
 
 DOCUMENTS = 10_000_000  # of the live index that costs are given for
+TRAINING_QUERIES = 1_000  # the larger model encodes them slowly on one core
 RIDGE = 0.01  # of the map that the warm start begins with
 WARM, FRESH = TUNED
 
@@ -41,7 +41,7 @@ def base_change(dataset: str, old: str, new: str) -> dict[str, Any]:
         Settings, environment, and the comparisons `untuned` and `tuned`, ready for JSON.
     """
     torch.set_num_threads(1)
-    data, probe = load_dataset(dataset), shrunk(load_dataset(DEFAULT_PROBES[0], training=False), PROBE_QUERIES)
+    data, probe = fewer_training_queries(load_dataset(dataset), TRAINING_QUERIES), open_probe()
     parts, rates = {}, {}
     for role, name in ((OLD, old), (NEW, new)):
         model = load_model(name)
@@ -56,6 +56,7 @@ def base_change(dataset: str, old: str, new: str) -> dict[str, Any]:
         "old": old,
         "new": new,
         "corpus": len(data.corpus),
+        "training_queries": len(data.qrels["train"]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": describe(1),
         "texts_per_cpu_second": {role: rate.texts_per_second for role, rate in rates.items()},

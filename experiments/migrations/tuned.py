@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from embedlab.data.dataset import Dataset
+from embedlab.data.load import load_dataset
+from embedlab.data.splits import seeded_order
 from embedlab.deploy.migration.options import ndcg
+from embedlab.evaluation.probes import DEFAULT_PROBES, shrunk
 from embedlab.models.adapter import VectorAdapter
 from embedlab.models.cache import EmbeddingCache
 from embedlab.search.vectors import Vectors, encode_split
@@ -17,8 +21,24 @@ from embedlab.training.adapters.train import Pair, train_adapter
 
 SPLITS = ("train", "dev", "test")
 PROBE = "probe"  # name of its vectors among the splits
+PROBE_QUERIES = 100
+PROBE_CHARACTERS = 160  # of a document: long documents would cost more than the whole code book
 
 Parts = Mapping[str, Vectors]  # split, or `PROBE` -> vectors
+
+
+def open_probe() -> Dataset:
+    """Return the default probe with fewer queries and with the beginnings of its documents."""
+    probe = shrunk(load_dataset(DEFAULT_PROBES[0], training=False), PROBE_QUERIES)
+    return replace(probe, corpus={name: text[:PROBE_CHARACTERS] for name, text in probe.corpus.items()})
+
+
+def fewer_training_queries(data: Dataset, count: int) -> Dataset:
+    """Return the dataset with at most so many training queries, drawn at random."""
+    judged = data.qrels["train"]
+    return replace(
+        data, qrels={**data.qrels, "train": {query: judged[query] for query in seeded_order(judged)[:count]}}
+    )
 
 
 def encode_parts(model: Any, data: Dataset, probe: Dataset) -> dict[str, Vectors]:

@@ -89,10 +89,10 @@ class TestKnownAnswers:
         turn = rotation(rng)
         result = compared(splits(rng, old_noise=0.35, new_noise=0.1, relation=lambda x: unit(x @ turn)))
         for option in (QUERY_ADAPTER, DOCUMENT_ADAPTER, PARTLY):
-            assert result.of(option).kept.mean == pytest.approx(1, abs=0.005)
+            assert result.of(option).share_kept.mean == pytest.approx(1, abs=0.005)
         assert result.decision.recommended == QUERY_ADAPTER  # as good as re-embedding, and the cheapest
         assert result.verdict.verdict == "pass"
-        assert result.of(RE_EMBED).kept.low == 1
+        assert result.of(RE_EMBED).share_kept.low == 1
         assert result.of(STAY).to_re_embed.high < 0
 
     def test_between_unrelated_spaces_only_re_embedding_helps(self, rng):
@@ -105,7 +105,7 @@ class TestKnownAnswers:
 
         judged = splits(rng, old_noise=0.5, new_noise=0.0, relation=unrelated)
         result = compared(judged)
-        assert result.of(QUERY_ADAPTER).kept.high < 0.5 and result.of(DOCUMENT_ADAPTER).kept.high < 0.5
+        assert result.of(QUERY_ADAPTER).share_kept.high < 0.5 and result.of(DOCUMENT_ADAPTER).share_kept.high < 0.5
         assert result.decision.recommended == result.decision.best == RE_EMBED
         assert result.verdict.verdict == "pass"
 
@@ -125,13 +125,13 @@ class TestKnownAnswers:
             "embedlab.deploy.migration.maps.fit_ridge", lambda source, target, ridge: fit_ridge(target, source, ridge)
         )
         result = compared(judged)
-        assert result.of(QUERY_ADAPTER).kept.high < 0.5
+        assert result.of(QUERY_ADAPTER).share_kept.high < 0.5
         assert result.decision.recommended == RE_EMBED
 
     def test_models_of_different_dimensions(self, rng):
         wide = np.linalg.qr(rng.normal(size=(24, DIM)))[0].T
         result = compared(splits(rng, old_noise=0.35, new_noise=0.1, relation=lambda x: unit(x @ wide)))
-        assert result.of(QUERY_ADAPTER).kept.mean == pytest.approx(1, abs=0.005)
+        assert result.of(QUERY_ADAPTER).share_kept.mean == pytest.approx(1, abs=0.005)
         assert result.of(STAY).cost.index_bytes == result.of(QUERY_ADAPTER).cost.index_bytes == DOCUMENTS * DIM * 4
         assert result.of(DOCUMENT_ADAPTER).cost.index_bytes == DOCUMENTS * 24 * 4
 
@@ -147,7 +147,7 @@ class TestKnownAnswers:
         result = compare(dev, test, probe=probe, tuned={"tuned": "use the tuned one"}, settings=Settings(sample=400))
         assert result.decision.recommended == "tuned"
         assert result.of("tuned").test.mean == 1
-        assert result.of("tuned").kept.mean == pytest.approx(1 / result.of(RE_EMBED).test.mean)
+        assert result.of("tuned").share_kept.mean == pytest.approx(1 / result.of(RE_EMBED).test.mean)
         assert result.of("tuned").cost.hours is None  # its rate is not known
 
 

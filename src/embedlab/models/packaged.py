@@ -76,9 +76,9 @@ def packaged_folder(name: str) -> Path | None:
     Raises:
         ModelError: some of the packages are missing, or a part is damaged.
     """
-    if (found := packaged_model(name)) is None:
+    if (packaged := packaged_model(name)) is None:
         return None
-    short, parts = found
+    short, parts = packaged
     folder = cache_dir() / "models" / f"{short}-{parts.sha256[:8]}"
     if folder.is_dir():  # moved there in one step, so it is complete
         return folder
@@ -121,8 +121,8 @@ def _join(files: Sequence[Path], target: Path) -> str:
     digest = hashlib.sha256()
     with open(target, "wb") as joined:
         for file in files:
-            with open(file, "rb") as part:
-                while block := part.read(BLOCK_BYTES):
+            with open(file, "rb") as source:
+                while block := source.read(BLOCK_BYTES):
                     digest.update(block)
                     joined.write(block)
     return digest.hexdigest()

@@ -25,7 +25,7 @@ QUALITY = 5  # the first columns; the others are costs
 UNKNOWN = "–"
 
 
-def table_rows(rows: Sequence[Mapping[str, Any]], chosen: str = "") -> list[list[str]]:
+def table_rows(rows: Sequence[Mapping[str, Any]], recommended: str = "") -> list[list[str]]:
     """Return the cells of all options, under `HEADER`.
 
     An option is on the Pareto front if no other one is as good in nDCG@10 on test, change on the probe, documents to
@@ -33,7 +33,7 @@ def table_rows(rows: Sequence[Mapping[str, Any]], chosen: str = "") -> list[list
 
     Args:
         rows: the rows of `Comparison.as_json`.
-        chosen: the recommended option; it gets a mark.
+        recommended: the recommended option; it gets a mark.
     """
     costs = pd.DataFrame(
         {
@@ -45,22 +45,22 @@ def table_rows(rows: Sequence[Mapping[str, Any]], chosen: str = "") -> list[list
         for row in rows
     ).astype(float)
     front = pareto_front(costs, larger=["test", "probe"], smaller=["documents", "mixed_days"])
-    return [_cells(row, marked, chosen) for row, marked in zip(rows, front, strict=True)]
+    return [_cells(row, on_front, recommended) for row, on_front in zip(rows, front, strict=True)]
 
 
-def _cells(row: Mapping[str, Any], marked: object, chosen: str) -> list[str]:
+def _cells(row: Mapping[str, Any], on_front: object, recommended: str) -> list[str]:
     cost = row["cost"]
     return [
-        f"→ {row['option']}" if row["option"] == chosen else row["option"],
+        f"→ {row['option']}" if row["option"] == recommended else row["option"],
         _with_interval(row["test"], "{:.3f}"),
         _with_interval(row["to_stay"], "{:+.3f}"),
-        _with_interval(row["kept"], "{:.3f}"),
+        _with_interval(row["share_kept"], "{:.3f}"),
         _with_interval(row["forgetting"], "{:+.3f}"),
         f"{cost['documents']:,}",
         _number(cost["hours"]),
         _number(cost["mixed_days"]),
         f"{cost['index_bytes'] / 1e6:,.0f}",
-        UNKNOWN if marked is pd.NA else "yes" if marked else "",
+        UNKNOWN if on_front is pd.NA else "yes" if on_front else "",
     ]
 
 

@@ -2,51 +2,59 @@
 
 from __future__ import annotations
 
-from embedlab.deploy.migration.compare import Comparison
+from embedlab.deploy.migration.compare import Comparison, Row
 from embedlab.deploy.migration.costs import Cost, cost_key
+from embedlab.deploy.migration.decision import Verdict
 from embedlab.deploy.migration.options import STAY
 from embedlab.evaluation.significance import PairedDifference
 
 
 def advice(comparison: Comparison) -> list[str]:
     """Say in sentences what to do and why."""
-    decision, settings = comparison.decision, comparison.settings
-    chosen, best = comparison.of(decision.recommended), comparison.of(decision.best)
-    sentences = [f"Recommended: {chosen.meaning}."]
-    if chosen is best:
-        sentences.append(f"On dev it has the highest nDCG@10, {chosen.dev:.3f}, and no cheaper option is as good.")
-    else:
-        difference = _signed(chosen.to_best)
+    row = comparison.of(comparison.decision.recommended)
+    sentences = [f"Recommended: {row.meaning}.", _reason(comparison, row)]
+    if row.option != STAY:
         sentences.append(
-            f"On dev, {best.option} has the highest nDCG@10, {best.dev:.3f}. The difference of {chosen.option} to it "
-            f"is {difference}: the whole interval is above -{settings.tolerance:g} (the tolerance), and it is cheaper."
+            f"On test, nDCG@10 changes by {_signed(row.to_stay)} against staying; it is {row.share_kept.mean:.1%} "
+            f"[{row.share_kept.low:.1%}, {row.share_kept.high:.1%}] of what re-embedding with the new model reaches."
         )
-    if chosen.option == STAY:
-        sentences.append("The index stays as it is.")
-    else:
-        sentences.append(
-            f"On test, nDCG@10 changes by {_signed(chosen.to_stay)} against staying; it is {chosen.kept.mean:.1%} "
-            f"[{chosen.kept.low:.1%}, {chosen.kept.high:.1%}] of what re-embedding with the new model reaches."
-        )
-    sentences.append(_cost_sentence(chosen.cost))
+    return [*sentences, _cost_sentence(row.cost), *_left_out(comparison), _gate_sentence(comparison.verdict)]
+
+
+def _reason(comparison: Comparison, row: Row) -> str:
+    best = comparison.of(comparison.decision.best)
+    if row is best:
+        return f"On dev it has the highest nDCG@10, {row.dev:.3f}, and no cheaper option is shown to be as good."
+    return (
+        f"On dev, {best.option} has the highest nDCG@10, {best.dev:.3f}. The difference of {row.option} to it is "
+        f"{_signed(row.to_best)}: the whole interval is above -{comparison.settings.tolerance:g} (the tolerance), "
+        "and it is cheaper."
+    )
+
+
+def _left_out(comparison: Comparison) -> list[str]:
+    """Say which cheaper options were not chosen, and why."""
+    decision, sentences = comparison.decision, []
     if waiting := [name for name in decision.undecided() if _is_cheaper(comparison, name)]:
-        count = comparison.queries["dev"]
         sentences.append(
-            f"Cheaper, and perhaps as good: {', '.join(waiting)}. {count:,} dev queries are too few to show it; add "
-            f"queries, or accept a larger tolerance than {settings.tolerance:g}."
+            f"Cheaper, and perhaps as good: {', '.join(waiting)}. {comparison.queries['dev']:,} dev queries are too "
+            f"few to show it. Add queries, or accept a larger tolerance than {comparison.settings.tolerance:g}."
         )
     for name in decision.forgetting:
-        row = comparison.of(name)
-        change = "" if row.forgetting is None else f" ({_signed(row.forgetting)} on the probe)"
-        sentences.append(f"Left out because it forgets: {name}{change}.")
-    reasons = "; ".join(f"{name}: {verdict}" for name, verdict in comparison.verdict.checks.items())
-    sentences.append(f"Gate on test: {comparison.verdict.verdict}" + (f" ({reasons})." if reasons else "."))
+        change = comparison.of(name).forgetting
+        on_probe = "" if change is None else f" ({_signed(change)} on the probe)"
+        sentences.append(f"Left out because it forgets: {name}{on_probe}.")
     return sentences
 
 
+def _gate_sentence(verdict: Verdict) -> str:
+    reasons = "; ".join(f"{name}: {outcome}" for name, outcome in verdict.checks.items())
+    return f"Gate on test: {verdict.verdict}" + (f" ({reasons})." if reasons else ".")
+
+
 def _is_cheaper(comparison: Comparison, name: str) -> bool:
-    chosen = comparison.of(comparison.decision.recommended)
-    return cost_key(comparison.of(name).cost) < cost_key(chosen.cost)
+    row = comparison.of(comparison.decision.recommended)
+    return cost_key(comparison.of(name).cost) < cost_key(row.cost)
 
 
 def _cost_sentence(cost: Cost) -> str:

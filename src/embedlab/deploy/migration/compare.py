@@ -75,7 +75,7 @@ class Row:
         to_best: paired difference to the best option on dev.
         test: nDCG@10 with its interval.
         to_stay, to_re_embed: paired differences on test.
-        kept: nDCG@10 on test as a share of what re-embedding reaches.
+        share_kept: nDCG@10 on test as a share of what re-embedding reaches.
         probe: nDCG@10 on the probe; None without one.
         forgetting: paired difference to staying on the probe, below 0 if it forgets; None without a probe.
     """
@@ -88,7 +88,7 @@ class Row:
     test: Interval
     to_stay: PairedDifference
     to_re_embed: PairedDifference
-    kept: Interval
+    share_kept: Interval
     probe: float | None
     forgetting: PairedDifference | None
 
@@ -159,40 +159,54 @@ def compare(
             raise DataError(f"the split {name} has fewer than two queries", remedy=remedy)
     fitted = fit_maps(dev, sample=settings.sample, seed=settings.seed)
     options = all_options(fitted.maps, tuned or {}, share=settings.share, seed=settings.seed)
-    on_dev, on_test, on_probe = {}, {}, {}
-    for option in track(options, "options"):
-        on_dev[option.name], on_test[option.name] = dev.values(option), test.values(option)
-        if probe is not None:
-            on_probe[option.name] = probe.values(option)
+    splits = {"dev": dev, "test": test, **({"probe": probe} if probe else {})}
+    values = _scored(options, splits)
     costs = {option.name: _cost(option, dev, settings, rates, fitted) for option in options}
-    forgetting = {name: paired_difference(values, on_probe[STAY]) for name, values in on_probe.items()}
+    on_probe = values.get("probe", {})
+    forgetting = {name: paired_difference(scores, on_probe[STAY]) for name, scores in on_probe.items()}
     budgets = {"tolerance": settings.tolerance, "probe_budget": settings.probe_budget}
-    decision = decide(on_dev, costs, forgetting, **budgets)
-    rows = []
-    for option in options:
-        name, values = option.name, on_test[option.name]
-        row = Row(
-            name,
-            option.meaning,
-            costs[name],
-            float(np.nanmean(on_dev[name])),
-            decision.to_best[name],
-            bootstrap_ci(values),
-            paired_difference(values, on_test[STAY]),
-            paired_difference(values, on_test[RE_EMBED]),
-            paired_ratio(values, on_test[RE_EMBED]),
-            float(np.nanmean(on_probe[name])) if name in on_probe else None,
-            forgetting.get(name),
-        )
-        rows.append(row)
-    counts = {
-        name: len(split.spaces.old.query_ids)
-        for name, split in (("dev", dev), ("test", test), ("probe", probe))
-        if split
-    }
-    verdict = check(decision, on_test, forgetting, **budgets)
-    ridges = {"query": fitted.query_ridge, "document": fitted.document_ridge}
-    return Comparison(tuple(rows), decision, verdict, settings, ridges, fitted.sample, counts)
+    decision = decide(values["dev"], costs, forgetting, **budgets)
+    return Comparison(
+        tuple(_row(option, costs[option.name], values, decision, forgetting) for option in options),
+        decision,
+        check(decision, values["test"], forgetting, **budgets),
+        settings,
+        {"query": fitted.query_ridge, "document": fitted.document_ridge},
+        fitted.sample,
+        {name: len(judged.spaces.old.query_ids) for name, judged in splits.items()},
+    )
+
+
+def _scored(options: list[Option], splits: Mapping[str, Judged]) -> dict[str, dict[str, np.ndarray]]:
+    """Return split -> option -> nDCG@10 of every query (Q,)."""
+    values: dict[str, dict[str, np.ndarray]] = {split: {} for split in splits}
+    for option in track(options, "options"):
+        for split, judged in splits.items():
+            values[split][option.name] = judged.values(option)
+    return values
+
+
+def _row(
+    option: Option,
+    cost: Cost,
+    values: Mapping[str, Mapping[str, np.ndarray]],
+    decision: Decision,
+    forgetting: Mapping[str, PairedDifference],
+) -> Row:
+    name, on_test = option.name, values["test"]
+    return Row(
+        name,
+        option.meaning,
+        cost,
+        float(np.nanmean(values["dev"][name])),
+        decision.to_best[name],
+        bootstrap_ci(on_test[name]),
+        paired_difference(on_test[name], on_test[STAY]),
+        paired_difference(on_test[name], on_test[RE_EMBED]),
+        paired_ratio(on_test[name], on_test[RE_EMBED]),
+        float(np.nanmean(values["probe"][name])) if forgetting else None,
+        forgetting.get(name),
+    )
 
 
 def _cost(option: Option, dev: Judged, settings: Settings, rates: Mapping[str, Rate], fitted: FittedMaps) -> Cost:
@@ -219,9 +233,9 @@ def _numbers(row: Row) -> dict[str, Any]:
         "to_re_embed": row.to_re_embed.mean,
         "to_re_embed_low": row.to_re_embed.low,
         "to_re_embed_high": row.to_re_embed.high,
-        "kept": row.kept.mean,
-        "kept_low": row.kept.low,
-        "kept_high": row.kept.high,
+        "share_kept": row.share_kept.mean,
+        "kept_low": row.share_kept.low,
+        "kept_high": row.share_kept.high,
         "forgetting": None if row.forgetting is None else row.forgetting.mean,
         **asdict(row.cost),
     }

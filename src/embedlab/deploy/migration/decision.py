@@ -80,11 +80,11 @@ def decide(
         probe_budget: tolerated drop on the probe.
     """
     forgets = _with_verdict(forgetting, probe_budget, FAIL) if forgetting else set()
-    kept = [name for name in dev if name not in forgets]
-    best = max(kept, key=lambda name: float(np.nanmean(dev[name])))
+    candidates = [name for name in dev if name not in forgets]
+    best = max(candidates, key=lambda name: float(np.nanmean(dev[name])))
     to_best = {name: paired_difference(values, dev[best]) for name, values in dev.items()}
     within = {best, *_with_verdict(to_best, tolerance, PASS)}
-    good_enough = [name for name in kept if name in within]
+    good_enough = [name for name in candidates if name in within]
     recommended = min(good_enough, key=lambda name: cost_key(costs[name]))
     return Decision(recommended, best, to_best, tuple(good_enough), tuple(name for name in dev if name in forgets))
 
@@ -108,12 +108,12 @@ def check(
     Returns:
         The worst verdict of all checks; pass if there is nothing to check, because the old model is the best.
     """
-    chosen = decision.recommended
-    others = [name for name in dict.fromkeys((decision.best, STAY)) if name != chosen]
-    against = {f"not worse than {name}": paired_difference(test[chosen], test[name]) for name in others}
+    recommended = decision.recommended
+    rivals = [name for name in dict.fromkeys((decision.best, STAY)) if name != recommended]
+    against = {f"not worse than {name}": paired_difference(test[recommended], test[name]) for name in rivals}
     tables = [difference_checks(against, tolerance)]
-    if chosen in forgetting and chosen != STAY:
-        tables.append(difference_checks({"forgets nothing": forgetting[chosen]}, probe_budget))
+    if recommended in forgetting and recommended != STAY:
+        tables.append(difference_checks({"forgets nothing": forgetting[recommended]}, probe_budget))
     if not any(len(table) for table in tables):
         return Verdict(PASS, {})
     table = judge(tables).table
