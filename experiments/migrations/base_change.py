@@ -26,6 +26,7 @@ from experiments.migrations.tuned import PROBE, Parts, adapted, encode_parts, fe
 
 DOCUMENTS = 10_000_000  # of the live index that costs are given for
 TRAINING_QUERIES = 1_000  # the larger model encodes them slowly on one core
+STEPS = 200
 RIDGE = 0.01  # of the map that the warm start begins with
 WARM, FRESH = TUNED
 
@@ -47,8 +48,11 @@ def base_change(dataset: str, old: str, new: str) -> dict[str, Any]:
         model = load_model(name)
         parts[role] = encode_parts(model, data, probe)
         rates[role] = Rate(cpu_rate(model, data))
-    tuned_old = adapted(parts[OLD], tune(parts[OLD], data))
-    tuned = {WARM: warm_start(parts[NEW], tuned_old, data), FRESH: adapted(parts[NEW], tune(parts[NEW], data))}
+    tuned_old = adapted(parts[OLD], tune(parts[OLD], data, steps=STEPS))
+    tuned = {
+        WARM: warm_start(parts[NEW], tuned_old, data),
+        FRESH: adapted(parts[NEW], tune(parts[NEW], data, steps=STEPS)),
+    }
     all_rates = {**rates, **dict.fromkeys(tuned, rates[NEW])}
     settings = Settings(documents=DOCUMENTS)
     return {
@@ -82,7 +86,7 @@ def warm_start(new: Parts, tuned_old: Parts, data: Dataset) -> dict[str, Any]:
     """
     ridge_map = fit_ridge(new["train"].corpus, tuned_old["train"].corpus, RIDGE)
     start = adapted(new, VectorAdapter("ridge", ridge_map, ridge_map))
-    return adapted(start, tune(start, data))
+    return adapted(start, tune(start, data, steps=STEPS))
 
 
 def _compared(

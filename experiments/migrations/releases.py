@@ -15,10 +15,11 @@ import numpy as np
 from embedlab.data.dataset import Dataset
 from embedlab.data.load import load_dataset
 from embedlab.deploy.migration.options import ndcg
+from embedlab.evaluation.probes import DEFAULT_PROBES, shrunk
 from embedlab.evaluation.significance import bootstrap_ci, paired_difference
 from embedlab.models.load import load_model
 from embedlab.paths import cache_dir
-from experiments.migrations.tuned import PROBE, adapted, encode_parts, open_probe, tune
+from experiments.migrations.tuned import PROBE, PROBE_QUERIES, adapted, encode_parts, tune
 
 PACKAGE = "simple-icd-10-cm"
 SPEC = "icd10cm:full"
@@ -42,7 +43,7 @@ def release_changes(model_name: str) -> dict[str, Any]:
         Release -> counts and one row per way to go on, ready for JSON.
     """
     model = load_model(model_name)
-    new, probe = load_dataset(SPEC), open_probe()
+    new, probe = load_dataset(SPEC), shrunk(load_dataset(DEFAULT_PROBES[0], training=False), PROBE_QUERIES)
     parts = encode_parts(model, new, probe)
     fresh = tune(parts, new)
     changes = {}

@@ -17,6 +17,7 @@ from embedlab.evaluation.probes import DEFAULT_PROBES, shrunk
 from embedlab.models.adapter import VectorAdapter
 from embedlab.models.cache import EmbeddingCache
 from embedlab.search.vectors import Vectors, encode_split
+from embedlab.training.adapters.params import AdapterSettings
 from embedlab.training.adapters.train import Pair, train_adapter
 
 SPLITS = ("train", "dev", "test")
@@ -51,13 +52,14 @@ def encode_parts(model: Any, data: Dataset, probe: Dataset) -> dict[str, Vectors
     return {**vectors, PROBE: encode_split(model, probe, "test", encode=encode)}
 
 
-def tune(parts: Parts, data: Dataset, pairs: Sequence[Pair] | None = None) -> VectorAdapter:
+def tune(parts: Parts, data: Dataset, pairs: Sequence[Pair] | None = None, *, steps: int = 400) -> VectorAdapter:
     """Train a linear map of queries and documents; dev chooses the step.
 
     Args:
         parts: vectors of the splits train and dev.
         data: judgements.
         pairs: (query id, document id) to train on; all training pairs if None.
+        steps: at most so many.
     """
     torch.set_num_threads(1)
     fitted = train_adapter(
@@ -65,6 +67,7 @@ def tune(parts: Parts, data: Dataset, pairs: Sequence[Pair] | None = None) -> Ve
         parts["train"],
         data.pairs("train") if pairs is None else pairs,
         lambda adapter: float(np.nanmean(ndcg(parts["dev"].adapted(adapter), data.qrels["dev"]))),
+        AdapterSettings(steps=steps),
     )
     return fitted.adapter
 

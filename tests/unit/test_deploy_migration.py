@@ -247,6 +247,26 @@ class TestDecision:
     def test_a_large_tolerance_keeps_the_old_model(self):
         assert self.decide(tolerance=0.5).recommended == STAY
 
+    def test_without_a_proven_gain_you_stay(self):
+        """The best one is 0.01 better than staying on average, and the interval reaches below 0."""
+        unproven = {
+            **self.DEV,
+            RE_EMBED: self.DEV[STAY] + np.tile([0.4, -0.38], 200),
+            QUERY_ADAPTER: self.DEV[STAY] - 0.1,
+        }
+        decision = self.decide(unproven)
+        assert (decision.best, decision.candidate, decision.recommended) == (RE_EMBED, RE_EMBED, STAY)
+        retired = self.decide(unproven, can_stay=False)
+        assert retired.recommended == RE_EMBED
+        budgets = {"tolerance": 0.01, "probe_budget": 0.03}
+        assert check(decision, unproven, {}, **budgets).checks == {"not worse than re-embed": "unsure"}
+        assert check(retired, unproven, {}, can_stay=False, **budgets).checks == {}
+
+    def test_a_retired_model_is_never_recommended(self):
+        better = {**self.DEV, STAY: self.DEV[RE_EMBED] + 0.1}
+        assert self.decide(better).recommended == STAY
+        assert self.decide(better, can_stay=False).recommended == QUERY_ADAPTER
+
     def test_what_forgets_is_left_out(self, rng):
         stay = rng.random(100)
         drop = paired_difference(stay - 0.2, stay)

@@ -41,6 +41,7 @@ Tolerance = Annotated[
 Probe = Annotated[str, typer.Option(help="dataset of another domain, to measure forgetting; empty for none")]
 ProbeQueries = Annotated[int, typer.Option(help="at most so many of its queries", callback=number(at_least=2))]
 Report = Annotated[Path | None, typer.Option(help="JSON file; default: a new file in results/mine")]
+Retired = Annotated[bool, typer.Option("--old-is-retired", help="you cannot stay with the old model")]
 Seed = Annotated[int, typer.Option(help="of the sample and the share", callback=number(at_least=0))]
 
 
@@ -60,6 +61,7 @@ def advise(
     probe_queries: ProbeQueries = 100,
     report: Report = None,
     seed: Seed = 0,
+    old_is_retired: Retired = False,
 ) -> None:
     """Compare staying, adapters, re-embedding and re-tuned models. Exits with 3 if the choice fails on test."""
     from embedlab.deploy.migration import advise as migration
@@ -77,7 +79,7 @@ def advise(
         probe=probe,
         probe_queries=probe_queries,
         texts_per_second=texts_per_second,
-        settings=Settings(documents, per_day, sample, share, tolerance, seed=seed),
+        settings=Settings(documents, per_day, sample, share, tolerance, seed=seed, can_stay=not old_is_retired),
     )
     names = {"old": old, "new": new, "dataset": dataset, "probe": probe, **tuned}
     _save_and_print(comparison, {key: redacted(name) for key, name in names.items() if name}, file, now)

@@ -22,7 +22,14 @@ def advice(comparison: Comparison) -> list[str]:
 
 
 def _reason(comparison: Comparison, row: Row) -> str:
-    best = comparison.of(comparison.decision.best)
+    decision = comparison.decision
+    best = comparison.of(decision.best)
+    if row.option != decision.candidate:
+        return (
+            f"On dev, the candidate is {decision.candidate}: nDCG@10 changes by "
+            f"{_signed(decision.to_stay[decision.candidate])} against staying. The interval is not above 0, so a gain "
+            f"is not shown. More than {comparison.queries['dev']:,} dev queries may show one."
+        )
     if row is best:
         return f"On dev it has the highest nDCG@10, {row.dev:.3f}, and no cheaper option is shown to be as good."
     return (

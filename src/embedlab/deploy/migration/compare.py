@@ -34,6 +34,7 @@ class Settings:
         tolerance: loss of nDCG@10 that a cheaper option may have.
         probe_budget: tolerated drop on the probe.
         seed: of the sample and of the re-embedded share.
+        can_stay: False if the old model is retired, for example by its provider.
 
     Raises:
         ParameterError: a value is out of range.
@@ -46,6 +47,7 @@ class Settings:
     tolerance: float = 0.01
     probe_budget: float = Budgets.probe
     seed: int = 0
+    can_stay: bool = True
 
     def __post_init__(self) -> None:
         rules = {
@@ -164,12 +166,17 @@ def compare(
     costs = {option.name: _cost(option, dev, settings, rates, fitted) for option in options}
     on_probe = values.get("probe", {})
     forgetting = {name: paired_difference(scores, on_probe[STAY]) for name, scores in on_probe.items()}
-    budgets = {"tolerance": settings.tolerance, "probe_budget": settings.probe_budget}
-    decision = decide(values["dev"], costs, forgetting, **budgets)
+    tolerance, probe_budget, can_stay = settings.tolerance, settings.probe_budget, settings.can_stay
+    decision = decide(
+        values["dev"], costs, forgetting, tolerance=tolerance, probe_budget=probe_budget, can_stay=can_stay
+    )
+    verdict = check(
+        decision, values["test"], forgetting, tolerance=tolerance, probe_budget=probe_budget, can_stay=can_stay
+    )
     return Comparison(
         tuple(_row(option, costs[option.name], values, decision, forgetting) for option in options),
         decision,
-        check(decision, values["test"], forgetting, **budgets),
+        verdict,
         settings,
         {"query": fitted.query_ridge, "document": fitted.document_ridge},
         fitted.sample,

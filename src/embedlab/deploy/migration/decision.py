@@ -5,8 +5,10 @@
 2. The *best* option has the highest nDCG@10 on dev.
 3. An option is *good enough* if the whole 95 % interval of its paired difference to the best one lies above
    -`tolerance`. The best one always is.
-4. The cheapest option that is good enough is recommended: fewest documents to encode, then fewest hours, mixed days and
-   bytes, then the one that changes least.
+4. The *candidate* is the cheapest option that is good enough: fewest documents to encode, then fewest hours, mixed days
+   and bytes, then the one that changes least.
+5. The candidate is recommended if it is shown to be better than staying: the whole interval of its paired difference to
+   staying lies above 0. Otherwise you stay. If the old model is retired, you cannot stay, and this step is left out.
 
 Test is looked at once, after the choice: the recommended option must be neither worse than the best one nor worse than
 staying by more than the tolerance (`evaluation.gate`).
@@ -31,15 +33,18 @@ class Decision:
 
     Attributes:
         recommended: name of the chosen option.
+        candidate: name of the option that is recommended if it is shown to be better than staying.
         best: name of the option with the highest nDCG@10 on dev, among those that do not forget.
-        to_best: option -> paired difference to the best one on dev.
+        to_best, to_stay: option -> paired difference on dev to the best one, and to staying.
         good_enough: names of the options within the tolerance.
         forgetting: names of the options that forget.
     """
 
     recommended: str
+    candidate: str
     best: str
     to_best: Mapping[str, PairedDifference]
+    to_stay: Mapping[str, PairedDifference]
     good_enough: tuple[str, ...]
     forgetting: tuple[str, ...]
 
@@ -69,6 +74,7 @@ def decide(
     *,
     tolerance: float,
     probe_budget: float,
+    can_stay: bool = True,
 ) -> Decision:
     """Apply the rule.
 
@@ -78,15 +84,20 @@ def decide(
         forgetting: option -> paired difference to staying on the probe; empty without a probe.
         tolerance: loss of nDCG@10 that a cheaper option may have.
         probe_budget: tolerated drop on the probe.
+        can_stay: False if the old model is retired.
     """
     forgets = _with_verdict(forgetting, probe_budget, FAIL) if forgetting else set()
-    candidates = [name for name in dev if name not in forgets]
-    best = max(candidates, key=lambda name: float(np.nanmean(dev[name])))
-    to_best = {name: paired_difference(values, dev[best]) for name, values in dev.items()}
+    options = [name for name in dev if name not in forgets and (can_stay or name != STAY)]
+    best = max(options, key=lambda name: float(np.nanmean(dev[name])))
+    to_best, to_stay = (
+        {name: paired_difference(values, dev[base]) for name, values in dev.items()} for base in (best, STAY)
+    )
     within = {best, *_with_verdict(to_best, tolerance, PASS)}
-    good_enough = [name for name in candidates if name in within]
-    recommended = min(good_enough, key=lambda name: cost_key(costs[name]))
-    return Decision(recommended, best, to_best, tuple(good_enough), tuple(name for name in dev if name in forgets))
+    good_enough = [name for name in options if name in within]
+    candidate = min(good_enough, key=lambda name: cost_key(costs[name]))
+    recommended = candidate if to_stay[candidate].low > 0 or not can_stay else STAY
+    forgetful = tuple(name for name in dev if name in forgets)
+    return Decision(recommended, candidate, best, to_best, to_stay, tuple(good_enough), forgetful)
 
 
 def check(
@@ -96,6 +107,7 @@ def check(
     *,
     tolerance: float,
     probe_budget: float,
+    can_stay: bool = True,
 ) -> Verdict:
     """Check the recommended option on test.
 
@@ -103,13 +115,13 @@ def check(
         decision: of `decide`.
         test: option -> nDCG@10 of every test query (Q,).
         forgetting: as for `decide`.
-        tolerance, probe_budget: as for `decide`.
+        tolerance, probe_budget, can_stay: as for `decide`; without staying, nothing is compared with it.
 
     Returns:
         The worst verdict of all checks; pass if there is nothing to check, because the old model is the best.
     """
     recommended = decision.recommended
-    rivals = [name for name in dict.fromkeys((decision.best, STAY)) if name != recommended]
+    rivals = [name for name in dict.fromkeys((decision.best, *([STAY] if can_stay else []))) if name != recommended]
     against = {f"not worse than {name}": paired_difference(test[recommended], test[name]) for name in rivals}
     tables = [difference_checks(against, tolerance)]
     if recommended in forgetting and recommended != STAY:
