@@ -34,6 +34,7 @@ from embedlab.deploy.migration.options import (
 )
 from embedlab.errors import DataError, EmbedlabError, ParameterError
 from embedlab.evaluation.significance import paired_difference, paired_ratio
+from embedlab.models.api import ApiModel
 from embedlab.reporting.migration_table import HEADER, table_rows
 from embedlab.search.vectors import Vectors
 from experiments.migrations import tables as study_tables
@@ -311,6 +312,13 @@ class TestCosts:
         assert (found.hours, found.price, found.days, found.mixed_days) == (None, None, None, None)
         stays = self.cost(replace(self.OPTION, share=0.0))
         assert (stays.documents, stays.hours, stays.days) == (0, 0.0, 0.0)
+
+
+def test_an_api_is_not_timed_and_has_a_price():
+    """A third of the bytes are tokens: 3 for "fracture" and 2 for "heart"; 2 per million."""
+    model = ApiModel.parse("openai:m@http://127.0.0.1:9/v1?price=2")
+    assert advising.rate_of(model, ["fracture", "heart"]) == Rate(None, pytest.approx(2 * 2.5 / 1e6))
+    assert advising.rate_of(model, ["fracture"], 7.0).texts_per_second == 7
 
 
 @pytest.mark.parametrize(
