@@ -145,8 +145,10 @@ def paired_ratio(a: np.ndarray, b: np.ndarray, *, samples: int = 2000, seed: int
         rows = rng.integers(0, n, (min(batch, samples - start), n))
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios.append(above[rows].mean(axis=1) / below[rows].mean(axis=1))
-    low, high = np.quantile(np.concatenate(ratios), (0.025, 0.975)) if ratios else (NAN, NAN)
-    return Interval(ratio, *(float(end) if np.isfinite(end) else NAN for end in (low, high)), n)
+    if not ratios:
+        return Interval(ratio, NAN, NAN, n)
+    low, high = (float(end) for end in np.quantile(np.concatenate(ratios), (0.025, 0.975)))
+    return Interval(ratio, low, high, n) if np.isfinite(high) else Interval(ratio, NAN, NAN, n)
 
 
 def paired_t_test(a: np.ndarray, b: np.ndarray) -> float:

@@ -6,6 +6,7 @@ from embedlab.deploy.migration.compare import Comparison, Row
 from embedlab.deploy.migration.costs import Cost, cost_key
 from embedlab.deploy.migration.decision import Verdict
 from embedlab.deploy.migration.options import STAY
+from embedlab.evaluation.gate import UNSURE
 from embedlab.evaluation.significance import PairedDifference
 
 
@@ -47,16 +48,18 @@ def _left_out(comparison: Comparison) -> list[str]:
             f"Cheaper, and perhaps as good: {', '.join(waiting)}. {comparison.queries['dev']:,} dev queries are too "
             f"few to show it. Add queries, or accept a larger tolerance than {comparison.settings.tolerance:g}."
         )
-    for name in decision.forgetting:
-        change = comparison.of(name).forgetting
-        on_probe = "" if change is None else f" ({_signed(change)} on the probe)"
-        sentences.append(f"Left out because it forgets: {name}{on_probe}.")
+    if decision.forgetting:
+        named = [
+            f"{name} ({_signed(change)})" for name in decision.forgetting if (change := comparison.of(name).forgetting)
+        ]
+        sentences.append(f"Left out because of a drop on the probe: {', '.join(named)}.")
     return sentences
 
 
 def _gate_sentence(verdict: Verdict) -> str:
     reasons = "; ".join(f"{name}: {outcome}" for name, outcome in verdict.checks.items())
-    return f"Gate on test: {verdict.verdict}" + (f" ({reasons})." if reasons else ".")
+    meaning = " Unsure: too few queries to exclude a loss beyond the budget." if verdict.verdict == UNSURE else ""
+    return f"Gate on test: {verdict.verdict}" + (f" ({reasons})." if reasons else ".") + meaning
 
 
 def _is_cheaper(comparison: Comparison, name: str) -> bool:
