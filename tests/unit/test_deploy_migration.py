@@ -364,6 +364,18 @@ class TestReport:
         assert "Recommended: map the new model's query vectors into the old index." in text
         assert "400 documents to encode" in text and "Gate on test: pass" in text
 
+    def test_words_of_what_is_not_shown(self, rng):
+        """Few queries: the best one has no proven gain, and cheaper ones may be as good."""
+        turn = rotation(rng)
+        judged = splits(rng, old_noise=0.5, new_noise=0.0, relation=lambda x: unit(x @ turn))
+        for row, part in enumerate(judged):  # noise of its own: the models fail on different queries
+            queries = unit(part.spaces.new.queries + 0.49 * rng.normal(size=(QUERIES, DIM)))
+            judged[row] = Judged(replace(part.spaces, new=replace(part.spaces.new, queries=queries)), part.qrels)
+        stays, retired = (advice(compared(judged, can_stay=can_stay)) for can_stay in (True, False))
+        assert stays[0] == "Recommended: stay with the old model."
+        assert "a gain is not shown. More than 300 dev queries may show one" in stays[1]
+        assert retired[0] != stays[0] and "perhaps as good: stay" not in " ".join(retired)
+
     def test_table_marks_the_choice_and_the_front(self, result):
         rows = [dict(zip(HEADER, cells, strict=True)) for cells in table_rows(result.as_json()["rows"], QUERY_ADAPTER)]
         assert rows[1]["option"] == f"→ {QUERY_ADAPTER}"
@@ -416,11 +428,17 @@ class TestCommand:
             (("--old", OLD_NAME, "--new", "nosuchmodel", "--dataset", "icd10cm:smoke"), "cannot be loaded"),
             (("--old", OLD_NAME, "--new", NEW_NAME, "--dataset", "nope"), "unknown dataset"),
             (("--old", OLD_NAME, "--new", NEW_NAME, "--dataset", "icd10cm:smoke", "--probe", "sts:x"), "sts:x"),
-            (("--old", OLD_NAME, "--new", NEW_NAME, "--dataset", "pydocs"), "has no dev queries"),
+            (("--old", OLD_NAME, "--new", NEW_NAME, "--dataset", "beir:TEST_ONLY"), "has no dev queries"),
         ],
     )
-    def test_bad_input(self, call, arguments, message):
-        done = call(*arguments)
+    def test_bad_input(self, call, arguments, message, tmp_path, monkeypatch):
+        folder = tmp_path / "TEST_ONLY"
+        (folder / "qrels").mkdir(parents=True)
+        (folder / "corpus.jsonl").write_text('{"_id": "d", "text": "a document"}\n{"_id": "e", "text": "another"}\n')
+        (folder / "queries.jsonl").write_text('{"_id": "q", "text": "a query"}\n')
+        (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
+        monkeypatch.chdir(tmp_path)
+        done = call("--probe", "", *arguments)
         assert isinstance(done.exception, EmbedlabError), done.output
         assert message in str(done.exception)
 

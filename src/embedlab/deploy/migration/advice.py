@@ -63,6 +63,8 @@ def _gate_sentence(verdict: Verdict) -> str:
 
 
 def _is_cheaper(comparison: Comparison, name: str) -> bool:
+    if name == STAY and not comparison.settings.can_stay:
+        return False
     row = comparison.of(comparison.decision.recommended)
     return cost_key(comparison.of(name).cost) < cost_key(row.cost)
 
