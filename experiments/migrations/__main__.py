@@ -14,10 +14,9 @@ import json
 import os
 from collections.abc import Sequence
 
-from experiments.migrations.tables import write_tables
-
 from embedlab.io import write_atomic
 from embedlab.paths import results_dir
+from experiments.migrations.tables import write_tables
 
 PARTS = ("base", "releases")
 
