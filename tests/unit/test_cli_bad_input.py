@@ -56,6 +56,17 @@ NUMBERS = {  # option -> values that are refused
     ("evaluate", "model", "--dataset", "icd10cm:smoke", "--risk-budget"): ("nan", "-1"),
     ("evaluate", "model", "--dataset", "icd10cm:smoke", "--probe-budget"): ("nan", "-1"),
 }
+ADVISE = ("deploy", "advise", "--old", "a", "--new", "b", "--dataset", "icd10cm:smoke")
+NUMBERS |= {
+    (*ADVISE, "--documents"): ("0", "-1"),
+    (*ADVISE, "--per-day"): ("0",),
+    (*ADVISE, "--texts-per-second"): ("nan", "0", "inf"),
+    (*ADVISE, "--sample"): ("1",),
+    (*ADVISE, "--share"): ("0", "1", "nan"),
+    (*ADVISE, "--tolerance"): ("nan", "-1"),
+    (*ADVISE, "--probe-queries"): ("1",),
+    (*ADVISE, "--seed"): ("-1",),
+}
 FOLDERS = [  # a file or /proc where a folder of versions or runs is expected
     ("deploy", "search", "q", "--root"),
     ("deploy", "embed", "--root"),
@@ -83,6 +94,7 @@ FOLDERS = [  # a file or /proc where a folder of versions or runs is expected
     ("export", "model"),
 ]
 OUTPUT_FILES = [
+    (*ADVISE, "--report"),
     ("deploy", "shadow", "VERSION", "--log", "log.csv", "--report"),
     ("evaluate", "model", "--dataset", "icd10cm:smoke", "--html"),
     ("evaluate", "model", "--dataset", "icd10cm:smoke", "--sheet"),

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from embedlab import paths
-from embedlab.cli import deploy_shards
+from embedlab.cli import deploy_advise, deploy_shards
 from embedlab.cli.console import ALARM, out, print_frame
 from embedlab.cli.options import folder_or_new, number, output_file, writable_folder
 from embedlab.errors import ParameterError
@@ -33,6 +33,7 @@ app = typer.Typer(no_args_is_help=True, help=__doc__)
 drift_app = typer.Typer(no_args_is_help=True, help="Check whether new queries or documents differ from before.")
 app.add_typer(drift_app, name="drift")
 app.add_typer(deploy_shards.app, name="shards")
+app.command("advise")(deploy_advise.advise)
 
 Root = Annotated[
     Path | None, typer.Option(help="folder of all versions; default results/index", callback=folder_or_new)

