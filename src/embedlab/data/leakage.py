@@ -132,8 +132,8 @@ def repair_against(dataset: Dataset, other: Dataset) -> tuple[Dataset, LeakageRe
     if drop and not repaired.qrels["train"]:
         problem = f"every training query of {dataset.name} reveals a dev or test query of {other.name}: {report}"
         raise LeakageError(problem, remedy="Choose other data to train on", field="dataset")
-    kept = {"triplets": repaired.triplets, "graded_pairs": repaired.graded_pairs}
-    return drop_queries(dataset, {"train": drop}, **kept), report
+    kept = drop_queries(dataset, {"train": drop}, triplets=repaired.triplets, graded_pairs=repaired.graded_pairs)
+    return kept, report
 
 
 def _with_held_out_of(dataset: Dataset, other: Dataset) -> Dataset:
