@@ -65,10 +65,10 @@ def add_dataset(dataset: Dataset, other: Dataset) -> Dataset:
         logger.warning("%s: dropped what reveals held-out queries of %s: %s", dataset.name, other.name, report)
         leaks = {kind: dataset.leaks.get(kind, 0) + count for kind, count in report.counts.items()}
         rest = replace(rest, leaks={kind: count for kind, count in leaks.items() if count})
-    kept, _ = leakage.repair_against(replace(other, triplets=(), graded_pairs=()), dataset)
+    safe, _ = leakage.repair_against(replace(other, triplets=(), graded_pairs=()), dataset)
     documents = _Documents([other.corpus[key] for key in seeded_order(other.corpus)])
     extra: list[Triplet] = []
-    for number, (query, document) in enumerate(kept.pairs("train")):
+    for number, (query, document) in enumerate(safe.pairs("train")):
         right = {
             other.queries[query],
             *(other.corpus[key] for key in other.qrels["train"][query] if key in other.corpus),
@@ -84,10 +84,10 @@ def _added(dataset: Dataset, extra: tuple[Triplet, ...], total: int, spec: str) 
     # The dataset itself has been checked: its own queries stay as they are.
     checked, report = leakage.repair(replace(dataset, triplets=extra, qrels={**dataset.qrels, "train": {}}))
     extended = replace(dataset, triplets=(*dataset.triplets, *checked.triplets))
-    kept = len(checked.triplets)
-    dropped = "" if kept == total else f", dropped {total - kept:,} that reveal held-out queries"
+    added = len(checked.triplets)
+    dropped = "" if added == total else f", dropped {total - added:,} that reveal held-out queries"
     example = "" if report.clean else f", for example: {report.leaks[0]}"
-    logger.warning("%s: added %s of %s pairs%s%s", spec, f"{kept:,}", f"{total:,}", dropped, example)
+    logger.warning("%s: added %s of %s pairs%s%s", spec, f"{added:,}", f"{total:,}", dropped, example)
     return extended
 
 

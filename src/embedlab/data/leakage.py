@@ -132,37 +132,38 @@ def repair_against(dataset: Dataset, other: Dataset) -> tuple[Dataset, LeakageRe
     if drop and not repaired.qrels["train"]:
         problem = f"every training query of {dataset.name} reveals a dev or test query of {other.name}: {report}"
         raise LeakageError(problem, remedy="Choose other data to train on", field="dataset")
-    kept = drop_queries(dataset, {"train": drop}, triplets=repaired.triplets, graded_pairs=repaired.graded_pairs)
-    return kept, report
+    return drop_queries(
+        dataset, {"train": drop}, triplets=repaired.triplets, graded_pairs=repaired.graded_pairs
+    ), report
 
 
 def _with_held_out_of(dataset: Dataset, other: Dataset) -> Dataset:
     """The training examples of a dataset with dev and test of another one, whose ids start with its name."""
-    theirs = {key: f"{other.name} {key}" for key in (*other.corpus, *other.queries)}
+    new_id = {key: f"{other.name} {key}" for key in (*other.corpus, *other.queries)}
     held_out: dict[str, None] = {}
     by_code: dict[str, dict[str, None]] = defaultdict(dict)
     by_text: dict[str, dict[str, None]] = defaultdict(dict)
     for query, document in (pair for split in ("dev", "test") for pair in other.pairs(split)):
-        held_out[document] = by_text[normalise(other.corpus[document])][theirs[document]] = None
+        held_out[document] = by_text[normalise(other.corpus[document])][new_id[document]] = None
         for code in _codes(other, query, [document]):
-            by_code[code][theirs[document]] = None
+            by_code[code][new_id[document]] = None
 
     def judged(query: str, grades: Mapping[str, int]) -> dict[str, int]:
-        same = (document for code in _codes(dataset, query, grades) for document in by_code.get(code, ()))
-        return dict.fromkeys((*grades, *same, *by_text.get(normalise(dataset.queries[query]), ())), 1)
+        with_code = (document for code in _codes(dataset, query, grades) for document in by_code.get(code, ()))
+        return dict.fromkeys((*grades, *with_code, *by_text.get(normalise(dataset.queries[query]), ())), 1)
 
     train = {query: judged(query, grades) for query, grades in dataset.qrels.get("train", {}).items()}
     held_out_qrels = {
         split: {
-            theirs[query]: {theirs[document]: 1 for document in grades if document in held_out}
+            new_id[query]: {new_id[document]: 1 for document in grades if document in held_out}
             for query, grades in other.qrels.get(split, {}).items()
         }
         for split in ("dev", "test")
     }
     return Dataset(
         name=dataset.name,
-        corpus={**dataset.corpus, **{theirs[document]: other.corpus[document] for document in held_out}},
-        queries={**dataset.queries, **{theirs[query]: text for query, text in other.queries.items()}},
+        corpus={**dataset.corpus, **{new_id[document]: other.corpus[document] for document in held_out}},
+        queries={**dataset.queries, **{new_id[query]: text for query, text in other.queries.items()}},
         qrels={"train": train, **held_out_qrels},
         triplets=dataset.triplets,
         graded_pairs=dataset.graded_pairs,

@@ -128,7 +128,7 @@ def evaluate_systems(vectors: Mapping[str, Vectors], dataset: Dataset, split: st
         dataset: gives the judgements.
         split: name of the split.
     """
-    return {name: evaluate(found.rank(DEPTH), dataset.qrels[split]) for name, found in vectors.items()}
+    return {name: evaluate(of_system.rank(DEPTH), dataset.qrels[split]) for name, of_system in vectors.items()}
 
 
 def compare_systems(
