@@ -7,7 +7,7 @@ import pytest
 
 from embedlab.data.dataset import Dataset
 from embedlab.errors import ParameterError
-from embedlab.evaluation.cross_lingual import language_bias, quality_by_language
+from embedlab.evaluation.cross_lingual import compare_systems, evaluate_systems, language_bias, quality_by_language
 from embedlab.evaluation.metrics import evaluate
 from embedlab.evaluation.mteb_tasks import retrieval_task, run_task
 from embedlab.evaluation.retrieval import evaluate_retrieval
@@ -18,6 +18,7 @@ from embedlab.reporting.languages_report import draw_by_language, reading
 from embedlab.search.across_languages import character_ranking, code_mixed, expand, learn_glossary
 from embedlab.search.bm25 import bm25_ranking
 from embedlab.search.exact import Ranking
+from embedlab.search.vectors import Vectors
 
 PAIRS = [
     ("rote Pumpe", "red pump"),
@@ -139,6 +140,17 @@ class TestByLanguage:
         text = reading(table, "good", "bad")
         assert "highest for es (1.000)" in text and f"lowest for fr ({table['mean'].min():.3f})" not in text
         assert reading(table, "bad", "good").startswith("bad: nDCG@10 is highest for es (0.500), lowest for es")
+
+
+def test_systems_on_another_dataset_by_hand():
+    """One system finds every answer first, the other the wrong way round."""
+    data = Dataset("x", {"a": "A", "b": "B"}, {"q": "Q", "r": "R"}, {"test": {"q": {"a": 1}, "r": {"b": 1}}})
+    eye, own = np.eye(2, dtype=np.float32), frozenset()
+    good, bad = (Vectors(("q", "r"), ("a", "b"), rows, eye, own) for rows in (eye, eye[::-1].copy()))
+    found = evaluate_systems({"good": good, "bad": bad}, data)
+    assert found["good"].mean("ndcg@10") == 1.0 and found["bad"].mean("ndcg@10") == pytest.approx(1 / np.log2(3))
+    lost = compare_systems(found, "bad", "good")
+    assert lost.mean == pytest.approx(1 / np.log2(3) - 1) and lost.n == 2
 
 
 class TestBias:

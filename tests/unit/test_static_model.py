@@ -7,7 +7,9 @@ import pytest
 from embedlab import load_dataset, load_model
 from embedlab.data.dataset import Triplet
 from embedlab.errors import ParameterError
+from embedlab.training.contrastive import static_model
 from embedlab.training.contrastive.static_model import StaticParams, train_static_model, untrained_static_model
+from embedlab.training.distillation.languages import static_from_inputs
 
 VALUES = {
     "dataset": "icd10cm:smoke",
@@ -29,6 +31,18 @@ def test_training_starts_from_the_transformer_and_leaves_it_unchanged(tmp_path):
     assert static.get_embedding_dimension() == base.get_embedding_dimension()
     assert static.tokenizer.get_vocab() == base.tokenizer.get_vocab()
     assert (base.encode(["anemia"]) == before).all()
+
+
+def test_more_negatives_are_drawn_besides_the_corpus(tmp_path, monkeypatch):
+    data, base = load_dataset("icd10cm:smoke", max_examples=60), load_model()
+    drawn_from = []
+    monkeypatch.setattr(
+        static_model, "train_static", lambda _, rows, documents, *rest, **options: drawn_from.append(documents)
+    )
+    settings, start = StaticParams(**VALUES).fit_settings(), static_from_inputs(base)
+    for more in ([], ["Eisenmangel"]):
+        train_static_model(base, data, settings, more_negatives=more, start=start, output_dir=str(tmp_path))
+    assert drawn_from[0] == list(data.corpus.values()) and drawn_from[1] == [*drawn_from[0], "Eisenmangel"]
 
 
 @pytest.mark.parametrize(("name", "value"), [("static_shares", []), ("static_shares", [1.2]), ("batch_size", 1)])
