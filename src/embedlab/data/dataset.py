@@ -57,6 +57,8 @@ class Dataset:
             descendants in a code tree.
         fields: query or document id -> metadata for slices and filters.
         split_by: "document" if a relevant document may occur in one split only, "query" if only queries are held out.
+        codes: query or document id -> the codes of what it names, in a scheme that other datasets use too, such as
+            ICD-10. What has the same code in another dataset means the same.
         leaks: training examples that were dropped when the data was loaded, because they reveal held-out queries: kind
             -> number.
     """
@@ -72,6 +74,7 @@ class Dataset:
     related: Mapping[str, frozenset[str]] = field(default_factory=dict)
     fields: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     split_by: str = "document"
+    codes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     leaks: Mapping[str, int] = field(default_factory=dict)
 
     def split_queries(self, split: str) -> dict[str, str]:

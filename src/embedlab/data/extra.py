@@ -1,13 +1,16 @@
-"""Extra training pairs for a dataset, from a glossary or another file: `icd10cm:small?extra=glossary:terms.csv`.
+"""Extra training pairs for a dataset, from a file or another dataset.
+
+`icd10cm:small?extra=glossary:terms.csv` adds all pairs of a file. `icd10multi:all-en?extra=icd10cm:full` adds the
+training pairs of another dataset.
 
 They are triplets, so they are neither documents of the corpus nor queries. The leakage guard drops those that reveal a
-held-out query or its answer.
+held-out query or its answer. Another dataset has dev and test queries too: they stay held out from everything.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,15 +38,68 @@ def add(dataset: Dataset, spec: str) -> Dataset:
         DataError: the spec has another form, or the file is malformed.
     """
     extra = triplets(spec)
+    return _added(dataset, extra, len(extra), spec)
+
+
+def add_dataset(dataset: Dataset, other: Dataset) -> Dataset:
+    """Add the training pairs of another dataset to the training triplets of a dataset.
+
+    Both keep honest test splits: what reveals a dev or test query of the one is dropped from the training examples of
+    the other, see `leakage.repair_against`.
+
+    Args:
+        dataset: the dataset.
+        other: gives the pairs; its corpus and its queries are not added.
+
+    Raises:
+        DataError: the other dataset has no training pairs.
+        LeakageError: nothing would be left to train on.
+    """
+    pairs = other.pairs("train")
+    if not pairs:
+        problem, remedy = f"{other.name} has no training pairs", "Name a dataset with a train split"
+        raise DataError(problem, remedy=remedy, field="extra")
+    rest, report = leakage.repair_against(dataset, other)
+    if not report.clean:
+        logger.warning("%s: dropped what reveals held-out queries of %s: %s", dataset.name, other.name, report)
+        leaks = {kind: dataset.leaks.get(kind, 0) + count for kind, count in report.counts.items()}
+        rest = replace(rest, leaks={kind: count for kind, count in leaks.items() if count})
+    kept, _ = leakage.repair_against(replace(other, triplets=(), graded_pairs=()), dataset)
+    documents = _Documents([other.corpus[key] for key in seeded_order(other.corpus)])
+    extra: list[Triplet] = []
+    for number, (query, document) in enumerate(kept.pairs("train")):
+        right = {
+            other.queries[query],
+            *(other.corpus[key] for key in other.qrels["train"][query] if key in other.corpus),
+        }
+        extra += [
+            Triplet(other.queries[query], other.corpus[document], text) for text in documents.another(number, right)
+        ]
+    return _added(rest, tuple(extra), len(pairs), other.name)
+
+
+def _added(dataset: Dataset, extra: tuple[Triplet, ...], total: int, spec: str) -> Dataset:
+    """Add triplets that do not leak; `total` pairs were in the source."""
     checked, report = leakage.repair(replace(dataset, triplets=extra))
     # The dataset itself has been checked: its own queries stay as they are.
     extended = replace(dataset, triplets=(*dataset.triplets, *checked.triplets))
-    dropped = "" if report.clean else f", dropped {len(extra) - len(checked.triplets):,} that reveal held-out queries"
+    kept = len(checked.triplets)
+    dropped = "" if kept == total else f", dropped {total - kept:,} that reveal held-out queries"
     example = "" if report.clean else f", for example: {report.leaks[0]}"
-    logger.warning(
-        "%s: added %s of %s pairs%s%s", spec, f"{len(checked.triplets):,}", f"{len(extra):,}", dropped, example
-    )
+    logger.warning("%s: added %s of %s pairs%s%s", spec, f"{kept:,}", f"{total:,}", dropped, example)
     return extended
+
+
+class _Documents:
+    """Documents in a seeded order, to take another document as a hard negative."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = texts
+
+    def another(self, number: int, right: Container[str]) -> list[str]:
+        """A document that is not among the right ones, as a list; empty if there is none."""
+        candidates = (self._texts[(number + step) % len(self._texts)] for step in range(len(self._texts)))
+        return [text for text in candidates if text not in right][:1]
 
 
 def triplets(spec: str) -> tuple[Triplet, ...]:
@@ -60,17 +116,20 @@ def triplets(spec: str) -> tuple[Triplet, ...]:
     if not export.examples:
         remedy = "Use a file of queries and answers, or a glossary."
         raise DataError("this file has similarities and no queries", remedy=remedy, file=path, field="extra")
-    order = [export.documents[key] for key in seeded_order(export.documents)]
+    documents = _Documents([export.documents[key] for key in seeded_order(export.documents)])
     collected: list[Triplet] = []
     for number, example in enumerate(export.examples):
         if example.split in ("dev", "test"):
             continue
         right = {example.query, *(positive.text for positive in example.positives)}
-        candidates = (order[(number + step) % len(order)] for step in range(len(order)))
-        other = next((text for text in candidates if text not in right), None)
-        negatives = [negative.text for negative in example.negatives] or ([] if other is None else [other])
-        collected += [Triplet(example.query, p.text, n) for p in example.positives for n in negatives[:1]]
+        negatives = [negative.text for negative in example.negatives[:1]] or documents.another(number, right)
+        collected += [Triplet(example.query, p.text, n) for p in example.positives for n in negatives]
     return tuple(collected)
+
+
+def is_file(spec: str) -> bool:
+    """Whether a spec names a file of pairs, all of which are added, and not a dataset with splits."""
+    return spec.partition(":")[0] in SOURCES
 
 
 def source_fingerprint(spec: str) -> str:
@@ -84,5 +143,5 @@ def _source(spec: str) -> tuple[Callable[[Path], Collection], Path]:
     if scheme in SOURCES and location:
         path = glossary_files.path_of(location) if scheme == "glossary" else textio.location_path(location)
         return SOURCES[scheme], path
-    remedy = "Write extra=glossary:FILE or extra=pairs:FILE."
+    remedy = "Write extra=glossary:FILE, extra=pairs:FILE or extra=DATASET, such as extra=icd10cm:full."
     raise DataError(f"unknown source of extra pairs '{spec}'", remedy=remedy, field="dataset")

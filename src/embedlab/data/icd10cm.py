@@ -82,6 +82,7 @@ def load(location: str, *, name: str) -> Dataset:
             **{query: fields[chapters[next(iter(grades))]] for query, grades in positives.items()},
         },
         split_by=SPLIT_BY[split],
+        codes={code: (code,) for code in corpus},
     )
 
 

@@ -17,6 +17,8 @@ from __future__ import annotations
 import importlib.metadata
 import re
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -62,7 +64,8 @@ def load(location: str, *, name: str) -> Dataset:
         raise DataError(f"icd10multi has no size '{size}'", remedy=remedy, field="dataset")
     languages = parse_languages(pair, LANGUAGES)
     terms = [term for term in _terms(_files()) if SIZES[size].match(term.id)]
-    return dataset(terms, languages, name=name)
+    names = dataset(terms, languages, name=name)
+    return replace(names, codes=_codes(names, terms))
 
 
 def source_fingerprint(location: str) -> str:
@@ -78,6 +81,17 @@ def source_fingerprint(location: str) -> str:
         DataError: the package is not installed.
     """
     return textio.fingerprint(_files())
+
+
+def _codes(names: Dataset, terms: Iterable[Term]) -> dict[str, tuple[str, ...]]:
+    """Query or document id -> the codes that have this name; mostly one."""
+    texts = {**names.corpus, **names.queries}
+    key_of = {(names.fields[key]["language"], text): key for key, text in texts.items()}
+    codes: dict[str, tuple[str, ...]] = {}
+    for term in terms:
+        for key in filter(None, map(key_of.get, term.names.items())):
+            codes[key] = (*codes.get(key, ()), term.id)
+    return codes
 
 
 def _files() -> tuple[Path, ...]:

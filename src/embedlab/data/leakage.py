@@ -7,7 +7,7 @@ document of the corpus, which every retriever sees, as long as no training examp
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -111,6 +111,69 @@ def repair(dataset: Dataset) -> tuple[Dataset, LeakageReport]:
     triplets = (t for i, t in enumerate(dataset.triplets) if ExampleId("triplets", i) not in leaking)
     graded_pairs = (p for i, p in enumerate(dataset.graded_pairs) if ExampleId("graded_pairs", i) not in leaking)
     return drop_queries(dataset, drop, triplets=triplets, graded_pairs=graded_pairs), report
+
+
+def repair_against(dataset: Dataset, other: Dataset) -> tuple[Dataset, LeakageReport]:
+    """Drop the training examples of a dataset that reveal dev or test queries of another dataset.
+
+    A training example with a code of a held-out query (see `Dataset.codes`), or with the text of its document as query,
+    counts as one that shares the document.
+
+    Returns:
+        The dataset without them, and the report of what was dropped.
+
+    Raises:
+        LeakageError: no training query would be left.
+    """
+    repaired, report = repair(_with_held_out_of(dataset, other))
+    if report.clean:
+        return dataset, report
+    drop = set(dataset.qrels["train"]) - repaired.qrels["train"].keys()
+    if drop and not repaired.qrels["train"]:
+        problem = f"every training query of {dataset.name} reveals a dev or test query of {other.name}: {report}"
+        raise LeakageError(problem, remedy="Choose other data to train on", field="dataset")
+    kept = {"triplets": repaired.triplets, "graded_pairs": repaired.graded_pairs}
+    return drop_queries(dataset, {"train": drop}, **kept), report
+
+
+def _with_held_out_of(dataset: Dataset, other: Dataset) -> Dataset:
+    """The training examples of a dataset with dev and test of another one, whose ids start with its name."""
+    theirs = {key: f"{other.name} {key}" for key in (*other.corpus, *other.queries)}
+    held_out: dict[str, None] = {}
+    by_code: dict[str, dict[str, None]] = defaultdict(dict)
+    by_text: dict[str, dict[str, None]] = defaultdict(dict)
+    for query, document in (pair for split in ("dev", "test") for pair in other.pairs(split)):
+        held_out[document] = by_text[normalise(other.corpus[document])][theirs[document]] = None
+        for code in _codes(other, query, [document]):
+            by_code[code][theirs[document]] = None
+
+    def judged(query: str, grades: Mapping[str, int]) -> dict[str, int]:
+        same = (document for code in _codes(dataset, query, grades) for document in by_code.get(code, ()))
+        return dict.fromkeys((*grades, *same, *by_text.get(normalise(dataset.queries[query]), ())), 1)
+
+    train = {query: judged(query, grades) for query, grades in dataset.qrels.get("train", {}).items()}
+    held_out_qrels = {
+        split: {
+            theirs[query]: {theirs[document]: 1 for document in grades if document in held_out}
+            for query, grades in other.qrels.get(split, {}).items()
+        }
+        for split in ("dev", "test")
+    }
+    return Dataset(
+        name=dataset.name,
+        corpus={**dataset.corpus, **{theirs[document]: other.corpus[document] for document in held_out}},
+        queries={**dataset.queries, **{theirs[query]: text for query, text in other.queries.items()}},
+        qrels={"train": train, **held_out_qrels},
+        triplets=dataset.triplets,
+        graded_pairs=dataset.graded_pairs,
+        split_by=other.split_by,
+    )
+
+
+def _codes(dataset: Dataset, query: str, documents: Iterable[str]) -> tuple[str, ...]:
+    """The codes of a query; if it has none, those of its documents."""
+    of_documents = (code for document in documents for code in dataset.codes.get(document, ()))
+    return dataset.codes.get(query) or tuple(of_documents)
 
 
 def guard(

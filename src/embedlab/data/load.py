@@ -47,7 +47,8 @@ class Spec:
         `split_by=query`: hold out queries only, so splits may share documents. The built-in datasets do not take this.
         `divide=false`: keep dev and test whole in a dataset without a train split.
         `chunk=128+32`, `column=NAME`: see `documents`.
-        `extra=glossary:FILE` or `extra=pairs:FILE`: more pairs to train on, see `embedlab.data.extra`.
+        `extra=glossary:FILE`, `extra=pairs:FILE` or `extra=icd10cm:full`: more pairs to train on, see
+            `embedlab.data.extra`.
         `language=en`: of the labels of a SKOS glossary.
         `languages=de-en`: queries and documents of a file of translations, see `translations`.
         `format=NAME`: read a file of pairs in this format instead of the one that its content shows.
@@ -114,11 +115,18 @@ def load_dataset(
     if max_examples is not None:
         dataset = cap_training(dataset, max_examples)
     if extra_pairs:
-        dataset = extra.add(dataset, extra_pairs)
+        dataset = _with_extra(dataset, extra_pairs)
     dataset = mark_seen(dataset)
     if training:  # without it, the test split may be another one
         _in_use[spec] = dataset
     return dataset
+
+
+def _with_extra(dataset: Dataset, spec: str) -> Dataset:
+    """Add the pairs of a file, or the training pairs of another dataset."""
+    if extra.is_file(spec):
+        return extra.add(dataset, spec)
+    return extra.add_dataset(dataset, load_dataset(spec))
 
 
 def dataset_in_use(spec: str) -> Dataset | None:
@@ -170,7 +178,8 @@ def source_fingerprint(spec: str) -> str:
     fingerprint = str(parsed.module.source_fingerprint(parsed.location))
     if "extra" not in parsed.options:
         return fingerprint
-    joined = f"{fingerprint} {extra.source_fingerprint(parsed.options['extra'])}"
+    more = parsed.options["extra"]
+    joined = f"{fingerprint} {extra.source_fingerprint(more) if extra.is_file(more) else source_fingerprint(more)}"
     return hashlib.sha256(joined.encode()).hexdigest()[: textio.FINGERPRINT_LENGTH]
 
 

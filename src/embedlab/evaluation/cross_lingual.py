@@ -15,7 +15,7 @@ from embedlab.evaluation.metrics import Evaluation, evaluate
 from embedlab.evaluation.significance import NAN, PairedDifference, bootstrap_ci, paired_difference
 from embedlab.evaluation.slices import UNKNOWN, Fields, slice_means
 from embedlab.search.exact import ABSENT, Ranking
-from embedlab.search.vectors import encode_split
+from embedlab.search.vectors import Vectors, encode_split
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -120,18 +120,25 @@ def evaluate_queries(
     return evaluate(encode_split(model, reworded, split, corpus_vectors=corpus_vectors).rank(DEPTH), qrels[split])
 
 
-def compare_models(
-    model: SentenceTransformer, against: SentenceTransformer, dataset: Dataset, metric: str = "ndcg@10"
-) -> PairedDifference:
-    """Compare two models on the test queries of a dataset: does a model lose in one language what it gained in others?
+def evaluate_systems(vectors: Mapping[str, Vectors], dataset: Dataset, split: str = "test") -> dict[str, Evaluation]:
+    """Evaluate systems on another dataset, for example one in English.
 
     Args:
-        model, against: any sentence-transformers models.
-        dataset: for example one in English.
-        metric: e.g. `ndcg@10`.
-
-    Returns:
-        `model` minus `against`, query by query.
+        vectors: system -> vectors of the queries of the split and of the corpus.
+        dataset: gives the judgements.
+        split: name of the split.
     """
-    rankings = (encode_split(each, dataset, "test").rank(DEPTH) for each in (model, against))
-    return paired_difference(*(evaluate(ranking, dataset.qrels["test"]).of(metric) for ranking in rankings))
+    return {name: evaluate(found.rank(DEPTH), dataset.qrels[split]) for name, found in vectors.items()}
+
+
+def compare_systems(
+    evaluations: Mapping[str, Evaluation], system: str, against: str, metric: str = "ndcg@10"
+) -> PairedDifference:
+    """Compare two systems query by query: does one lose in a language what it gained in others?
+
+    Args:
+        evaluations: from `evaluate_systems`.
+        system, against: two of its systems; the difference is `system` minus `against`.
+        metric: e.g. `ndcg@10`.
+    """
+    return paired_difference(evaluations[system].of(metric), evaluations[against].of(metric))

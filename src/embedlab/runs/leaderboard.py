@@ -77,15 +77,20 @@ class Leaderboard:
         """
         return encode_by_role(model, texts, queries, encode=self._cache.encode)
 
-    def vectors(self, model: SentenceTransformer, split: str = "test", *, cached: bool = True) -> Vectors:
+    def vectors(
+        self, model: SentenceTransformer, split: str = "test", *, cached: bool = True, data: Dataset | None = None
+    ) -> Vectors:
         """Encode the queries of a split and the corpus.
 
         Args:
             model: any sentence-transformers model.
             split: whose queries.
             cached: keep the vectors on disk for later runs; for models that later runs use again.
+            data: another dataset than that of the leaderboard.
         """
-        return encode_split(model, self.data, split, encode=self._cache.encode if cached else None)
+        return encode_split(
+            model, self.data if data is None else data, split, encode=self._cache.encode if cached else None
+        )
 
     def add_bm25(self, system: str = "bm25", *, queries: Mapping[str, str] | None = None) -> Evaluation:
         """Evaluate BM25 on test and record it.
@@ -312,6 +317,7 @@ class Leaderboard:
         shares: Sequence[float] = SHARES,
         narrow: bool = True,
         keep: Dataset | None = None,
+        keep_vectors: np.ndarray | None = None,
         corpus_vectors: np.ndarray | None = None,
     ) -> SentenceTransformer:
         """Concatenate a transformer with a static model; the share is chosen on dev.
@@ -322,7 +328,8 @@ class Leaderboard:
             shares: shares of the static model to choose from.
             narrow: project the result to d dimensions. The PCA is computed on the corpus.
             keep: a dataset on whose dev split a share may lose at most `FORGETTING_BUDGET` against the transformer.
-            corpus_vectors: the corpus (N, d), if the transformer has already encoded it.
+            keep_vectors: the corpus of `keep` (M, d), if the transformer has already encoded it.
+            corpus_vectors: the corpus (N, d), likewise.
 
         Returns:
             A model with d dimensions, or with d + e. The share is in the notes of the run.
@@ -333,7 +340,7 @@ class Leaderboard:
         on_dev = score_static_shares(vectors, static_vectors, self.data.qrels["dev"], metric=self.metric, shares=shares)
         elsewhere = {}
         if keep is not None:
-            halves = self._halves(keep, transformer, static)
+            halves = self._halves(keep, transformer, static, keep_vectors)
             elsewhere = score_static_shares(*halves, keep.qrels["dev"], metric=self.metric, shares=(0.0, *shares))
         share = best_share(on_dev, elsewhere)
         self.run.note(static_share=share, static_share_on_dev={str(name): value for name, value in on_dev.items()})

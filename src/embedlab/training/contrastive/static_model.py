@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
@@ -59,6 +60,7 @@ def train_static_model(
     settings: FitSettings,
     *,
     random_negatives: int = 4096,
+    more_negatives: Sequence[str] = (),
     start: SentenceTransformer | None = None,
     ngrams: bool = False,
     evaluator: BaseEvaluator | None = None,
@@ -74,6 +76,8 @@ def train_static_model(
         dataset: its training pairs are learned, and its corpus is where random negatives come from.
         settings: how to train; see `StaticParams.fit_settings`.
         random_negatives: random documents per step, shared by the batch.
+        more_negatives: texts to draw random negatives from besides the corpus, such as texts in the language of the
+            queries. A query is never its own negative.
         start: a static model to train in place, from `untrained_static_model`; made from `transformer` when None.
         ngrams: see `untrained_static_model`; not used with `start`.
         evaluator: scores dev and chooses the best weights; the last weights are kept when None.
@@ -82,7 +86,7 @@ def train_static_model(
     Returns:
         The static model, with the dimension of the transformer, and what training logged.
     """
-    documents = list(dataset.corpus.values())
+    documents = [*dataset.corpus.values(), *more_negatives]
     static = untrained_static_model(transformer, dataset, ngrams=ngrams) if start is None else start
     rows = number_rows(contrastive_rows(dataset, hard_negatives=0, seed=settings.seed), own_texts(dataset))
     result = train_static(
