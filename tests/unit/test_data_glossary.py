@@ -195,9 +195,17 @@ class TestExtraPairs:
         ):
             assert str(tmp_path) in inputs.from_current_folder("dataset", spec).partition("extra=")[2]
 
-    @pytest.mark.parametrize("spec", ["beir:x", "terms.csv", "glossary:"])
-    def test_other_sources_are_refused(self, pairs, spec):
-        with pytest.raises(DataError, match="unknown source of extra pairs"):
+    @pytest.mark.parametrize(
+        ("spec", "problem"),
+        [
+            ("glossary:", "unknown source of extra pairs"),
+            ("terms.csv", "unknown dataset 'terms.csv'"),
+            ("beir:x", "does not exist"),
+            ("icd10cm:huge", "no size 'huge'"),
+        ],
+    )
+    def test_other_sources_are_refused(self, pairs, spec, problem):
+        with pytest.raises(DataError, match=problem):
             load_dataset(f"pairs:{pairs}?extra={spec}")
 
 

@@ -11,11 +11,13 @@ import pytest
 from embedlab.data.dataset import Dataset
 from embedlab.data.load import load_dataset
 from embedlab.errors import DataError, ParameterError
+from embedlab.evaluation.cross_lingual import quality_by_language
 from embedlab.evaluation.local_tasks import local_task
 from embedlab.evaluation.metrics import evaluate
-from embedlab.evaluation.mteb_tasks import retrieval_task, run_task, task_by_name, with_data
+from embedlab.evaluation.mteb_tasks import cross_lingual_task, retrieval_task, run_task, task_by_name, with_data
 from embedlab.evaluation.retrieval import evaluate_retrieval
 from embedlab.search.exact import Ranking
+from embedlab.search.vectors import encode_split
 from tests.conftest import tiny_model
 
 SHARED = os.environ.get("EMBEDLAB_SHARED_DATASETS", "")
@@ -47,6 +49,29 @@ def test_grades_and_queries_without_positives(tiny):
     official, ours = run_task(tiny, task), evaluate_retrieval(tiny, data)[32]
     assert ours.n == 2
     assert official.main_score == pytest.approx(ours.mean("ndcg@10"), abs=2e-5)
+
+
+def test_languages_are_subsets_with_our_numbers():
+    """Queries in two languages search a corpus in both: mteb's value of every subset is ours of the language."""
+    import mteb
+
+    data, model = load_dataset("icd10multi:de+el-en+de:smoke"), tiny_model()
+    task = cross_lingual_task(data)
+    assert task.metadata.eval_langs == {
+        "de-en+de": ["deu-Latn", "eng-Latn"],
+        "el-en+de": ["ell-Grek", "eng-Latn", "deu-Latn"],
+    }
+    official, vectors = run_task(model, task), encode_split(model, data, "test")
+    table = quality_by_language({"tiny": vectors.rank(100)}, data.qrels["test"], data.fields)
+    for language, value in zip(table["slice"], table["mean"], strict=True):
+        assert official.by_subset[f"{language}-en+de"] == pytest.approx(value, abs=1e-3), language
+    whole = mteb.evaluate(model, cross_lingual_task(data), cache=None, show_progress_bar=False).task_results[0]
+    assert official.main_score == pytest.approx(whole.get_score())
+
+
+def test_languages_need_their_field():
+    with pytest.raises(ParameterError, match="no field 'pair'"):
+        cross_lingual_task(load_dataset("icd10cm:smoke"))
 
 
 def test_a_split_without_positives_is_refused():

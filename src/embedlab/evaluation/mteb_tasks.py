@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 SUBSET = "default"  # mteb's name for the only subset of a task
 LANGUAGE = "eng-Latn"  # of local tasks: mteb needs one, and no score depends on it
+LANGUAGES = {  # mteb's names of languages
+    **{"en": LANGUAGE, "de": "deu-Latn", "es": "spa-Latn", "fr": "fra-Latn", "pt": "por-Latn"},
+    **{"zh": "zho-Hans", "ja": "jpn-Jpan", "vi": "vie-Latn", "el": "ell-Grek"},
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +43,14 @@ class TaskResult:
         metric: e.g. `ndcg_at_10`, `cosine_spearman`, `accuracy`, `v_measure`.
         scores: all scores of mteb.
         predictions: the model's predictions; their form depends on the task type.
+        by_subset: subset, such as a pair of languages -> main score. `scores` and `predictions` are those of the first.
     """
 
     main_score: float
     metric: str
     scores: dict[str, Any]
     predictions: Any
+    by_subset: dict[str, float]
 
 
 def run_task(model: SentenceTransformer, task: AbsTask) -> TaskResult:
@@ -67,9 +74,11 @@ def run_task(model: SentenceTransformer, task: AbsTask) -> TaskResult:
         path = Path(folder) / task.prediction_file_name
         predictions_file = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     split = task.eval_splits[0]
-    scores = result.task_results[0].scores[split][0]
+    subsets = result.task_results[0].scores[split]
+    scores, by_subset = subsets[0], {subset["hf_subset"]: subset["main_score"] for subset in subsets}
     predictions = predictions_file.get(scores["hf_subset"], {}).get(split)
-    return TaskResult(scores["main_score"], task.metadata.main_score, scores, predictions)
+    main_score = sum(by_subset.values()) / len(by_subset)  # mteb's mean over subsets
+    return TaskResult(main_score, task.metadata.main_score, scores, predictions, by_subset)
 
 
 def _for_mteb(model: ApiModel) -> Any:
@@ -117,21 +126,63 @@ def retrieval_task(dataset: Dataset, split: str = "test") -> AbsTaskRetrieval:
     Raises:
         ParameterError: no query of the split has a positive.
     """
-    from datasets import Dataset as Table
-    from mteb.abstasks.retrieval import AbsTaskRetrieval
+    positives = _positives(dataset, split)
+    return _retrieval_task(dataset, split, {SUBSET: positives}, [LANGUAGE])
 
+
+def cross_lingual_task(dataset: Dataset, split: str = "test") -> AbsTaskRetrieval:
+    """Build an mteb retrieval task with a subset for every pair of languages, such as `de-en`.
+
+    All subsets search the whole corpus. Otherwise it is like `retrieval_task`.
+
+    Args:
+        dataset: its queries have the field `pair`, as those of `icd10multi` and `parallel` have.
+        split: whose queries.
+
+    Raises:
+        ParameterError: a query has no pair of languages, or no query of the split has a positive.
+    """
+    pairs: dict[str, dict[str, dict[str, int]]] = {}
+    for query, grades in _positives(dataset, split).items():
+        pair = dataset.fields.get(query, {}).get("pair", "")
+        if not pair:
+            problem, remedy = f"query '{query}' has no field 'pair'", "Use icd10multi:de-en or parallel:FILE"
+            raise ParameterError(problem, remedy=remedy, field="fields")
+        pairs.setdefault(pair, {})[query] = grades
+    languages = {
+        pair: [LANGUAGES.get(name, LANGUAGE) for name in dict.fromkeys(re.split(r"[-+]", pair))] for pair in pairs
+    }
+    return _retrieval_task(dataset, split, pairs, languages)
+
+
+def _positives(dataset: Dataset, split: str) -> dict[str, dict[str, int]]:
+    """Query id -> its positives, of the queries that have any."""
     positives = {q: {d: g for d, g in grades.items() if g > 0} for q, grades in dataset.qrels.get(split, {}).items()}
     positives = {query: grades for query, grades in positives.items() if grades}
     if not positives:
         raise ParameterError(f"{dataset.name} has no {split} queries with positives", remedy="Name another split")
-    metadata = task_metadata(dataset.name, "Retrieval", "ndcg_at_10", split)
+    return positives
+
+
+def _retrieval_task(
+    dataset: Dataset,
+    split: str,
+    subsets: Mapping[str, dict[str, dict[str, int]]],
+    languages: list[str] | dict[str, list[str]],
+) -> AbsTaskRetrieval:
+    """Build an mteb retrieval task of subsets: name -> query id -> positives."""
+    from datasets import Dataset as Table
+    from mteb.abstasks.retrieval import AbsTaskRetrieval
+
+    metadata = task_metadata(dataset.name, "Retrieval", "ndcg_at_10", split, languages=languages)
     task = type("LocalRetrieval", (AbsTaskRetrieval,), {"metadata": metadata, "k_values": CUTOFFS})()
     task.ignore_identical_ids = bool(dataset.own_documents(split))
     corpus = Table.from_dict({"id": list(dataset.corpus), "text": list(dataset.corpus.values())})
-    queries = Table.from_dict({"id": list(positives), "text": [dataset.queries[query] for query in positives]})
-    return with_data(
-        task, {SUBSET: {split: {"corpus": corpus, "queries": queries, "relevant_docs": positives, "top_ranked": None}}}
-    )
+    data = {}
+    for name, positives in subsets.items():
+        queries = Table.from_dict({"id": list(positives), "text": [dataset.queries[query] for query in positives]})
+        data[name] = {split: {"corpus": corpus, "queries": queries, "relevant_docs": positives, "top_ranked": None}}
+    return with_data(task, data)
 
 
 def with_data(task: AbsTask, data: Any) -> AbsTask:
@@ -140,7 +191,9 @@ def with_data(task: AbsTask, data: Any) -> AbsTask:
     return task
 
 
-def task_metadata(name: str, kind: str, metric: str, split: str) -> TaskMetadata:
+def task_metadata(
+    name: str, kind: str, metric: str, split: str, *, languages: list[str] | dict[str, list[str]] | None = None
+) -> TaskMetadata:
     """Build the metadata of a task that exists only on this machine.
 
     Args:
@@ -148,6 +201,7 @@ def task_metadata(name: str, kind: str, metric: str, split: str) -> TaskMetadata
         kind: mteb's task type, e.g. "Retrieval".
         metric: mteb's name of the main score.
         split: the split to evaluate.
+        languages: mteb's names of the languages, or subset -> names; English when None.
     """
     from mteb import TaskMetadata
 
@@ -158,7 +212,7 @@ def task_metadata(name: str, kind: str, metric: str, split: str) -> TaskMetadata
         type=kind,
         category="t2c" if kind in ("Classification", "Clustering") else "t2t",
         eval_splits=[split],
-        eval_langs=[LANGUAGE],
+        eval_langs=[LANGUAGE] if languages is None else languages,
         main_score=metric,
         is_public=False,
     )
