@@ -98,7 +98,7 @@ GROUPS: dict[str, Group] = {
     ),
     "data": Group(
         ("data/splits", "data/leakage", "data/overlap", "data/text_analysis"),
-        ("data_splits", "data_leakage", "data_overlap", "text_analysis"),
+        ("data_splits", "data_leakage", "data_extra", "data_overlap", "text_analysis"),
     ),
     "endpoint": Group(
         (
@@ -114,6 +114,7 @@ GROUPS: dict[str, Group] = {
     "languages": Group(
         (
             "data/translations",
+            "data/extra",
             "data/icd10multi",
             "data/parallel",
             "search/across_languages",
@@ -121,7 +122,7 @@ GROUPS: dict[str, Group] = {
             "models/vocabulary",
             "training/distillation/languages",
         ),
-        ("data_languages", "cross_lingual", "vocabulary"),
+        ("data_languages", "data_extra", "data_glossary", "cross_lingual", "vocabulary"),
     ),
     "postgres": Group(("deploy/postgres",), ("deploy_postgres",)),
     "deploy": Group(

@@ -62,6 +62,19 @@ class TestExtraDataset:
         assert dict(data.leaks) == {"shared document": 2}
         assert "added 1 of 4 pairs, dropped 3" in caplog.text
 
+    def test_a_negative_is_another_document_and_costs_nothing_to_find(self):
+        """Only as many documents are read as needed: a corpus has tens of thousands, for every pair."""
+        read = []
+
+        class Texts(list):
+            def __getitem__(self, number):
+                read.append(number)
+                return super().__getitem__(number)
+
+        documents = extra._Documents(Texts(["a", "b", "c", "d"]))
+        assert documents.another(5, {"b"}) == ["c"] and read == [1, 2]
+        assert documents.another(0, {"a", "b", "c", "d"}) == []
+
     def test_afterwards_the_guard_finds_nothing(self):
         data = extra.add_dataset(self.OURS, self.THEIRS)
         assert leakage.check(data).clean and leakage.repair_against(data, self.THEIRS)[1].clean

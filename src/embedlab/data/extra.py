@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from embedlab.data import glossary, glossary_files, leakage, textio
@@ -80,8 +81,8 @@ def add_dataset(dataset: Dataset, other: Dataset) -> Dataset:
 
 def _added(dataset: Dataset, extra: tuple[Triplet, ...], total: int, spec: str) -> Dataset:
     """Add triplets that do not leak; `total` pairs were in the source."""
-    checked, report = leakage.repair(replace(dataset, triplets=extra))
     # The dataset itself has been checked: its own queries stay as they are.
+    checked, report = leakage.repair(replace(dataset, triplets=extra, qrels={**dataset.qrels, "train": {}}))
     extended = replace(dataset, triplets=(*dataset.triplets, *checked.triplets))
     kept = len(checked.triplets)
     dropped = "" if kept == total else f", dropped {total - kept:,} that reveal held-out queries"
@@ -99,7 +100,7 @@ class _Documents:
     def another(self, number: int, right: Container[str]) -> list[str]:
         """A document that is not among the right ones, as a list; empty if there is none."""
         candidates = (self._texts[(number + step) % len(self._texts)] for step in range(len(self._texts)))
-        return [text for text in candidates if text not in right][:1]
+        return list(islice((text for text in candidates if text not in right), 1))
 
 
 def triplets(spec: str) -> tuple[Triplet, ...]:
