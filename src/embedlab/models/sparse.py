@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 Role = Literal["query", "document"]
 
 BATCH_SIZE = 64
+TEXTS_PER_BLOCK = 1_024
 SAMPLE = 20_000  # texts that the head is computed on
-ACTIVE = 5  # word pieces that a token activates on average, before training
+ACTIVE = 5  # word pieces that a token activates on average, before training; fewer of a small vocabulary
 SHRINKAGE = 1.0  # of the covariance, relative to its mean variance
 OWN_WEIGHT = 3.0  # mean activation of a token's own word piece, before the logarithm
 MEASURED = 500  # tokens that the threshold is measured on
@@ -142,9 +143,10 @@ def _discriminant_head(hidden: Tensor, rows: Tensor, idf: Tensor) -> tuple[Tenso
     bias = -(weight * (means + centre)).sum(1) / 2  # 0 halfway between the word piece and all tokens
     sample = torch.arange(0, len(hidden), max(1, len(hidden) // MEASURED))
     scores = hidden[sample] @ weight.T + bias
-    threshold = scores.flatten().topk(min(scores.numel(), ACTIVE * len(sample))).values[-1]
+    active = min(ACTIVE, 1 + len(idf) // 400)
+    threshold = scores.flatten().topk(active * len(sample)).values[-1]
     own = scores.gather(1, rows[sample][:, None]).mean() - threshold
-    scale = OWN_WEIGHT / own.clamp_min(1e-9) * idf / idf.mean()
+    scale = OWN_WEIGHT / torch.maximum(own, scores.std()) * idf / idf.mean()
     return (weight * scale[:, None]).float(), ((bias - threshold) * scale).float()
 
 
@@ -174,21 +176,19 @@ def encode_sparse(model: SparseEncoder, texts: Sequence[str], role: Role) -> Any
     Returns:
         scipy sparse array in CSR form, float32 (N, v).
     """
-    from scipy.sparse import csr_array
+    from scipy.sparse import csr_array, vstack
 
     method = model.encode_query if role == "query" else model.encode_document
-    options: dict[str, Any] = {"batch_size": BATCH_SIZE, "show_progress_bar": False}
-    blocks: list[Tensor] = []
-    for start in range(0, len(texts), BATCH_SIZE * 16):
-        vectors = method(list(texts[start : start + BATCH_SIZE * 16]), **options)
-        blocks.append(vectors.coalesce().cpu())
-    width = blocks[0].shape[1] if blocks else int(model.get_embedding_dimension() or 0)
-    offsets = np.cumsum([0, *(block.shape[0] for block in blocks)])
-    places = [block.indices().numpy() for block in blocks]
-    rows = np.concatenate([place[0] + offset for place, offset in zip(places, offsets, strict=False)] or [[]])
-    columns = np.concatenate([place[1] for place in places] or [[]])
-    values = np.concatenate([block.values().numpy() for block in blocks] or [[]]).astype(np.float32)
-    return csr_array((values, (rows, columns)), shape=(len(texts), width))
+    if not texts:
+        return csr_array((0, int(model.get_embedding_dimension() or 0)), dtype=np.float32)
+    blocks = []
+    for start in range(0, len(texts), TEXTS_PER_BLOCK):  # their vectors are dense for a moment
+        vectors = method(
+            list(texts[start : start + TEXTS_PER_BLOCK]), batch_size=BATCH_SIZE, show_progress_bar=False
+        ).coalesce()
+        (rows, columns), values = vectors.indices().cpu().numpy(), vectors.values().cpu().numpy()
+        blocks.append(csr_array((values.astype(np.float32), (rows, columns)), shape=tuple(vectors.shape)))
+    return vstack(blocks, format="csr")
 
 
 def strongest_terms(

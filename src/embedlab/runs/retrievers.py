@@ -182,8 +182,8 @@ class Retrievers:
             labels: dict[str, Any] = {"system": system, "stage": "search", "condition": f"first {depth} of {name}"}
             self.board.run.metrics(evaluation, split="test", **labels)
             self.board.run.value("milliseconds_of_max_sim", milliseconds, **labels)
-            rows.append((name, evaluation.mean(self.board.metric), difference.mean, difference.low, difference.high))
-            rows[-1] = (*rows[-1], milliseconds)
+            interval = (difference.mean, difference.low, difference.high)
+            rows.append((name, evaluation.mean(self.board.metric), *interval, milliseconds))
         columns = ["first stage", self.board.metric, "difference", "ci_low", "ci_high", "ms of MaxSim"]
         return pd.DataFrame(rows, columns=columns)
 
