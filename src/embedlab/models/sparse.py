@@ -37,7 +37,7 @@ Role = Literal["query", "document"]
 BATCH_SIZE = 64
 TEXTS_PER_BLOCK = 1_024
 SAMPLE = 20_000  # texts that the head is computed on
-ACTIVE = 5  # word pieces that a token activates on average, before training; fewer of a small vocabulary
+ACTIVE = 5  # word pieces that a token activates on average, before training
 SHRINKAGE = 1.0  # of the covariance, relative to its mean variance
 OWN_WEIGHT = 3.0  # mean activation of a token's own word piece, before the logarithm
 MEASURED = 500  # tokens that the threshold is measured on
@@ -116,9 +116,9 @@ def _token_vectors(model: SentenceTransformer, texts: Sequence[str]) -> tuple[Te
             features = on_device(model.preprocess(batch), model.device)
             vectors = transformer(dict(features))["token_embeddings"].flatten(0, -2)
             ids = features["input_ids"].flatten()
-            kept = ~torch.isin(ids.cpu(), special)
-            hidden.append(vectors.cpu()[kept].double())
-            pieces.append(ids.cpu()[kept])
+            is_word = ~torch.isin(ids.cpu(), special)
+            hidden.append(vectors.cpu()[is_word].double())
+            pieces.append(ids.cpu()[is_word])
             for text in batch:
                 frequency[list(set(tokenizer(text, add_special_tokens=False)["input_ids"]))] += 1
     return torch.cat(hidden), torch.cat(pieces), frequency
@@ -143,10 +143,9 @@ def _discriminant_head(hidden: Tensor, rows: Tensor, idf: Tensor) -> tuple[Tenso
     bias = -(weight * (means + centre)).sum(1) / 2  # 0 halfway between the word piece and all tokens
     sample = torch.arange(0, len(hidden), max(1, len(hidden) // MEASURED))
     scores = hidden[sample] @ weight.T + bias
-    active = min(ACTIVE, 1 + len(idf) // 400)
-    threshold = scores.flatten().topk(active * len(sample)).values[-1]
-    own = scores.gather(1, rows[sample][:, None]).mean() - threshold
-    scale = OWN_WEIGHT / torch.maximum(own, scores.std()) * idf / idf.mean()
+    threshold = scores.flatten().topk(min(ACTIVE, len(idf)) * len(sample)).values[-1]
+    own_score = scores.gather(1, rows[sample][:, None]).mean() - threshold
+    scale = OWN_WEIGHT / torch.maximum(own_score, scores.std()) * idf / idf.mean()
     return (weight * scale[:, None]).float(), ((bias - threshold) * scale).float()
 
 
@@ -205,4 +204,4 @@ def strongest_terms(
     """
     vector = encode_sparse(model, [text], role)
     best = np.argsort(-vector.data, kind="stable")[:count]
-    return {terms[vector.indices[place]]: float(vector.data[place]) for place in best}
+    return {terms[vector.indices[rank]]: float(vector.data[rank]) for rank in best}

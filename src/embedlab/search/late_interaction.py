@@ -95,8 +95,8 @@ class TokenIndex:
         """Find the k documents with the largest MaxSim of all, exactly; it reads every token for every query."""
         require_depth(k)
         depth = min(k + bool(self.own_documents), len(self.corpus))
-        everything = np.broadcast_to(np.arange(len(self.corpus)), (len(self.queries), len(self.corpus)))
-        return self._ranked(everything, depth, k)
+        all_documents = np.broadcast_to(np.arange(len(self.corpus)), (len(self.queries), len(self.corpus)))
+        return self._ranked(all_documents, depth, k)
 
     def rerank(self, first: Ranking, k: int) -> Ranking:
         """Order the documents of a first stage by MaxSim.
@@ -157,14 +157,14 @@ class TokenIndex:
         require_depth(k)
         tokens = self.corpus.vectors
         find = searcher or (lambda queries, depth: search(queries, tokens, depth, stage="search tokens"))
-        found_scores, found = find(self.queries.vectors.astype(np.float32), min(per_token, len(tokens)))
+        token_scores, token_rows = find(self.queries.vectors.astype(np.float32), min(per_token, len(tokens)))
         owner = np.repeat(np.arange(len(self.corpus)), np.diff(self.corpus.starts))
         depth = min(k + bool(self.own_documents), len(self.corpus))
         indices = np.full((len(self.queries), depth), ABSENT, dtype=np.int64)
         scores = np.full((len(self.queries), depth), -np.inf, dtype=np.float32)
         for row in range(len(self.queries)):
             block = slice(self.queries.starts[row], self.queries.starts[row + 1])
-            documents, values = _sum_of_best(owner[found[block]], found_scores[block])
+            documents, values = _sum_of_best(owner[token_rows[block]], token_scores[block])
             best = np.argsort(-values, kind="stable")[:depth]
             indices[row, : len(best)], scores[row, : len(best)] = documents[best], values[best]
         ranking = Ranking.from_search(self.query_ids, self.corpus_ids, scores, indices)

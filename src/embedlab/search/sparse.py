@@ -73,10 +73,10 @@ class InvertedIndex:
             block.sort_indices()
             block.eliminate_zeros()
             for row in range(block.shape[0]):
-                part = slice(block.indptr[row], block.indptr[row + 1])
-                best = np.argsort(-block.data[part], kind="stable")[:k]
-                scores[start + row, : len(best)] = block.data[part][best]
-                indices[start + row, : len(best)] = block.indices[part][best]
+                entries = slice(block.indptr[row], block.indptr[row + 1])
+                best = np.argsort(-block.data[entries], kind="stable")[:k]
+                scores[start + row, : len(best)] = block.data[entries][best]
+                indices[start + row, : len(best)] = block.indices[entries][best]
         return scores, indices
 
 

@@ -70,7 +70,7 @@ def train_query_encoder(
         output_dir: scratch folder of the Trainer.
 
     Raises:
-        DataError: the shapes do not match, or a positive is no document.
+        DataError: the shapes do not match, or a positive is not among the documents.
     """
     expected = (len(documents), static.get_embedding_dimension())
     if document_vectors.shape != expected:
