@@ -71,11 +71,11 @@ class Retrievers:
             ranking: of the test queries.
             bytes_per_document: size of a document in the index; None if it is not known.
             answer: encodes and searches one query; it is timed.
-            seconds: of the training.
+            seconds: of all trainings behind it; `Leaderboard.training` records the last one.
             dim: dimensions of a vector, if there is one per text.
         """
         evaluation = self.board.add_ranking(system, ranking, dim=dim)
-        costs: dict[str, float] = {"training_seconds": seconds}
+        costs: dict[str, float] = {"training_seconds_in_all": seconds}
         if bytes_per_document is not None:
             costs["bytes_per_document"] = bytes_per_document
         if answer is not None:

@@ -77,7 +77,7 @@ def train_query_encoder(
         problem = f"expected document vectors of shape {expected}, got {document_vectors.shape}"
         raise DataError(problem, remedy="Encode exactly these documents with the frozen encoder")
     text_rows = text_indices(documents, rows.texts)
-    if missing := int((text_rows[torch.from_numpy(rows.labels[:, 1:].reshape(-1))] < 0).sum()):
+    if missing := int((text_rows.numpy()[rows.labels[:, 1:]] < 0).sum()):
         problem = f"{missing} positives or negatives of the rows are not among the documents"
         raise DataError(problem, remedy="Leave out expert triplets, or add their texts to the documents")
     loss = FrozenDocumentsLoss(
