@@ -48,7 +48,7 @@ def describe_difference(
     # concatenation, have their own values.
     stage: dict[str, object] = {"stage": difference.stage}
     dim: dict[str, object] = {"dim": difference.dim}
-    nearest = (stage | dim, stage, dim, {})
+    nearest: list[dict[str, object]] = [stage | dim, stage, dim, {}]
     values = [
         next((row for same in nearest if (row := _last(rows, system=name, **same, **where))), None)
         for name in (against, system)
