@@ -177,7 +177,7 @@ class Retrievers:
             start = time.perf_counter()
             ranking = index.rerank(first, min(DEPTH, first.depth))
             milliseconds = 1000 * (time.perf_counter() - start) / len(ranking.query_ids)
-            evaluation = evaluate(ranking, self.board.data.qrels["test"])
+            evaluation = evaluate(ranking, self.board.data.qrels["test"], [TOP])
             difference = paired_difference(evaluation.of(self.board.metric), exact)
             labels: dict[str, Any] = {"system": system, "stage": "search", "condition": f"first {depth} of {name}"}
             self.board.run.metrics(evaluation, split="test", **labels)

@@ -36,7 +36,7 @@ class RetrieverParams(TrainingParams):
     learning_rate: PositiveFloat
     sparsity: Weight
     token_dim: Count
-    shortlist: Count
+    shortlist: Annotated[int, Field(ge=10)]  # nDCG@10 needs ten documents
     static_epochs: PositiveFloat
 
     def fit_settings(self, **changes: Any) -> FitSettings:
