@@ -69,6 +69,17 @@ GROUPS: dict[str, Group] = {
         ("api_models", "adapters", "diagnose_endpoint"),
     ),
     "adapters": Group(("training/adapters/train", "models/adapter", "models/vector_map"), ("adapters",)),
+    "retrievers": Group(
+        (
+            "search/sparse",
+            "search/late_interaction",
+            "models/sparse",
+            "models/late_interaction",
+            "models/asymmetric",
+            "training/distillation/query_encoder",
+        ),
+        ("sparse", "late_interaction", "asymmetric"),
+    ),
     "static": Group(
         ("models/static", "models/static_concat", "models/concatenation"),
         ("static", "static_model", "concatenation"),

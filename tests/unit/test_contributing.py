@@ -65,7 +65,7 @@ def test_minutes_add_up_to_a_quarter_of_an_hour():
 
 def test_every_command_runs_and_the_run_leaves_its_record(home, said):
     assert len(said) == 5
-    folders = {folder: records.read(folder) for folder in (home / "results" / "runs").glob("15_all_but_top-*")}
+    folders = {folder: records.read(folder) for folder in (home / "results" / "runs").glob("17_all_but_top-*")}
     ((folder, record),) = (item for item in folders.items() if item[1].parameters["directions"] == 30)
     assert len(folders) == 2 and record.data_fingerprint and "all-but-the-top" in record.systems
     rows = [row for row in record.metrics if row.metric == "ndcg@10" and row.statistic in ("value", "difference")]
@@ -87,12 +87,12 @@ def test_the_sweep_knows_the_finished_run(home, said):
 
 @pytest.mark.parametrize("rule", [name for name in dir(Shape) if name.startswith("test_") and "index" not in name])
 def test_its_notebook_has_the_shape_that_every_notebook_must_have(home, said, rule):
-    getattr(Shape(), rule)(home / "notebooks" / "15_all_but_top.ipynb")
+    getattr(Shape(), rule)(home / "notebooks" / "17_all_but_top.ipynb")
 
 
 def test_its_code_is_in_the_house_style(home, said):
     files = [match["path"] for match in FILE.finditer(TEXT) if match["path"].endswith(".py")]
-    files.append("notebooks/15_all_but_top.ipynb")
+    files.append("notebooks/17_all_but_top.ipynb")
     for action in (["check"], ["format", "--check"]):
         command = [sys.executable, "-m", "ruff", *action, "--config", str(ROOT / "pyproject.toml"), *files]
         done = subprocess.run(command, cwd=home, capture_output=True, text=True)

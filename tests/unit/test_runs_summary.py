@@ -71,6 +71,12 @@ def test_reading_gives_the_numbers_of_this_run_and_one_line_of_advice(interval, 
     assert f"{interval[0]:+.3f} [{interval[1]:+.3f}, {interval[2]:+.3f}]" in text
 
 
+def test_a_search_with_a_shortlist_is_not_the_value_that_was_compared():
+    shortlist = row("contrastive", 0.5, stage="search", condition="first 100 of bm25")
+    text = describe_difference([*compared(0.141, 0.127, 0.155), shortlist], "contrastive", "base")
+    assert "base 0.424, contrastive 0.565" in text
+
+
 def test_reading_what_was_not_compared_names_what_was():
     with pytest.raises(ParameterError, match=r"no difference of static against base.*contrastive against base"):
         describe_difference(compared(0.1, 0.05, 0.2), "static", "base")

@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 
 from embedlab.models import static as module
 from embedlab.models.static import BagCollator, TokenBags, encode_static, static_model, static_student, token_vectors
-from embedlab.training.contrastive.static import RandomNegativesLoss, _text_indices, train_static
+from embedlab.training.contrastive.static import RandomNegativesLoss, text_indices, train_static
 from embedlab.training.examples import number_rows
 from embedlab.training.fit import FitSettings
 from tests.conftest import TEXTS, tiny_model
@@ -152,7 +152,7 @@ def test_a_random_document_that_is_the_positive_is_no_negative():
 
 
 def test_documents_find_their_numbers():
-    assert _text_indices(["a", "b"], ["b", "c", "a"]).tolist() == [1, -1, 0]
+    assert text_indices(["a", "b"], ["b", "c", "a"]).tolist() == [1, -1, 0]
 
 
 def test_training_brings_queries_to_their_documents(static, tmp_path):

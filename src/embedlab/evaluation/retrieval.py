@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sentence_transformers.base.evaluation import BaseEvaluator
@@ -16,6 +16,7 @@ from embedlab.data.dataset import Dataset, Qrels
 from embedlab.data.splits import seeded_order
 from embedlab.errors import DataError
 from embedlab.evaluation.metrics import CUTOFFS, Evaluation, evaluate
+from embedlab.search.exact import Ranking
 from embedlab.search.vectors import Encode, Vectors, encode_split, judged_queries
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ class DevEvaluator(BaseEvaluator):
         max_queries: use a random sample of the queries if there are more; their documents are in every part.
         k: cutoff of all metrics.
         encode: stands in for `embedlab.models.encode.encode`.
+        rank: called with model, dataset, split and k; ranks with other vectors than one per text, such as
+            `search.sparse.rank_sparse`.
 
     Raises:
         ParameterError: when the dataset has no such split.
@@ -129,6 +132,7 @@ class DevEvaluator(BaseEvaluator):
         max_queries: int = DEV_QUERIES,
         k: int = 10,
         encode: Encode | None = None,
+        rank: Callable[[Any, Dataset, str, int], Ranking] | None = None,
     ) -> None:
         super().__init__()
         judged = judged_queries(dataset, split)
@@ -138,15 +142,18 @@ class DevEvaluator(BaseEvaluator):
             judgements = {query: grades for query, grades in dataset.qrels[split].items() if query in sampled}
             dataset = replace(dataset, qrels={**dataset.qrels, split: judgements})
         self.dataset = dataset if max_docs is None else near_corpus(dataset, split, max_docs)
-        self.split, self.k, self.encode = split, k, encode
+        self.split, self.k, self.encode, self.rank = split, k, encode, rank
         self.primary_metric = f"ndcg@{k}"
 
     def __call__(
         self, model: SentenceTransformer, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
         """Mean nDCG, recall and MRR at k of `model` on the split; the other arguments are the Trainer's, unused."""
-        vectors = encode_split(model, self.dataset, self.split, encode=self.encode)
-        evaluation = evaluate(vectors.rank(self.k), self.dataset.qrels[self.split], [self.k])
+        if self.rank is None:
+            ranking = encode_split(model, self.dataset, self.split, encode=self.encode).rank(self.k)
+        else:
+            ranking = self.rank(model, self.dataset, self.split, self.k)
+        evaluation = evaluate(ranking, self.dataset.qrels[self.split], [self.k])
         return {
             metric: evaluation.mean(metric) for metric in (f"{name}@{self.k}" for name in ("ndcg", "recall", "mrr"))
         }

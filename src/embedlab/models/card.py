@@ -10,7 +10,12 @@ from embedlab.models.evidence import CARD, Evidence, Score, SliceDifference, Tas
 
 LIBRARY = "sentence-transformers"
 UNTRAINED = "**Not tuned:** no training step beat the start on dev, so this model has the base model's weights."
-TASKS = {"SentenceTransformer": "sentence-similarity", "CrossEncoder": "text-ranking"}
+TASKS = {
+    "SentenceTransformer": "sentence-similarity",
+    "CrossEncoder": "text-ranking",
+    "SparseEncoder": "feature-extraction",
+    "MultiVectorEncoder": "sentence-similarity",
+}
 LABELS = {"ndcg": "nDCG", "recall": "Recall", "precision": "Precision", "mrr": "MRR", "map": "MAP"}
 INDEX_METRICS = ("ndcg@10", "recall@10", "precision@10", "mrr@10", "map@10")  # that the hub shows
 
@@ -20,7 +25,7 @@ def plain_card(folder: Path, kind: str, base: str, facts: Mapping[str, str]) -> 
 
     Args:
         folder: the model's folder.
-        kind: "SentenceTransformer" or "CrossEncoder".
+        kind: class of sentence-transformers, such as "CrossEncoder".
         base: name of the base model; "" if it is not known.
         facts: further lines, such as {"Run": "03_contrastive-1a2b3c4d-s0"}.
     """
@@ -86,7 +91,8 @@ def card_metadata(evidence: Evidence, name: str) -> str:
     """
     from huggingface_hub import EvalResult, ModelCardData
 
-    is_encoder = evidence.model.kind == "SentenceTransformer"
+    is_encoder = evidence.model.kind != "CrossEncoder"
+    prefix = "cosine_" if evidence.model.kind == "SentenceTransformer" else ""
     results = [
         EvalResult(
             task_type="information-retrieval" if is_encoder else "text-ranking",
@@ -95,7 +101,7 @@ def card_metadata(evidence: Evidence, name: str) -> str:
             dataset_name=evidence.data.name,
             dataset_split="test",
             dataset_args={"fingerprint": evidence.data.test_fingerprint or evidence.data.fingerprint},
-            metric_type=f"cosine_{score.metric}" if is_encoder else score.metric,
+            metric_type=f"{prefix}{score.metric}",
             metric_name=label(score.metric),
             metric_value=round(score.value, 6),
         )

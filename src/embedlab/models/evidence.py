@@ -126,15 +126,15 @@ class ModelFacts(Part):
     """The model that the evidence belongs to.
 
     Attributes:
-        kind: "SentenceTransformer" or "CrossEncoder".
+        kind: class of sentence-transformers.
         fingerprint: `models.fingerprint.model_fingerprint`.
-        space: fingerprint of its vector space, see `deploy.space`; "" for a cross-encoder.
-        dimension: of the embeddings; None for a cross-encoder.
+        space: fingerprint of its vector space, see `deploy.space`; "" for other kinds than an embedding model.
+        dimension: of the embeddings; None for other kinds than an embedding model.
         max_seq_length: tokens after which a text is truncated.
         files: path in the folder -> SHA-256.
     """
 
-    kind: Literal["SentenceTransformer", "CrossEncoder"] = "SentenceTransformer"
+    kind: Literal["SentenceTransformer", "CrossEncoder", "SparseEncoder", "MultiVectorEncoder"] = "SentenceTransformer"
     fingerprint: str
     space: str = ""
     dimension: int | None = None

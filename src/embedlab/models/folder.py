@@ -25,6 +25,10 @@ OTHER_KINDS = {
     "SparseEncoder": "a sparse model with one dimension per word",
     "MultiVectorEncoder": "a model with one vector per token",
 }
+LOADERS = {
+    "SparseEncoder": "embedlab.models.sparse.load_sparse",
+    "MultiVectorEncoder": "embedlab.models.late_interaction.load_late_interaction",
+}
 
 
 class ModelFolder:
@@ -75,7 +79,20 @@ class ModelFolder:
         if any(OTHER_INPUTS & self._dict(str(Path(path) / "config.json")).keys() for path in sorted(paths)):
             self._fail("it also reads images or sound, but embedlab works with texts only", "Use a model for texts")
         if kind in OTHER_KINDS:
-            self._fail(f"this is {OTHER_KINDS[kind]}, not an embedding model", "Use a model with one vector per text")
+            remedy = f"Use a model with one vector per text, or load it with {LOADERS[kind]}"
+            self._fail(f"this is {OTHER_KINDS[kind]}, not an embedding model", remedy)
+
+    def check_kind(self, kind: str) -> None:
+        """Check that the folder holds a model of one of `OTHER_KINDS`.
+
+        Args:
+            kind: the class of sentence-transformers.
+
+        Raises:
+            ModelError: it is another kind of model, which would be completed with random weights.
+        """
+        if (saved := self.kind()) != kind:
+            self._fail(f"this is a {saved}, not {OTHER_KINDS[kind]}", "Train one with notebook 15_retrievers")
 
     def check_cross_encoder(self) -> None:
         """Check that the folder holds a trained cross-encoder.

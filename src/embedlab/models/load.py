@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from embedlab.errors import EmbedlabError, ModelError
 from embedlab.models.adapter_folder import is_adapter_folder, load_adapter
 from embedlab.models.api import ApiModel, is_api_name, require_local
-from embedlab.models.folder import ModelFolder
+from embedlab.models.folder import OTHER_KINDS, ModelFolder
 from embedlab.models.names import ModelName
 from embedlab.models.packaged import ORGANISATION, how_to_install, packaged_folder, packaged_model
 from embedlab.models.prompts import choose_prompts, unused_prompts
@@ -19,9 +19,10 @@ from embedlab.models.prompts import choose_prompts, unused_prompts
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sentence_transformers import CrossEncoder, SentenceTransformer
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base import BaseModel
 
-    Loaded = TypeVar("Loaded", SentenceTransformer, CrossEncoder)
+    Loaded = TypeVar("Loaded", bound=BaseModel)
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ def load_checked(
     """Load a model as float32 and check its files; every fault is one ModelError.
 
     Args:
-        model_class: `SentenceTransformer` or `CrossEncoder`.
+        model_class: a class of sentence-transformers, such as `SentenceTransformer`.
         name: as for `load_model`, without options.
         device: as for `load_model`.
         trust_remote_code: as for `load_model`.
@@ -191,6 +192,8 @@ def _check_folder(folder: ModelFolder, kind: str, trusted: bool) -> None:
     folder.check()
     if kind == "CrossEncoder":
         folder.check_cross_encoder()
+    elif kind in OTHER_KINDS:
+        folder.check_kind(kind)
     else:
         folder.check_embedding_model()
         if not folder.modules():
@@ -257,7 +260,7 @@ def public_name(name: str) -> str:
     return public
 
 
-def _hide_path(model: SentenceTransformer | CrossEncoder, name: str) -> None:
+def _hide_path(model: BaseModel, name: str) -> None:
     """Replace the folder's path, which transformers keeps and writes into adapters and cards, by a public name."""
     public = public_name(name)
     network: Any = getattr(model[0], "model", None)

@@ -13,7 +13,7 @@ from embedlab.models.card import UNTRAINED, plain_card
 from embedlab.models.evidence import CARD
 
 if TYPE_CHECKING:
-    from sentence_transformers import CrossEncoder, SentenceTransformer
+    from sentence_transformers.base import BaseModel
 
 OWN = "embedlab."
 # File and class as written in a model folder -> the module of this package that the file is a copy of.
@@ -31,9 +31,7 @@ EARLIER_FILES = {
 }
 
 
-def save_model(
-    model: SentenceTransformer | CrossEncoder, folder: str | Path, *, facts: Mapping[str, str] | None = None
-) -> None:
+def save_model(model: BaseModel, folder: str | Path, *, facts: Mapping[str, str] | None = None) -> None:
     """Save a model with a copy of every module of this package that it uses.
 
     A model made of standard modules loads with `SentenceTransformer(folder)`. A model that uses a module of this

@@ -37,7 +37,7 @@ from embedlab.models.evidence import (
     write,
 )
 from embedlab.models.fingerprint import model_fingerprint
-from embedlab.models.folder import CROSS_ENCODER, ModelFolder
+from embedlab.models.folder import ModelFolder
 from embedlab.models.load import BASE_MODEL, HUB_NAME, load_checked, load_model, model_path
 from embedlab.runs import per_query, record_index
 from embedlab.runs.inputs import absolute
@@ -45,7 +45,7 @@ from embedlab.runs.records import MetricRow, Record
 from embedlab.scan import without_folders
 
 if TYPE_CHECKING:
-    from sentence_transformers import CrossEncoder, SentenceTransformer
+    from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +63,10 @@ class Identity:
     """What distinguishes a model from every other one.
 
     Attributes:
-        kind: "SentenceTransformer" or "CrossEncoder".
+        kind: class of sentence-transformers.
         fingerprint: of the model.
-        space: of its vector space; "" for a cross-encoder.
-        dimension: of its embeddings; None for a cross-encoder.
+        space: of its vector space; "" for other kinds than an embedding model.
+        dimension: of its embeddings; None for other kinds than an embedding model.
         max_seq_length: tokens after which a text is truncated.
     """
 
@@ -77,7 +77,7 @@ class Identity:
     max_seq_length: int | None
 
 
-def identify(model: SentenceTransformer | CrossEncoder) -> Identity:
+def identify(model: SentenceTransformer | CrossEncoder | SparseEncoder | MultiVectorEncoder) -> Identity:
     """Compute the fingerprints of a model."""
     from sentence_transformers import SentenceTransformer
 
@@ -86,8 +86,8 @@ def identify(model: SentenceTransformer | CrossEncoder) -> Identity:
     if isinstance(model, SentenceTransformer):
         space = ModelEncoder(model).space
         return Identity("SentenceTransformer", space.model, space.fingerprint, space.dimension, limit)
-    modules = SentenceTransformer(modules=list(model), device="cpu")  # a cross-encoder is a list of modules as well
-    return Identity(CROSS_ENCODER, model_fingerprint(modules), "", None, limit)
+    modules = SentenceTransformer(modules=list(model), device="cpu")  # the other kinds are lists of modules as well
+    return Identity(model.model_type, model_fingerprint(modules), "", None, limit)
 
 
 def identify_folder(folder: Path) -> Identity:
@@ -96,10 +96,11 @@ def identify_folder(folder: Path) -> Identity:
     Raises:
         ModelError: the folder has no usable model.
     """
-    from sentence_transformers import CrossEncoder
+    from sentence_transformers import CrossEncoder, MultiVectorEncoder, SparseEncoder
 
-    if ModelFolder(folder, folder.name).kind() == CROSS_ENCODER:
-        return identify(load_checked(CrossEncoder, str(folder), device="cpu"))
+    others = {kind.model_type: kind for kind in (CrossEncoder, MultiVectorEncoder, SparseEncoder)}
+    if (kind := ModelFolder(folder, folder.name).kind()) in others:
+        return identify(load_checked(others[kind], str(folder), device="cpu"))
     return identify(load_model(str(folder), device="cpu"))
 
 

@@ -29,7 +29,8 @@ from embedlab.search.vectors import Vectors, encode_split
 
 if TYPE_CHECKING:
     import pandas as pd
-    from sentence_transformers import CrossEncoder, SentenceTransformer
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base import BaseModel
 
     from embedlab.data.dataset import Dataset
     from embedlab.evaluation.efficiency import Footprint
@@ -453,7 +454,7 @@ class Leaderboard:
 
         self.run.fingerprint({system: model_fingerprint(self.models[system]) for system in systems})
 
-    def save_model(self, model: SentenceTransformer | CrossEncoder, name: str, system: str) -> None:
+    def save_model(self, model: BaseModel, name: str, system: str) -> None:
         """Save a model in the folder `model/NAME` of the run and record its fingerprint.
 
         Args:

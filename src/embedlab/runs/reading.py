@@ -44,8 +44,13 @@ def describe_difference(
     percent = f", {relative.value:+.0%}" if relative and relative.value is not None else ""
     queries = f" on {difference.n:,} {split} queries" if difference.n else f" on {split}"
     where = {"metric": metric, "split": split, "task": task, "statistic": "value"}
-    values = [  # a system with other dimensions than the difference, such as the base of a concatenation, has its own
-        _last(rows, system=name, dim=difference.dim, **where) or _last(rows, system=name, **where)
+    # A search with a shortlist has a stage of its own, and other dimensions than the difference, such as the base of a
+    # concatenation, have their own values.
+    stage: dict[str, object] = {"stage": difference.stage}
+    dim: dict[str, object] = {"dim": difference.dim}
+    nearest: list[dict[str, object]] = [stage | dim, stage, dim, {}]
+    values = [
+        next((row for same in nearest if (row := _last(rows, system=name, **same, **where))), None)
         for name in (against, system)
     ]
     change = ""

@@ -38,7 +38,7 @@ from embedlab.training.outcome import NOTHING_LEARNED, by_training, judge_traini
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-    from sentence_transformers import CrossEncoder, SentenceTransformer
+    from sentence_transformers.base import BaseModel
 
     from embedlab.evaluation.metrics import Evaluation
     from embedlab.evaluation.significance import PairedDifference
@@ -247,7 +247,7 @@ class Run:
             self._use(system)
         self._models |= fingerprints
 
-    def save_model(self, system: str, model: SentenceTransformer | CrossEncoder, folder: str = "model") -> Path:
+    def save_model(self, system: str, model: BaseModel, folder: str = "model") -> Path:
         """Save a model with the run and keep its fingerprint.
 
         A model that no training step improved is saved too, because later notebooks read the folder. Its card and the

@@ -60,6 +60,15 @@ SYSTEMS: dict[str, System] = {
     "vocabulary-extended": System("vocabulary", "the base model with word pieces for other languages, not trained"),
     "static-old-vocabulary": System("contrastive", "a static model over the base model's vocabulary, trained on pairs"),
     "static-contrastive": System("contrastive", "a static model over the extended vocabulary, trained on pairs"),
+    # Other shapes of retriever
+    "sparse-start": System("sparse", "learned sparse vectors before training: a computed head on the base model"),
+    "sparse": System("sparse", "learned sparse vectors (SPLADE), trained on pairs, searched with an inverted index"),
+    "contrastive+sparse": System("hybrid", "contrastive and sparse, fused by reciprocal rank"),
+    "late-interaction": System("late interaction", "a vector per token (ColBERT), trained on pairs, scored by MaxSim"),
+    "late-interaction-start": System("late interaction", "one vector per token of the base model, not trained"),
+    "asymmetric-distilled": System("asymmetric", "a static query encoder distilled into the space of contrastive"),
+    "asymmetric": System("asymmetric", "a static query encoder trained on pairs against documents of contrastive"),
+    "distilled+tokens": System("distillation", "fine-tuned on pairs and on the scores of late interaction"),
     # Concatenation and merging
     "contrastive+static": System("concatenation", "vectors of the fine-tuned model and of the static model, joined"),
     "base+static": System("concatenation", "vectors of the base model and of the static model, joined"),

@@ -110,6 +110,11 @@ class Ranking:
         return Candidates(self)
 
 
+def cut(ranking: Ranking, depth: int) -> Ranking:
+    """Keep the first `depth` ranks of every query."""
+    return replace(ranking, indices=ranking.indices[:, :depth], scores=ranking.scores[:, :depth])
+
+
 class Candidates(Mapping[str, list[tuple[str, float]]]):
     """Query id -> [(document id, score), …], best first, without empty ranks.
 

@@ -28,14 +28,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sentence_transformers import CrossEncoderTrainer, SentenceTransformer, SentenceTransformerTrainer
+from sentence_transformers import (
+    CrossEncoderTrainer,
+    MultiVectorEncoderTrainer,
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SparseEncoderTrainer,
+)
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 import embedlab
 from embedlab import progress
 from embedlab.errors import StoppedAtCheckpoint, StorageError
 from embedlab.io import atomic_path, locked, sha256_of_json
-from embedlab.models.cross_encoder import is_cross_encoder
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.paths import cache_dir
 from embedlab.training import finished, group
@@ -81,6 +86,14 @@ class ResumableTrainer(_LeavesWeights, SentenceTransformerTrainer):
 
 class ResumableCrossEncoderTrainer(_LeavesWeights, CrossEncoderTrainer):
     """The Trainer of cross-encoders, with the checkpoints of this module."""
+
+
+class ResumableSparseTrainer(_LeavesWeights, SparseEncoderTrainer):
+    """The Trainer of sparse models, with the checkpoints of this module."""
+
+
+class ResumableMultiVectorTrainer(_LeavesWeights, MultiVectorEncoderTrainer):
+    """The Trainer of late-interaction models, with the checkpoints of this module."""
 
 
 class Checkpoints(TrainerCallback):
@@ -272,7 +285,7 @@ def training_identity(
         evaluator: all its values count, such as dev queries.
         stage: name of the training.
     """
-    if is_cross_encoder(model):  # a list of modules as well
+    if not isinstance(model, SentenceTransformer):  # a list of modules as well
         fingerprint = model_fingerprint(SentenceTransformer(modules=list(model), device=str(model.device)))
     else:
         fingerprint = model_fingerprint(model)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from embedlab import progress
 from embedlab.engine import EngineParams
-from embedlab.models.cross_encoder import is_cross_encoder
 from embedlab.models.sides import is_routed
 from embedlab.training import finished, launch
 from embedlab.training.batches import NoDuplicates
@@ -26,7 +25,7 @@ from embedlab.training.truncated import cut_of, report_cut
 
 if TYPE_CHECKING:
     import datasets
-    from sentence_transformers import CrossEncoder, SentenceTransformer
+    from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder
     from sentence_transformers.base.evaluation import BaseEvaluator
     from sentence_transformers.base.training_args import BaseTrainingArguments
     from torch import nn
@@ -103,7 +102,7 @@ class FitResult:
 
 
 def fit(
-    model: SentenceTransformer | CrossEncoder,
+    model: SentenceTransformer | CrossEncoder | SparseEncoder | MultiVectorEncoder,
     dataset: datasets.Dataset | dict[str, datasets.Dataset],
     loss: nn.Module | dict[str, nn.Module],
     settings: FitSettings,
@@ -118,7 +117,7 @@ def fit(
     """Train `model` in place with any sentence-transformers loss, and restore its best weights on dev.
 
     Args:
-        model: the model to train, an embedding model or a cross-encoder.
+        model: the model to train, an embedding model or one of another kind.
         dataset: training rows, or task name -> training rows.
         loss: a loss of sentence-transformers' kind, or task name -> loss. Its own parameters are trained too.
         settings: training settings. Call `training.engine.prepare` with its engine before you make a collator.
@@ -145,7 +144,7 @@ def fit(
     identity = training_identity(model, dataset, loss, settings.deciding(), collator, evaluator, stage)
     rows = [len(task_rows) for task_rows in dataset.values()] if isinstance(dataset, dict) else len(dataset)
     with checkpoint_folder(identity) as folder:
-        options: dict[str, Any] = {"cross_encoder": is_cross_encoder(model), "batch_sampler": batch_sampler}
+        options: dict[str, Any] = {"kind": model.model_type, "batch_sampler": batch_sampler}
         options |= {"rates": _rates(model, settings) | dict(rates or {}), "routed": is_routed(model)}
         arguments = partial(training_arguments, settings, rows, bool(evaluator), str(folder or output_dir), **options)
         metric = f"eval_{evaluator.primary_metric}" if evaluator else ""
@@ -201,11 +200,11 @@ def training_arguments(
     output_dir: str,
     *,
     rates: Mapping[str, float] | None = None,
-    cross_encoder: bool = False,
+    kind: str = "SentenceTransformer",
     batch_sampler: Callable[..., BatchSampler] | None = None,
     routed: bool = False,
 ) -> BaseTrainingArguments:
-    """Translate `settings` into SentenceTransformerTrainingArguments or CrossEncoderTrainingArguments.
+    """Translate `settings` into the training arguments of sentence-transformers.
 
     Args:
         settings: training settings.
@@ -213,18 +212,16 @@ def training_arguments(
         evaluate: whether there are dev evaluations.
         output_dir: scratch folder of the Trainer.
         rates: regular expression of parameter names -> learning rate, see `learning_rates`.
-        cross_encoder: whether a cross-encoder is trained.
+        kind: class of the model, such as "CrossEncoder".
         batch_sampler: replaces the sampler that the settings choose.
         routed: whether the model has a Router.
     """
-    from sentence_transformers import CrossEncoderTrainingArguments, SentenceTransformerTrainingArguments
+    import sentence_transformers
     from sentence_transformers.base.sampler import BatchSamplers
 
-    engine, kind = settings.engine, SentenceTransformerTrainingArguments
-    if cross_encoder:
-        kind = CrossEncoderTrainingArguments
+    engine, arguments = settings.engine, getattr(sentence_transformers, f"{kind}TrainingArguments")
     steps = settings.max_steps or math.ceil(settings.epochs * steps_per_epoch(settings, rows))
-    return kind(
+    return arguments(
         output_dir=output_dir,
         max_steps=steps,
         per_device_train_batch_size=settings.batch_size,

@@ -27,7 +27,6 @@ from embedlab import progress
 from embedlab.engine import EngineParams
 from embedlab.errors import EmbedlabError, ParameterError
 from embedlab.launchers import LAUNCHER_VARIABLES, require_plain_start
-from embedlab.models.cross_encoder import is_cross_encoder
 from embedlab.training import group
 from embedlab.training.worker import ERROR, RESULT, WORK
 
@@ -57,8 +56,8 @@ def train(training: Training) -> Effort:
     members = environments(training.engine)
     if group.size() > 1 or not members:
         return training.run()
-    if is_cross_encoder(training.model):
-        problem = f"the training of a cross-encoder runs in one process, got {len(members)}"
+    if training.model.model_type != "SentenceTransformer":
+        problem = f"the training of a {training.model.model_type} runs in one process, got {len(members)}"
         raise ParameterError(problem, remedy="Leave out engine.gpus and engine.processes", field="engine.processes")
     training.make_portable()
     with _on_cpu(training):

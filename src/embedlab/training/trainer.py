@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
+from sentence_transformers.base.trainer import BaseTrainer
 from transformers import PreTrainedModel
 from transformers.utils import logging, output_capturing
 from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
@@ -16,11 +17,16 @@ from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 import embedlab.models.packing  # noqa: F401 - registers the attention function of packed models
 from embedlab import progress
 from embedlab.engine import EngineParams
-from embedlab.models.cross_encoder import is_cross_encoder
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.training import group
 from embedlab.training.callbacks import KeepBest, ProgressReport
-from embedlab.training.checkpoints import Checkpoints, ResumableCrossEncoderTrainer, ResumableTrainer
+from embedlab.training.checkpoints import (
+    Checkpoints,
+    ResumableCrossEncoderTrainer,
+    ResumableMultiVectorTrainer,
+    ResumableSparseTrainer,
+    ResumableTrainer,
+)
 from embedlab.training.engine import engaged, tracked, trackers
 
 if TYPE_CHECKING:
@@ -83,6 +89,15 @@ class GroupTrainer(ResumableTrainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint and _own_folder(checkpoint))
+
+
+# Class of a model -> its Trainer. Only embedding models train in a group of processes.
+TRAINERS: dict[str, type[BaseTrainer]] = {
+    "SentenceTransformer": GroupTrainer,
+    "CrossEncoder": ResumableCrossEncoderTrainer,
+    "SparseEncoder": ResumableSparseTrainer,
+    "MultiVectorEncoder": ResumableMultiVectorTrainer,
+}
 
 
 def _own_folder(checkpoint: str) -> str:
@@ -168,7 +183,7 @@ class Training:
         self.best.restore(self.model)
         return Effort(output.global_step, earlier + output.metrics["train_runtime"], earlier)
 
-    def _trainer(self) -> GroupTrainer | ResumableCrossEncoderTrainer:
+    def _trainer(self) -> BaseTrainer:
         from transformers import PrinterCallback
 
         arguments = on_one_gpu(self.arguments())
@@ -177,7 +192,7 @@ class Training:
         elif trackers(self.engine):
             arguments.run_name = self.name
         callbacks = [self.log, self.best, self.checkpoints] if self.evaluator else [self.log, self.checkpoints]
-        trainer = (ResumableCrossEncoderTrainer if is_cross_encoder(self.model) else GroupTrainer)(
+        trainer = TRAINERS[self.model.model_type](
             model=self.model,
             args=arguments,
             train_dataset=self.dataset,

@@ -64,12 +64,17 @@ class RandomNegativesLoss(nn.Module):
             sentence_features: features of the columns query, positive, hard negatives.
             labels: int (B, 2 + n) text indices, see `false_negative_mask`.
         """
-        queries, *documents = [self.model(column)["sentence_embedding"] for column in sentence_features]
         sample = torch.randint(len(self._documents), (self.count,), generator=self._random)
-        documents.append(self.model(self._documents.features(sample))["sentence_embedding"])
-        mask, candidates = self._mask(labels, self._text_indices[sample]), torch.cat(documents)
+        queries, candidates = self._embed(list(sentence_features), labels, sample)
+        mask = self._mask(labels, self._text_indices[sample])
         losses = [info_nce(queries[:, :dim], candidates[:, :dim], self.temperature, mask) for dim in self.dims]
         return torch.stack(losses).mean()
+
+    def _embed(self, columns: list[dict[str, Any]], labels: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the queries (B, d), and the documents of the batch and of the sample (C + count, d)."""
+        queries, *documents = [self.model(column)["sentence_embedding"] for column in columns]
+        documents.append(self.model(self._documents.features(sample))["sentence_embedding"])
+        return queries, torch.cat(documents)
 
     def _mask(self, labels: Tensor, sample: Tensor) -> Tensor:
         """Find the candidates of the batch and the random documents that are judged relevant: bool (B, C + count)."""
@@ -122,7 +127,7 @@ def train_static(
     loss = RandomNegativesLoss(
         model,
         TokenBags.tokenise(model, documents),
-        _text_indices(rows.texts, documents),
+        text_indices(rows.texts, documents),
         count=random_negatives,
         dims=[*dict.fromkeys(min(dim, width) for dim in dims or (width,))],
         seed=settings.seed,
@@ -141,7 +146,7 @@ def train_static(
     )
 
 
-def _text_indices(texts: Sequence[str], documents: Sequence[str]) -> Tensor:
-    """The index of each document in `texts`, int (N,); -1 for documents that are not among them."""
+def text_indices(texts: Sequence[str], documents: Sequence[str]) -> Tensor:
+    """Return the index of each document in `texts`, int (N,); -1 for documents that are not among them."""
     index: Mapping[str, int] = {text: i for i, text in enumerate(texts)}
     return torch.tensor([index.get(document, -1) for document in documents])

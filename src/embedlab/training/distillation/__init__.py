@@ -1,5 +1,6 @@
 """Train smaller models from larger ones: students from teacher vectors and scores, cross-encoders as teachers."""
 
+from embedlab.models.asymmetric import join_encoders
 from embedlab.models.cross_encoder import (
     average_scores,
     cosine_rows,
@@ -20,6 +21,7 @@ from embedlab.training.distillation.languages import (
     static_from_inputs,
     translations_of,
 )
+from embedlab.training.distillation.query_encoder import rank_frozen, train_query_encoder
 from embedlab.training.distillation.students import (
     SHORTER_DIMS,
     cut_layers,
@@ -35,6 +37,7 @@ __all__ = [
     "DistillationParams",
     "LanguagesParams",
     "RerankerParams",
+    "join_encoders",
     "average_scores",
     "calibrate_scores",
     "cosine_rows",
@@ -47,10 +50,12 @@ __all__ = [
     "distil_translations",
     "fine_tune_static",
     "mine_lists",
+    "rank_frozen",
     "score_pairs",
     "score_rows",
     "similarity_loss",
     "static_from_inputs",
     "train_cross_encoder",
+    "train_query_encoder",
     "translations_of",
 ]

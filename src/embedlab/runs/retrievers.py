@@ -1,0 +1,218 @@
+"""Measure retrievers of different shapes on one dataset: quality, bytes per document, milliseconds per query."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedlab.deploy.indexes import IndexSpec, VectorIndex
+from embedlab.evaluation.metrics import evaluate
+from embedlab.evaluation.significance import paired_difference
+from embedlab.models.encode import encode
+from embedlab.models.late_interaction import encode_tokens
+from embedlab.models.sides import is_static, sides_of
+from embedlab.models.sparse import encode_sparse
+from embedlab.models.static import encode_static
+from embedlab.search.exact import Ranking, cut, search
+from embedlab.search.fusion import fuse_rrf
+from embedlab.search.late_interaction import max_sim
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
+
+    from embedlab.runs.leaderboard import Leaderboard
+    from embedlab.search.late_interaction import TokenIndex
+    from embedlab.search.sparse import SparseVectors
+    from embedlab.search.vectors import Vectors
+
+DEPTH = 100  # documents per ranking
+PROBED = 8  # inverted lists of tokens that are read per query token
+
+TIMED_QUERIES = 40  # timed one at a time; the first few warm up
+WARM_UP = 5
+TOP = 10  # documents per timed query
+FLOAT_BYTES = 4
+
+Answer = Callable[[str], Any]  # encodes and searches one query
+
+
+class Retrievers:
+    """The systems of notebook 15_retrievers, each measured on test and recorded.
+
+    Args:
+        board: where quality is recorded.
+        against: systems that every later one is compared with, where they were added.
+    """
+
+    def __init__(self, board: Leaderboard, against: Sequence[str] = ()) -> None:
+        self.board, self.against = board, tuple(against)
+        queries = list(board.data.split_queries("test").values())
+        self._queries = queries[:: max(1, len(queries) // TIMED_QUERIES)][:TIMED_QUERIES]
+        self._rows: dict[str, dict[str, Any]] = {}
+
+    def add(
+        self,
+        system: str,
+        ranking: Ranking,
+        *,
+        bytes_per_document: float | None = None,
+        answer: Answer | None = None,
+        seconds: float = 0.0,
+        dim: int | None = None,
+    ) -> None:
+        """Evaluate a ranking of the test queries, compare it and record what it costs.
+
+        Args:
+            system: a declared name.
+            ranking: of the test queries.
+            bytes_per_document: size of a document in the index; None if it is not known.
+            answer: encodes and searches one query; it is timed.
+            seconds: of all trainings behind it; `Leaderboard.training` records the last one.
+            dim: dimensions of a vector, if there is one per text.
+        """
+        evaluation = self.board.add_ranking(system, ranking, dim=dim)
+        costs: dict[str, float] = {"training_seconds_in_all": seconds}
+        if bytes_per_document is not None:
+            costs["bytes_per_document"] = bytes_per_document
+        if answer is not None:
+            costs["milliseconds_per_query"] = self.milliseconds(answer)
+        for name, value in costs.items():
+            self.board.run.value(name, value, system=system, stage="footprint")
+        row: dict[str, Any] = {"nDCG@10": evaluation.mean(self.board.metric)}
+        for other in self.against:
+            gain = None if other == system else self.board.compare(system, other)
+            row |= {f"vs {other}": gain and gain.mean}
+            row |= {f"vs {other} low": gain and gain.low, f"vs {other} high": gain and gain.high}
+        self._rows[system] = row | costs
+
+    def add_dense(self, system: str, model: SentenceTransformer, vectors: Vectors, *, seconds: float = 0.0) -> None:
+        """Measure a model with one vector per text, searched exactly; see `add`.
+
+        Args:
+            system: a declared name.
+            model: encodes the queries; with a Router, its side for queries is timed.
+            vectors: of the test queries and the corpus.
+            seconds: of the training.
+        """
+        self.board.models[system] = model
+        if system == "base":  # by which others recognise the model that a gain is measured against
+            self.board.fingerprint(system)
+        size = float(FLOAT_BYTES * vectors.dim)
+        answer = self.dense_answer(model, vectors.corpus)
+        ranking = vectors.rank(DEPTH)
+        self.add(system, ranking, bytes_per_document=size, answer=answer, seconds=seconds, dim=vectors.dim)
+
+    def add_fused(self, system: str, first: str, second: str) -> None:
+        """Fuse the rankings of two systems that were added by reciprocal rank, and measure the result; see `add`."""
+        self.add(system, fuse_rrf([self.board.rankings[first], self.board.rankings[second]], DEPTH))
+
+    def add_sparse(self, system: str, model: SparseEncoder, vectors: SparseVectors, *, seconds: float = 0.0) -> None:
+        """Measure a sparse model, searched with an inverted index; see `add`.
+
+        Args:
+            system: a declared name.
+            model: encodes the queries.
+            vectors: of the test queries and the corpus.
+            seconds: of the training.
+        """
+
+        def answer(query: str) -> Any:
+            return vectors.index.search(encode_sparse(model, [query], "query"), TOP)
+
+        self.board.run.value("terms_per_document", vectors.terms_per_document, system=system, stage="footprint")
+        size = vectors.index.bytes_per_document
+        self.add(system, vectors.rank(DEPTH), bytes_per_document=size, answer=answer, seconds=seconds)
+
+    def add_late_interaction(
+        self, system: str, model: MultiVectorEncoder, index: TokenIndex, *, seconds: float = 0.0
+    ) -> None:
+        """Measure a late-interaction model whose MaxSim reads all documents; see `add`.
+
+        Args:
+            system: a declared name.
+            model: encodes the queries.
+            index: token vectors of the test queries and the corpus.
+            seconds: of the training.
+        """
+
+        def answer(query: str) -> Any:
+            return max_sim(encode_tokens(model, [query], "query").vectors, index.corpus)
+
+        self.board.run.value("tokens_per_document", index.tokens_per_document, system=system, stage="footprint")
+        size = index.bytes_per_document
+        self.add(system, index.rank(DEPTH), bytes_per_document=size, answer=answer, seconds=seconds)
+
+    def add_shortlists(
+        self, system: str, index: TokenIndex, depth: int, *, of: Sequence[str] = (), per_token: int = 64
+    ) -> pd.DataFrame:
+        """Measure MaxSim over shortlists: of the tokens themselves, and of systems that were added.
+
+        The tokens are searched with FAISS's inverted lists, see `deploy.indexes`. The name of the first stage is the
+        condition in the record.
+
+        Args:
+            system: the late-interaction model, which was added before.
+            index: token vectors of the test queries and the corpus.
+            depth: documents of a shortlist.
+            of: systems whose first documents are shortlists.
+            per_token: tokens to find for each token of a query.
+
+        Returns:
+            Columns first stage, nDCG@10 of MaxSim, difference to MaxSim over all documents with ci_low and ci_high, and
+            milliseconds per query of MaxSim over the shortlist.
+        """
+        import pandas as pd
+
+        every_token = index.corpus.vectors.astype(np.float32)
+        lists = VectorIndex.build(IndexSpec(kind="ivf", nprobe=PROBED), every_token)
+        stages = {"tokens (FAISS)": index.token_shortlist(per_token, depth, lists.search)}
+        stages |= {name: cut(self.board.rankings[name], depth) for name in of}
+        exact = self.board.evaluations[system].of(self.board.metric)
+        rows = []
+        for name, first in stages.items():
+            start = time.perf_counter()
+            ranking = index.rerank(first, min(DEPTH, first.depth))
+            milliseconds = 1000 * (time.perf_counter() - start) / len(ranking.query_ids)
+            evaluation = evaluate(ranking, self.board.data.qrels["test"], [TOP])
+            difference = paired_difference(evaluation.of(self.board.metric), exact)
+            labels: dict[str, Any] = {"system": system, "stage": "search", "condition": f"first {depth} of {name}"}
+            self.board.run.metrics(evaluation, split="test", **labels)
+            self.board.run.value("milliseconds_of_max_sim", milliseconds, **labels)
+            interval = (difference.mean, difference.low, difference.high)
+            rows.append((name, evaluation.mean(self.board.metric), *interval, milliseconds))
+        columns = ["first stage", self.board.metric, "difference", "ci_low", "ci_high", "ms of MaxSim"]
+        return pd.DataFrame(rows, columns=columns)
+
+    @staticmethod
+    def dense_answer(model: SentenceTransformer, corpus: np.ndarray, depth: int = TOP) -> Answer:
+        """Return a function that encodes one query and searches the vectors (N, d) of the corpus."""
+        side = sides_of(model).query
+
+        def answer(query: str) -> Any:
+            if is_static(side.model):
+                vector = encode_static(side.model, [query])
+            else:
+                vector = encode(side.model, [query], prompt=side.prompt)
+            return search(vector, corpus, depth)
+
+        return answer
+
+    def milliseconds(self, answer: Answer) -> float:
+        """Return the median milliseconds of one query, encoded and searched alone."""
+        times = []
+        for query in [*self._queries[:WARM_UP], *self._queries]:
+            start = time.perf_counter()
+            answer(query)
+            times.append(time.perf_counter() - start)
+        return 1000 * float(np.median(times[min(WARM_UP, len(self._queries)) :]))
+
+    def table(self) -> pd.DataFrame:
+        """Return one row per system: quality, gains with intervals, and costs."""
+        import pandas as pd
+
+        frame = pd.DataFrame.from_dict(self._rows, orient="index")
+        return frame.rename_axis("system").reset_index()
