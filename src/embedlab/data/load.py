@@ -30,6 +30,7 @@ SCHEMES = {
 BUILT_IN = ("icd10cm", "pydocs", "icd10multi", "icd10ja")  # always repaired; for your own data, you decide
 # With 1,000 pairs of ICD-10-CM the gain of a fine-tune was established: +0.060 [+0.048, +0.071], log of 2026-11-21.
 MIN_TRAIN_PAIRS = 1_000
+CLOSE = 0.6  # similarity of two names that makes one a suggestion for the other, as in difflib
 FREE_OPTIONS = ("chunk", "column", "language", "languages")  # options of a spec that take any text
 
 _log = logging.getLogger(__name__)
@@ -237,8 +238,9 @@ def _check_options(parsed: Spec) -> None:
 
 
 def _suggestion(name: str, valid: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name.lower(), valid, n=1)
-    return f"Did you mean '{close[0]}'?" if close else f"Use one of {', '.join(valid)}."
+    similarity = {other: difflib.SequenceMatcher(None, name.lower(), other).ratio() for other in valid}
+    closest = max(similarity, key=lambda other: similarity[other])  # of equal ones, the one declared first
+    return f"Did you mean '{closest}'?" if similarity[closest] >= CLOSE else f"Use one of {', '.join(similarity)}."
 
 
 def few_pairs_advice(pairs: int) -> str:
