@@ -416,7 +416,7 @@ def test_what_a_group_cannot_do_is_refused(engine, message, tmp_path):
 
 
 def test_a_cross_encoder_trains_in_one_process(tmp_path):
-    with pytest.raises(ParameterError, match="training of a cross-encoder runs in one process, got 2"):
+    with pytest.raises(ParameterError, match="the training of a CrossEncoder runs in one process, got 2"):
         train_cross_encoder(cross_encoder_from(base()), ROWS, replace(SETTINGS, engine=TWO), output_dir=str(tmp_path))
 
 
