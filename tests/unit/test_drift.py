@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from embedlab import paths
-from embedlab.reporting import headline_views, publish, sweep_table
+from embedlab.escaping import csv_frame
+from embedlab.reporting import arena_report, headline_views, publish, sweep_table
 from embedlab.reporting.headline import headline, read_headline
 from embedlab.reporting.sweep_data import COSTS, View
 from embedlab.runs import notebooks, records
@@ -137,10 +138,16 @@ class TestWhatIsCommitted:
         numbers = again.select_dtypes("number").columns
         pd.testing.assert_frame_equal(written[numbers], again[numbers].astype(written[numbers].dtypes), rtol=1e-9)
 
+    def test_leaderboard_of_recipes_is_what_its_records_give(self):
+        for name, again in arena_report.published(publish.read_published().arena).items():
+            written = (paths.tables_dir() / f"{name}.csv").read_text(encoding="utf-8")
+            assert csv_frame(again).to_csv(index=False, lineterminator="\n") == written
+
     def test_every_committed_table_is_declared(self):
         """A table that no declaration names would be written by nobody, and go stale."""
         published = publish.read_published()
         declared = {*published.runs, *(f"sweep-{name}" for name in published.sweeps), "headline", "readme-headline"}
+        declared |= {"arena", "arena_runs"}
         assert {path.stem for path in paths.tables_dir().glob("*.csv")} == declared
 
     def test_published_runs_are_part_of_the_committed_study(self):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME = "arena"
-COSTS = ("seconds", "CPU seconds", "peak bytes", "bytes per vector")
+COSTS = ("seconds", "CPU seconds", "peak bytes", "bytes per vector")  # whole numbers
 BASELINES = ("bm25", "base", "hybrid")
 
 
@@ -140,15 +140,31 @@ def leaderboard(results: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(f"mean {METRIC}", ascending=False, na_position="last", ignore_index=True)
 
 
-def write(run_ids: Sequence[str]) -> list[Path]:
-    """Write the leaderboard of runs of notebook 16_arena, and the table of all their systems.
+def published(run_ids: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Make the published tables from runs of notebook 16_arena: the leaderboard, and all systems of all runs.
+
+    Returns:
+        Name of the table -> table, with qualities to 3 decimals and whole CPU seconds.
 
     Raises:
         RecordError: a run is missing, or its record is damaged.
     """
     results = standings(records.read(paths.runs_dir() / run_id) for run_id in run_ids)
-    caption = f"Against the reference of each run. {len(run_ids)} runs; [all systems with intervals](arena_runs.md)."
+    shown = {NAME: leaderboard(results), f"{NAME}_runs": results}
+    return {
+        name: table.round({name: 0 if name in COSTS else 3 for name in table.select_dtypes("number")}).astype(
+            {name: "Int64" for name in COSTS if name in table}
+        )
+        for name, table in shown.items()
+    }
+
+
+def write(run_ids: Sequence[str]) -> list[Path]:
+    """Write what `published` makes to results/tables."""
+    caption = (
+        f"Against the reference of each run, over {len(run_ids)} run(s). arena_runs has all systems with intervals."
+    )
+    captions = {NAME: caption}
     return [
-        tables.write_table(leaderboard(results).round(4), NAME, caption=caption),
-        tables.write_table(results.round(4), f"{NAME}_runs"),
+        tables.write_table(table, name, caption=captions.get(name, "")) for name, table in published(run_ids).items()
     ]
