@@ -71,6 +71,7 @@ GROUPS: dict[str, Group] = {
     "adapters": Group(("training/adapters/train", "models/adapter", "models/vector_map"), ("adapters",)),
     "retrievers": Group(
         (
+            "search/encoded",
             "search/sparse",
             "search/late_interaction",
             "models/sparse",

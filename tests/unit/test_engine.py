@@ -29,10 +29,12 @@ from embedlab.engine import EngineParams
 from embedlab.errors import ModelError, ParameterError
 from embedlab.models.cross_encoder import cross_encoder_from
 from embedlab.models.encode import encode
+from embedlab.models.late_interaction import late_interaction_from
 from embedlab.models.load import load_model
 from embedlab.models.lora import add_lora
 from embedlab.models.packing import pack
 from embedlab.models.prompts import prompts_of
+from embedlab.models.sparse import sparse_from
 from embedlab.models.static import static_student
 from embedlab.params import TrainingParams
 from embedlab.runs import limits, notebooks
@@ -49,6 +51,7 @@ from embedlab.training.contrastive.train import ContrastiveParams, train_contras
 from embedlab.training.distillation.cross_encoder import distil_scores, train_cross_encoder
 from embedlab.training.distillation.embeddings import PromptedTexts, distil
 from embedlab.training.distillation.languages import Translations, distil_translations
+from embedlab.training.distillation.query_encoder import train_query_encoder
 from embedlab.training.distillation.students import (
     distil_dimensions,
     distil_layers,
@@ -58,11 +61,14 @@ from embedlab.training.distillation.students import (
 from embedlab.training.engine import engaged, prepare, require_usable, tracked, trainer_arguments
 from embedlab.training.examples import number_rows
 from embedlab.training.fit import FitSettings, fit, training_arguments
+from embedlab.training.late_interaction.train import train_late_interaction
 from embedlab.training.losses import ContrastiveLoss
 from embedlab.training.multitask import train as multitask
 from embedlab.training.multitask.train import train_multitask
 from embedlab.training.pretraining.objectives import DomainTexts, PretrainSettings
 from embedlab.training.pretraining.train import pretrain
+from embedlab.training.sparse.train import train_sparse
+from embedlab.training.trainer import TRAINERS
 from tests.conftest import TEXTS, tiny_model
 from tests.unit.test_contrastive import ROWS
 
@@ -222,7 +228,7 @@ def captured(monkeypatch) -> list:
         trainers.append(trainer)
         raise Captured
 
-    for kind in (checkpoints.ResumableTrainer, checkpoints.ResumableCrossEncoderTrainer):
+    for kind in TRAINERS.values():
         monkeypatch.setattr(kind, "train", capture)
     return trainers
 
@@ -291,9 +297,16 @@ TECHNIQUES = {
     "distillation.cross_encoder.train_cross_encoder": lambda s, m, o: train_cross_encoder(
         cross_encoder_from(m), ROWS, s, **o
     ),
+    "distillation.query_encoder.train_query_encoder": lambda s, m, o: train_query_encoder(
+        static_of(m), number_rows([(TEXTS[0], TEXTS[1])] * 4), TEXTS, TEACHER, s, random_negatives=2, **o
+    ),
+    "sparse.train.train_sparse": lambda s, m, o: train_sparse(sparse_from(m, TEXTS).model, LISTS, s, **o),
+    "late_interaction.train.train_late_interaction": lambda s, m, o: train_late_interaction(
+        late_interaction_from(m, TEXTS, dim=8), LISTS, s, **o
+    ),
     "multitask.train.train_multitask": lambda s, m, o: train_multitask(m, objective(s, m), s, **o),
 }
-STATIC = {name for name in TECHNIQUES if "static" in name}
+STATIC = {name for name in TECHNIQUES if "static" in name or "query_encoder" in name}
 EVERYTHING = EngineParams(
     precision="bf16",
     gradient_accumulation=2,

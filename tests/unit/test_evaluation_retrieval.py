@@ -91,7 +91,7 @@ def test_given_corpus_vectors_are_not_encoded_again(dataset):
     )
     assert [texts for _, texts, _ in encode.calls] == [["ask one", "ask two"]]
     assert again[4].mean("ndcg@10") == 1
-    with pytest.raises(DataError, match="2 document vectors for 2 queries and 3 documents"):
+    with pytest.raises(DataError, match="2 encoded documents for 2 queries and 3 documents"):
         encode_split(None, dataset, corpus_vectors=first.corpus[:2], encode=encode)
 
 

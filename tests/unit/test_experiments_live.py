@@ -69,7 +69,7 @@ def test_a_pipe_is_not_flooded(view):
 
 def test_a_terminal_gets_a_bar_that_follows_the_stages():
     text = io.StringIO()
-    with LiveView("nb", Console(file=text, force_terminal=True, width=120)) as live_view:
+    with LiveView("nb", Console(file=text, force_terminal=True, width=120, _environ={"TERM": "xterm"})) as live_view:
         live_view.show(report("start"))
         live_view.show(report("train", 5, 10))
         live_view.show(report("encode", 1, 4))
@@ -87,6 +87,14 @@ def test_a_damaged_line_is_left_out(tmp_path, line):
     good = json.dumps(report(step=3))
     path.write_bytes(f"{line}\n{good}\n".encode(errors="surrogateescape"))
     assert ProgressFile(path).news() == [report(step=3)]
+
+
+def test_a_dumb_terminal_gets_lines():
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=200, _environ={"TERM": "dumb"})
+    with LiveView("nb", console) as view:
+        view.show({**report(step=3), "stage": "train"})
+    assert "train" in out.getvalue()
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

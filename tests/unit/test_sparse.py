@@ -76,7 +76,7 @@ def test_faults_have_one_clear_error():
         index.search(csr_array(np.array([[np.nan, 0, 0]])), 1)
     with pytest.raises(DataError, match="3 dimensions, got 2"):
         index.search(csr_array(np.ones((1, 2))), 1)
-    with pytest.raises(DataError, match="2 document vectors"):
+    with pytest.raises(DataError, match="2 encoded documents"):
         SparseVectors(("q",), ("d",), csr_array(np.ones((1, 3))), csr_array(np.ones((2, 3))))
     with pytest.raises(DataError, match="fewer than two word pieces"):
         sparse_from(tiny_model(), ["fracture"])

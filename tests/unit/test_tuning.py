@@ -149,6 +149,27 @@ def test_too_few_minutes_for_the_test_are_refused(data, tmp_path, monkeypatch):
         bench_of(data, tmp_path)
 
 
+def test_the_probe_is_paid_for_by_the_length_of_its_own_texts(data, tmp_path, monkeypatch):
+    longest = max(map(len, data.corpus.values()))
+
+    def seconds(model, sample):
+        return 1.0 if max(map(len, sample)) > longest else 0.001
+
+    monkeypatch.setattr(workbench, "_seconds_per_text", seconds)
+    bench = bench_of(data, tmp_path, minutes=60.0)
+    later = 3 * bench.dev_seconds + 2 * 200 * 1.0 + 64 * 8 * 0.001  # dev, two models on 200 long documents, speed
+    assert len(bench.probe_data.corpus) == 200
+    assert bench.clock.left - bench.left == pytest.approx(1.2 * (later + bench.test_seconds), abs=0.5)
+
+
+def test_a_short_time_trains_one_setting(data, tmp_path, monkeypatch):
+    """Five settings of ten steps each took longer than the whole budget."""
+    bench = bench_of(data, tmp_path, max_steps=0)
+    fine_tunes = FineTunes(bench)
+    monkeypatch.setattr(fine_tunes, "_row_seconds", lambda: 0.01)  # 10 · 64 · 1.5 · 0.01 = 9.6 s, and dev twice
+    assert fine_tunes.shortest == pytest.approx(9.6 + 2 * bench.dev_seconds)
+
+
 def test_a_sample_of_the_data_when_the_time_is_short(data, tmp_path, monkeypatch):
     assert bench_of(data, tmp_path).is_whole
     bench = bench_of(data, tmp_path)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from embedlab.tuning.clock import Clock
-from embedlab.tuning.trials import FIRST, UNITS, Outcome, Setting, search_settings
+from embedlab.tuning.trials import FIRST, SURVIVORS, Outcome, Setting, search_settings, units
 
+UNITS = units(SURVIVORS)
 BUDGET = 100.0 * UNITS
 
 
@@ -82,6 +83,23 @@ def test_a_slow_trainer_does_not_start_what_it_cannot_finish():
 
     search_settings(slow, trainer.left)
     assert [seconds for _, seconds in trainer.trainings] == [100] * 5 + [300]
+
+
+def test_units_by_hand():
+    assert (units((5, 2, 1)), units((2, 1)), units((1,))) == (5 + 6 + 9, 2 + 3, 1)
+
+
+def test_with_less_time_fewer_settings_take_part():
+    def seconds(shortest):
+        trainer = Trainer(lambda setting, seconds: 1 - FIRST.index(setting) / 10)
+        tried = search_settings(trainer, trainer.left, shortest=shortest)
+        assert tried == len({setting for setting, _ in trainer.trainings}) and trainer.left() >= 0
+        return [trained for _, trained in trainer.trainings]
+
+    assert seconds(100) == [100] * 5 + [300] * 2 + [900]
+    assert seconds(101) == seconds(400) == [400, 400, 1200]
+    assert seconds(401) == seconds(2000) == [2000]
+    assert seconds(2001) == []
 
 
 def test_no_time_means_no_training():

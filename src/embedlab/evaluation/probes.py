@@ -77,7 +77,7 @@ def open_probe(probe: str, *, max_queries: int | None = None) -> Scorer:
     if kind == "mteb":
         return lambda model, encode=None: _score_task(model, task_by_name(location))
     data = shrunk(load_dataset(probe, training=False), max_queries)
-    return lambda model, encode=None: _score_retrieval(model, data, encode)
+    return lambda model, encode=None: score_dataset(model, data, encode)
 
 
 def check_files(probes: Iterable[str]) -> None:
@@ -195,7 +195,14 @@ def shrunk(data: Dataset, max_queries: int | None) -> Dataset:
     return sample_corpus(fewer, "test", 2 * max_queries)
 
 
-def _score_retrieval(model: SentenceTransformer, data: Dataset, encode: Encode | None) -> ProbeScore:
+def score_dataset(model: SentenceTransformer, data: Dataset, encode: Encode | None = None) -> ProbeScore:
+    """Score a model on the test queries of a dataset, see `shrunk`.
+
+    Args:
+        model: any sentence-transformers model.
+        data: a dataset with test queries.
+        encode: replaces `embedlab.models.encode.encode`.
+    """
     evaluation = evaluate_retrieval(model, data, "test", k=10, encode=encode)
     return _mean_score("ndcg@10", next(iter(evaluation.values())).of("ndcg@10"))
 

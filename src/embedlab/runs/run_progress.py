@@ -54,6 +54,11 @@ def _is_finite(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
+def can_redraw(console: Console) -> bool:
+    """Whether a bar can be drawn again and again; a terminal with `TERM=dumb`, such as an editor's, shows lines."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 def new_bar(console: Console) -> Progress:
     """A progress bar with a column for the main values."""
     numbers = TextColumn("{task.fields[numbers]}", markup=False)
@@ -74,7 +79,7 @@ class LiveView:
         self.title = title
         self.console = console or Console(file=sys.stderr)
         self._owns_bar = bar is None
-        self._bar = bar or (new_bar(self.console) if self.console.is_terminal else None)
+        self._bar = bar or (new_bar(self.console) if can_redraw(self.console) else None)
         self._task: Any = None
         self._stage, self._stage_began, self._first_step, self._printed = "", 0.0, 0, 0.0
 

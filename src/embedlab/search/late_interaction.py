@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from embedlab import progress
 from embedlab.errors import DataError, ParameterError
 from embedlab.models.late_interaction import TokenVectors, encode_tokens
+from embedlab.search.encoded import EncodedSplit
 from embedlab.search.exact import ABSENT, Ranking, require_depth, search
 from embedlab.search.vectors import judged_queries
 
@@ -57,29 +57,16 @@ def max_sim(query: np.ndarray, documents: TokenVectors, rows: np.ndarray | None 
 
 
 @dataclass(frozen=True, eq=False)
-class TokenIndex:
+class TokenIndex(EncodedSplit):
     """The token vectors of a split's queries and of the corpus, to search and score without encoding again.
 
     Attributes:
-        query_ids, corpus_ids: ids of the texts.
         queries: token vectors of the Q queries.
         corpus: token vectors of the N documents.
-        own_documents: ids of the queries whose document of the same id is left out, see `Dataset.own_documents`.
     """
 
-    query_ids: tuple[str, ...]
-    corpus_ids: tuple[str, ...]
     queries: TokenVectors
     corpus: TokenVectors
-    own_documents: frozenset[str] = frozenset()
-
-    def __post_init__(self) -> None:
-        if (len(self.query_ids), len(self.corpus_ids)) != (len(self.queries), len(self.corpus)):
-            problem = (
-                f"{len(self.queries)} encoded queries and {len(self.corpus)} encoded documents for "
-                f"{len(self.query_ids)} queries and {len(self.corpus_ids)} documents"
-            )
-            raise DataError(problem, remedy="Encode the whole corpus of this dataset, in its order")
 
     @property
     def bytes_per_document(self) -> float:
@@ -127,8 +114,7 @@ class TokenIndex:
             values = max_sim(self.queries[row], self.corpus, documents)
             best = np.argsort(-values, kind="stable")[:depth]
             indices[row, : len(best)], scores[row, : len(best)] = documents[best], values[best]
-        ranking = Ranking.from_search(self.query_ids, self.corpus_ids, scores, indices)
-        return ranking.without_own(self.own_documents, k)
+        return self._ranking(scores, indices, k)
 
     def pair_scores(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
         """Compute MaxSim of every pair: (query id, document id) -> score."""
@@ -167,16 +153,7 @@ class TokenIndex:
             documents, values = _sum_of_best(owner[token_rows[block]], token_scores[block])
             best = np.argsort(-values, kind="stable")[:depth]
             indices[row, : len(best)], scores[row, : len(best)] = documents[best], values[best]
-        ranking = Ranking.from_search(self.query_ids, self.corpus_ids, scores, indices)
-        return ranking.without_own(self.own_documents, k)
-
-    @cached_property
-    def _query_rows(self) -> dict[str, int]:
-        return {query: row for row, query in enumerate(self.query_ids)}
-
-    @cached_property
-    def _document_rows(self) -> dict[str, int]:
-        return {document: row for row, document in enumerate(self.corpus_ids)}
+        return self._ranking(scores, indices, k)
 
 
 def _sum_of_best(owners: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ import numpy as np
 from embedlab import progress
 from embedlab.errors import DataError
 from embedlab.models.sparse import encode_sparse
+from embedlab.search.encoded import EncodedSplit
 from embedlab.search.exact import ABSENT, Ranking, require_depth
 from embedlab.search.vectors import judged_queries
 
@@ -87,29 +88,13 @@ def _require_weights(vectors: Any, name: str) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class SparseVectors:
+class SparseVectors(EncodedSplit):
     """The sparse vectors of a split's queries and of the corpus, to search and score without encoding again.
 
     Attributes:
-        query_ids, corpus_ids: ids of the rows.
         queries: scipy sparse array (Q, v).
         corpus: scipy sparse array (N, v).
-        own_documents: ids of the queries whose document of the same id is left out, see `Dataset.own_documents`.
     """
-
-    query_ids: tuple[str, ...]
-    corpus_ids: tuple[str, ...]
-    queries: Any
-    corpus: Any
-    own_documents: frozenset[str] = frozenset()
-
-    def __post_init__(self) -> None:
-        if (len(self.query_ids), len(self.corpus_ids)) != (self.queries.shape[0], self.corpus.shape[0]):
-            problem = (
-                f"{self.queries.shape[0]} query and {self.corpus.shape[0]} document vectors for "
-                f"{len(self.query_ids)} queries and {len(self.corpus_ids)} documents"
-            )
-            raise DataError(problem, remedy="Encode the whole corpus of this dataset, in its order")
 
     @cached_property
     def index(self) -> InvertedIndex:
@@ -125,8 +110,7 @@ class SparseVectors:
         """Find the k documents with the largest dot product for every query; there may be fewer."""
         require_depth(k)
         scores, indices = self.index.search(self.queries, k + bool(self.own_documents))
-        ranking = Ranking.from_search(self.query_ids, self.corpus_ids, scores, indices)
-        return ranking.without_own(self.own_documents, k)
+        return self._ranking(scores, indices, k)
 
     def pair_scores(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
         """Compute the dot product of every pair: (query id, document id) -> score."""
@@ -137,14 +121,6 @@ class SparseVectors:
         documents = self.corpus.tocsr()[[self._document_rows[document] for _, document in pairs]]
         scores = np.asarray(queries.multiply(documents).sum(axis=1)).ravel()
         return dict(zip(pairs, scores.tolist(), strict=True))
-
-    @cached_property
-    def _query_rows(self) -> dict[str, int]:
-        return {query: row for row, query in enumerate(self.query_ids)}
-
-    @cached_property
-    def _document_rows(self) -> dict[str, int]:
-        return {document: row for row, document in enumerate(self.corpus_ids)}
 
 
 def encode_sparse_split(

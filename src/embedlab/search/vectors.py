@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from embedlab.data.dataset import Dataset
-from embedlab.errors import DataError, ParameterError
+from embedlab.errors import ParameterError
 from embedlab.models.adapter import VectorAdapter
 from embedlab.models.concatenation import concatenate, static_part
 from embedlab.models.sides import sides_of
 from embedlab.models.truncation import tell_truncation
 from embedlab.search.collapse import warn_about_vectors
+from embedlab.search.encoded import EncodedSplit
 from embedlab.search.exact import Ranking, require_depth, search
 
 if TYPE_CHECKING:
@@ -50,31 +50,18 @@ def truncate(vectors: np.ndarray, dim: int) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class Vectors:
+class Vectors(EncodedSplit):
     """The unit vectors of a split's queries and of the corpus, to search and score without encoding again.
 
     Attributes:
-        query_ids, corpus_ids: ids of the rows.
         queries: float32 (Q, d).
         corpus: (N, d), an array or a memory map.
-        own_documents: ids of the queries whose document of the same id is left out, see `Dataset.own_documents`.
         searched: int64 (n,) rows of the corpus that searches are limited to; None for all.
     """
 
-    query_ids: tuple[str, ...]
-    corpus_ids: tuple[str, ...]
     queries: np.ndarray
     corpus: np.ndarray
-    own_documents: frozenset[str] = frozenset()
     searched: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        if (len(self.query_ids), len(self.corpus_ids)) != (len(self.queries), len(self.corpus)):
-            problem = (
-                f"{len(self.queries)} query and {len(self.corpus)} document vectors for "
-                f"{len(self.query_ids)} queries and {len(self.corpus_ids)} documents"
-            )
-            raise DataError(problem, remedy="Encode the whole corpus of this dataset, in its order")
 
     @property
     def dim(self) -> int:
@@ -135,14 +122,6 @@ class Vectors:
             dots = np.einsum("nd,nd->n", query_vectors, document_vectors, dtype=np.float32)
             scores.update(zip(block, dots.tolist(), strict=True))
         return scores
-
-    @cached_property
-    def _query_rows(self) -> dict[str, int]:
-        return {query: row for row, query in enumerate(self.query_ids)}
-
-    @cached_property
-    def _document_rows(self) -> dict[str, int]:
-        return {document: row for row, document in enumerate(self.corpus_ids)}
 
 
 def encode_split(

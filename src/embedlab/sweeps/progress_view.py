@@ -11,7 +11,7 @@ from rich.console import Console
 
 from embedlab.escaping import terminal
 from embedlab.runs.execute import Outcome
-from embedlab.runs.run_progress import LiveView, new_bar
+from embedlab.runs.run_progress import LiveView, can_redraw, new_bar
 
 
 class SweepView:
@@ -24,7 +24,7 @@ class SweepView:
     def __init__(self, title: str) -> None:
         self.console = Console(file=sys.stderr)
         self.title, self._total, self._done, self._failed = title, 0, 0, 0
-        self._bar = new_bar(self.console) if self.console.is_terminal else None
+        self._bar = new_bar(self.console) if can_redraw(self.console) else None
         self._sum = self._bar.add_task(title, total=0, numbers="") if self._bar else None
         self._views: dict[str, LiveView] = {}
         self._began: dict[str, float] = {}

@@ -14,7 +14,7 @@ from embedlab.training.contrastive.train import ContrastiveParams, train_contras
 from embedlab.training.engine import prepare
 from embedlab.training.examples import TrainingRows, number_rows, own_texts
 from embedlab.training.fit import FitResult
-from embedlab.tuning.trials import HARD_NEGATIVES, Outcome, Setting
+from embedlab.tuning.trials import FIRST, HARD_NEGATIVES, Outcome, Setting
 from embedlab.tuning.workbench import Workbench
 
 if TYPE_CHECKING:
@@ -60,16 +60,26 @@ class FineTunes:
         dev_seconds = self.bench.dev_seconds
         evaluations = min(DEV_EVALUATIONS, max(1, round(DEV_SHARE * seconds / dev_seconds)))
         training_seconds = seconds - (evaluations + 1) * dev_seconds  # one more before the first step
-        columns = (2 + setting.hard_negatives) / 2
-        step_seconds = self._row_seconds() * columns * setting.batch_size
+        step_seconds = self._step_seconds(setting)
         most = max(1, math.ceil(MAX_EPOCHS * len(rows.dataset) / setting.batch_size))
         steps = self.bench.capped(min(most, max(MIN_STEPS, int(training_seconds / step_seconds))))
         model, result = self._train(setting, rows, steps, evaluations)
-        self._seconds_per_row = _row_seconds(result, setting.batch_size * columns, (evaluations + 1) * dev_seconds)
+        self._seconds_per_row = _row_seconds(
+            result, setting.batch_size * _columns(setting), (evaluations + 1) * dev_seconds
+        )
         dev = result.best_dev or 0.0
         if self.best is None or dev > self.best.dev:
             self.best = Best(model, dev, setting, steps)
         return Outcome(dev, is_complete=steps == most or steps == self.bench.params.max_steps)
+
+    @property
+    def shortest(self) -> float:
+        """Seconds of the shortest training that makes sense: a few steps of the first setting, and two evaluations."""
+        setting = FIRST[0]
+        return MIN_STEPS * self._step_seconds(setting) + 2 * self.bench.dev_seconds
+
+    def _step_seconds(self, setting: Setting) -> float:
+        return self._row_seconds() * _columns(setting) * setting.batch_size
 
     def _train(
         self, setting: Setting, rows: TrainingRows, steps: int, evaluations: int
@@ -122,6 +132,11 @@ class FineTunes:
                 "hard_negatives": max(HARD_NEGATIVES),
             }
         )
+
+
+def _columns(setting: Setting) -> float:
+    """Texts per row, as a multiple of the two texts of a row without hard negatives."""
+    return (2 + setting.hard_negatives) / 2
 
 
 def _row_seconds(result: FitResult, rows_per_step: float, dev_seconds: float) -> float:

@@ -7,13 +7,9 @@ from typing import Any
 import numpy as np
 
 from embedlab.evaluation.efficiency import measure_footprints
-from embedlab.evaluation.probes import ProbeScore, compare_probe, open_probe
+from embedlab.evaluation.probes import ProbeScore, compare_probe, score_dataset
 from embedlab.tuning.candidate import Candidate
-from embedlab.tuning.workbench import Workbench, spread_texts
-
-PROBE = "pydocs"
-PROBE_QUERIES = 100
-SPEED_TEXTS = 64
+from embedlab.tuning.workbench import PROBE, SPEED_TEXTS, Workbench, spread_texts
 
 
 class Limits:
@@ -30,7 +26,6 @@ class Limits:
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
         self.measured: dict[str, dict[str, float]] = {}
-        self._probe = open_probe(PROBE, max_queries=PROBE_QUERIES)
         self._of_base: ProbeScore | None = None
 
     def __call__(self, candidate: Candidate) -> str:
@@ -50,10 +45,10 @@ class Limits:
 
     def _forgetting(self, model: Any) -> float:
         if self._of_base is None:
-            self._of_base = self._probe(self.bench.base)
+            self._of_base = score_dataset(self.bench.base, self.bench.probe_data)
         if model is self.bench.base:
             return 0.0
-        return -compare_probe(self._probe(model), self._of_base).mean
+        return -compare_probe(score_dataset(model, self.bench.probe_data), self._of_base).mean
 
     def _speed(self, model: Any) -> float:
         if model is self.bench.base:

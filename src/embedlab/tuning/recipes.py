@@ -102,7 +102,9 @@ def _contrastive(bench: Workbench) -> None:
     fine_tunes = FineTunes(bench)
     with bench.timed() as seconds:
         kept = STUDENT_TIME * bench.left if _wants_student(bench) else 0.0
-        tried = search_settings(fine_tunes, lambda: bench.left - kept, seed=bench.params.seed)
+        tried = search_settings(
+            fine_tunes, lambda: bench.left - kept, shortest=fine_tunes.shortest, seed=bench.params.seed
+        )
         if fine_tunes.best is None:
             return
     best = fine_tunes.best

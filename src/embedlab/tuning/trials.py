@@ -5,18 +5,19 @@ better of them with nine, each time with a whole learning-rate schedule (success
 "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016). The first five settings are
 fixed: they are known to work on some data. Time that is left goes to a longer training of the best setting. If that
 has trained completely, as on small data, Optuna's Tree-structured Parzen Estimator (Bergstra et al., NeurIPS 2011)
-suggests five more settings, and so on.
+suggests five more settings, and so on. If the time is so short that a unit would be too little to learn
+anything, two settings take part, or only the first one, which then gets all the time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-SURVIVORS = (5, 2, 1)  # settings that train in each rung
 FACTOR = 3  # more time from one rung to the next
-UNITS = sum(count * FACTOR**rung for rung, count in enumerate(SURVIVORS))  # of time for one round: 20
+SURVIVORS = (5, 2, 1)  # settings that train in each rung
+SHORTER = (SURVIVORS, (2, 1), (1,))  # for less and less time
 MIN_SHARE = 0.5  # of a training's time that must be left for it to start
 RATES = (1e-5, 4e-4)
 BATCH_SIZES = (32, 64, 128)
@@ -60,16 +61,22 @@ class Outcome:
 Train = Callable[[Setting, float], Outcome]  # called with a setting and seconds
 
 
-def search_settings(train: Train, left: Callable[[], float], *, seed: int = 0) -> int:
+def units(survivors: Sequence[int]) -> int:
+    """Units of time for one round: 20 for five settings, of which two and then one go on."""
+    return sum(count * FACTOR**rung for rung, count in enumerate(survivors))
+
+
+def search_settings(train: Train, left: Callable[[], float], *, shortest: float = 0.0, seed: int = 0) -> int:
     """Train with different settings until the time is used up.
 
     Args:
         train: trains from the base model with a setting in a number of seconds.
         left: returns the seconds that are left.
+        shortest: seconds of the shortest training that makes sense.
         seed: of the suggestions.
 
     Returns:
-        The number of settings.
+        The number of settings; 0 if the time does not suffice for one.
     """
     import optuna
 
@@ -78,27 +85,32 @@ def search_settings(train: Train, left: Callable[[], float], *, seed: int = 0) -
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for setting in FIRST:
         study.enqueue_trial(asdict(setting))
-    unit, tried = left() / UNITS, 0
-    while left() >= unit * SURVIVORS[0] > 0:
-        trials = [study.ask() for _ in FIRST]
+    survivors = next((counts for counts in SHORTER if left() / units(counts) >= shortest), None)
+    if survivors is None:
+        return 0
+    unit, tried = left() / units(survivors), 0
+    while left() >= unit * survivors[0] > 0:
+        trials = [study.ask() for _ in range(survivors[0])]
         settings = [_suggest(trial) for trial in trials]
-        outcomes = _halve(settings, train, left, unit)
+        outcomes = _halve(settings, train, left, unit, survivors)
         for trial, outcome in zip(trials, outcomes, strict=True):
             study.tell(trial, outcome.dev)
         tried += len(trials)
         best = max(range(len(settings)), key=lambda index: outcomes[index].dev)
         if not outcomes[best].is_complete:
-            if left() >= MIN_SHARE * unit * FACTOR ** (len(SURVIVORS) - 1):
+            if left() >= MIN_SHARE * unit * FACTOR ** (len(survivors) - 1):
                 train(settings[best], left())
             break
     return tried
 
 
-def _halve(settings: list[Setting], train: Train, left: Callable[[], float], unit: float) -> list[Outcome]:
+def _halve(
+    settings: list[Setting], train: Train, left: Callable[[], float], unit: float, survivors: Sequence[int]
+) -> list[Outcome]:
     """Run one round of successive halving; return the outcome of each setting's longest training."""
     outcomes: dict[int, Outcome] = {}
     alive = list(range(len(settings)))
-    for rung, count in enumerate(SURVIVORS):
+    for rung, count in enumerate(survivors):
         alive = sorted(alive, key=lambda index: -outcomes[index].dev if rung else index)[:count]
         for index in alive:
             seconds = unit * FACTOR**rung

@@ -10,9 +10,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from embedlab.data.dataset import Dataset
+from embedlab.data.load import load_dataset
 from embedlab.data.splits import seeded_order
 from embedlab.errors import ModelError, ParameterError
 from embedlab.evaluation.metrics import Evaluation, evaluate
+from embedlab.evaluation.probes import shrunk
 from embedlab.evaluation.retrieval import DevEvaluator, sample_corpus
 from embedlab.models.cache import EmbeddingCache
 from embedlab.models.sides import is_static
@@ -32,7 +34,11 @@ TRAIN_SHARE = 0.15  # of the budget, for the vectors that mining and the linear 
 TRAIN_TEXTS = 1000  # at least so many queries and documents, whatever they cost
 TEST_SHARE = 0.6  # of the budget; above it, too little is left for training
 TIMED_TEXTS = 256
-LATER_EVALUATIONS, LATER_TEXTS = 3, 1200  # after the trainings: on dev; and texts for the probe and the speed
+LATER_EVALUATIONS = 3  # on dev, after the trainings
+PROBE, PROBE_QUERIES = "pydocs", 100  # of forgetting; its documents are long
+PROBED_MODELS = 2  # the base model and the winner
+TIMED_PROBE_TEXTS = 16
+SPEED_TEXTS, SPEED_PASSES = 64, 8  # four passes of two models
 MARGIN = 1.2  # for what was measured too short
 DEPTH = 10
 
@@ -49,6 +55,7 @@ class Workbench:
 
     Attributes:
         candidates: name -> candidate, simple ones first.
+        probe_data: a small dataset of another domain, for forgetting.
 
     Raises:
         ModelError: the base model is static.
@@ -63,8 +70,11 @@ class Workbench:
             raise ModelError("tuning starts from a transformer, and this model is static", remedy=remedy)
         self.data, self.base, self.params, self.scratch, self.clock = data, base, params, scratch, clock
         self.candidates: dict[str, Candidate] = {}
-        self.text_seconds = _seconds_per_text(base, data)
+        self.text_seconds = _seconds_per_text(base, spread_texts(data, TIMED_TEXTS))
         self._check_budget()
+        self.probe_data: Dataset = shrunk(load_dataset(PROBE, training=False), PROBE_QUERIES)
+        per_text = _seconds_per_text(base, spread_texts(self.probe_data, TIMED_PROBE_TEXTS))
+        self._probe_seconds = per_text * len(self.probe_data.corpus)
         affordable = round(DEV_SHARE * clock.seconds / self.text_seconds)
         fewest_docs, most_docs = DEV_DOCS
         fewest_queries, most_queries = DEV_QUERIES
@@ -84,7 +94,8 @@ class Workbench:
     @property
     def left(self) -> float:
         """Seconds left for training, without those of the choice and the test."""
-        choice = LATER_EVALUATIONS * self.dev_seconds + LATER_TEXTS * self.text_seconds
+        speed = SPEED_TEXTS * SPEED_PASSES * self.text_seconds
+        choice = LATER_EVALUATIONS * self.dev_seconds + PROBED_MODELS * self._probe_seconds + speed
         return max(0.0, self.clock.left - MARGIN * (choice + self.test_seconds))
 
     @property
@@ -182,11 +193,10 @@ def spread_texts(data: Dataset, count: int) -> list[str]:
     return documents[:: max(1, len(documents) // count)][:count]
 
 
-def _seconds_per_text(model: SentenceTransformer, data: Dataset) -> float:
-    """Measure how long a text of the corpus takes to encode, on a sample."""
+def _seconds_per_text(model: SentenceTransformer, sample: list[str]) -> float:
+    """Measure how long a text takes to encode, on a sample."""
     from embedlab.models.encode import encode
 
-    sample = spread_texts(data, TIMED_TEXTS)
     encode(model, sample[:8], stage="warm up")
     start = time.monotonic()
     encode(model, sample, stage="measure speed")

@@ -1,0 +1,65 @@
+"""What every kind of encoded split has in common: ids, rows, and the documents that a query must not find."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from embedlab.errors import DataError
+from embedlab.search.exact import Ranking
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedSplit:
+    """The queries of a split and the corpus, encoded, to search and score without encoding again.
+
+    Attributes:
+        query_ids, corpus_ids: ids of the texts, in the order of their encodings.
+        queries: encodings of Q queries.
+        corpus: encodings of N documents.
+        own_documents: ids of the queries whose document of the same id is left out, see `Dataset.own_documents`.
+
+    Raises:
+        DataError: there are more or fewer ids than encodings.
+    """
+
+    query_ids: tuple[str, ...]
+    corpus_ids: tuple[str, ...]
+    queries: Any
+    corpus: Any
+    own_documents: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        queries, documents = _count(self.queries), _count(self.corpus)
+        if (len(self.query_ids), len(self.corpus_ids)) != (queries, documents):
+            problem = (
+                f"{queries} encoded queries and {documents} encoded documents for "
+                f"{len(self.query_ids)} queries and {len(self.corpus_ids)} documents"
+            )
+            raise DataError(problem, remedy="Encode the whole corpus of this dataset, in its order")
+
+    def _ranking(self, scores: np.ndarray, indices: np.ndarray, k: int) -> Ranking:
+        """Make a ranking of k documents per query, without the queries' own documents.
+
+        Args:
+            scores, indices: (Q, m), best first; m is at least k, and k + 1 if there are own documents.
+            k: documents per query.
+        """
+        ranking = Ranking.from_search(self.query_ids, self.corpus_ids, scores, indices)
+        return ranking.without_own(self.own_documents, k)
+
+    @cached_property
+    def _query_rows(self) -> dict[str, int]:
+        return {query: row for row, query in enumerate(self.query_ids)}
+
+    @cached_property
+    def _document_rows(self) -> dict[str, int]:
+        return {document: row for row, document in enumerate(self.corpus_ids)}
+
+
+def _count(encodings: Any) -> int:
+    """Number of texts: rows of an array, dense or sparse, or the length of anything else."""
+    return int(encodings.shape[0]) if hasattr(encodings, "shape") else len(encodings)
