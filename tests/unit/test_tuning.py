@@ -157,8 +157,9 @@ def test_the_probe_is_paid_for_by_the_length_of_its_own_texts(data, tmp_path, mo
 
     monkeypatch.setattr(workbench, "_seconds_per_text", seconds)
     bench = bench_of(data, tmp_path, minutes=60.0)
-    later = 3 * bench.dev_seconds + 2 * 200 * 1.0 + 64 * 8 * 0.001  # dev, two models on 200 long documents, speed
-    assert len(bench.probe_data.corpus) == 200
+    later = 3 * bench.dev_seconds + 2 * 180 * 1.0 + 64 * 8 * 0.001  # dev, two models on 180 long documents, speed
+    assert len(bench.probe_data.qrels["test"]) == 90  # a tenth of an hour pays for two models and two documents each
+    assert len(bench.probe_data.corpus) == 180
     assert bench.clock.left - bench.left == pytest.approx(1.2 * (later + bench.test_seconds), abs=0.5)
 
 

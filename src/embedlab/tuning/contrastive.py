@@ -76,7 +76,7 @@ class FineTunes:
     def shortest(self) -> float:
         """Seconds of the shortest training that makes sense: a few steps of the first setting, and two evaluations."""
         setting = FIRST[0]
-        return MIN_STEPS * self._step_seconds(setting) + 2 * self.bench.dev_seconds
+        return self.bench.capped(MIN_STEPS) * self._step_seconds(setting) + 2 * self.bench.dev_seconds
 
     def _step_seconds(self, setting: Setting) -> float:
         return self._row_seconds() * _columns(setting) * setting.batch_size

@@ -35,7 +35,8 @@ TRAIN_TEXTS = 1000  # at least so many queries and documents, whatever they cost
 TEST_SHARE = 0.6  # of the budget; above it, too little is left for training
 TIMED_TEXTS = 256
 LATER_EVALUATIONS = 3  # on dev, after the trainings
-PROBE, PROBE_QUERIES = "pydocs", 100  # of forgetting; its documents are long
+PROBE, PROBE_QUERIES = "pydocs", (20, 100)  # of forgetting: fewest and most queries, each with two long documents
+PROBE_SHARE = 0.1  # of the budget, for the probe of all models
 PROBED_MODELS = 2  # the base model and the winner
 TIMED_PROBE_TEXTS = 16
 SPEED_TEXTS, SPEED_PASSES = 64, 8  # four passes of two models
@@ -72,8 +73,11 @@ class Workbench:
         self.candidates: dict[str, Candidate] = {}
         self.text_seconds = _seconds_per_text(base, spread_texts(data, TIMED_TEXTS))
         self._check_budget()
-        self.probe_data: Dataset = shrunk(load_dataset(PROBE, training=False), PROBE_QUERIES)
-        per_text = _seconds_per_text(base, spread_texts(self.probe_data, TIMED_PROBE_TEXTS))
+        probe = load_dataset(PROBE, training=False)
+        per_text = _seconds_per_text(base, spread_texts(probe, TIMED_PROBE_TEXTS))
+        fewest, most = PROBE_QUERIES
+        affordable = round(PROBE_SHARE * clock.seconds / (PROBED_MODELS * 2 * per_text))
+        self.probe_data: Dataset = shrunk(probe, min(most, max(fewest, affordable)))
         self._probe_seconds = per_text * len(self.probe_data.corpus)
         affordable = round(DEV_SHARE * clock.seconds / self.text_seconds)
         fewest_docs, most_docs = DEV_DOCS
