@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from embedlab.engine import NotNegative
 from embedlab.params import TEMPERATURE, Count, CountOrNone, PositiveFloat, Text, TrainingParams
-from embedlab.training.distillation.embeddings import (
-    STATIC_CONTRASTIVE_BATCH,
-    STATIC_DISTILLATION_BATCH,
-    STATIC_DISTILLATION_EPOCHS,
-    STATIC_LEARNING_RATE,
-)
+from embedlab.training.distillation.embeddings import static_settings
 from embedlab.training.fit import FitSettings
 
 Kind = Literal["query-linear", "linear", "low-rank", "mlp", "query-mlp"]
@@ -81,9 +76,4 @@ class AdapterParams(TrainingParams):
 
     def static_settings(self) -> tuple[FitSettings, FitSettings]:
         """Return the settings of the static model's distillation, and of its contrastive training on the pairs."""
-        common: dict[str, Any] = {"learning_rate": STATIC_LEARNING_RATE, "weight_decay": 0.0, "engine": self.engine}
-        common |= {"max_steps": self.max_steps, "seed": self.seed}
-        return (
-            FitSettings(epochs=STATIC_DISTILLATION_EPOCHS, batch_size=STATIC_DISTILLATION_BATCH, **common),
-            FitSettings(epochs=self.static_epochs, batch_size=STATIC_CONTRASTIVE_BATCH, **common),
-        )
+        return static_settings(self, self.static_epochs)

@@ -49,11 +49,22 @@ class DistillationParams(TrainingParams):
 
     def static_settings(self) -> tuple[FitSettings, FitSettings]:
         """Return the settings of a static student: of its distillation, and of the contrastive training after it."""
-        common = {"learning_rate": STATIC_LEARNING_RATE, "weight_decay": 0.0}
-        return (
-            self.fit_settings(epochs=STATIC_DISTILLATION_EPOCHS, batch_size=STATIC_DISTILLATION_BATCH, **common),
-            self.fit_settings(epochs=self.static_epochs, batch_size=STATIC_CONTRASTIVE_BATCH, **common),
-        )
+        return static_settings(self, self.static_epochs)
+
+
+def static_settings(params: TrainingParams, epochs: float) -> tuple[FitSettings, FitSettings]:
+    """Return the settings of a static model's distillation, and of its contrastive training on the pairs.
+
+    Args:
+        params: its seed, maximum number of steps and engine are used.
+        epochs: passes over the pairs.
+    """
+    common: dict[str, Any] = {"learning_rate": STATIC_LEARNING_RATE, "weight_decay": 0.0, "engine": params.engine}
+    common |= {"max_steps": params.max_steps, "seed": params.seed}
+    return (
+        FitSettings(epochs=STATIC_DISTILLATION_EPOCHS, batch_size=STATIC_DISTILLATION_BATCH, **common),
+        FitSettings(epochs=epochs, batch_size=STATIC_CONTRASTIVE_BATCH, **common),
+    )
 
 
 def vector_loss(student: Tensor, teacher: Tensor) -> Tensor:

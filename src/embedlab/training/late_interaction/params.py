@@ -7,12 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from embedlab.params import Count, PositiveFloat, TrainingParams
-from embedlab.training.distillation.embeddings import (
-    STATIC_CONTRASTIVE_BATCH,
-    STATIC_DISTILLATION_BATCH,
-    STATIC_DISTILLATION_EPOCHS,
-    STATIC_LEARNING_RATE,
-)
+from embedlab.training.distillation.embeddings import static_settings
 from embedlab.training.fit import FitSettings
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -46,9 +41,4 @@ class RetrieverParams(TrainingParams):
 
     def static_settings(self) -> tuple[FitSettings, FitSettings]:
         """Return the settings of a static model's distillation, and of its training on the pairs."""
-        common: dict[str, Any] = {"learning_rate": STATIC_LEARNING_RATE, "weight_decay": 0.0, "engine": self.engine}
-        common |= {"max_steps": self.max_steps, "seed": self.seed}
-        return (
-            FitSettings(epochs=STATIC_DISTILLATION_EPOCHS, batch_size=STATIC_DISTILLATION_BATCH, **common),
-            FitSettings(epochs=self.static_epochs, batch_size=STATIC_CONTRASTIVE_BATCH, **common),
-        )
+        return static_settings(self, self.static_epochs)
