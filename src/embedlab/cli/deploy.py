@@ -84,7 +84,7 @@ def index(
     from embedlab.deploy.build import build_version
     from embedlab.deploy.recheck import judge
     from embedlab.deploy.versions import read_manifest
-    from embedlab.search.vectors import judged_queries
+    from embedlab.search.encoded import judged_queries
 
     spec, data = _index_spec(kind), _load(dataset)
     if split:

@@ -29,7 +29,7 @@ from embedlab.models.onnx_int8 import quantise
 from embedlab.models.onnx_io import needs
 from embedlab.models.sides import Side, is_routed, is_static, sides_of
 from embedlab.models.tokens import prompt_length
-from embedlab.search.vectors import judged_queries
+from embedlab.search.encoded import judged_queries
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -16,8 +16,9 @@ from embedlab.data.dataset import Dataset, Qrels
 from embedlab.data.splits import seeded_order
 from embedlab.errors import DataError
 from embedlab.evaluation.metrics import CUTOFFS, Evaluation, evaluate
+from embedlab.search.encoded import judged_queries
 from embedlab.search.exact import Ranking
-from embedlab.search.vectors import Encode, Vectors, encode_split, judged_queries
+from embedlab.search.vectors import Encode, Vectors, encode_split
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 
-from embedlab.errors import DataError
+from embedlab.data.dataset import Dataset
+from embedlab.errors import DataError, ParameterError
 from embedlab.search.exact import Ranking
+
+Role = Literal["query", "document"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +35,25 @@ class EncodedSplit:
     queries: Any
     corpus: Any
     own_documents: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, dataset: Dataset, split: str, encode: Callable[[list[str], Role], Any], corpus: Any = None) -> Self:
+        """Encode the queries of a split and the whole corpus.
+
+        Args:
+            dataset: its queries, corpus and splits are used.
+            split: name of the split.
+            encode: called with texts, and with what they are.
+            corpus: the encoded corpus, if there is one, in the order of `dataset.corpus`.
+
+        Raises:
+            ParameterError: the dataset has no queries in this split.
+        """
+        queries = judged_queries(dataset, split)
+        if corpus is None:
+            corpus = encode(list(dataset.corpus.values()), "document")
+        encoded = encode(list(queries.values()), "query")
+        return cls(tuple(queries), tuple(dataset.corpus), encoded, corpus, frozenset(dataset.own_documents(split)))
 
     def __post_init__(self) -> None:
         queries, documents = _count(self.queries), _count(self.corpus)
@@ -58,6 +81,19 @@ class EncodedSplit:
     @cached_property
     def _document_rows(self) -> dict[str, int]:
         return {document: row for row, document in enumerate(self.corpus_ids)}
+
+
+def judged_queries(dataset: Dataset, split: str) -> dict[str, str]:
+    """Return the queries of a split: query id -> text.
+
+    Raises:
+        ParameterError: the split has no queries.
+    """
+    queries = dataset.split_queries(split)
+    if not queries:
+        splits = ", ".join(name for name, judged in dataset.qrels.items() if judged) or "none"
+        raise ParameterError(f"{dataset.name} has no {split} queries", remedy=f"Splits with queries: {splits}")
+    return queries
 
 
 def _count(encodings: Any) -> int:

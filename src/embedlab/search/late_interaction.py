@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,6 @@ from embedlab.errors import DataError, ParameterError
 from embedlab.models.late_interaction import TokenVectors, encode_tokens
 from embedlab.search.encoded import EncodedSplit
 from embedlab.search.exact import ABSENT, Ranking, require_depth, search
-from embedlab.search.vectors import judged_queries
 
 if TYPE_CHECKING:
     from sentence_transformers import MultiVectorEncoder
@@ -187,11 +187,7 @@ def index_tokens(
     Raises:
         ParameterError: the dataset has no queries in this split.
     """
-    queries, own_documents = judged_queries(dataset, split), frozenset(dataset.own_documents(split))
-    if corpus is None:
-        corpus = encode_tokens(model, list(dataset.corpus.values()), "document")
-    encoded = encode_tokens(model, list(queries.values()), "query")
-    return TokenIndex(tuple(queries), tuple(dataset.corpus), encoded, corpus, own_documents)
+    return TokenIndex.of(dataset, split, partial(encode_tokens, model), corpus)
 
 
 def rank_by_tokens(model: MultiVectorEncoder, dataset: Dataset, split: str, k: int) -> Ranking:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from embedlab.errors import DataError
 from embedlab.models.sparse import encode_sparse
 from embedlab.search.encoded import EncodedSplit
 from embedlab.search.exact import ABSENT, Ranking, require_depth
-from embedlab.search.vectors import judged_queries
 
 if TYPE_CHECKING:
     from sentence_transformers import SparseEncoder
@@ -137,12 +136,7 @@ def encode_sparse_split(
     Raises:
         ParameterError: the dataset has no queries in this split.
     """
-    queries = judged_queries(dataset, split)
-    if corpus is None:
-        corpus = encode_sparse(model, list(dataset.corpus.values()), "document")
-    encoded = encode_sparse(model, list(queries.values()), "query")
-    own_documents = frozenset(dataset.own_documents(split))
-    return SparseVectors(tuple(queries), tuple(dataset.corpus), encoded, corpus, own_documents)
+    return SparseVectors.of(dataset, split, partial(encode_sparse, model), corpus)
 
 
 def rank_sparse(model: SparseEncoder, dataset: Dataset, split: str, k: int) -> Ranking:

@@ -15,7 +15,7 @@ from embedlab.models.concatenation import concatenate, static_part
 from embedlab.models.sides import sides_of
 from embedlab.models.truncation import tell_truncation
 from embedlab.search.collapse import warn_about_vectors
-from embedlab.search.encoded import EncodedSplit
+from embedlab.search.encoded import EncodedSplit, judged_queries
 from embedlab.search.exact import Ranking, require_depth, search
 
 if TYPE_CHECKING:
@@ -167,16 +167,3 @@ def encode_split(
     query_vectors = encode(encoder, list(queries.values()), stage="encode queries", prompt=prompt)
     own_documents = dataset.own_documents(split)
     return Vectors(tuple(queries), tuple(dataset.corpus), query_vectors, corpus_vectors, own_documents)
-
-
-def judged_queries(dataset: Dataset, split: str) -> dict[str, str]:
-    """Return the queries of a split: query id -> text.
-
-    Raises:
-        ParameterError: the split has no queries.
-    """
-    queries = dataset.split_queries(split)
-    if not queries:
-        splits = ", ".join(name for name, judged in dataset.qrels.items() if judged) or "none"
-        raise ParameterError(f"{dataset.name} has no {split} queries", remedy=f"Splits with queries: {splits}")
-    return queries

@@ -23,7 +23,8 @@ from embedlab.models.load import open_model
 from embedlab.models.sides import sides_of
 from embedlab.models.spending import estimated_tokens
 from embedlab.redaction import redacted
-from embedlab.search.vectors import Encode, Vectors, encode_split, judged_queries
+from embedlab.search.encoded import judged_queries
+from embedlab.search.vectors import Encode, Vectors, encode_split
 
 TUNED = {
     "re-tuned, warm": "re-embed with the model that was tuned again from the old fine-tuned one",

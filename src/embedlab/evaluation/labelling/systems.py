@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from embedlab.data.dataset import Dataset
 from embedlab.models.encoders import Encoder, open_encoder
 from embedlab.search.bm25 import bm25_ranking
+from embedlab.search.encoded import judged_queries
 from embedlab.search.exact import Ranking
-from embedlab.search.vectors import encode_split, judged_queries
+from embedlab.search.vectors import encode_split
 
 BM25 = "bm25"
 
