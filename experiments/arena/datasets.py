@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from embedlab import load_dataset, paths
 from embedlab.data.dataset import Dataset
+from embedlab.data.formats.base import json_lines
 from embedlab.data.splits import seeded_order
 from embedlab.io import write_atomic
 
@@ -103,7 +104,7 @@ def main() -> None:
     parser.add_argument("sources", type=Path, help="folder with banking77, clinc150 and medquad")
     for name, pairs in make(parser.parse_args().sources).items():
         path = paths.project_root() / "data" / "arena" / f"{name}.jsonl"
-        write_atomic(path, "".join(json.dumps(pair._asdict(), ensure_ascii=False) + "\n" for pair in pairs))
+        write_atomic(path, json_lines([pair._asdict() for pair in pairs]))
         counts = {split: sum(pair.split == split for pair in pairs) for split in INTENTS}
         print(f"{path}: {counts}, {len({pair.positive for pair in pairs}):,} documents")
 

@@ -59,7 +59,7 @@ def test_a_recipe_that_fails_is_named_and_the_others_go_on(outcome):
 
 @pytest.mark.notebook
 def test_leaderboard_counts_each_system_once(outcome):
-    found = arena_report.standings([outcome.record])
+    found = arena_report.all_standings([outcome.record])
     board = arena_report.leaderboard(found).set_index("system")
     assert set(board.index) == set(found["system"]) and len(board) == len(found)
     assert (board.loc[["bm25", "lazy"], ["better", "level", "worse"]].sum(axis=1) == 1).all()

@@ -12,7 +12,8 @@ import pytest
 
 from embedlab import paths
 from embedlab.arena import exchange, recipe
-from embedlab.arena.contest import Contest, _ordered, verdict
+from embedlab.arena.contest import Contest, _ordered
+from embedlab.arena.standings import verdict
 from embedlab.data.dataset import Dataset
 from embedlab.errors import DataError, ParameterError, RecipeError
 from embedlab.reporting import arena_report
@@ -218,7 +219,7 @@ def test_leaderboard_by_hand():
         FakeRecord("b", "pairs:x/faq.jsonl?repair=true", {"base": (0.4, 0.6), "mine": (0.1, 0.03), **reference}),
         FakeRecord("c", "pairs:x/faq.jsonl", {"base": (0.6, 0.3), **reference}),
     ]
-    found = arena_report.standings(runs)
+    found = arena_report.all_standings(runs)
     assert found[found["run"] == "a"]["p (Holm)"].tolist()[:2] == [0.02, 0.02]  # 2 · 0.01, then at least as much
     assert found[found["run"] == "b"]["p (Holm)"].tolist()[:2] == [0.6, 0.06]
     board = arena_report.leaderboard(found).set_index("system")

@@ -11,9 +11,9 @@ import pandas as pd
 from embedlab.arena import exchange, recipe
 from embedlab.arena.params import ArenaParams
 from embedlab.arena.recipe import Outcome, Recipe
+from embedlab.arena.standings import METRIC, standings
 from embedlab.errors import ParameterError, RecipeError
 from embedlab.evaluation.probes import compare_probe, open_probe
-from embedlab.evaluation.significance import ALPHA, bootstrap_ci, holm, paired_difference
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.models.load import load_model, model_path
 
@@ -23,10 +23,8 @@ if TYPE_CHECKING:
     from embedlab.runs.leaderboard import Leaderboard
 
 TECHNIQUE = "recipe"
-METRIC = "ndcg@10"
 PROBE, PROBE_QUERIES = "pydocs", 100
 BASE = "base"
-VERDICTS = ("better", "level", "worse")
 
 
 class Contest:
@@ -47,7 +45,7 @@ class Contest:
     """
 
     def __init__(self, board: Leaderboard, params: ArenaParams, base: SentenceTransformer, scratch: str) -> None:
-        self.board, self.params, self.base, self.folder = board, params, base, Path(scratch) / "data"
+        self.board, self.params, self.folder = board, params, Path(scratch) / "data"
         self.recipes = _ordered([recipe.find(name) for name in params.recipes], params.reference)
         self.costs: dict[str, Outcome] = {}
         self.failures: dict[str, str] = {}
@@ -57,7 +55,7 @@ class Contest:
         self._facts = {"data": exchange.fingerprint(self.folder), "base": model_fingerprint(base)}
 
     def enter(self, entry: Recipe) -> str:
-        """Run a recipe, test its model once, and record it. A recipe that fails does not stop the competitors.
+        """Run a recipe, test its model once, and record it. A recipe that fails does not stop the others.
 
         Returns:
             One line: the result, or why there is none.
@@ -103,50 +101,24 @@ class Contest:
         """Compare all systems of the board with the reference, and record the differences.
 
         Returns:
-            One row per system, the best first: system, nDCG@10 with ci_low and ci_high, difference from the reference
-            with its interval, p of the randomisation test after Holm over all comparisons, verdict (better, worse or
-            level), CPU seconds, peak GB, bytes per vector. The reference has no difference.
+            The table of `standings`, the best system first.
+
+        Raises:
+            ParameterError: the reference has no result.
         """
         reference, evaluations = self.params.reference, self.board.evaluations
         if reference not in evaluations:
             remedy = "Choose a reference that works: its error is above"
             raise ParameterError(f"the reference {reference!r} has no result", remedy=remedy, field="reference")
-        competitors = [name for name in evaluations if name != reference]
-        for name in competitors:
-            self.board.compare(name, against=reference)
-        against = evaluations[reference].of(METRIC)
-        differences = {name: paired_difference(evaluations[name].of(METRIC), against) for name in competitors}
-        adjusted = dict(
-            zip(competitors, holm([difference.p_value for difference in differences.values()]), strict=True)
-        )
-        rows = []
-        for name, evaluation in evaluations.items():
-            interval, cost = bootstrap_ci(evaluation.of(METRIC)), self.costs.get(name)
-            row = {"system": name, METRIC: interval.mean, "ci_low": interval.low, "ci_high": interval.high}
-            if difference := differences.get(name):
-                row |= {"difference": difference.mean, "low": difference.low, "high": difference.high}
-                row |= {"p (Holm)": adjusted[name], "verdict": verdict(difference.mean, adjusted[name])}
-            if cost:
-                row |= {"CPU seconds": cost.cpu_seconds, "peak GB": cost.peak_bytes / 1e9}
-            rows.append(row)
-        return pd.DataFrame(rows).sort_values(METRIC, ascending=False, ignore_index=True)
-
-
-def verdict(difference: float, p_value: float) -> str:
-    """Say whether a system is better or worse than the reference, or level with it; one of `VERDICTS`.
-
-    Args:
-        difference: mean of system minus reference, over the same queries.
-        p_value: after the correction for several comparisons.
-    """
-    better, level, worse = VERDICTS
-    if p_value >= ALPHA:
-        return level
-    return better if difference > 0 else worse
+        for name in evaluations:
+            if name != reference:
+                self.board.compare(name, against=reference)
+        table = standings(self.board.run.rows, reference)
+        return table.sort_values(METRIC, ascending=False, ignore_index=True)
 
 
 def _ordered(recipes: Sequence[Recipe], reference: str) -> list[Recipe]:
-    """Put the reference first, whose time competitors may get as their budget."""
+    """Put the reference first, whose time others may get as their budget."""
     names = [entry.name for entry in recipes]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         problem = f"the recipe {repeated[0]!r} is named twice"

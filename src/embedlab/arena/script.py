@@ -37,9 +37,8 @@ class Job(NamedTuple):
         """Return the parameters of a notebook, with the model, the seed and the steps of this job."""
         from embedlab.runs import notebooks
 
-        parameters = notebooks.parameters(notebooks.find_notebook(notebook))
-        values = {parameter.name: parameter.default for parameter in parameters}
-        return values | {"model_name": self.model, "seed": self.seed, "max_steps": self.max_steps}
+        changes = {"model_name": self.model, "seed": self.seed, "max_steps": self.max_steps}
+        return notebooks.resolved(notebooks.parameters(notebooks.find_notebook(notebook)), changes)
 
 
 def job(description: str | None) -> Job:

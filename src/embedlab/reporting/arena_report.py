@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from embedlab import paths
-from embedlab.arena.contest import METRIC, VERDICTS, verdict
-from embedlab.evaluation.significance import holm
+from embedlab.arena.standings import COSTS, METRIC, VERDICTS, standings
 from embedlab.reporting import tables
 from embedlab.reporting.figures import COLOURS, Label, draw_level, label_lines, label_points, new_axes
 from embedlab.runs import records
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME = "arena"
-COSTS = ("seconds", "CPU seconds", "peak bytes", "bytes per vector")  # whole numbers
 BASELINES = ("bm25", "base", "hybrid")
 
 
@@ -75,41 +73,19 @@ def reading(results: pd.DataFrame, reference: str) -> str:
     return "\n".join(lines)
 
 
-def standings(contests: Iterable[Record]) -> pd.DataFrame:
+def all_standings(contests: Iterable[Record]) -> pd.DataFrame:
     """Collect the systems of several runs of notebook 16_arena.
 
     Returns:
-        One row per run and system: dataset, seed, system, nDCG@10 with its interval, the difference from the run's
-        reference with its interval, p after Holm over the systems of the run, verdict, and the costs.
+        The rows of `arena.standings` of every run, with the dataset and the seed first and the run last.
     """
-    return pd.DataFrame([row for record in contests for row in _standings(record)])
-
-
-def _standings(record: Record) -> list[dict[str, object]]:
-    reference = str(record.parameters["reference"])
-    measured = [row for row in record.metrics if row.metric == METRIC and row.task == "retrieval"]
-    values = {row.system: row for row in measured if row.statistic == "value"}
-    against = {row.system: row for row in measured if row.statistic == "difference" and row.against == reference}
-    chances = {row.system: row.value for row in measured if row.statistic == "p_value" and row.against == reference}
-    adjusted = dict(zip(chances, holm([float(value or 0) for value in chances.values()]), strict=True))
-    costs = {(row.system, row.metric): row.value for row in record.metrics if row.metric in COSTS}
-    rows: list[dict[str, object]] = []
-    for system, row in values.items():
-        standing: dict[str, object] = {
-            "dataset": _short(str(record.parameters["dataset"])),
-            "seed": record.parameters["seed"],
-        }
-        standing |= {"system": system, METRIC: row.value, "ci_low": row.ci_low, "ci_high": row.ci_high, "n": row.n}
-        difference = against.get(system)
-        standing |= {"difference": None, "low": None, "high": None, "p (Holm)": None, "verdict": ""}
-        if difference:
-            standing |= {"difference": difference.value, "low": difference.ci_low, "high": difference.ci_high}
-            standing |= {
-                "p (Holm)": adjusted[system],
-                "verdict": verdict(float(difference.value or 0), adjusted[system]),
-            }
-        rows.append(standing | {name: costs.get((system, name)) for name in COSTS} | {"run": record.run_id})
-    return rows
+    tables = []
+    for record in contests:
+        table = standings(record.metrics, str(record.parameters["reference"]))
+        table.insert(0, "dataset", _short(str(record.parameters["dataset"])))
+        table.insert(1, "seed", record.parameters["seed"])
+        tables.append(table.assign(run=record.run_id))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _short(spec: str) -> str:
@@ -121,7 +97,7 @@ def leaderboard(results: pd.DataFrame) -> pd.DataFrame:
     """Rank the systems over all datasets.
 
     Args:
-        results: from `standings`.
+        results: from `all_standings`.
 
     Returns:
         One row per system, the best mean first: the mean of nDCG@10 over the runs, if the system is in all of them; on
@@ -149,7 +125,7 @@ def published(run_ids: Sequence[str]) -> dict[str, pd.DataFrame]:
     Raises:
         RecordError: a run is missing, or its record is damaged.
     """
-    results = standings(records.read(paths.runs_dir() / run_id) for run_id in run_ids)
+    results = all_standings(records.read(paths.runs_dir() / run_id) for run_id in run_ids)
     shown = {NAME: leaderboard(results), f"{NAME}_runs": results}
     return {
         name: table.round({name: 0 if name in COSTS else 3 for name in table.select_dtypes("number")}).astype(
