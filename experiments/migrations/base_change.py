@@ -70,7 +70,7 @@ def base_change(dataset: str, old: str, new: str) -> dict[str, Any]:
 
 
 def cpu_rate(model: Any, data: Dataset) -> float:
-    """Texts per CPU second of one thread; unlike time on the clock, other programs hardly change it."""
+    """Texts per second of CPU time, with one thread. Other programs change CPU time less than wall-clock time."""
     texts = list(data.corpus.values())
     sample = [texts[row] for row in np.random.default_rng(0).permutation(len(texts))[: 2 * TIMED]]
     encode(model, sample[:TIMED])

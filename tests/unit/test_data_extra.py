@@ -71,9 +71,9 @@ class TestExtraDataset:
                 read.append(number)
                 return super().__getitem__(number)
 
-        documents = extra._Documents(Texts(["a", "b", "c", "d"]))
-        assert documents.another(5, {"b"}) == ["c"] and read == [1, 2]
-        assert documents.another(0, {"a", "b", "c", "d"}) == []
+        documents = Texts(["a", "b", "c", "d"])
+        assert extra._another(documents, 5, {"b"}) == ["c"] and read == [1, 2]
+        assert extra._another(documents, 0, {"a", "b", "c", "d"}) == []
 
     def test_afterwards_the_guard_finds_nothing(self):
         data = extra.add_dataset(self.OURS, self.THEIRS)

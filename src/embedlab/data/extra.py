@@ -66,7 +66,7 @@ def add_dataset(dataset: Dataset, other: Dataset) -> Dataset:
         leaks = {kind: dataset.leaks.get(kind, 0) + count for kind, count in report.counts.items()}
         rest = replace(rest, leaks={kind: count for kind, count in leaks.items() if count})
     safe, _ = leakage.repair_against(replace(other, triplets=(), graded_pairs=()), dataset)
-    documents = _Documents([other.corpus[key] for key in seeded_order(other.corpus)])
+    documents = [other.corpus[key] for key in seeded_order(other.corpus)]
     extra: list[Triplet] = []
     for number, (query, document) in enumerate(safe.pairs("train")):
         right = {
@@ -74,7 +74,7 @@ def add_dataset(dataset: Dataset, other: Dataset) -> Dataset:
             *(other.corpus[key] for key in other.qrels["train"][query] if key in other.corpus),
         }
         extra += [
-            Triplet(other.queries[query], other.corpus[document], text) for text in documents.another(number, right)
+            Triplet(other.queries[query], other.corpus[document], text) for text in _another(documents, number, right)
         ]
     return _added(rest, tuple(extra), len(pairs), other.name)
 
@@ -91,16 +91,10 @@ def _added(dataset: Dataset, extra: tuple[Triplet, ...], total: int, spec: str) 
     return extended
 
 
-class _Documents:
-    """Documents in a seeded order, to take another document as a hard negative."""
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        self._texts = texts
-
-    def another(self, number: int, right: Container[str]) -> list[str]:
-        """A document that is not among the right ones, as a list; empty if there is none."""
-        candidates = (self._texts[(number + step) % len(self._texts)] for step in range(len(self._texts)))
-        return list(islice((text for text in candidates if text not in right), 1))
+def _another(texts: Sequence[str], number: int, right: Container[str]) -> list[str]:
+    """A text that is not among the right ones, searched from a number on, as a list; empty if there is none."""
+    candidates = (texts[(number + step) % len(texts)] for step in range(len(texts)))
+    return list(islice((text for text in candidates if text not in right), 1))
 
 
 def triplets(spec: str) -> tuple[Triplet, ...]:
@@ -117,13 +111,13 @@ def triplets(spec: str) -> tuple[Triplet, ...]:
     if not export.examples:
         remedy = "Use a file of queries and answers, or a glossary."
         raise DataError("this file has similarities and no queries", remedy=remedy, file=path, field="extra")
-    documents = _Documents([export.documents[key] for key in seeded_order(export.documents)])
+    documents = [export.documents[key] for key in seeded_order(export.documents)]
     collected: list[Triplet] = []
     for number, example in enumerate(export.examples):
         if example.split in ("dev", "test"):
             continue
         right = {example.query, *(positive.text for positive in example.positives)}
-        negatives = [negative.text for negative in example.negatives[:1]] or documents.another(number, right)
+        negatives = [negative.text for negative in example.negatives[:1]] or _another(documents, number, right)
         collected += [Triplet(example.query, p.text, n) for p in example.positives for n in negatives]
     return tuple(collected)
 
