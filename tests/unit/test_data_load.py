@@ -53,6 +53,18 @@ def test_bad_specs(spec, problem, remedy):
         assert caught.value.field == "dataset"
 
 
+def test_a_path_without_a_scheme_names_the_spec(tmp_path):
+    (tmp_path / "faq.csv").touch()
+    beir = tmp_path / "beir"
+    beir.mkdir()
+    for name in ("corpus.jsonl", "queries.jsonl"):
+        (beir / name).touch()
+    for path, scheme in [(tmp_path / "faq.csv", "pairs"), (tmp_path, "docs"), (beir, "beir")]:
+        with pytest.raises(DataError, match="unknown dataset") as caught:
+            parse_spec(str(path))
+        assert f"Write {scheme}:{path}" in caught.value.remedy
+
+
 def pairs_spec(tmp_path, count):
     records = [{"query": f"question {i}", "positive": f"answer {i}"} for i in range(count)]
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")

@@ -46,6 +46,50 @@ def test_formats_agree(tmp_path):
     assert {split: len(part) for split, part in first.qrels.items()} == {"train": 15, "dev": 2, "test": 3}
 
 
+class TestColumnsOfAnotherName:
+    """`pairs:FILE?query=COLUMN&positive=COLUMN`."""
+
+    def table(self, folder, **more):
+        named = [{"Customer question": row["query"], "reply": row["positive"], **more} for row in rows()]
+        return jsonl(folder / "faq.jsonl", named)
+
+    def test_the_same_dataset_as_under_the_usual_names(self, tmp_path):
+        spec = f"pairs:{self.table(tmp_path, topic='a')}?query=customer question&positive=reply"
+        usual = pairs.load(jsonl(tmp_path / "usual.jsonl", rows(topic="a")), name=spec)
+        named = load_dataset(spec)
+        assert (named.queries, named.corpus, named.qrels) == (usual.queries, usual.corpus, usual.qrels)
+        assert named.fields["q0"]["topic"] == "a"
+
+    def test_without_the_option_the_error_names_it_and_the_columns(self, tmp_path):
+        with pytest.raises(DataError, match=r"faq.jsonl:1 \[query\]: 'query' is missing") as caught:
+            pairs.load(self.table(tmp_path), name="n")
+        assert "pairs:FILE?query=COLUMN" in caught.value.remedy and "customer question, reply" in caught.value.remedy
+        with pytest.raises(DataError, match="'positive' is missing"):
+            pairs.load(self.table(tmp_path), name="n", query="Customer question")
+
+    def test_a_column_that_is_not_there(self, tmp_path):
+        with pytest.raises(DataError, match=r":1 \[answer\]: there is no column 'answer'.*Customer question, reply"):
+            pairs.load(self.table(tmp_path), name="n", query="Customer question", positive="answer")
+        with pytest.raises(DataError, match="there is no column 'x'"):  # the usual name does not stand in for it
+            pairs.load(jsonl(tmp_path / "usual.jsonl", rows()), name="n", query="x")
+
+    def test_two_columns_of_one_meaning(self, tmp_path):
+        for other in ("query", "Question", "customer question"):
+            with pytest.raises(DataError, match="two columns are read as 'query'"):
+                pairs.load(self.table(tmp_path, **{other: "x"}), name="n", query="Customer question", positive="reply")
+
+    def test_swapped_columns(self, tmp_path):
+        usual = pairs.load(jsonl(tmp_path / "usual.jsonl", rows()), name="n")
+        swapped = pairs.load(str(tmp_path / "usual.jsonl"), name="n", query="positive", positive="query")
+        assert set(swapped.queries.values()) == set(usual.corpus.values())
+
+    def test_a_beir_folder_has_no_columns(self, tmp_path):
+        for name in ("corpus", "queries"):
+            (tmp_path / f"{name}.jsonl").touch()
+        with pytest.raises(DataError, match="no columns to name"):
+            pairs.load(str(tmp_path), name="n", query="x")
+
+
 def test_aliases_case_and_extra_columns(tmp_path):
     canonical = pairs.load(jsonl(tmp_path / "a.jsonl", SPLITS), name="n")
     names = {"query": "Question", "positive": " ANSWER ", "split": "split"}

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from embedlab.cli import deploy as cli
 from embedlab.deploy import versions
 from embedlab.deploy.drift import DriftReport
-from embedlab.errors import ParameterError, StorageError
+from embedlab.errors import DataError, ParameterError, StorageError
 from tests.unit.test_deploy_space import FakeEncoder
 
 DATA = "icd10cm:smoke"
@@ -65,6 +65,22 @@ def test_index_promote_status_rollback(call, shipped, tmp_path):
     assert shipped[0] in call("rollback").replace("\n", "")
     (tmp_path / shipped[1] / "index.bin").write_bytes(b"")
     assert "damaged" in call("status", exit_code=1)
+
+
+def test_documents_alone_are_indexed_and_found_without_an_evaluation(call, tmp_path):
+    manuals = tmp_path.parent / "manuals"
+    manuals.mkdir()
+    (manuals / "a.txt").write_text("The pump needs oil every month.", "utf-8")
+    (manuals / "b.md").write_text("# Belt\n\nReplace the belt after a year.", "utf-8")
+    assert "2 texts to encode" in call("embed", "--dataset", f"docs:{manuals}", "--model", "fake-0", "--dry-run")
+    shown = call("index", "--dataset", f"docs:{manuals}", "--model", "fake-0", "--kind", "flat")
+    assert "2 documents" in shown and "not evaluated" in shown
+    call("promote", versions.versions(tmp_path)[-1])
+    assert "needs oil" in call("search", "pump oil", "--k", "1")
+    with pytest.raises(DataError, match="no queries"):
+        CliRunner().invoke(
+            cli.app, ["shadow", versions.versions(tmp_path)[-1], "--root", str(tmp_path)], catch_exceptions=False
+        )
 
 
 def test_search_shows_texts(call, shipped):

@@ -80,13 +80,17 @@ def index(
     kind: Annotated[str, typer.Option(help="flat, hnsw, ivf, ivfpq, int8, binary or matryoshka")] = "hnsw",
     split: Annotated[str, typer.Option(help="split to evaluate the version on; empty for none")] = "test",
 ) -> None:
-    """Build and evaluate a new version of the index. `promote` serves it."""
+    """Build and evaluate a new version of the index. `promote` serves it.
+
+    Documents without queries (docs:FOLDER) are indexed and not evaluated.
+    """
     from embedlab.deploy.build import build_version
     from embedlab.deploy.recheck import judge
     from embedlab.deploy.versions import read_manifest
     from embedlab.search.encoded import judged_queries
 
-    spec, data = _index_spec(kind), _load(dataset)
+    spec, data = _index_spec(kind), _load(dataset, queries=False)
+    split = split if any(data.qrels.values()) else ""  # documents alone
     if split:
         judged_queries(data, split)
     encoder = _encoder(model)
@@ -155,7 +159,7 @@ def search(
         raise ParameterError("the query is empty", remedy="Write some words", field="query")
     served = _open(root, version)
     ranking = served.rank(_encoder(model or served.manifest.model_name), {"query": query}, k)
-    texts = _load(served.manifest.dataset).corpus if served.manifest.dataset else {}
+    texts = _load(served.manifest.dataset, queries=False).corpus if served.manifest.dataset else {}
     table = Table("score", "document", "text", title=served.manifest.version, title_justify="left")
     for name, score in ranking.as_candidates()["query"]:
         table.add_row(f"{score:.3f}", name, escape(texts.get(name, "")))
@@ -184,7 +188,7 @@ def shadow(
 
     serving, tested = _open(root, ""), _open(root, candidate)
     spec = dataset or tested.manifest.dataset
-    data = _load(spec) if spec else None
+    data = _load(spec, queries=not log) if spec else None
     if not log and data is None:
         raise ParameterError("the candidate has no dataset to take queries from", remedy="Give --log", field="--log")
     queries = read_query_log(Path(log)) if log else QueryLog(data.split_queries("test") if data else {}, frozenset())
@@ -212,7 +216,8 @@ def drift_reference(
     from embedlab.deploy.drift import make_reference, save_reference
 
     served = _open(root, "")
-    data, path = _load(dataset or served.manifest.dataset), _reference_file(root, served, documents)
+    data = _load(dataset or served.manifest.dataset, queries=not (documents or log))
+    path = _reference_file(root, served, documents)
     if documents:
         texts = [data.corpus.get(name, "") for name in served.ids]
         reference = make_reference(served.index.vectors, texts, served.space)
@@ -246,7 +251,7 @@ def drift_check(
         vectors = encoder.encode_queries(texts)
     else:
         served_ids = set(served.ids)
-        texts = [text for name, text in _load(dataset).corpus.items() if name not in served_ids]
+        texts = [text for name, text in _load(dataset, queries=False).corpus.items() if name not in served_ids]
         vectors = encoder.encode_documents(texts) if texts else served.index.vectors[:0]
     drift = check_drift(reference, vectors, texts, encoder.space, search=search, alpha=alpha)
     _show_drift(drift, len(texts))
@@ -326,7 +331,7 @@ def export(
     if "lancedb" in kinds:
         writable_folder(Path(target), "target")
     served = _open(root, version)
-    data = _load(served.manifest.dataset)
+    data = _load(served.manifest.dataset, queries=False)
     if kind == "postgresql":
         rows = export_postgres(served, target, data.corpus, data.fields)
     elif kind == "qdrant":
@@ -378,17 +383,17 @@ def _encoder(model: str) -> ModelEncoder:
     return ModelEncoder(open_model(model))
 
 
-def _load(spec: str) -> Dataset:
+def _load(spec: str, *, queries: bool = True) -> Dataset:
     from embedlab.data.load import load_dataset
 
-    return load_dataset(spec, training=False)
+    return load_dataset(spec, training=False, queries=queries)
 
 
 def _source(spec: str, model: str, data: Dataset | None = None) -> Source:
     from embedlab.data.load import source_fingerprint
     from embedlab.deploy.build import Source
 
-    corpus = (data or _load(spec)).corpus
+    corpus = (data or _load(spec, queries=False)).corpus
     return Source(corpus.items(), spec, lambda: source_fingerprint(spec), len(corpus), model)
 
 

@@ -175,6 +175,7 @@ class Collection:
         return document
 
     def _add(self, row: Row, split: str, grade: int) -> None:
+        pair_rows.require_column(row, "query", self.file)
         text = textio.text_of(row, "query", self.file)
         positive = pair_rows.passage_of(row, "positive", self.file)
         document = self._document(positive)

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 from embedlab.data import extra, textio
 from embedlab.data.dataset import SPLITS, Dataset
-from embedlab.data.formats.registry import BY_NAME
+from embedlab.data.formats.registry import BY_NAME, is_beir
 from embedlab.data.leakage import guard
 from embedlab.data.splits import cap_training, mark_seen, size_warnings
 from embedlab.errors import DataError
@@ -31,7 +31,7 @@ BUILT_IN = ("icd10cm", "pydocs", "icd10multi", "icd10ja")  # always repaired; fo
 # With 1,000 pairs of ICD-10-CM the gain of a fine-tune was established: +0.060 [+0.048, +0.071], log of 2026-11-21.
 MIN_TRAIN_PAIRS = 1_000
 CLOSE = 0.6  # similarity of two names that makes one a suggestion for the other, as in difflib
-FREE_OPTIONS = ("chunk", "column", "language", "languages")  # options of a spec that take any text
+FREE_OPTIONS = ("chunk", "column", "language", "languages", "positive", "query")  # options of a spec that take any text
 
 _log = logging.getLogger(__name__)
 _in_use: WeakValueDictionary[str, Dataset] = (
@@ -54,6 +54,7 @@ class Spec:
         `language=en`: of the labels of a SKOS glossary.
         `languages=de-en`: queries and documents of a file of translations, see `translations`.
         `format=NAME`: read a file of pairs in this format instead of the one that its content shows.
+        `query=COLUMN`, `positive=COLUMN`: the columns of a file of pairs, if they have other names.
     """
 
     scheme: str
@@ -199,7 +200,8 @@ def parse_spec(spec: str) -> Spec:
     address, query = _without_options(spec)
     location = address.removeprefix(scheme).removeprefix(":")
     if scheme not in SCHEMES:
-        remedy = f"{_suggestion(scheme, SCHEMES)} For your own data, write pairs:FILE or beir:FOLDER."
+        usual = f"{_suggestion(scheme, SCHEMES)} For your own data, write pairs:FILE, beir:FOLDER or docs:FOLDER."
+        remedy = _path_remedy(spec) or usual
         raise DataError(f"unknown dataset '{spec}'", remedy=remedy, field="dataset")
     parsed = Spec(scheme, location, dict(parse_qsl(query, keep_blank_values=True)))
     if not location and scheme not in BUILT_IN:
@@ -207,6 +209,16 @@ def parse_spec(spec: str) -> Spec:
         raise DataError(f"'{spec}' does not say what to load", remedy=remedy, field="dataset")
     _check_options(parsed)
     return parsed
+
+
+def _path_remedy(spec: str) -> str:
+    """What to write for the path of a file or folder that has no scheme in front; empty if there is no such path."""
+    path = Path(spec)
+    if not spec or not textio.path_exists(path):
+        return ""
+    if not path.expanduser().is_dir():
+        return f"Write pairs:{spec} for a table of queries and documents that answer them."
+    return f"Write beir:{spec}." if is_beir(path) else f"Write docs:{spec} for a folder of documents."
 
 
 def _without_options(spec: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -87,6 +87,36 @@ def canonical(rows: Iterable[Row], file: Path) -> list[Row]:
                 _refuse_unknown_texts(row, column, kind, file)
         canonical_rows.append(row)
     return canonical_rows
+
+
+def with_columns(rows: Iterable[Row], names: Mapping[str, str], file: Path) -> list[Row]:
+    """Return records with the columns that somebody named under the names of this project.
+
+    Args:
+        rows: the records.
+        names: column in the file, in upper or lower case -> name here.
+        file: the file that errors name.
+
+    Raises:
+        DataError: a record lacks one of the columns, or has a second column of the same meaning.
+    """
+    wanted = {_plain_name(column): name for column, name in names.items()}
+    renamed = []
+    for row in rows:
+        present = set(map(_plain_name, row.values))
+        if missing := [column for column in names if _plain_name(column) not in present]:
+            remedy = f"The columns are: {', '.join(map(str, row.values))}."
+            raise textio.error_at(row, missing[0], file, f"there is no column '{missing[0]}'", remedy)
+        columns = [wanted.get(_plain_name(column), column) for column in row.values]
+        if twice := [column for column in columns if columns.count(column) > 1]:
+            problem = f"two columns are read as '{twice[0]}'"
+            raise textio.error_at(row, twice[0], file, problem, "Remove or rename one of them.")
+        renamed.append(row._replace(values=dict(zip(columns, row.values.values(), strict=True))))
+    return renamed
+
+
+def _plain_name(column: object) -> str:
+    return str(column).strip().lower()
 
 
 def _canonical_columns(row: Row, file: Path) -> dict[str, str]:
@@ -254,14 +284,25 @@ def _checked(value: object, row: Row, column: str, file: Path) -> Passage:
     return Passage(textio.checked_text(_passage(value), row, column, file), _passage_id(value))
 
 
+def require_column(row: Row, column: str, file: Path) -> None:
+    """Raise an error if a record has no such column; it says how to name another one.
+
+    Raises:
+        DataError: it has none.
+    """
+    if column not in row.values:
+        remedy = f"Rename a column to '{column}', or name it in the spec: pairs:FILE?{column}=COLUMN. "
+        remedy += f"The columns are: {', '.join(map(str, row.values))}."
+        raise textio.error_at(row, column, file, f"'{column}' is missing", remedy)
+
+
 def passage_of(row: Row, column: str, file: Path) -> Passage:
     """Return the passage in a cell: a text, or an object with a text and perhaps a title and an id.
 
     Raises:
         DataError: as for `textio.text_of`.
     """
-    if column not in row.values:
-        textio.text_of(row, column, file)  # raises: the column is missing
+    require_column(row, column, file)
     return _checked(row.values[column], row, column, file)
 
 

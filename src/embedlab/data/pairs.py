@@ -14,7 +14,8 @@ another tool (see `formats`).
 
 Upper and lower case do not matter in column names, `pair_rows.ALIASES` lists other accepted names, and a column such as
 `label` (see `pair_rows.SCORE_NAMES`) is the score if it holds numbers or means relevance. Other columns become `fields`
-of the query. A text that occurs several times is one query or one document.
+of the query. A text that occurs several times is one query or one document. `pairs:FILE?query=COLUMN&positive=COLUMN`
+names the two columns of a table that has other names.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from embedlab.data import beir, textio
+from embedlab.data import beir, pair_rows, textio
 from embedlab.data.collection import Collection
 from embedlab.data.dataset import Dataset
 from embedlab.data.formats import registry
 from embedlab.data.textio import Row
+from embedlab.errors import DataError
 
 
 def load(
@@ -37,6 +39,8 @@ def load(
     repair: bool = False,
     divide: bool = True,
     format: str = "",
+    query: str = "",
+    positive: str = "",
 ) -> Dataset:
     """Read a file of pairs as a dataset.
 
@@ -47,13 +51,20 @@ def load(
         divide: see `complete_splits`.
         repair: see `Collection`.
         format: name of the format; empty for the one that the content shows.
+        query, positive: the columns of a table that hold queries and positives; empty for the usual names.
 
     Raises:
         DataError: the file is missing or malformed; names file, line and field.
     """
     path = textio.location_path(location)
+    columns = {column: name for column, name in ((query, "query"), (positive, "positive")) if column}
     if registry.is_beir(path):
+        if columns:
+            raise DataError("a BEIR folder has no columns to name", remedy=f"Write beir:{location}.", field="dataset")
         return beir.load(location, name=name, split_by=split_by, repair=repair, divide=divide)
+    if columns:
+        rows = pair_rows.with_columns(textio.read_rows(path), columns, path)
+        return from_rows(rows, path, name=name, split_by=split_by, repair=repair, divide=divide)
     return registry.collect(path, format, repair=repair).dataset(name, split_by=split_by, divide=divide)
 
 

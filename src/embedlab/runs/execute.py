@@ -17,7 +17,7 @@ from typing import Any
 import nbformat
 
 from embedlab import paths, progress
-from embedlab.errors import RecordError, StoppedAtCheckpoint
+from embedlab.errors import DataError, LeakageError, ParameterError, RecordError, StoppedAtCheckpoint
 from embedlab.launchers import require_plain_start
 from embedlab.redaction import shareable_value
 from embedlab.runs import causes, child, heartbeat, left_behind, measured, notebooks, processes, records
@@ -30,6 +30,7 @@ from embedlab.runs.run_progress import LiveView, ProgressFile
 
 POLL_S = 0.1
 TRACEBACK_LINES = 8  # at the end of the traceback
+INPUT_ERRORS = tuple(error.__name__ for error in (DataError, LeakageError, ParameterError))
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 LOG = "driver.log"  # in an attempt's scratch folder
 
@@ -320,7 +321,10 @@ def _executed(path: Path) -> nbformat.NotebookNode | None:
 
 
 def first_error(notebook: nbformat.NotebookNode | None) -> str:
-    """The failing code cell, numbered as in the executed notebook, its error and the end of its traceback; or ""."""
+    """The failing code cell, numbered as in the executed notebook, its error and the end of its traceback; or "".
+
+    An error about the user's data or parameters says what to do. A traceback would only hide that.
+    """
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"] if notebook else []
     for number, cell in enumerate(cells, 1):
         for output in cell.outputs:
@@ -328,7 +332,8 @@ def first_error(notebook: nbformat.NotebookNode | None) -> str:
                 first_line = cell.source.strip().partition("\n")[0]
                 lines = COLOUR.sub("", "\n".join(output.traceback)).splitlines()[:-1]  # the last one is the error
                 error = f"{output.ename}: {output.evalue}"
-                return "\n".join([f"code cell {number}: {first_line}", error, *lines[-TRACEBACK_LINES:]])
+                traceback = [] if output.ename in INPUT_ERRORS else lines[-TRACEBACK_LINES:]
+                return "\n".join([f"code cell {number}: {first_line}", error, *traceback])
     return ""
 
 

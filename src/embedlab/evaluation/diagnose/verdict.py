@@ -196,7 +196,7 @@ def _too_few_queries(evidence: Evidence, thresholds: Thresholds) -> Verdict | No
 def _good_enough(evidence: Evidence, thresholds: Thresholds) -> Verdict | None:
     if evidence.sampled or evidence.base.mean < thresholds.good_enough:
         return None
-    reason = f"the base model reaches {evidence.base.mean:.3f}; you set {thresholds.good_enough} as good enough"
+    reason = f"the base model reaches {evidence.base.mean:.3f}; good_enough is {thresholds.good_enough}"
     working = _working(evidence.findings, thresholds)
     other_reasons = [f"{advice(finding)} would still gain {_gain(finding.gain)}" for finding in working]
     return Verdict(GOOD_ENOUGH, "", None, (reason, *other_reasons), tuple(map(advice, working)))
