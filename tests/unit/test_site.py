@@ -246,3 +246,9 @@ def test_a_real_browser_shows_every_page_whole(built, pages, width):
         assert page["overflow"] <= 0 and page["body"] <= 0, (name, page)
         assert page["broken"] == 0, name
         assert page["size"] is None or page["size"] >= 14, name
+
+
+def test_menu_entry_of_a_notebook_has_its_number(tmp_path):
+    page = tmp_path / "03_contrastive.md"
+    page.write_text("\n# Ship it: index, monitor\n\n# Later\n", encoding="utf-8")
+    assert site._lesson(page) == {"03 Ship it": "notebooks/03_contrastive.md"}

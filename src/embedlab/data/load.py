@@ -150,7 +150,8 @@ def _without_queries(dataset: Dataset, parsed: Spec) -> DataError:
     """The error for documents without queries where a model is to be trained or compared."""
     spec = f"{parsed.scheme}:{parsed.location}"
     problem = f"{len(dataset.corpus):,} documents and no queries: without queries, nothing can be trained or measured"
-    remedy = f"Let a language model write some: embedlab synthesise '{spec}' pairs.jsonl; then use pairs:pairs.jsonl."
+    remedy = f"Let a language model write some: embedlab synthesise '{spec}' pairs.jsonl; then use pairs:pairs.jsonl. "
+    remedy += f"Or write some yourself and judge their answers: embedlab label next '{spec}' --queries FILE."
     return DataError(problem, remedy=remedy, file=parsed.location, field="dataset")
 
 

@@ -59,14 +59,15 @@ GUIDES = (
     "install",
     "own-data",
     "techniques",
+    "glossary",
+    "troubleshooting",
     "models",
     "engine",
     "architectures",
     "clusters",
     "deployment",
+    "evidence",
     "security",
-    "troubleshooting",
-    "glossary",
 )
 
 
@@ -245,6 +246,13 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def _lesson(page: Path) -> dict[str, str]:
+    """The menu entry of a notebook: its number, because texts name it so, and its title up to a colon -> its page."""
+    title = next(line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("# "))
+    short = title.removeprefix("# ").partition(":")[0]
+    return {f"{page.stem.partition('_')[0]} {short}": f"notebooks/{page.name}"}
+
+
 def mkdocs_config(docs: Path, site: Path, reference: list[str]) -> dict[str, object]:
     """The content of mkdocs.yml: no page loads anything from another server, and pages open from disk.
 
@@ -257,13 +265,13 @@ def mkdocs_config(docs: Path, site: Path, reference: list[str]) -> dict[str, obj
     def existing(page: str) -> bool:
         return (docs / page).exists()
 
-    lessons = [f"notebooks/{path.name}" for path in sorted((docs / "notebooks").glob("[0-9]*.md"))]
+    lessons = [_lesson(path) for path in sorted((docs / "notebooks").glob("[0-9]*.md"))]
     guide_names = {f"docs/{name}.md": name for name in GUIDES}
     guides = [*filter(existing, guide_names), *(f"docs/{path.name}" for path in sorted((docs / "docs").glob("*.md")))]
     results = [page for page in ("results.md", "benchmarks.md", "tables/index.md", "log/index.md") if existing(page)]
     sections: list[object] = [{"Home": "index.md"}] if existing("index.md") else []
     sections += (
-        [{"Notebooks": [page for page in ("notebooks/index.md", *lessons) if existing(page)]}] if lessons else []
+        [{"Notebooks": [*filter(existing, ["notebooks/index.md"]), *lessons]}] if lessons else []
     )
     sections += [{"Guides": list(dict.fromkeys(guides))}] if guides else []
     sections += [{"Results": results}, {"API reference": reference}]
