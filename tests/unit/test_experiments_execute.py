@@ -124,7 +124,8 @@ def test_plain_papermill_marks_a_failed_attempt_too(notebook, tmp_path):
 def test_an_error_about_the_input_has_no_traceback():
     for name, lines in [("DataError", 2), ("ParameterError", 2), ("ValueError", 4)]:
         cell = nbformat.v4.new_code_cell("load()")
-        cell.outputs = [nbformat.v4.new_output("error", ename=name, evalue="bad", traceback=["File x", "--> 1", "last"])]
+        traceback = ["File x", "--> 1", "last"]
+        cell.outputs = [nbformat.v4.new_output("error", ename=name, evalue="bad", traceback=traceback)]
         found = first_error(nbformat.v4.new_notebook(cells=[cell])).splitlines()
         assert found[:2] == ["code cell 1: load()", f"{name}: bad"] and len(found) == lines
 

@@ -158,6 +158,16 @@ def test_pages_hold_no_unrendered_mathematics_and_no_folder_of_a_machine(built):
         assert str(paths.project_root()) not in text
 
 
+def test_lists_and_answers_are_rendered(built, pages):
+    for path in pages:
+        if "api" in path.parts or path.name == site.REPORT:
+            continue
+        prose = re.sub(r"<(pre|code|script|style).*?</\1>", "", path.read_text("utf-8"), flags=re.DOTALL)
+        assert not re.search(r"<p>(?:(?!</p>).)*\n- ", prose, re.DOTALL), path.name
+        for answer in re.findall(r"<details>.*?</details>", prose, re.DOTALL):
+            assert "`" not in answer and re.search("<p>|<li>", answer), path.name
+
+
 def test_a_link_that_leads_nowhere_stops_the_build(tmp_path, monkeypatch):
     pytest.importorskip("mkdocs")
     monkeypatch.setenv("EMBEDLAB_HOME", str(tmp_path))
@@ -246,6 +256,33 @@ def test_a_real_browser_shows_every_page_whole(built, pages, width):
         assert page["overflow"] <= 0 and page["body"] <= 0, (name, page)
         assert page["broken"] == 0, name
         assert page["size"] is None or page["size"] >= 14, name
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("**Results**\n- a\n  more\n- b\n", "**Results**\n\n- a\n  more\n- b\n"),
+        ("> Results:\n> - a\n>   more\n> - b\n", "> Results:\n>\n> - a\n>   more\n> - b\n"),
+        ("Steps:\n1. a\n2. b\n", "Steps:\n\n1. a\n2. b\n"),
+        ("a\n\n- b\n- c\n| d |\n", "a\n\n- b\n- c\n| d |\n"),
+        ("```\na\n- b\n```\n", "```\na\n- b\n```\n"),
+    ],
+)
+def test_a_list_after_a_paragraph_is_a_list(text, expected):
+    assert site.with_lists(text) == expected
+
+
+def test_answers_are_markdown_also_inside_a_list():
+    markdown = pytest.importorskip("markdown")
+    answer = "<details><summary>Answer</summary>\n\n   Use `x`:\n\n   1. one\n   2. two\n   </details>"
+    text = f"1. Ask?\n\n   {answer}\n\n2. Again?\n"
+    config = site.mkdocs_config(Path("none"), Path("none"), [])
+    page = markdown.markdown(site.with_answers(text), extensions=["sane_lists", "md_in_html"])
+    assert {"sane_lists", "md_in_html"} <= {name for name in config["markdown_extensions"] if isinstance(name, str)}
+    assert "<code>x</code>" in page and "<li>two</li>" in page and '<ol start="2">' in page
+    assert (
+        page.index("<details>") < page.index("<summary>Answer</summary>") < page.index("two") < page.index("</details>")
+    )
 
 
 def test_menu_entry_of_a_notebook_has_its_number(tmp_path):

@@ -132,7 +132,8 @@ def find_file(path: Path) -> Path:
     except (OSError, ValueError) as error:  # names that are too long, or contain NUL
         raise DataError(f"this file cannot be read: {error}", remedy="Check the path.", file=path) from error
     if is_folder:
-        raise DataError("this is a folder", remedy="Name a file in it, or write beir:FOLDER, docs:FOLDER or hf:FOLDER.", file=path)
+        remedy = "Name a file in it, or write beir:FOLDER, docs:FOLDER or hf:FOLDER."
+        raise DataError("this is a folder", remedy=remedy, file=path)
     remedy = "Check the path." if path.is_absolute() else f"Check the path. It was searched at {path.absolute()}."
     raise DataError("this file does not exist", remedy=remedy, file=path)
 

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,6 +37,10 @@ from embedlab.runs import notebooks
 
 LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s#]*)(?P<anchor>#[^)\s]*)?\)")
 MATHEMATICS = re.compile(r"\$\$(?P<block>[^$]+)\$\$|\$(?P<inline>[^$`\n]+)\$")
+BEFORE_LIST = re.compile(
+    r"^(?P<quote>(?:> ?)?)(?P<line>(?![-*] |\d+\. |[|#>])\S.*)\n(?=(?P=quote)(?:- |1\. ))", re.MULTILINE
+)
+ANSWER = re.compile(r"^ *<details>.*?</details>", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^(```|~~~)", re.MULTILINE)
 EXTERNAL = ("http://", "https://", "mailto:")
 NEEDS = ("mkdocs", "latex2mathml", "mkdocstrings")
@@ -107,7 +112,7 @@ def write_sources(sources: Path, site: Path) -> Path:
     for source, page in pages.items():
         if source.endswith(".md"):
             text = (paths.project_root() / source).read_text(encoding="utf-8")
-            _write(docs / page, relinked(titled(text, page), source, page, pages))
+            _write(docs / page, with_lists(relinked(titled(text, page), source, page, pages)))
     for path in sorted(paths.notebooks_dir().glob("*.ipynb")):
         _write_notebook(path, docs, pages)
     has_runs = bool(groups())
@@ -190,7 +195,7 @@ def _write_notebook(path: Path, docs: Path, pages: Mapping[str, str]) -> None:
         executed = None
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = with_mathematics(relinked(cell.source, source, page, pages))
+            cell.source = with_answers(with_lists(with_mathematics(relinked(cell.source, source, page, pages))))
         else:
             cell.outputs = [without_active_parts(output) for output in cell.get("outputs", ()) if _is_shown(output)]
     if executed is None:
@@ -212,6 +217,24 @@ def with_mathematics(text: str) -> str:
         return str(convert(match["inline"]) if match["inline"] else convert(match["block"], display="block"))
 
     return MATHEMATICS.sub(formula, text)
+
+
+def with_lists(text: str) -> str:
+    """Prose with an empty line between a paragraph and its list: GitHub and JupyterLab need none, mkdocs does."""
+
+    def separated(match: re.Match[str]) -> str:
+        return f"{match['quote']}{match['line']}\n{match['quote'].rstrip()}\n"
+
+    return "".join(piece if code else BEFORE_LIST.sub(separated, piece) for piece, code in _parts(text))
+
+
+def with_answers(text: str) -> str:
+    """Prose whose collapsed answers are read as Markdown, also those that are part of a list."""
+
+    def answer(match: re.Match[str]) -> str:
+        return textwrap.dedent(match[0]).replace("<details>", '<details markdown="1">', 1)
+
+    return ANSWER.sub(answer, text)
 
 
 def _is_shown(output: Mapping[str, Any]) -> bool:
@@ -270,9 +293,7 @@ def mkdocs_config(docs: Path, site: Path, reference: list[str]) -> dict[str, obj
     guides = [*filter(existing, guide_names), *(f"docs/{path.name}" for path in sorted((docs / "docs").glob("*.md")))]
     results = [page for page in ("results.md", "benchmarks.md", "tables/index.md", "log/index.md") if existing(page)]
     sections: list[object] = [{"Home": "index.md"}] if existing("index.md") else []
-    sections += (
-        [{"Notebooks": [*filter(existing, ["notebooks/index.md"]), *lessons]}] if lessons else []
-    )
+    sections += [{"Notebooks": [*filter(existing, ["notebooks/index.md"]), *lessons]}] if lessons else []
     sections += [{"Guides": list(dict.fromkeys(guides))}] if guides else []
     sections += [{"Results": results}, {"API reference": reference}]
     sections += [{"Contributing": "contributing.md"}] if existing("contributing.md") else []
@@ -290,6 +311,13 @@ def mkdocs_config(docs: Path, site: Path, reference: list[str]) -> dict[str, obj
         "use_directory_urls": False,
         "extra_css": [CODE_STYLE, STYLE],
         "plugins": ["search", api_pages.plugin()],
-        "markdown_extensions": ["tables", "fenced_code", {"codehilite": {"guess_lang": False}}, "toc", "sane_lists"],
+        "markdown_extensions": [
+            "tables",
+            "fenced_code",
+            {"codehilite": {"guess_lang": False}},
+            "toc",
+            "sane_lists",
+            "md_in_html",
+        ],
         "validation": {"links": {"anchors": "warn", "unrecognized_links": "warn", "absolute_links": "warn"}},
     }
