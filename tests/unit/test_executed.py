@@ -66,6 +66,16 @@ def test_a_copy_follows_the_prose_and_its_links_lead_on(project):
     assert notebook_outputs.refresh_copies() == [copy] and read(copy)[0] == "mended [log](../../experiments/LOG.md)"
 
 
+def test_a_link_to_a_notebook_without_a_copy_leads_to_the_notebook(project):
+    write(project / "notebooks" / "01_a.ipynb", "[b](02_b.ipynb), [c](03_c.ipynb#part), [d](04_d.ipynb)")
+    for name in ("02_b", "03_c"):
+        write(project / "notebooks" / f"{name}.ipynb", name)
+    notebook_outputs.write_copy(write(project / "ran.ipynb", name, output="2"), "02_b")
+    copy = notebook_outputs.write_copy(write(project / "ran.ipynb", "before", output="2"), "01_a")
+    assert read(copy)[0] == "[b](02_b.ipynb), [c](../../notebooks/03_c.ipynb#part), [d](04_d.ipynb)"
+    assert notebook_outputs.refresh_copies()[0] == copy and "(../../notebooks/03_c.ipynb" in read(copy)[0]
+
+
 def test_a_copy_of_other_code_stays_as_it_ran(project):
     write(project / "notebooks" / "01_a.ipynb", "[log](../LOG.md)")
     copy = notebook_outputs.write_copy(

@@ -100,14 +100,14 @@ def with_columns(rows: Iterable[Row], names: Mapping[str, str], file: Path) -> l
     Raises:
         DataError: a record lacks one of the columns, or has a second column of the same meaning.
     """
-    wanted = {_plain_name(column): name for column, name in names.items()}
+    new_names = {_plain_name(column): name for column, name in names.items()}
     renamed = []
     for row in rows:
         present = set(map(_plain_name, row.values))
         if missing := [column for column in names if _plain_name(column) not in present]:
             remedy = f"The columns are: {', '.join(map(str, row.values))}."
             raise textio.error_at(row, missing[0], file, f"there is no column '{missing[0]}'", remedy)
-        columns = [wanted.get(_plain_name(column), column) for column in row.values]
+        columns = [new_names.get(_plain_name(column), column) for column in row.values]
         if twice := [column for column in columns if columns.count(column) > 1]:
             problem = f"two columns are read as '{twice[0]}'"
             raise textio.error_at(row, twice[0], file, problem, "Remove or rename one of them.")

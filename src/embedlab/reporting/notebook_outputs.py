@@ -6,6 +6,7 @@ results/notebooks follow the text, and their links are relative to that folder.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -17,6 +18,7 @@ from embedlab.runs import notebooks
 from embedlab.runs.notebooks import TAG
 from embedlab.runs.records import Record
 
+NOTEBOOK_LINK = re.compile(r"\]\((?P<name>[\w-]+\.ipynb)")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MARKUP = ("text/html", "text/markdown", "image/svg+xml")
 ACTIVE = ("application/javascript", "text/javascript")
@@ -78,7 +80,7 @@ def write_copy(executed: Path, stem: str) -> Path:
         return copy
     for cell in page.cells:
         if cell.cell_type != "code":
-            cell.source = cell.source.replace("](../", "](../../")  # the copy is one folder deeper
+            cell.source = _links_of_copy(cell.source, copy.parent)
         else:  # progress bars do not work in a copy
             cell.outputs = [
                 without_active_parts(output) for output in cell.outputs if WIDGET not in output.get("data", ())
@@ -86,6 +88,16 @@ def write_copy(executed: Path, stem: str) -> Path:
     copy.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(page, copy)
     return copy
+
+
+def _links_of_copy(text: str, folder: Path) -> str:
+    """Links of a notebook, seen from the copies' folder: it is one deeper, and some notebooks have no copy in it."""
+
+    def other_notebook(match: re.Match[str]) -> str:
+        there = (folder / match["name"]).exists() or not (paths.notebooks_dir() / match["name"]).exists()
+        return match[0] if there else f"](../../notebooks/{match['name']}"
+
+    return NOTEBOOK_LINK.sub(other_notebook, text.replace("](../", "](../../"))
 
 
 def without_active_parts(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
