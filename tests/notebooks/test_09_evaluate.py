@@ -11,7 +11,10 @@ from embedlab import paths
 from embedlab.data.load import load_dataset
 from embedlab.data.review import import_judgements
 from embedlab.evaluation.budgets import Budgets
+from embedlab.errors import ModelError
 from embedlab.evaluation.params import EvaluateParams
+from embedlab.models.load import load_model
+from embedlab.models.loopback import on_loopback
 from embedlab.runs import notebooks
 from embedlab.sweeps.spec import expand, find_sweep, read_sweep
 from tests.notebooks.outcomes import smoke_run
@@ -76,6 +79,25 @@ class TestSmokeRun:
         assert (outcome.folder / "model").is_dir() and (outcome.folder / "train_log.csv").exists()
         prints = outcome.record.model_fingerprints
         assert prints.keys() == {"contrastive", "base"}  # equal where dev found no step better than none
+
+
+@pytest.mark.notebook
+def test_models_behind_an_api_on_either_side(tmp_path):
+    """The same model over HTTP and here: no query may change, and nothing of the API model is saved."""
+    with on_loopback(load_model()) as closed:
+        outcome = smoke_run(NOTEBOOK, tmp_path, model_name=closed, probe_queries=20)
+        other = smoke_run(NOTEBOOK, tmp_path, model_name="all-MiniLM-L6-v2", against=closed, probe_queries=20)
+    for each in (outcome, other):
+        gains = [row for row in each.record.metrics if row.metric == "ndcg@10" and row.statistic == "difference"]
+        assert gains and all(abs(row.value) < 1e-6 for row in gains) and each.record.notes["gate"]["passed"]
+    assert not (outcome.folder / "model").exists() and (other.folder / "model").exists()
+
+
+def test_an_api_model_cannot_be_the_candidate_that_is_trained():
+    known = {parameter.name: parameter.default for parameter in notebooks.parameters(NOTEBOOK)}
+    params = EvaluateParams.checked({**known, "model_name": "openai:m", "against": "openai:m"})
+    with pytest.raises(ModelError, match="nobody but its owner can change"):
+        _ = params.trains_candidate
 
 
 def test_parameters_and_sweep_fit_the_notebook():
