@@ -10,8 +10,8 @@ import pytest
 from embedlab import paths
 from embedlab.data.load import load_dataset
 from embedlab.data.review import import_judgements
-from embedlab.evaluation.budgets import Budgets
 from embedlab.errors import ModelError
+from embedlab.evaluation.budgets import Budgets
 from embedlab.evaluation.params import EvaluateParams
 from embedlab.models.load import load_model
 from embedlab.models.loopback import on_loopback
