@@ -57,7 +57,11 @@ def test_what_is_saved_loads_and_holds_no_key(outcome):
     folder = outcome.folder / "model"
     for kind in KINDS:
         about = json.loads((folder / f"adapter-{kind}" / "adapter.json").read_text())
+        card = (folder / f"adapter-{kind}" / "README.md").read_text()
+        assert "\n- Gain over the base model: " in card and "n = 63" in card
         assert about["kind"] == kind and open_model(str(folder / f"adapter-{kind}")).adapter.kind == kind
     assert SentenceTransformer(str(folder / "static"), device="cpu").get_embedding_dimension() == 384
+    card = (folder / "static" / "README.md").read_text()
+    assert "was not measured" not in card and "pydocs" in card and "openai:" in card
     files = [file for file in outcome.folder.rglob("*") if file.is_file()]
     assert len(files) > 10 and not any(b"SECRET" in file.read_bytes() for file in files)
