@@ -93,12 +93,12 @@ class TestDistillation:
 def test_a_model_behind_an_api_teaches(tmp_path):
     """The same students as from a local teacher, without its weights, and nothing is saved or timed of it."""
     with on_loopback(load_model()) as teacher:
-        outcome = smoke_run(NOTEBOOK, tmp_path, teacher=teacher, students=["layers", "narrow", "static", "both"])
+        outcome = smoke_run(NOTEBOOK, tmp_path, teacher=teacher, students=["layers", "both"])
     systems, pairs = values(outcome, "ndcg@10"), differences(outcome)
-    students = {"distilled", "distilled-narrow", "static", "static-distilled"}
+    students = {"distilled", "static", "static-distilled"}
     assert set(systems) == {"bm25", "base", "layers-removed", "closed"} | students
     assert {(student, "closed") for student in students} | {("closed", "base")} <= pairs.keys()
     assert systems["closed"].value == pytest.approx(systems["base"].value)  # the same model, over HTTP
     assert "closed" not in values(outcome, "texts_per_second")
     saved = {folder.name for folder in (outcome.folder / "model").iterdir()}
-    assert saved == {"layers", "narrow", "static", "static-distilled"}
+    assert saved == {"layers", "static", "static-distilled"}
