@@ -66,7 +66,7 @@ def study(dataset: str, model_name: str, *, texts: int, repeats: int, only: Sequ
             PACKED: lambda: encode(packed, timed),
         }
         arms |= {name: _encoding(encoder, timed) for name, encoder in encoders.items()}
-        seconds = _time(arms, repeats)
+        seconds = time_in_turns(arms, repeats)
     return {
         "dataset": data.name,
         "model": model_name,
@@ -140,7 +140,7 @@ def _encoding(encoder: ExportedEncoder, texts: Sequence[str]) -> Callable[[], An
     return lambda: encoder.encode_documents(texts)
 
 
-def _time(arms: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+def time_in_turns(arms: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
     """CPU seconds of every arm, one thread each: other programs on the machine count little."""
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for run in arms.values():

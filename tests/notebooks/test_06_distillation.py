@@ -8,6 +8,8 @@ from sentence_transformers import SentenceTransformer
 
 from embedlab import paths
 from embedlab.evaluation.static_share import SHARES
+from embedlab.models.load import load_model
+from embedlab.models.loopback import on_loopback
 from tests.notebooks.outcomes import smoke_run
 
 NOTEBOOK = paths.notebooks_dir() / "06_distillation.ipynb"
@@ -85,3 +87,18 @@ class TestDistillation:
         slices = outcome.record.notes["static_against_teacher_by_shared_words"]
         assert sum(row["n"] for row in slices) == 63
         assert outcome.record.notes["static_share"] in SHARES
+
+
+@pytest.mark.notebook
+def test_a_model_behind_an_api_teaches(tmp_path):
+    """The same students as from a local teacher, without its weights, and nothing is saved or timed of it."""
+    with on_loopback(load_model()) as teacher:
+        outcome = smoke_run(NOTEBOOK, tmp_path, teacher=teacher, students=["layers", "both"])
+    systems, pairs = values(outcome, "ndcg@10"), differences(outcome)
+    students = {"distilled", "static", "static-distilled"}
+    assert set(systems) == {"bm25", "base", "layers-removed", "closed"} | students
+    assert {(student, "closed") for student in students} | {("closed", "base")} <= pairs.keys()
+    assert systems["closed"].value == pytest.approx(systems["base"].value)  # the same model, over HTTP
+    assert "closed" not in values(outcome, "texts_per_second")
+    saved = {folder.name for folder in (outcome.folder / "model").iterdir()}
+    assert saved == {"layers", "static", "static-distilled"}

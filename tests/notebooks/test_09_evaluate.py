@@ -10,8 +10,11 @@ import pytest
 from embedlab import paths
 from embedlab.data.load import load_dataset
 from embedlab.data.review import import_judgements
+from embedlab.errors import ModelError
 from embedlab.evaluation.budgets import Budgets
 from embedlab.evaluation.params import EvaluateParams
+from embedlab.models.load import load_model
+from embedlab.models.loopback import on_loopback
 from embedlab.runs import notebooks
 from embedlab.sweeps.spec import expand, find_sweep, read_sweep
 from tests.notebooks.outcomes import smoke_run
@@ -76,6 +79,26 @@ class TestSmokeRun:
         assert (outcome.folder / "model").is_dir() and (outcome.folder / "train_log.csv").exists()
         prints = outcome.record.model_fingerprints
         assert prints.keys() == {"contrastive", "base"}  # equal where dev found no step better than none
+
+
+@pytest.mark.notebook
+def test_two_models_behind_an_api(tmp_path):
+    """The same model under two names: no query may change, nothing is trained, and nothing is saved."""
+    with on_loopback(load_model()) as closed:
+        names = {"model_name": closed, "against": f"{closed}?input_type=none"}
+        outcome = smoke_run(NOTEBOOK, tmp_path, **names, probe_queries=20)
+    rows = outcome.record.metrics
+    gains = [row for row in rows if row.metric == "ndcg@10" and row.statistic == "difference"]
+    assert gains and all(abs(row.value) < 1e-6 for row in gains) and outcome.record.notes["gate"]["passed"]
+    assert {row.system for row in rows if row.stage == "context"} == {"candidate", "base", "bm25"}
+    assert not (outcome.folder / "model").exists()
+
+
+def test_an_api_model_cannot_be_the_candidate_that_is_trained():
+    known = {parameter.name: parameter.default for parameter in notebooks.parameters(NOTEBOOK)}
+    params = EvaluateParams.checked({**known, "model_name": "openai:m", "against": "openai:m"})
+    with pytest.raises(ModelError, match="nobody but its owner can change"):
+        _ = params.trains_candidate
 
 
 def test_parameters_and_sweep_fit_the_notebook():

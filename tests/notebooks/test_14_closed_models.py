@@ -21,7 +21,9 @@ def outcome(tmp_path_factory):
     path = paths.notebooks_dir() / "14_closed_models.ipynb"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENAI_API_KEY", KEY)
-        return smoke_run(path, tmp_path_factory.mktemp("runs"), kinds=KINDS, static_epochs=1.0)
+        # The closed model itself is the replacement: what survives must be what was measured before.
+        changes = {"kinds": KINDS, "static_epochs": 1.0, "replacement": "all-MiniLM-L6-v2"}
+        return smoke_run(path, tmp_path_factory.mktemp("runs"), **changes)
 
 
 @pytest.mark.notebook
@@ -41,11 +43,25 @@ def test_every_system_is_measured_with_its_costs(outcome):
 
 
 @pytest.mark.notebook
+def test_the_same_model_as_replacement_changes_nothing(outcome):
+    before = rows(outcome, "ndcg@10", split="test", stage="retrieval")
+    after = rows(outcome, "ndcg@10", split="test", stage="model change")
+    assert set(after) == {"base", "adapter-query-linear", "adapter-mlp", "base+static"}
+    assert all(row.value == pytest.approx(before[system].value, abs=1e-6) for system, row in after.items())
+    gains = rows(outcome, "ndcg@10", against="base", stage="model change")
+    assert set(gains) == set(after) - {"base"}
+
+
+@pytest.mark.notebook
 def test_what_is_saved_loads_and_holds_no_key(outcome):
     folder = outcome.folder / "model"
     for kind in KINDS:
         about = json.loads((folder / f"adapter-{kind}" / "adapter.json").read_text())
+        card = (folder / f"adapter-{kind}" / "README.md").read_text()
+        assert "\n- Gain over the base model: " in card and "n = 63" in card
         assert about["kind"] == kind and open_model(str(folder / f"adapter-{kind}")).adapter.kind == kind
     assert SentenceTransformer(str(folder / "static"), device="cpu").get_embedding_dimension() == 384
+    card = (folder / "static" / "README.md").read_text()
+    assert "was not measured" not in card and "pydocs" in card and "openai:" in card
     files = [file for file in outcome.folder.rglob("*") if file.is_file()]
     assert len(files) > 10 and not any(b"SECRET" in file.read_bytes() for file in files)

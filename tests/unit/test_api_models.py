@@ -398,6 +398,8 @@ def test_a_slow_drip_ends_with_the_time_limit(monkeypatch):
     monkeypatch.setattr(http.post_json, "__kwdefaults__", http.post_json.__kwdefaults__ | {"total_s": 0.3})
     with raw_server(HEAD, b"1\r\n \r\n") as url, pytest.raises(ModelError, match="no whole answer within 0.3 s"):
         Endpoint("m", url, attempts=1).encode(["a"])
+    with raw_server(HEAD, b"1\r\n \r\n") as url, pytest.raises(ModelError, match="fewer than 2 texts .* batch=8"):
+        Endpoint("m", url, attempts=1).encode(["a", "b"])
 
 
 def test_an_endless_body_is_refused(monkeypatch):

@@ -244,6 +244,22 @@ class TestDistil:
         vectors = static.encode(TEXTS, normalize_embeddings=True)
         assert vectors.shape[1] == 32 and np.abs(vectors @ vectors.T - own @ own.T).max() < 0.2
 
+    def test_students_with_layers_learn_the_main_directions_of_longer_vectors(self, tmp_path):
+        """A closed teacher with 48 dimensions: the local model that the students start from has 32."""
+        start, rng, folder = tiny_model(layers=3), np.random.default_rng(0), str(tmp_path)
+        own = start.encode(TEXTS, normalize_embeddings=True)
+        longer = own @ np.linalg.qr(rng.normal(size=(48, 32)))[0].T.astype(np.float32)
+        settings = FitSettings(max_steps=40, batch_size=7, learning_rate=3e-3)
+        student, _ = distil_layers(start, 2, TEXTS, longer, settings, output_dir=folder)
+        narrow, _ = distil_dimensions(student, 4, TEXTS, longer, settings, output_dir=folder)
+        projected = longer @ pca_projection(longer, 32).numpy()
+        shorter = projected @ pca_projection(projected, 4).numpy()
+        for model, untrained, targets in ((student, start, projected), (narrow, None, shorter)):
+            wanted = targets / np.linalg.norm(targets, axis=1, keepdims=True)
+            assert agreement(model, TEXTS, wanted) > 0.9
+            assert untrained is None or agreement(untrained, TEXTS, wanted) < 0.5  # another basis
+        assert narrow.get_embedding_dimension() == 4
+
     def test_rejects_targets_of_other_dimensions(self, tiny, tmp_path):
         with pytest.raises(ParameterError, match="32 dimensions, the teacher vectors have 7"):
             distil(tiny, TEXTS, np.ones((7, 7)), FitSettings(), collator=list, output_dir=str(tmp_path))

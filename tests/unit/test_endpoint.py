@@ -138,6 +138,13 @@ class TestOpenAI:
         error = problem(only(plain, post(input="a", model="gpt")), 404, "This server has the model 'tiny'")
         assert error["code"] == "model_not_found"
 
+    def test_the_organisation_may_be_left_out(self):
+        hub = ServedModel(pack(tiny_model()), "organisation/tiny")
+        requests = [post(input="a", model=name) for name in ("organisation/tiny", "tiny", "other/tiny", "organisation")]
+        answers = exchange(hub, *requests)
+        assert [answer.status_code for answer in answers] == [200, 200, 404, 404]
+        assert answers[1].json()["model"] == "organisation/tiny"
+
 
 class TestEmbed:
     def test_a_list_of_vectors(self, plain):

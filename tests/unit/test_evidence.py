@@ -27,10 +27,12 @@ from embedlab.evaluation.verify import (
     rescore,
 )
 from embedlab.models import evidence as evidence_file
+from embedlab.models.api import ApiModel
 from embedlab.models.card import evidence_card, leak_sentence, write_card
 from embedlab.models.evidence import BaseFacts, Evidence, Score, SplitUse
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.models.load import load_model
+from embedlab.models.loopback import on_loopback
 from embedlab.models.save import save_model
 from embedlab.runs import per_query, processes
 from embedlab.runs.evidence import Identity, collect, identify_folder, write_evidence
@@ -119,6 +121,20 @@ def test_every_field_comes_from_the_record():
         "25.0% of the documents are longer than the 256 tokens that the model reads.",
         "One training (seed 3): the intervals are over queries, not over repeated trainings.",
     ]
+
+
+def test_what_a_closed_model_was_compared_with():
+    """Notebook 14 names the closed model in a note, and calls the probe's stage forgetting."""
+    name = "openai:m@http://127.0.0.1:8000/v1"
+    lost = row(
+        "contrastive", "ndcg@10", -0.5, statistic="difference", against="base", stage="forgetting", task="pydocs"
+    )
+    made = record(lost, parameters={"model_name": "", "seed": 3}, notes={"closed_model": name})
+    evidence = collect(made, "contrastive", IDENTITY, "model", None, {}, None)
+    assert (evidence.base.name, evidence.base.hub_name) == (name, "")
+    assert [(task.task, task.value) for task in evidence.other_tasks][-1] == ("pydocs", -0.5)
+    known = record(parameters={"model_name": "openai:text-embedding-3-small"})
+    assert collect(known, "contrastive", IDENTITY, "model", None, {}, None).base.hub_name == ""
 
 
 def test_without_the_data_it_says_what_is_not_known():
@@ -509,6 +525,15 @@ class TestCommand:
 
     def test_a_base_model_in_a_folder_must_be_named(self, folders):
         assert "Give its path with --base" in str(self.invoke().exception)
+
+    def test_a_base_model_behind_an_api(self, folders, models):
+        """The same base model over HTTP: the same values, and no option is needed, since the name has the address."""
+        with on_loopback(models[1]) as name:
+            evidence, closed = evidence_file.read(folders / "model"), ApiModel.parse(name)
+            base = BaseFacts(name=name, fingerprint=closed.fingerprint)
+            evidence_file.write(evidence.model_copy(update={"base": base}), folders / "model")
+            result = self.invoke()
+            assert result.exit_code == 0 and "All 3 values are inside" in result.output, result.output
 
     def test_other_data(self, folders):
         text = (folders / "terms.csv").read_text().replace("query number 59", "another query")

@@ -511,7 +511,7 @@ class TestRefusals:
         model = SentenceTransformer(modules=[module, Normalize()], device="cpu")
         if concatenated:
             model = concat_static(transformer, model, 0.5)
-        with pytest.raises(ModelError, match=r"n-grams in Python.*word pieces only"):
+        with pytest.raises(ModelError, match=r"n-grams of characters in Python.*embedlab serve"):
             export_model(model, tmp_path / "out")
 
     def test_weighted_pooling_without_the_prompt(self, tmp_path):

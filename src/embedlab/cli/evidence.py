@@ -13,6 +13,7 @@ from embedlab import paths
 from embedlab.cli.console import GATE_CLOSED, out
 from embedlab.cli.options import folder_or_new
 from embedlab.errors import EmbedlabError, ModelError, ParameterError
+from embedlab.models.api import is_api_name
 
 if TYPE_CHECKING:
     from embedlab.data.dataset import Dataset
@@ -86,7 +87,7 @@ def verify(
     from embedlab.data.load import load_dataset, source_fingerprint
     from embedlab.evaluation.verify import require_evidence_of, require_same_base, require_same_data, rescore
     from embedlab.models.evidence import read
-    from embedlab.models.load import load_model
+    from embedlab.models.load import load_model, open_model
 
     published = read(model)
     tuned = load_model(str(model))
@@ -95,7 +96,7 @@ def verify(
     if not other_data:
         require_same_data(published, data, source_fingerprint(dataset))
     base_name = base or _base_name(published)
-    base_model = load_model(base_name)
+    base_model = open_model(base_name)
     require_same_base(published, base_model, base_name)
     rescored = rescore(tuned, base_model, data)
     if other_data:
@@ -113,7 +114,7 @@ def verify(
 
 
 def _base_name(published: Evidence) -> str:
-    if not published.base.hub_name:
+    if not published.base.hub_name and not is_api_name(published.base.name):
         problem = f"the evidence names the base model {published.base.name!r}, a folder"
         raise ParameterError(problem, remedy="Give its path with --base", field="--base")
     return published.base.name

@@ -9,14 +9,21 @@ import numpy as np
 
 from embedlab.data.dataset import Qrels
 from embedlab.errors import DataError, ParameterError
+from embedlab.models.api import ApiModel
+from embedlab.models.spending import estimated_tokens
 from embedlab.search.exact import ABSENT, Ranking
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
-def token_counts(model: SentenceTransformer, texts: Sequence[str]) -> np.ndarray:
-    """Count the tokens of every text (N,), without special tokens and without truncation."""
+def token_counts(model: SentenceTransformer | ApiModel, texts: Sequence[str]) -> np.ndarray:
+    """Count the tokens of every text (N,), without special tokens and without truncation.
+
+    Those of an API model, whose tokenizer is not here, are estimated: a token per three bytes.
+    """
+    if isinstance(model, ApiModel):
+        return np.array([estimated_tokens([text]) for text in texts], dtype=np.int64)
     ids = model.tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
     return np.array([len(row) for row in ids], dtype=np.int64)
 

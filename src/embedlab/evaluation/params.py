@@ -7,6 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from embedlab.evaluation.budgets import Budgets
+from embedlab.models.adapter_folder import is_adapter_folder
+from embedlab.models.api import require_local
 from embedlab.params import Count, Text, TrainingParams
 
 Budget = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -27,8 +29,15 @@ class EvaluateParams(TrainingParams):
 
     @property
     def trains_candidate(self) -> bool:
-        """Whether a candidate is fine-tuned first; naming the same model twice asks for it."""
-        return self.model_name == self.against
+        """Whether a candidate is fine-tuned first; naming the same model twice asks for it.
+
+        Raises:
+            ModelError: it is an API model, which cannot be fine-tuned.
+        """
+        trains = self.model_name == self.against
+        if trains:
+            require_local(self.model_name, is_api=is_adapter_folder(self.model_name))
+        return trains
 
     @property
     def system(self) -> str:

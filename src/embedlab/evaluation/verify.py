@@ -18,6 +18,8 @@ from embedlab.models.fingerprint import model_fingerprint
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from embedlab.models.api import ApiModel
+
 GAIN = "gain"
 MODEL, BASE = "this model", "base model"
 
@@ -84,7 +86,7 @@ def require_same_data(evidence: Evidence, data: Dataset, source: str) -> None:
         raise DataError(f"{problem}{expected.fingerprint or 'not known'}", remedy=remedy, field="dataset")
 
 
-def require_same_base(evidence: Evidence, base: SentenceTransformer, name: str) -> None:
+def require_same_base(evidence: Evidence, base: SentenceTransformer | ApiModel, name: str) -> None:
     """Check that a base model is the one of the evidence, if the evidence knows its fingerprint.
 
     Raises:
@@ -150,7 +152,7 @@ class Rescored:
         return checks
 
 
-def rescore(model: SentenceTransformer, base: SentenceTransformer, data: Dataset) -> Rescored:
+def rescore(model: SentenceTransformer, base: SentenceTransformer | ApiModel, data: Dataset) -> Rescored:
     """Score both models on the test split, at full width, with the metrics of every run.
 
     Args:

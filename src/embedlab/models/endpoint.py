@@ -142,7 +142,10 @@ class Endpoint:
             return with_retries(post, attempts=self.attempts, sleep=self.sleep, name=self.model)
         except TransientError as error:
             problem = f"failed {self.attempts} times ({error})"
-            raise self.error(problem, "Check that the server runs and that the URL is right, or try later") from None
+            remedy = "Check that the server runs and that the URL is right, or try later"
+            if error.status is None and len(texts) > 1:
+                remedy += f". A slow server needs fewer than {len(texts)} texts per request: add batch=8 to the name"
+            raise self.error(problem, remedy) from None
         except RefusedError as error:
             default = f"Check the model's name and the URL, which ends before {self.provider.path}"
             raise self.error(f"rejects the request ({error})", self._remedies().get(error.status, default)) from None

@@ -111,7 +111,7 @@ def load_model(
     return pack(model) if packed else model
 
 
-def open_model(name: str, *, device: str | None = None) -> SentenceTransformer | ApiModel:
+def open_model(name: str, *, device: str | None = None, **reading: Any) -> SentenceTransformer | ApiModel:
     """Open a model to encode with: an API model such as `openai:MODEL@URL`, or any model that `load_model` takes.
 
     Everything that only needs vectors takes both. What changes or reads weights takes `load_model`.
@@ -119,13 +119,14 @@ def open_model(name: str, *, device: str | None = None) -> SentenceTransformer |
     Args:
         name: see `ApiModel.parse` and `load_model`; or the folder of an adapter for an API model.
         device: of a local model; the best available device if None.
+        **reading: `max_seq_length` and prompts of a local model, see `load_model`; an API model has them in its name.
 
     Raises:
         ModelError: see `load_model` and `ApiModel.parse`.
     """
     if is_api_name(name):
         return ApiModel.parse(name)
-    return load_adapter(name) if is_adapter_folder(name) else load_model(name, device=device)
+    return load_adapter(name) if is_adapter_folder(name) else load_model(name, device=device, **reading)
 
 
 def load_checked(

@@ -109,8 +109,12 @@ def check_exportable(model: SentenceTransformer) -> None:
         raise ModelError(problem, remedy="Use it with sentence-transformers", field="model_name")
     for module in model:
         if getattr(module, "features", None) or hasattr(getattr(module, "tokenizer", None), "ngrams"):
-            problem = "the static model finds words, pairs of words and n-grams in Python, and a graph holds no Python"
-            raise ModelError(problem, remedy="Export one of word pieces only", field="model_name")
+            problem = (
+                "the static model finds words, pairs of words and n-grams of characters in Python; neither a graph nor "
+                "tokenizer.json can do that"
+            )
+            remedy = "Use embedlab serve, or train without n-grams and export that model"
+            raise ModelError(problem, remedy=remedy, field="model_name")
         modes = getattr(module, "pooling_mode", ())
         if "weightedmean" in modes and not module.include_prompt:
             problem = "weighted mean pooling without the prompt cannot be exported"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -143,6 +143,43 @@ class ClosedModels:
     def concatenated(self, static: dict[str, Vectors], share: float) -> dict[str, Vectors]:
         """Return the closed model's vectors with those of a static model: split -> vectors."""
         return {split: self.vectors[split].concatenated(vectors, share) for split, vectors in static.items()}
+
+    def replaced(
+        self, model: Any, adapters: Mapping[str, VectorAdapter], static: Vectors, share: float
+    ) -> pd.DataFrame:
+        """Measure and record what is left of each system when another model takes the place of the closed one.
+
+        Queries and documents get vectors of the new model; nothing is trained again. An adapter needs vectors with as
+        many dimensions as it was trained on; it is left out if the new model has others.
+
+        Args:
+            model: the new model, from `open_model`.
+            adapters: system -> its adapter, trained on vectors of the old model.
+            static: vectors of the static model on test.
+            share: of the static model in the concatenation with the old model.
+
+        Returns:
+            Columns system, ndcg@10, and the gain over the new model alone with gain_low and gain_high.
+        """
+        import pandas as pd
+
+        new = self._split(model, self.board.data, "test")
+        same_size = new.dim == self.vectors["test"].dim
+        systems = {"base": new}
+        systems |= {system: new.adapted(adapter) for system, adapter in adapters.items() if same_size}
+        systems["base+static"] = new.concatenated(static, share)
+        labels: dict[str, Any] = {"split": "test", "stage": "model change", "condition": "another model, not retrained"}
+        evaluations, rows = {}, []
+        for system, vectors in systems.items():
+            evaluations[system] = evaluate(vectors.rank(10), self.board.data.qrels["test"], [10])
+            self.board.run.metrics(evaluations[system], system=system, dim=vectors.dim, **labels)
+            gain = None
+            if system != "base":
+                gain = paired_difference(evaluations[system].of(METRIC), evaluations["base"].of(METRIC))
+                difference: dict[str, Any] = {"metric": METRIC, "system": system, "against": "base"}
+                self.board.run.difference(gain, dim=vectors.dim, **difference, **labels)
+            rows.append({"system": system, METRIC: evaluations[system].mean(METRIC), **_bounds("gain", gain)})
+        return pd.DataFrame(rows)
 
     def table(self) -> pd.DataFrame:
         """Return one row per system: quality, gain and forgetting with intervals, bytes and costs."""

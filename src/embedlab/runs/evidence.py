@@ -21,6 +21,7 @@ from embedlab.evaluation.metrics import Evaluation
 from embedlab.evaluation.segments import derived_fields
 from embedlab.evaluation.slices import slice_differences
 from embedlab.evaluation.test_set_reuse import reuse_warning, runs_that_scored
+from embedlab.models.api import is_api_name
 from embedlab.models.card import write_card
 from embedlab.models.evidence import (
     CARD,
@@ -53,7 +54,7 @@ METRIC = "ndcg@10"  # of the slices, and the gain that the card names first
 BASE = "base"  # system name of the base model
 NOT_RECIPE = ("dataset", "model_name", "against", "seed", "output_dir")  # parameters that have their own field
 SLICED_BY = ("seen", "length", "document length", "script")  # derived from the texts, so no value is a text itself
-OTHER_STAGES = ("probe", "tasks")
+OTHER_STAGES = ("probe", "tasks", "forgetting")
 FORGETTING, FORGETTING_TASK = "forgetting", "pydocs"  # as notebook 12_tune records it, see `tuning.limits`
 PACKAGES = ("python", "embedlab", "torch", "transformers", "sentence-transformers")
 
@@ -280,7 +281,8 @@ def _truncated(rows: Sequence[MetricRow], system: str) -> dict[str, float]:
 
 
 def _base(record: Record) -> BaseFacts:
-    written = str(record.parameters.get("against") or record.parameters.get("model_name") or "")
+    named = [record.parameters.get("against"), record.parameters.get("model_name"), record.notes.get("closed_model")]
+    written = str(next(filter(None, named), ""))
     path, _, options = written.partition("?")
     engine = EngineParams.checked(record.parameters.get("engine") or {})
     options = "&".join(filter(None, [options, *_text_options(engine)]))
@@ -300,7 +302,7 @@ def _text_options(engine: EngineParams) -> list[str]:
 
 
 def _hub_name(name: str) -> str:
-    is_folder = absolute(name).exists() or name.count("/") > 1 or name.startswith((".", "/", "~"))
+    is_folder = is_api_name(name) or absolute(name).exists() or name.count("/") > 1 or name.startswith((".", "/", "~"))
     return "" if is_folder else name
 
 

@@ -16,7 +16,9 @@ from embedlab.runs.inputs import absolute
 from embedlab.runs.notebooks import Parameter
 from embedlab.runs.run_id import RunId
 
-MODELS = ("model_name", "tuned_model", "other_models", "against", "teacher", "reranker")
+MODELS = (
+    "model_name", "tuned_model", "other_models", "against", "teacher", "reranker", "local_base", "replacement"
+)  # fmt: skip
 HUB_NAME = re.compile(r"\w[\w.-]*(?:/[\w.-]+)?")  # everything else is a path
 
 

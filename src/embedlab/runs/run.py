@@ -31,7 +31,7 @@ from embedlab.runs.processes import ATTEMPT_VARIABLE, NOTEBOOK_VARIABLE, RUN_ID_
 from embedlab.runs.reading import describe_difference
 from embedlab.runs.records import MetricRow, Record
 from embedlab.runs.run_id import RunId
-from embedlab.runs.summary import HEADLINE, summarise
+from embedlab.runs.summary import HEADLINE, format_row, summarise
 from embedlab.runs.systems import SYSTEMS, System, resolve_system
 from embedlab.training.outcome import NOTHING_LEARNED, by_training, judge_training
 
@@ -277,12 +277,15 @@ class Run:
         return path
 
     def model_facts(self, system: str) -> dict[str, str]:
-        """Return what the card of a saved model says: run, system and the metric on test, if it was measured."""
+        """Return what the card of a saved model says: run, system, and the metric on test and its gain, if measured."""
         facts = {"Run": self.id, "System": system}
-        labels = {"metric": "ndcg@10", "system": system, "split": "test", "statistic": "value"}
-        for row in self.rows:
-            if row.value is not None and all(getattr(row, name) == value for name, value in labels.items()):
-                return facts | {"nDCG@10 on the test queries": f"{row.value:.3f}"}
+        labels = {"metric": "ndcg@10", "system": system, "split": "test", "stage": "retrieval"}
+        measured = [row for row in self.rows if all(getattr(row, name) == value for name, value in labels.items())]
+        titles = {("value", ""): "nDCG@10 on the test queries", ("difference", "base"): "Gain over the base model"}
+        for kind, title in titles.items():
+            rows = (row for row in measured if (row.statistic, row.against) == kind and row.value is not None)
+            if row := next(rows, None):
+                facts[title] = f"{format_row(row)}, n = {row.n}"
         return facts
 
     def metrics(

@@ -91,9 +91,8 @@ class Endpoint:
     async def embeddings(self, request: Request) -> Response:
         """OpenAI's embeddings."""
         fields = parse(EmbeddingsRequest, await body_of(request, self._settings.max_bytes))
-        if fields.model is not None and fields.model != self._model.name:
-            message = f"This server has the model {self._model.name!r} and no other."
-            raise Problem(404, message, param="model", code="model_not_found")
+        if fields.model is not None:
+            self._require_name(fields.model, param="model")
         role = self._model.role(fields.input_type, fields.prompt_name)
         space = self._space(request, role, fields.dimensions, expected=fields.space)
         encoded = await self._encode(request, fields.input, "input", role, truncate=fields.truncate is not False)
@@ -125,9 +124,16 @@ class Endpoint:
 
     async def one_model(self, name: str) -> Response:
         """The served model by name."""
-        if name != self._model.name:
-            raise Problem(404, f"This server has the model {self._model.name!r} and no other.", code="model_not_found")
+        self._require_name(name)
         return _json(self._description())
+
+    def _require_name(self, name: str, *, param: str | None = None) -> None:
+        """Check a model's name, which may lack its organisation: people write `all-MiniLM-L6-v2`."""
+        served = self._model.name
+        if name not in (served, served.rpartition("/")[2]):
+            raise Problem(
+                404, f"This server has the model {served!r} and no other.", code="model_not_found", param=param
+            )
 
     async def health(self) -> Response:
         """Whether requests are encoded."""

@@ -62,6 +62,7 @@ class AdapterParams(TrainingParams):
 
     model_name: str  # empty: the local base, behind a server on this machine
     local_base: Text
+    replacement: str  # another model, to see what survives a change; empty: none
     kinds: list[Kind]
     steps: Count
     hard_negatives: CountOrNone

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedlab.errors import ModelError, ParameterError
+from embedlab.models.adapter_folder import is_adapter_folder
+from embedlab.models.api import is_api_name
 from embedlab.models.prompts import prompts_of
 from embedlab.models.tokens import prompt_length, to_features, token_ids
 from embedlab.params import TEMPERATURE, Count, CountOrNone, PositiveFloat, TrainingParams
@@ -37,6 +39,13 @@ class DistillationParams(TrainingParams):
     static_epochs: PositiveFloat
     random_negatives: CountOrNone
     score_loss: Literal["margin_mse", "kl"]
+
+    @property
+    def teacher_system(self) -> str:
+        """System name of the teacher in the record: the base model, one behind an API, or a fine-tuned one."""
+        if self.teacher == self.model_name:
+            return "base"
+        return "closed" if is_api_name(self.teacher) or is_adapter_folder(self.teacher) else "contrastive"
 
     def fit_settings(self, **changes: Any) -> FitSettings:
         """Return the settings of a transformer student; `changes` override single fields of `FitSettings`."""
@@ -196,7 +205,8 @@ def distil(
     if targets.shape[1] != student.get_embedding_dimension():
         dim = student.get_embedding_dimension()
         problem = f"the student has {dim} dimensions, the teacher vectors have {targets.shape[1]}"
-        raise ParameterError(problem, remedy="Pass the projection that the student was built with", field="projection")
+        remedy = "A teacher needs as many dimensions as its student, or more and a projection to the student's"
+        raise ParameterError(problem, remedy=remedy, field="teacher")
     rows = Dataset.from_dict({"text": list(texts), "label": [[index] for index in range(len(texts))]})
     loss = EmbeddingDistillationLoss(student, targets, vectors)
     return fit(student, rows, loss, settings, collator=collator, output_dir=output_dir, stage="distil")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from embedlab.models.layers import keep_layers, layer_count, pca_projection, project, spread_layers
 from embedlab.models.static import BagCollator, TokenBags, static_student, with_ngrams
@@ -44,11 +45,14 @@ def distil_layers(
 ) -> tuple[SentenceTransformer, FitResult]:
     """Build a student from some of the teacher's layers and train it on the teacher's vectors.
 
+    The vectors may also come from a model that nobody can load, see `distil_static`; `teacher` is then a local model
+    whose layers the student starts with.
+
     Args:
-        teacher: model with a transformer; left unchanged.
+        teacher: model with a transformer and d dimensions; left unchanged.
         layers: number of layers to keep.
         texts: N texts to learn on.
-        teacher_vectors: (N, d) vectors of `texts`.
+        teacher_vectors: (N, e) vectors of `texts`, e at least d; the principal components if there are more.
         settings: how to train.
         queries: those of `texts` that get the model's query prompt; all others get its document prompt.
         output_dir: scratch folder of the Trainer.
@@ -58,8 +62,15 @@ def distil_layers(
     """
     student = cut_layers(teacher, layers)
     prepare(student, settings.engine)
-    collator = PromptedTexts(student, texts, queries)
-    return student, distil(student, texts, teacher_vectors, settings, collator=collator, output_dir=output_dir)
+    options: dict[str, Any] = {"collator": PromptedTexts(student, texts, queries), "output_dir": output_dir}
+    projection = _into_student(teacher_vectors, student)
+    return student, distil(student, texts, teacher_vectors, settings, projection=projection, **options)
+
+
+def _into_student(teacher_vectors: np.ndarray, student: SentenceTransformer) -> Tensor | None:
+    """Return the principal components (e, d) of vectors with more dimensions than the student has, else None."""
+    dim = student.get_embedding_dimension()
+    return pca_projection(teacher_vectors, dim) if teacher_vectors.shape[1] > dim else None
 
 
 def distil_dimensions(
@@ -80,7 +91,7 @@ def distil_dimensions(
         student: model with d dimensions; left unchanged.
         dim: dimensions of the new student.
         texts: N texts to learn on.
-        teacher_vectors: (N, d) vectors of `texts`.
+        teacher_vectors: (N, e) vectors of `texts`, as `student` has learned them.
         settings: how to train.
         queries: those of `texts` that get the model's query prompt; all others get its document prompt.
         output_dir: scratch folder of the Trainer.
@@ -88,6 +99,9 @@ def distil_dimensions(
     Returns:
         The new student and the training result.
     """
+    first = _into_student(teacher_vectors, student)
+    if first is not None:
+        teacher_vectors = teacher_vectors @ first.numpy()
     projection = pca_projection(teacher_vectors, dim)
     narrow = project(keep_layers(student, range(layer_count(student))), projection)
     prepare(narrow, settings.engine)
@@ -127,9 +141,7 @@ def distil_static(
     student = static_student(teacher, texts)
     student = with_ngrams(student, texts) if ngrams else student
     collator = BagCollator(TokenBags.tokenise(student, texts), ["text"])
-    dim = student.get_embedding_dimension()
-    wider = teacher_vectors.shape[1] > dim
-    projection = pca_projection(teacher_vectors, dim) if wider else None
+    projection = _into_student(teacher_vectors, student)
     result = distil(
         student, texts, teacher_vectors, settings, collator=collator, projection=projection, output_dir=output_dir
     )
