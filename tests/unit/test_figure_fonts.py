@@ -159,7 +159,7 @@ class TestWithoutFont:
     def no_fonts(self, monkeypatch):
         monkeypatch.setattr(figure_fonts, "_installed_families", lambda: ())
         monkeypatch.setattr(figure_fonts, "fallback_fonts", figure_fonts.fallback_fonts.__wrapped__)
-        monkeypatch.setattr(figure_fonts, "_told", set())
+        monkeypatch.setattr(figure_fonts, "_reported", set())
 
     def test_one_warning_names_the_scripts_and_the_remedy(self, caplog):
         figure, axes = new_axes("急性肝炎 हिन्दी", "x", "y")

@@ -129,8 +129,8 @@ def unseparated_parts(text: str) -> list[tuple[str, bool]]:
 
 def characters(text: str) -> list[str]:
     """Split `text` into its letters, each with its combining marks."""
-    found: list[str] = _CHARACTERS.findall(text)
-    return found
+    letters: list[str] = _CHARACTERS.findall(text)
+    return letters
 
 
 def _search_words(lower: str) -> Iterator[str]:

@@ -152,19 +152,22 @@ def directions(
         ParameterError: a query or document has no language, or no query of a spec is about a held-out disease.
         DataError: a spec is wrong.
     """
-    asked, answers = (_languages(dataset, keys) for keys in (dataset.qrels["test"], dataset.corpus))
-    other = "+".join(answers)
-    found: list[Direction] = []
-    for language in asked:
-        found.append(Direction(f"X to {other}", f"{language}-{other}", _asked_in(dataset, language)))
-    for language in asked:
-        found.append(Direction(f"{other} to X", f"{other}-{language}", _reversed(dataset, language)))
+    query_languages, document_languages = (
+        _languages(dataset, keys) for keys in (dataset.qrels["test"], dataset.corpus)
+    )
+    to = "+".join(document_languages)
+    all_directions: list[Direction] = []
+    for language in query_languages:
+        all_directions.append(Direction(f"X to {to}", f"{language}-{to}", _asked_in(dataset, language)))
+    for language in query_languages:
+        pair = f"{to}-{language}"
+        all_directions.append(Direction(f"{to} to X", pair, _reversed(dataset, language, pair)))
     for spec in same_language:
-        for language in dict.fromkeys((*asked, *answers)) if "{}" in spec else [""]:
+        for language in dict.fromkeys((*query_languages, *document_languages)) if "{}" in spec else [""]:
             data = load_dataset(spec.replace("{}", language), training=False)
             name = f"{language}-{language}" if language else spec
-            found.append(Direction("X to X", name, _about_held_out(data, dataset)))
-    return [replace(direction, data=sample_corpus(direction.data, "test", max_docs)) for direction in found]
+            all_directions.append(Direction("X to X", name, _about_held_out(data, dataset)))
+    return [replace(direction, data=sample_corpus(direction.data, "test", max_docs)) for direction in all_directions]
 
 
 def _languages(dataset: Dataset, keys: Iterable[str]) -> list[str]:
@@ -181,15 +184,17 @@ def _asked_in(dataset: Dataset, language: str) -> Dataset:
     return replace(dataset, qrels={"test": test})
 
 
-def _reversed(dataset: Dataset, language: str) -> Dataset:
+def _reversed(dataset: Dataset, language: str, pair: str) -> Dataset:
     """The documents of the test queries in a language search the queries of all splits in this language."""
     names = {q: text for q, text in dataset.queries.items() if dataset.fields[q][BY] == language}
     judged: dict[str, dict[str, int]] = {}
-    asked = _asked_in(dataset, language)
-    for query, document in asked.pairs("test"):
-        judged.setdefault(document, {})[query] = asked.qrels["test"][query][document]
+    in_language = _asked_in(dataset, language)
+    for query, document in in_language.pairs("test"):
+        judged.setdefault(document, {})[query] = in_language.qrels["test"][query][document]
     texts = {document: dataset.corpus[document] for document in judged}
-    return replace(dataset, corpus=names, queries=texts, qrels={"test": judged}, triplets=(), groups={})
+    fields = {**dataset.fields, **{document: {**dataset.fields[document], "pair": pair} for document in judged}}
+    qrels = {"test": judged}
+    return replace(dataset, corpus=names, queries=texts, qrels=qrels, fields=fields, triplets=(), groups={})
 
 
 def _about_held_out(dataset: Dataset, trained: Dataset) -> Dataset:
@@ -198,20 +203,20 @@ def _about_held_out(dataset: Dataset, trained: Dataset) -> Dataset:
     if not held_out or not dataset.codes:
         return dataset
     judged = dataset.qrels["test"]
-    kept = {q: grades for q, grades in judged.items() if held_out.issuperset(codes_of(dataset, q, grades))}
-    if not kept:
+    about_held_out = {q: grades for q, grades in judged.items() if held_out.issuperset(codes_of(dataset, q, grades))}
+    if not about_held_out:
         problem = f"no test query of {dataset.name} is about a disease of the test split of {trained.name}"
         raise ParameterError(problem, remedy="Use a larger size of the dataset, or leave it out", field="same_language")
-    return replace(dataset, qrels={"test": kept})
+    return replace(dataset, qrels={"test": about_held_out})
 
 
 def quality_by_direction(
-    found: Iterable[Direction], evaluations: Mapping[str, Mapping[str, Evaluation]], metric: str = "ndcg@10"
+    tasks: Iterable[Direction], evaluations: Mapping[str, Mapping[str, Evaluation]], metric: str = "ndcg@10"
 ) -> pd.DataFrame:
     """Tabulate systems and directions, with 95 % intervals.
 
     Args:
-        found: from `directions`.
+        tasks: from `directions`.
         evaluations: name of a direction -> system -> evaluation.
         metric: e.g. `ndcg@10`.
 
@@ -219,7 +224,7 @@ def quality_by_direction(
         Columns kind, direction, texts (documents searched), system, n (queries), mean, ci_low, ci_high.
     """
     rows = []
-    for direction in found:
+    for direction in tasks:
         for system, evaluation in evaluations[direction.name].items():
             interval = bootstrap_ci(evaluation.of(metric))
             bounds = {"n": interval.n, "mean": interval.mean, "ci_low": interval.low, "ci_high": interval.high}

@@ -32,14 +32,14 @@ _KANA, _HANGUL = regex.compile(r"[\p{Hiragana}\p{Katakana}]"), regex.compile(r"\
 _NOT_DRAWN = regex.compile(r"[\s\p{C}\p{Variation_Selector}]")  # white space, control and format characters
 
 logger = logging.getLogger(__name__)
-_told: set[str] = set()  # scripts that the user has been told about
+_reported: set[str] = set()  # scripts that the user has been told about
 
 
 class AnyScriptFigure(Figure):
     """A figure whose texts get fonts that have their letters; see the module."""
 
     def draw(self, renderer: RendererBase) -> None:
-        """Draw the figure; what no installed font has is said once, in a warning of the log."""
+        """Draw the figure; letters that no installed font has are reported once, in the log."""
         choose_fonts(self)
         of_matplotlib = logging.getLogger(font_manager.__name__)
         level = of_matplotlib.level
@@ -86,14 +86,14 @@ def fallback_fonts(letters: frozenset[str]) -> tuple[str, ...]:
     first = JAPANESE if _KANA.search(joined) else KOREAN if _HANGUL.search(joined) else CHINESE
     installed = _installed_families()
     preferred = dict.fromkeys((*OTHERS[:6], *first, *CHINESE, *JAPANESE, *KOREAN, *OTHERS[6:]))
-    chosen, rest = [], set(letters)
+    fonts, rest = [], set(letters)
     for family in dict.fromkeys((*(name for name in preferred if name in installed), *installed)):
         if not rest:
             break
-        if found := rest & _letters_of(family):
-            chosen.append(family)
-            rest -= found
-    return tuple(chosen)
+        if not rest.isdisjoint(_letters_of(family)):
+            fonts.append(family)
+            rest -= _letters_of(family)
+    return tuple(fonts)
 
 
 def scripts(letters: Iterable[str]) -> list[str]:
@@ -116,8 +116,8 @@ def _letters_of(family: str) -> frozenset[str]:
     """The letters of a font family, in its regular style; none if the font cannot be read."""
     properties = font_manager.FontProperties(family=[family])
     try:
-        found = font_manager.fontManager.findfont(properties, fallback_to_default=False)
-        font = ft2font.FT2Font(str(found), face_index=getattr(found, "face_index", 0))
+        path = font_manager.fontManager.findfont(properties, fallback_to_default=False)
+        font = ft2font.FT2Font(str(path), face_index=getattr(path, "face_index", 0))
     except (ValueError, OSError, RuntimeError):
         return frozenset()
     return frozenset(map(chr, font.get_charmap()))
@@ -127,9 +127,9 @@ def _letters_of(family: str) -> frozenset[str]:
 def _installed_families() -> tuple[str, ...]:
     """All installed font families. matplotlib keeps a list on disk, so it does not know fonts installed since."""
     manager = font_manager.fontManager
-    known = {entry.fname for entry in manager.ttflist}
+    listed = {entry.fname for entry in manager.ttflist}
     for path in font_manager.findSystemFonts():
-        if path not in known:
+        if path not in listed:
             try:
                 manager.addfont(path)
             except (OSError, RuntimeError, ValueError):  # a damaged font, or one of bitmaps only
@@ -139,9 +139,9 @@ def _installed_families() -> tuple[str, ...]:
 
 def _tell(unreadable: Iterable[str]) -> None:
     """Warn about scripts without a font, each once per process."""
-    new = [script for script in scripts(unreadable) if script not in _told]
+    new = [script for script in scripts(unreadable) if script not in _reported]
     if new:
-        _told.update(new)
+        _reported.update(new)
         logger.warning(
             "no installed font has all letters of these scripts: %s. Figures show boxes in their place. Install fonts, "
             "for example fonts-noto-core and fonts-noto-cjk on Debian; see docs/install.md#fonts-for-figures",

@@ -138,9 +138,10 @@ def code_mixed(
     for query, text in queries.items():
         parts = _parts(text, glossary)
         candidates = [str(position) for position, (_, translation) in enumerate(parts) if translation]
-        chosen = {int(position) for position in seeded_order(candidates)[: round(share * len(candidates) + 1e-9)]}
-        if chosen:
-            changed = (f" {new} " if position in chosen else old for position, (old, new) in enumerate(parts))
+        count = round(share * len(candidates) + 1e-9)
+        replaced = {int(position) for position in seeded_order(candidates)[:count]}
+        if replaced:
+            changed = (f" {new} " if position in replaced else old for position, (old, new) in enumerate(parts))
             mixed[query] = " ".join("".join(changed).split())
     return {query: mixed[query] for query in seeded_order(mixed)[:most]}
 
@@ -161,8 +162,8 @@ def _parts(text: str, glossary: Glossary) -> list[tuple[str, str]]:
 
 def _translation(word: str, glossary: Glossary) -> str:
     """The most probable translation of a word, as `search_words` writes it; empty if it has none."""
-    found = search_words(word)
-    return next(iter(glossary.get(found[0], {})), "") if len(found) == 1 else ""
+    in_search = search_words(word)
+    return next(iter(glossary.get(in_search[0], {})), "") if len(in_search) == 1 else ""
 
 
 def character_ranking(dataset: Dataset, split: str, k: int) -> Ranking:
