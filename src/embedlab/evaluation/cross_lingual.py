@@ -202,8 +202,11 @@ def _about_held_out(dataset: Dataset, trained: Dataset) -> Dataset:
     held_out = {code for q, grades in trained.qrels["test"].items() for code in codes_of(trained, q, grades)}
     if not held_out or not dataset.codes:
         return dataset
-    judged = dataset.qrels["test"]
-    about_held_out = {q: grades for q, grades in judged.items() if held_out.issuperset(codes_of(dataset, q, grades))}
+    about_held_out: dict[str, Mapping[str, int]] = {}
+    for query, grades in dataset.qrels["test"].items():
+        codes = codes_of(dataset, query, grades)
+        if codes and held_out.issuperset(codes):
+            about_held_out[query] = grades
     if not about_held_out:
         problem = f"no test query of {dataset.name} is about a disease of the test split of {trained.name}"
         raise ParameterError(problem, remedy="Use a larger size of the dataset, or leave it out", field="same_language")
