@@ -146,8 +146,8 @@ GROUPS: dict[str, Group] = {
         ("experiments_records", "run_id", "inputs", "migrate", "io"),
     ),
     "reporting": Group(
-        ("reporting/sweep_table", "reporting/pareto"),
-        ("experiments_sweep_table", "efficiency"),
+        ("reporting/sweep_table", "reporting/pareto", "reporting/figure_fonts"),
+        ("experiments_sweep_table", "efficiency", "figure_fonts"),
     ),
 }
 

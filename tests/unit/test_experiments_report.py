@@ -113,6 +113,14 @@ def test_page_names_every_run_and_asks_the_network_for_nothing(ids, tmp_path):
     assert "1 of 4 runs have no ndcg@10 on test" in page.text
 
 
+def test_cells_take_the_direction_of_their_text(ids, tmp_path):
+    """A dataset or a parameter may have a name that runs from right to left."""
+    commit("e", 0, 0.4, notebook="03_c", dataset="pairs:التهاب.csv")
+    text = report.write_report(tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "التهاب.csv" in Page(text).text
+    assert not re.search(r'<(td|th|h2)(?! dir="auto")[ >]', text) and text.count('<td dir="auto">') > 10
+
+
 def test_nothing_to_report_is_said(tmp_path):
     with pytest.raises(ParameterError, match="there are no runs to report"):
         report.write_report(tmp_path / "report.html")

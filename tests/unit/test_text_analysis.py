@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedlab.data import leakage, text_analysis
-from embedlab.data.dataset import Dataset
+from embedlab.data.dataset import Dataset, GradedPair, Triplet
 from embedlab.data.overlap import near_duplicates
 from embedlab.data.text_analysis import normalise, search_words, symbols, without_symbols, words
 from embedlab.errors import LeakageError
@@ -109,6 +109,26 @@ def test_the_guard_refuses_the_same_leak(script):
     )
     with pytest.raises(LeakageError, match="1 identical query"):
         leakage.guard(dataset, drop_leaks=False)
+
+
+@scripts
+def test_the_guard_finds_every_kind_of_leak(script):
+    """A longer query nearly the same, the query in a triplet or a graded pair, and the same document."""
+    query, same, other, document = SCRIPTS[script]
+    longer, nearly = f"{query} {document}", f"{document} 2031 {same}"
+    corpus, test = {"d0": document, "d1": "An answer", "d2": f"  {document.upper()}"}, {"q1": {"d1": 1}}
+
+    def counts(held_out=same, judged=test, train=None, split_by="query", **examples):
+        queries = {"q1": held_out, **({"q0": train} if train else {})}
+        qrels = {"train": {"q0": {"d0": 1}} if train else {}, "dev": {}, "test": judged}
+        data = Dataset("data", corpus=corpus, queries=queries, qrels=qrels, split_by=split_by, **examples)
+        return {kind: count for kind, count in leakage.check(data).counts.items() if count}
+
+    assert counts(held_out=nearly, train=longer) == {leakage.NEAR_IDENTICAL: 1}
+    assert counts(triplets=(Triplet("one two", query, "three"),)) == {leakage.TRAINING_TEXT: 1}
+    assert counts(graded_pairs=(GradedPair("one two", query, 0.5),)) == {leakage.TRAINING_TEXT: 1}
+    assert counts(train=other, judged={"q1": {"d2": 1}}, split_by="document") == {leakage.SHARED_DOCUMENT: 1}
+    assert counts(train=other) == {}
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,12 @@ if TYPE_CHECKING:
 
 SUBSET = "default"  # mteb's name for the only subset of a task
 LANGUAGE = "eng-Latn"  # of local tasks: mteb needs one, and no score depends on it
-LANGUAGES = {  # mteb's names of languages
-    **{"en": LANGUAGE, "de": "deu-Latn", "es": "spa-Latn", "fr": "fra-Latn", "pt": "por-Latn"},
-    **{"zh": "zho-Hans", "ja": "jpn-Jpan", "vi": "vie-Latn", "el": "ell-Grek"},
+LANGUAGES = {  # mteb's names of languages; others are called English
+    **{"en": LANGUAGE, "de": "deu-Latn", "es": "spa-Latn", "fr": "fra-Latn", "pt": "por-Latn", "it": "ita-Latn"},
+    **{"nl": "nld-Latn", "pl": "pol-Latn", "sv": "swe-Latn", "tr": "tur-Latn", "id": "ind-Latn", "vi": "vie-Latn"},
+    **{"ru": "rus-Cyrl", "uk": "ukr-Cyrl", "el": "ell-Grek", "ar": "ara-Arab", "fa": "fas-Arab", "he": "heb-Hebr"},
+    **{"hi": "hin-Deva", "bn": "ben-Beng", "ta": "tam-Taml", "th": "tha-Thai"},
+    **{"zh": "zho-Hans", "zh_tw": "zho-Hant", "ja": "jpn-Jpan", "ko": "kor-Hang"},
 }
 
 
@@ -149,10 +152,13 @@ def cross_lingual_task(dataset: Dataset, split: str = "test") -> AbsTaskRetrieva
             problem, remedy = f"query '{query}' has no field 'pair'", "Use icd10multi:de-en or parallel:FILE"
             raise ParameterError(problem, remedy=remedy, field="fields")
         pairs.setdefault(pair, {})[query] = grades
-    languages = {
-        pair: [LANGUAGES.get(name, LANGUAGE) for name in dict.fromkeys(re.split(r"[-+]", pair))] for pair in pairs
-    }
+    languages = {pair: list(dict.fromkeys(_language(name) for name in re.split(r"[-+]", pair))) for pair in pairs}
     return _retrieval_task(dataset, split, pairs, languages)
+
+
+def _language(name: str) -> str:
+    """mteb's name of a language such as `de` or `pt_br`."""
+    return LANGUAGES.get(name) or LANGUAGES.get(name.partition("_")[0], LANGUAGE)
 
 
 def _positives(dataset: Dataset, split: str) -> dict[str, dict[str, int]]:

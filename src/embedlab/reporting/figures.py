@@ -6,13 +6,13 @@ about 800 pixels, with at most eight series.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import wcwidth
 
 from embedlab.evaluation.significance import bootstrap_ci
 
@@ -33,7 +33,7 @@ SIZE = (6.6, 4.2)  # inches
 DPI = 120
 LABEL_SIZE = 8.5  # points
 LABEL_GAP = 0.058  # of the height of the axes; two labels closer than this overlap
-LABEL_WIDTH = 26  # letters of a label at the right edge, before it is broken
+LABEL_WIDTH = 26  # letters of a label at the right edge, before it is broken; a Chinese one counts twice
 LETTER = 0.0115  # width of a label's letter, of the width of the axes
 SUBTITLE_COLOUR = "#444444"
 
@@ -46,9 +46,9 @@ def new_axes(title: str, xlabel: str, ylabel: str, *, size: tuple[float, float] 
         xlabel, ylabel: what the axes show, with units.
         size: width and height in inches.
     """
-    from matplotlib.figure import Figure
+    from embedlab.reporting.figure_fonts import AnyScriptFigure
 
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    figure = AnyScriptFigure(figsize=size, dpi=DPI, layout="constrained")
     axes = figure.subplots()
     style_axes(axes, title, xlabel, ylabel)
     return figure, axes
@@ -76,7 +76,7 @@ def set_finding(axes: Axes, finding: str) -> None:
         axes: made by `new_axes`.
         finding: one short sentence, computed from the numbers that are drawn.
     """
-    lines = textwrap.wrap(finding, _letters_of_line(axes))
+    lines = wcwidth.wrap(finding, _letters_of_line(axes))
     if not lines:
         return
     axes.set_title(axes.get_title(loc="left"), loc="left", fontsize=11.5, fontweight="bold", pad=6 + 12.5 * len(lines))
@@ -94,7 +94,7 @@ def set_finding(axes: Axes, finding: str) -> None:
 
 def title_at_left_edge(axes: Axes, title: str, finding: str) -> None:
     """Start title and finding at the left edge of the figure, where long names leave the axes too narrow for them."""
-    lines = textwrap.wrap(finding, _letters_of_line(axes))
+    lines = wcwidth.wrap(finding, _letters_of_line(axes))
     options: dict[str, Any] = {"xy": (0.01, 1), "xycoords": ("figure fraction", "axes fraction"), "va": "bottom"}
     options["textcoords"] = "offset points"
     axes.set_title("")
@@ -125,7 +125,7 @@ def label_lines(axes: Axes, labels: Iterable[Label]) -> None:
     Call it after everything is drawn: it freezes the limits of the axes.
     """
     ordered = sorted(labels, key=lambda label: label.y)
-    texts = ["\n".join(textwrap.wrap(label.text, LABEL_WIDTH)) for label in ordered]
+    texts = ["\n".join(wcwidth.wrap(label.text, LABEL_WIDTH)) for label in ordered]
     lines = max((text.count("\n") + 1 for text in texts), default=1)
     heights = spread([_fraction(axes, label)[1] for label in ordered], LABEL_GAP * (0.85 * lines + 0.15))
     for label, text, height in zip(ordered, texts, heights, strict=True):
@@ -141,7 +141,7 @@ def label_points(axes: Axes, labels: Iterable[Label]) -> None:
     placed: list[tuple[float, float, float]] = []  # left end, right end and height of the names so far
     for label in sorted(labels, key=lambda label: -label.y):
         x, y = _fraction(axes, label)
-        width = LETTER * len(label.text)
+        width = LETTER * wcwidth.width(label.text)
         on_left = x + width > 0.98
         start = x - 0.018 - width if on_left else x + 0.018
         height = y

@@ -32,6 +32,7 @@ POLL_S = 0.1
 TRACEBACK_LINES = 8  # at the end of the traceback
 INPUT_ERRORS = tuple(error.__name__ for error in (DataError, LeakageError, ParameterError))
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+TEXT_DIRECTION = "<style>td, th, p, li, h1, h2, h3 { unicode-bidi: plaintext }</style>"  # each as its own text runs
 LOG = "driver.log"  # in an attempt's scratch folder
 
 OnReport = Callable[[Mapping[str, Any]], None]
@@ -247,7 +248,9 @@ class _Attempt:
         if html:
             from nbconvert import HTMLExporter
 
-            (folder / "executed.html").write_text(HTMLExporter().from_notebook_node(notebook)[0], encoding="utf-8")
+            page, _ = HTMLExporter().from_notebook_node(notebook)
+            page = page.replace("</head>", f"{TEXT_DIRECTION}</head>", 1)
+            (folder / "executed.html").write_text(page, encoding="utf-8")
 
     def _failure(self, cause: str) -> Outcome:
         error = first_error(_executed(self.executed))

@@ -26,12 +26,12 @@ _PAGE = """<!doctype html>
   .win { color: #0072B2 } .loss { color: #D55E00 } .tie, small { color: #666 } .hit { background: #d9f2e6 }
 </style>
 <header>
-  <h1></h1>
+  <h1 dir="auto"></h1>
   <select id="outcome">
     <option value="">every outcome</option><option>win</option><option>tie</option><option>loss</option>
   </select>
   <select id="slice"><option value="">every slice</option></select>
-  <input id="words" type="search" placeholder="words in the texts">
+  <input id="words" type="search" dir="auto" placeholder="words in the texts">
   <span id="count"></span>
 </header>
 <main></main>
@@ -44,6 +44,7 @@ _PAGE = """<!doctype html>
   function make(tag, text, kind, ...children) {
     const element = document.createElement(tag);
     element.textContent = text;
+    element.dir = "auto";  // texts may be written from right to left
     if (kind) element.className = kind;
     element.append(...children);
     return element;
