@@ -17,6 +17,7 @@ Count = Annotated[int, Field(gt=0)]
 CountOrNone = Annotated[int, Field(ge=0)]  # 0 means no cap
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]
+ShareOrNone = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # NumPy and scikit-learn take no other
 Text = Annotated[str, StringConstraints(min_length=1)]
 

@@ -67,7 +67,7 @@ def test_any_model_by_its_folder_with_its_prompts_renewed_negatives_and_graded_p
     model = tiny_model()
     model.prompts = {"query": "query: ", "document": "passage: "}
     model.save_pretrained(str(tmp_path / "prompted"))
-    own = {"model_name": str(tmp_path / "prompted"), "matryoshka_dims": [32, 8]}
+    own = {"model_name": str(tmp_path / "prompted"), "matryoshka_dims": [32, 8], "linear_start": 0.0}
     renewed = execute(tmp_path / "runs", **own, negatives=["self", "expert"], batch_size=64, max_steps=5)
     graded = execute(tmp_path / "runs", **own, loss="cosent")
     for outcome in (renewed, graded):

@@ -266,7 +266,14 @@ def static_of(model):
 
 # Every public function of the package that takes training settings, and how to call it: settings, a fresh model and
 # options -> the training starts. Functions of the training loop itself are in LOOP.
-LOOP = {"fit.training_arguments", "fit.batches_per_epoch", "fit.steps_per_epoch", "pretraining.objectives.make_task"}
+LOOP = {
+    "dev.dev_size",
+    "fit.training_arguments",
+    "fit.total_steps",
+    "fit.batches_per_epoch",
+    "fit.steps_per_epoch",
+    "pretraining.objectives.make_task",
+}
 TECHNIQUES = {
     "fit.fit": lambda s, m, o: fit(m, LISTS.dataset, ContrastiveLoss(m), s, **o),
     "contrastive.train.train_contrastive": lambda s, m, o: train_contrastive(m, LISTS, s, **o),
@@ -507,6 +514,11 @@ class TestEffects:
         """7 rows in batches of 2 are 4 batches: 2 steps of 2 batches an epoch, or 2 of 3."""
         for accumulation, steps in ((1, 8), (2, 4), (3, 4), (4, 2), (5, 2)):
             settings = FitSettings(epochs=2, batch_size=2, engine=EngineParams(gradient_accumulation=accumulation))
+            assert training_arguments(settings, 7, False, str(tmp_path)).max_steps == steps
+
+    def test_small_data_gets_more_epochs_and_a_number_of_steps_is_exact(self, tmp_path):
+        for values, steps in (({"min_steps": 5}, 8), ({"min_steps": 20}, 20), ({"min_steps": 20, "max_steps": 3}, 3)):
+            settings = FitSettings(epochs=2, batch_size=2, **values)
             assert training_arguments(settings, 7, False, str(tmp_path)).max_steps == steps
 
     @pytest.mark.parametrize(

@@ -175,6 +175,7 @@ def test_dev_evaluator_speaks_the_trainer_s_protocol(dataset):
 
 def test_dev_evaluator_samples_many_queries_and_says_so(dataset, caplog):
     judged = dataset.qrels["test"]
+    caplog.set_level("INFO")
     evaluator = DevEvaluator(dataset, "test", max_queries=1, encode=FakeEncoder())
     kept = evaluator.dataset.qrels["test"]
     assert len(kept) == 1 < len(judged)

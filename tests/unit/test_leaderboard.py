@@ -109,7 +109,11 @@ class TestLeaderboard:
         model = tiny_model()
         base = board.add_model("base", model)
         probe = board.add_linear_probe(model, board.vectors(model, "train"))
-        assert probe.mean("ndcg@10") > board.evaluations["base"].mean("ndcg@10")
+        quality = {name: evaluation.mean("ndcg@10") for name, evaluation in board.evaluations.items()}
+        assert quality["linear-probe"] > quality["base"]
+        mapped = board.vectors(model).mapped(probe.blended(1.0))
+        np.testing.assert_array_equal(mapped.rank(100).indices, board.rankings["linear-probe"].indices)
+        np.testing.assert_allclose(probe.blended(0.25), 0.25 * probe.matrix + 0.75 * np.eye(32), rtol=1e-6)
         assert board.run.of("metrics")[-1] == {"system": "linear-probe", "split": "test", "dim": 32, "condition": ""}
         assert base.dim == 32
         assert board.run.of("fingerprint") == [{"base": model_fingerprint(model)}]  # of the base model only

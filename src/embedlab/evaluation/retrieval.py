@@ -138,7 +138,7 @@ class DevEvaluator(BaseEvaluator):
         super().__init__()
         judged = judged_queries(dataset, split)
         if len(judged) > max_queries:
-            logger.warning("dev evaluation uses a sample of %d of %d %s queries", max_queries, len(judged), split)
+            logger.info("dev evaluation uses a sample of %d of %d %s queries", max_queries, len(judged), split)
             sampled = set(seeded_order(judged)[:max_queries])
             judgements = {query: grades for query, grades in dataset.qrels[split].items() if query in sampled}
             dataset = replace(dataset, qrels={**dataset.qrels, split: judgements})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedlab import progress
-from embedlab.evaluation.diagnose.probe import fit_probe
+from embedlab.evaluation.diagnose.probe import Probe, fit_probe
 from embedlab.evaluation.metrics import Evaluation, evaluate
 from embedlab.evaluation.retrieval import evaluate_vectors
 from embedlab.evaluation.significance import PairedDifference, bootstrap_ci, paired_difference
@@ -124,7 +124,7 @@ class Leaderboard:
         ranking = fuse_rrf([self.rankings[of], self.rankings["bm25"]], DEPTH)
         return self.add_ranking("hybrid" if of == "base" else f"{of}+bm25", ranking)
 
-    def add_linear_probe(self, model: SentenceTransformer, train: Vectors, *, seed: int = 0) -> Evaluation:
+    def add_linear_probe(self, model: SentenceTransformer, train: Vectors, *, seed: int = 0) -> Probe:
         """Train a linear map on a model's vectors, chosen on dev, evaluate it on test and record it.
 
         It takes seconds and needs no gradient of the model. A fine-tune that does not beat it has not used its pairs.
@@ -133,13 +133,17 @@ class Leaderboard:
             model: the model before training.
             train: its vectors of the training queries and the corpus, from `vectors`.
             seed: seed of the batches.
+
+        Returns:
+            The map; the identity if no other is better on dev.
         """
         dev, test = (
             encode_split(model, self.data, split, corpus_vectors=train.corpus, encode=self._cache.encode)
             for split in ("dev", "test")
         )
         probe = fit_probe(train, self.data.pairs("train"), dev, self.data.qrels["dev"], seed=seed)
-        return self.add_ranking("linear-probe", probe.apply(test).rank(DEPTH), dim=train.dim)
+        self.add_ranking("linear-probe", probe.apply(test).rank(DEPTH), dim=train.dim)
+        return probe
 
     def add_model(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -171,6 +171,10 @@ class TrainingRows:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def __iter__(self) -> Iterator[Row]:
+        """Yield the rows as texts."""
+        return zip(*(self.dataset[column] for column in self.columns), strict=True)
 
 
 def number_rows(rows: Iterable[Row], relevant: Mapping[str, Collection[str]] | None = None) -> TrainingRows:

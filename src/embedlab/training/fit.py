@@ -43,7 +43,8 @@ class FitSettings:
 
     Attributes:
         epochs: passes over the rows.
-        max_steps: maximum number of steps; 0 means no maximum.
+        min_steps: at least this many steps, with more epochs on small data.
+        max_steps: number of steps, whatever the epochs; 0 follows the epochs.
         batch_size: rows per step.
         learning_rate: peak, reached after the warm-up and then decayed, see `engine`.
         weight_decay: weight decay of AdamW; `engine` can override it.
@@ -59,6 +60,7 @@ class FitSettings:
     """
 
     epochs: float = 3
+    min_steps: int = 0
     max_steps: int = 0
     batch_size: int = 128
     learning_rate: float = 2e-4
@@ -220,7 +222,7 @@ def training_arguments(
     from sentence_transformers.base.sampler import BatchSamplers
 
     engine, arguments = settings.engine, getattr(sentence_transformers, f"{kind}TrainingArguments")
-    steps = settings.max_steps or math.ceil(settings.epochs * steps_per_epoch(settings, rows))
+    steps = total_steps(settings, rows)
     return arguments(
         output_dir=output_dir,
         max_steps=steps,
@@ -242,6 +244,12 @@ def training_arguments(
         dataloader_pin_memory=False,
         **trainer_arguments(engine),
     )
+
+
+def total_steps(settings: FitSettings, rows: int | Sequence[int]) -> int:
+    """Number of steps of a training: those of its epochs, but at least `min_steps`; or `max_steps`, if it is set."""
+    by_epochs = math.ceil(settings.epochs * steps_per_epoch(settings, rows))
+    return settings.max_steps or max(settings.min_steps, by_epochs)
 
 
 def steps_per_epoch(settings: FitSettings, rows: int | Sequence[int]) -> int:

@@ -50,6 +50,16 @@ class Probe:
         """Apply the map to queries and corpus and scale the rows to unit length."""
         return vectors.mapped(self.matrix)
 
+    def blended(self, share: float) -> np.ndarray:
+        """Return a map between the identity (0) and this map (1), float32 (d, d): the start of a fine-tune.
+
+        The whole map leaves a fine-tune little to learn, because it fits the training pairs already.
+
+        Args:
+            share: 0 to 1.
+        """
+        return share * self.matrix + (1 - share) * np.eye(len(self.matrix), dtype=np.float32)
+
 
 def fit_probe(
     train: Vectors,

@@ -12,7 +12,7 @@ from embedlab.errors import ParameterError
 from embedlab.models.encode import encode
 from embedlab.models.prompts import prompts_of
 from embedlab.models.sides import is_static, sides_of
-from embedlab.params import TEMPERATURE, Count, CountOrNone, PositiveFloat, Share, TrainingParams
+from embedlab.params import TEMPERATURE, Count, CountOrNone, PositiveFloat, Share, ShareOrNone, TrainingParams
 from embedlab.training.batches import TokenisedCollator
 from embedlab.training.contrastive.ance import Renew, RenewingCollator, with_row_indices
 from embedlab.training.contrastive.graded import GradedLossName, is_graded
@@ -27,6 +27,7 @@ from embedlab.training.losses import (
     SymmetricLoss,
     TripletLoss,
 )
+from embedlab.training.outcome import ENOUGH_STEPS
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -46,6 +47,9 @@ class ContrastiveParams(TrainingParams):
 
     Attributes:
         epochs: passes over the training rows.
+        linear_start: share of a trained linear map that is appended to the base model before the fine-tune, see
+            `Probe.blended`; 0 appends none.
+        min_steps: at least this many steps, with more epochs on small data.
         batch_size: rows per step.
         learning_rate: peak learning rate.
         temperature: temperature of the softmax over candidates.
@@ -64,6 +68,8 @@ class ContrastiveParams(TrainingParams):
     """
 
     epochs: PositiveFloat
+    linear_start: ShareOrNone = 0.0
+    min_steps: CountOrNone = ENOUGH_STEPS
     batch_size: Annotated[int, Field(ge=2)]  # a batch of one has no negatives
     learning_rate: PositiveFloat
     temperature: PositiveFloat = TEMPERATURE
@@ -100,6 +106,7 @@ class ContrastiveParams(TrainingParams):
         """Return the settings of the training loop."""
         return FitSettings(
             epochs=self.epochs,
+            min_steps=self.min_steps,
             max_steps=self.max_steps,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
