@@ -17,6 +17,7 @@ LANGUAGES = {"de", "es", "fr", "pt", "zh", "ja", "vi", "el"}
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
     specs = {"mixed_dataset": "icd10multi:de-en+de:smoke", "english_dataset": "icd10cm:smoke"}
+    specs |= {"same_language": ["icd10multi:{}-{}:smoke"]}
     path = paths.notebooks_dir() / "13_languages.ipynb"
     values = {"dataset": "icd10multi:all-en:smoke?extra=icd10cm:smoke", "max_examples": 200, "pieces": 300, **specs}
     return smoke_run(path, tmp_path_factory.mktemp("runs"), **values)

@@ -145,11 +145,11 @@ def _with_held_out_of(dataset: Dataset, other: Dataset) -> Dataset:
     by_text: dict[str, dict[str, None]] = defaultdict(dict)
     for query, document in (pair for split in ("dev", "test") for pair in other.pairs(split)):
         held_out[document] = by_text[normalise(other.corpus[document])][new_id[document]] = None
-        for code in _codes(other, query, [document]):
+        for code in codes_of(other, query, [document]):
             by_code[code][new_id[document]] = None
 
     def judged(query: str, grades: Mapping[str, int]) -> dict[str, int]:
-        with_code = (document for code in _codes(dataset, query, grades) for document in by_code.get(code, ()))
+        with_code = (document for code in codes_of(dataset, query, grades) for document in by_code.get(code, ()))
         return dict.fromkeys((*grades, *with_code, *by_text.get(normalise(dataset.queries[query]), ())), 1)
 
     train = {query: judged(query, grades) for query, grades in dataset.qrels.get("train", {}).items()}
@@ -171,8 +171,14 @@ def _with_held_out_of(dataset: Dataset, other: Dataset) -> Dataset:
     )
 
 
-def _codes(dataset: Dataset, query: str, documents: Iterable[str]) -> tuple[str, ...]:
-    """The codes of a query; if it has none, those of its documents."""
+def codes_of(dataset: Dataset, query: str, documents: Iterable[str]) -> tuple[str, ...]:
+    """Return the codes of a query; if it has none, those of its documents.
+
+    Args:
+        dataset: gives the codes, see `Dataset.codes`.
+        query: its id.
+        documents: ids of its relevant documents.
+    """
     of_documents = (code for document in documents for code in dataset.codes.get(document, ()))
     return dataset.codes.get(query) or tuple(of_documents)
 

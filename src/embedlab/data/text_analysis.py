@@ -113,6 +113,26 @@ def search_words(text: str) -> list[str]:
     return list(_search_words(text.lower()))
 
 
+def unseparated_parts(text: str) -> list[tuple[str, bool]]:
+    """Cut `text` into the parts that `search_words` reads as pairs of characters, and the parts between.
+
+    Joined, the parts are the text.
+
+    >>> unseparated_parts("急性 hepatitis肝炎")
+    [('急性', True), (' hepatitis', False), ('肝炎', True)]
+
+    Returns:
+        Part, and whether it has no spaces between its words.
+    """
+    return list(_parts(text, _UNSEPARATED_RUN))
+
+
+def characters(text: str) -> list[str]:
+    """Split `text` into its letters, each with its combining marks."""
+    found: list[str] = _CHARACTERS.findall(text)
+    return found
+
+
 def _search_words(lower: str) -> Iterator[str]:
     for word in _LOWER_WORDS.findall(lower):
         if word.isascii() or not _ANALYSED.search(word):
@@ -158,9 +178,9 @@ def _joined(folded: str) -> str:
 def _pieces(word: str, run: regex.Pattern[str] = _SPACELESS_RUN) -> Iterator[tuple[str, bool]]:
     """`word`, or the pairs of characters of its parts without spaces; whether a piece comes from such a part."""
     for segment, is_run in _parts(word, run):
-        characters = _CHARACTERS.findall(segment) if is_run else []
-        if len(characters) > 1:
-            yield from ((first + second, True) for first, second in itertools.pairwise(characters))
+        letters = _CHARACTERS.findall(segment) if is_run else []
+        if len(letters) > 1:
+            yield from ((first + second, True) for first, second in itertools.pairwise(letters))
         else:
             yield segment, is_run
 

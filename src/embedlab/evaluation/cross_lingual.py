@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from embedlab.data.dataset import Dataset, Qrels
+from embedlab.data.leakage import codes_of
+from embedlab.data.load import load_dataset
 from embedlab.errors import ParameterError
 from embedlab.evaluation.metrics import Evaluation, evaluate
+from embedlab.evaluation.retrieval import sample_corpus
 from embedlab.evaluation.significance import NAN, PairedDifference, bootstrap_ci, paired_difference
 from embedlab.evaluation.slices import UNKNOWN, Fields, slice_means
 from embedlab.search.exact import ABSENT, Ranking
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 BY = "language"
 DEPTH = 100
+DIRECTION_DOCUMENTS = 1_500  # searched in every direction: with equally many, languages compare
 
 
 def quality_by_language(
@@ -40,15 +44,35 @@ def quality_by_language(
     Returns:
         Columns system, slice (the language), n, mean, ci_low, ci_high.
     """
-    tables = {}
+    evaluations = {name: evaluate(ranking, qrels) for name, ranking in rankings.items()}
+    table = quality_by_field(evaluations, fields, metric)
     for name, ranking in rankings.items():
-        table = slice_means(evaluate(ranking, qrels), fields, BY, metric)
         has_answer = (ranking.indices != ABSENT).any(axis=1)
         answered = {
             fields.get(query, {}).get(BY, UNKNOWN) for query in np.array(ranking.query_ids)[has_answer].tolist()
         }
-        table.loc[~table["slice"].isin(answered), ["mean", "ci_low", "ci_high"]] = NAN
-        tables[name] = table
+        unanswered = (table["system"] == name) & ~table["slice"].isin(answered)
+        table.loc[unanswered, ["mean", "ci_low", "ci_high"]] = NAN
+    return table
+
+
+def quality_by_field(
+    evaluations: Mapping[str, Evaluation], fields: Fields, metric: str = "ndcg@10", *, by: str = BY
+) -> pd.DataFrame:
+    """Tabulate systems for the queries of every slice, with 95 % intervals; see `slice_means`.
+
+    Args:
+        evaluations: system -> evaluation of the same queries.
+        fields: query id -> fields.
+        metric: e.g. `ndcg@10`.
+        by: the field.
+
+    Returns:
+        Columns system, slice, n, mean, ci_low, ci_high.
+    """
+    tables = {name: slice_means(evaluation, fields, by, metric) for name, evaluation in evaluations.items()}
+    if not tables:
+        return pd.DataFrame(columns=["system", "slice", "n", "mean", "ci_low", "ci_high"])
     return pd.concat(tables, names=["system"]).reset_index("system").reset_index(drop=True)
 
 
@@ -92,6 +116,115 @@ def language_bias(ranking: Ranking, fields: Fields, k: int = 10) -> pd.DataFrame
                 "preference": interval.mean - in_corpus,
             }
         )
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """One direction of search.
+
+    Attributes:
+        kind: what it has in common with others: `X to en`, `en to X` or `X to X`.
+        name: such as `de-en`; the spec of a dataset that has no pair of languages.
+        data: its test queries and its corpus.
+    """
+
+    kind: str
+    name: str
+    data: Dataset
+
+
+def directions(
+    dataset: Dataset, same_language: Iterable[str] = (), *, max_docs: int = DIRECTION_DOCUMENTS
+) -> list[Direction]:
+    """Split a dataset of translations into directions: X to English, English to X, and X to X.
+
+    In the first direction the names in X search the documents, in the second the documents of the test queries search
+    all names in X. Search within a language needs other data, because a name must not search for itself.
+
+    Args:
+        dataset: its queries are translations of its documents, and both have the field `language`.
+        same_language: specs of datasets for search within one language, such as `icd10ja`. In `icd10multi:{}-{}`, `{}`
+            becomes every language of the dataset. Only their queries about held-out diseases are kept.
+        max_docs: documents to search in every direction; see `sample_corpus`.
+
+    Raises:
+        ParameterError: a query or document has no language, or no query of a spec is about a held-out disease.
+        DataError: a spec is wrong.
+    """
+    asked, answers = (_languages(dataset, keys) for keys in (dataset.qrels["test"], dataset.corpus))
+    other = "+".join(answers)
+    found: list[Direction] = []
+    for language in asked:
+        found.append(Direction(f"X to {other}", f"{language}-{other}", _asked_in(dataset, language)))
+    for language in asked:
+        found.append(Direction(f"{other} to X", f"{other}-{language}", _reversed(dataset, language)))
+    for spec in same_language:
+        for language in dict.fromkeys((*asked, *answers)) if "{}" in spec else [""]:
+            data = load_dataset(spec.replace("{}", language), training=False)
+            name = f"{language}-{language}" if language else spec
+            found.append(Direction("X to X", name, _about_held_out(data, dataset)))
+    return [replace(direction, data=sample_corpus(direction.data, "test", max_docs)) for direction in found]
+
+
+def _languages(dataset: Dataset, keys: Iterable[str]) -> list[str]:
+    languages = list(dict.fromkeys(dataset.fields.get(key, {}).get(BY, "") for key in keys))
+    if "" in languages:
+        problem = "the directions of a dataset need the field 'language' for all queries and documents"
+        raise ParameterError(problem, remedy="Use icd10multi:all-en or parallel:FILE", field="dataset")
+    return sorted(languages)
+
+
+def _asked_in(dataset: Dataset, language: str) -> Dataset:
+    """The dataset with the test queries in one language only."""
+    test = {q: grades for q, grades in dataset.qrels["test"].items() if dataset.fields[q][BY] == language}
+    return replace(dataset, qrels={"test": test})
+
+
+def _reversed(dataset: Dataset, language: str) -> Dataset:
+    """The documents of the test queries in a language search the queries of all splits in this language."""
+    names = {q: text for q, text in dataset.queries.items() if dataset.fields[q][BY] == language}
+    judged: dict[str, dict[str, int]] = {}
+    asked = _asked_in(dataset, language)
+    for query, document in asked.pairs("test"):
+        judged.setdefault(document, {})[query] = asked.qrels["test"][query][document]
+    texts = {document: dataset.corpus[document] for document in judged}
+    return replace(dataset, corpus=names, queries=texts, qrels={"test": judged}, triplets=(), groups={})
+
+
+def _about_held_out(dataset: Dataset, trained: Dataset) -> Dataset:
+    """The test queries about codes of the test split that a model was trained with; all of them without codes."""
+    held_out = {code for q, grades in trained.qrels["test"].items() for code in codes_of(trained, q, grades)}
+    if not held_out or not dataset.codes:
+        return dataset
+    judged = dataset.qrels["test"]
+    kept = {q: grades for q, grades in judged.items() if held_out.issuperset(codes_of(dataset, q, grades))}
+    if not kept:
+        problem = f"no test query of {dataset.name} is about a disease of the test split of {trained.name}"
+        raise ParameterError(problem, remedy="Use a larger size of the dataset, or leave it out", field="same_language")
+    return replace(dataset, qrels={"test": kept})
+
+
+def quality_by_direction(
+    found: Iterable[Direction], evaluations: Mapping[str, Mapping[str, Evaluation]], metric: str = "ndcg@10"
+) -> pd.DataFrame:
+    """Tabulate systems and directions, with 95 % intervals.
+
+    Args:
+        found: from `directions`.
+        evaluations: name of a direction -> system -> evaluation.
+        metric: e.g. `ndcg@10`.
+
+    Returns:
+        Columns kind, direction, texts (documents searched), system, n (queries), mean, ci_low, ci_high.
+    """
+    rows = []
+    for direction in found:
+        for system, evaluation in evaluations[direction.name].items():
+            interval = bootstrap_ci(evaluation.of(metric))
+            bounds = {"n": interval.n, "mean": interval.mean, "ci_low": interval.low, "ci_high": interval.high}
+            names = {"kind": direction.kind, "direction": direction.name, "texts": len(direction.data.corpus)}
+            rows.append({**names, "system": system, **bounds})
     return pd.DataFrame(rows)
 
 

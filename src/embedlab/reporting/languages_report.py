@@ -52,3 +52,21 @@ def reading(table: pd.DataFrame, system: str, against: str) -> str:
         most = gains.idxmax()
         sentences.append(f"Against {against} it gained most for {most} ({gains[most]:+.3f}).")
     return " ".join(sentences)
+
+
+def directions_reading(table: pd.DataFrame, system: str, against: str) -> str:
+    """Say for every kind of direction how good two systems are on average, and where the first is weakest.
+
+    Args:
+        table: from `quality_by_direction`.
+        system, against: two of its systems.
+    """
+    sentences = []
+    for kind, rows in table.groupby("kind", sort=False):
+        of_system = rows[rows["system"] == system].set_index("direction")["mean"]
+        other = rows.loc[rows["system"] == against, "mean"]
+        worst = of_system.idxmin()
+        means = f"{of_system.mean():.3f} for {system}, {other.mean():.3f} for {against}"
+        lowest = f"lowest for {worst} ({of_system[worst]:.3f})"
+        sentences.append(f"{kind}: mean nDCG@10 of {len(of_system)} tasks {means}; {lowest}.")
+    return "\n".join(sentences)

@@ -79,7 +79,13 @@ class Leaderboard:
         return encode_by_role(model, texts, queries, encode=self._cache.encode)
 
     def vectors(
-        self, model: SentenceTransformer, split: str = "test", *, cached: bool = True, data: Dataset | None = None
+        self,
+        model: SentenceTransformer,
+        split: str = "test",
+        *,
+        cached: bool = True,
+        data: Dataset | None = None,
+        corpus_vectors: np.ndarray | None = None,
     ) -> Vectors:
         """Encode the queries of a split and the corpus.
 
@@ -88,10 +94,11 @@ class Leaderboard:
             split: whose queries.
             cached: keep the vectors on disk for later runs; for models that later runs use again.
             data: another dataset than that of the leaderboard.
+            corpus_vectors: the corpus (N, d), if it is already encoded.
         """
-        return encode_split(
-            model, self.data if data is None else data, split, encode=self._cache.encode if cached else None
-        )
+        encode = self._cache.encode if cached else None
+        data = self.data if data is None else data
+        return encode_split(model, data, split, corpus_vectors=corpus_vectors, encode=encode)
 
     def add_bm25(self, system: str = "bm25", *, queries: Mapping[str, str] | None = None) -> Evaluation:
         """Evaluate BM25 on test and record it.

@@ -7,13 +7,14 @@ expectation and maximisation alternate.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from embedlab.data.dataset import Dataset
 from embedlab.data.splits import seeded_order
-from embedlab.data.text_analysis import search_words
+from embedlab.data.text_analysis import characters, search_words, unseparated_parts
 from embedlab.search.exact import ABSENT, Ranking, require_depth
 
 ITERATIONS = 5
@@ -21,6 +22,8 @@ MIN_PROBABILITY = 0.1
 MOST = 3  # translations of a word
 CHARACTERS = (3, 5)  # shortest and longest n-gram
 QUERIES_PER_BATCH = 256
+
+_WORDS_AND_SPACES = re.compile(r"\s+|\S+")
 
 Glossary = Mapping[str, Mapping[str, float]]  # word -> {its translation: probability}, the most probable first
 
@@ -112,30 +115,54 @@ def expand(queries: Mapping[str, str], glossary: Glossary) -> dict[str, str]:
     }
 
 
-def code_mixed(queries: Mapping[str, str], glossary: Glossary, share: float = 0.5) -> dict[str, str]:
+def code_mixed(
+    queries: Mapping[str, str], glossary: Glossary, share: float = 0.5, *, most: int | None = None
+) -> dict[str, str]:
     """Replace words of queries by their most probable translation: queries that mix two languages.
 
-    Words are separated by spaces, so this is for scripts that write spaces.
+    In scripts without spaces, pairs of characters are replaced.
+
+    >>> code_mixed({"q": "急性肝炎"}, {"急性": {"acute": 0.9}}, 1.0)
+    {'q': 'acute 肝炎'}
 
     Args:
         queries: query id -> text.
         glossary: of the language of these queries.
         share: of the words that have a translation; which ones depends on the words only.
+        most: return at most so many queries, chosen by their ids.
 
     Returns:
         Query id -> text, of the queries in which a word was replaced.
     """
     mixed = {}
     for query, text in queries.items():
-        parts = text.split()
-        known = {position: glossary.get(part.lower().strip(".,;:()[]"), {}) for position, part in enumerate(parts)}
-        candidates = [str(position) for position, translations in known.items() if translations]
-        chosen = seeded_order(candidates)[: round(share * len(candidates) + 1e-9)]
-        for position in map(int, chosen):
-            parts[position] = next(iter(known[position]))
+        parts = _parts(text, glossary)
+        candidates = [str(position) for position, (_, translation) in enumerate(parts) if translation]
+        chosen = {int(position) for position in seeded_order(candidates)[: round(share * len(candidates) + 1e-9)]}
         if chosen:
-            mixed[query] = " ".join(parts)
-    return mixed
+            changed = (f" {new} " if position in chosen else old for position, (old, new) in enumerate(parts))
+            mixed[query] = " ".join("".join(changed).split())
+    return {query: mixed[query] for query in seeded_order(mixed)[:most]}
+
+
+def _parts(text: str, glossary: Glossary) -> list[tuple[str, str]]:
+    """The words of a text with their translations, empty if unknown, and what is between the words."""
+    parts = []
+    for segment, unseparated in unseparated_parts(text):
+        pieces = characters(segment) if unseparated else _WORDS_AND_SPACES.findall(segment)
+        while pieces:
+            pair = "".join(pieces[:2])
+            length = 2 if unseparated and _translation(pair, glossary) else 1
+            word = "".join(pieces[:length])
+            parts.append((word, _translation(word, glossary)))
+            del pieces[:length]
+    return parts
+
+
+def _translation(word: str, glossary: Glossary) -> str:
+    """The most probable translation of a word, as `search_words` writes it; empty if it has none."""
+    found = search_words(word)
+    return next(iter(glossary.get(found[0], {})), "") if len(found) == 1 else ""
 
 
 def character_ranking(dataset: Dataset, split: str, k: int) -> Ranking:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 class LanguagesParams(StaticParams):
     """Parameters of notebook 13_languages."""
 
+    random_negatives: CountOrNone = 1024
+    same_language: list[str] = []
     pieces: CountOrNone
     distillation_epochs: PositiveFloat
     mixed_dataset: str
