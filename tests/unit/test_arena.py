@@ -72,6 +72,18 @@ def written(folder: Path, source: str, name: str = "mine.py") -> recipe.Recipe:
     return recipe.find(str(path))
 
 
+def test_a_recipe_of_this_package_changes_with_the_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe.paths, "notebooks_dir", lambda: tmp_path / "notebooks")
+    (tmp_path / "notebooks").mkdir()
+    own, other = (
+        written(tmp_path, f'"""A recipe."""\n{line}', f"{line.split()[0]}.py")
+        for line in ("from embedlab import paths", "pass")
+    )
+    before = own.digest, other.digest
+    (tmp_path / "notebooks" / "03_contrastive.ipynb").write_text("other defaults")
+    assert own.digest != before[0] and other.digest == before[1]
+
+
 class TestFind:
     def test_committed_recipes_have_a_description_and_pinned_versions(self):
         lock = dict(re.findall(r"^([\w-]+)==([\w.]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))

@@ -205,3 +205,14 @@ def test_a_record_of_older_code_counts_if_it_read_the_same_files(home, source, k
 def test_a_record_without_inputs_is_written_as_before():
     plain = Record(run_id="a", notebook="a", parameters={}, metrics=[])
     assert "inputs" not in plain.content() and "inputs" in plain.model_copy(update={"inputs": {"a": "b"}}).content()
+
+
+def test_the_name_of_a_recipe_stands_for_its_file(home):
+    recipe = home / "experiments" / "arena" / "recipes" / "stock_mined.py"
+    recipe.parent.mkdir(parents=True)
+    recipe.write_text('"""A."""')
+    before = inputs.input_digests({"recipes": ["stock-mined", "unknown"]})
+    recipe.write_text('"""B."""')
+    after = inputs.input_digests({"recipes": ["stock-mined", "unknown"]})
+    assert before.keys() == after.keys() == {"stock-mined"} and before != after
+    assert not inputs.input_digests({"kind": "stock-mined"})

@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import embedlab
 from embedlab import paths, progress
 from embedlab.errors import DataError, ParameterError, RecipeError
 from embedlab.io import sha256_of, write_atomic
@@ -54,8 +55,13 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Hash of the file: 64 hex digits."""
-        return sha256_of(self.path)
+        """Hash of the file, and of this package and its notebooks if the file uses them: 64 hex digits."""
+        source = self.path.read_text(encoding="utf-8")
+        if "import embedlab" not in source and "from embedlab" not in source:
+            return sha256_of(self.path)
+        package = sorted(Path(embedlab.__file__).parent.rglob("*.py"))
+        defaults = sorted(paths.notebooks_dir().glob("*.ipynb"))  # those of a recipe are those of its notebook
+        return hashlib.sha256("".join(map(sha256_of, [self.path, *package, *defaults])).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
