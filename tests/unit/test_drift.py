@@ -107,6 +107,17 @@ class TestWhatIsCommitted:
     def test_prose_says_what_the_records_say(self, name, text):
         assert prose.wrong_claims(text) == []
 
+    def test_every_run_that_a_page_or_notebook_names_has_its_record(self):
+        """The log may name runs whose records are gone: an entry keeps the ids of its date."""
+        named = {
+            (name, run)
+            for name, text in written_by_hand().items()
+            if not name.startswith("experiments/log/")
+            for run in re.findall(r"\b\d\d_[a-z_]+-[0-9a-f]{8}-s\d+\b", text)
+        }
+        assert len(named) > 50
+        assert [pair for pair in sorted(named) if not (paths.runs_dir() / pair[1]).is_dir()] == []
+
     @pytest.mark.parametrize("path", sorted(paths.notebooks_dir().glob("*.ipynb")), ids=lambda path: path.stem)
     def test_results_in_a_notebooks_prose_name_their_run(self, path):
         for block in re.split(r"\n\s*\n", written_by_hand()[path.name]):

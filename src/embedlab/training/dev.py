@@ -58,8 +58,8 @@ def dev_size(
     queries = dataset.split_queries("dev")
     per_query = work(queries.values()) / max(1, len(queries))
     per_document = work(dataset.corpus.values()) / max(1, len(dataset.corpus))
-    chosen = int(affordable / max(1, per_query + DOCUMENTS_PER_QUERY * per_document))
-    chosen = max(1, min(len(queries), max(FEWEST_QUERIES, chosen)))
-    documents = int((affordable - chosen * per_query) / max(1, per_document))
+    asked = int(affordable / max(1, per_query + DOCUMENTS_PER_QUERY * per_document))
+    asked = max(1, min(len(queries), max(FEWEST_QUERIES, asked)))
+    documents = int((affordable - asked * per_query) / max(1, per_document))
     documents = min(MOST_DOCUMENTS, max(DOCUMENTS_PER_QUERY * FEWEST_QUERIES, documents))
-    return {"max_queries": chosen, "max_docs": documents}
+    return {"max_queries": asked, "max_docs": documents}
