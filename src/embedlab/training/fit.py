@@ -43,7 +43,6 @@ class FitSettings:
 
     Attributes:
         epochs: passes over the rows.
-        min_steps: at least this many steps, with more epochs on small data.
         max_steps: number of steps, whatever the epochs; 0 follows the epochs.
         batch_size: rows per step.
         learning_rate: peak, reached after the warm-up and then decayed, see `engine`.
@@ -57,10 +56,10 @@ class FitSettings:
         sampling: how batches of several tasks are mixed: "proportional" uses every batch of every task once per epoch,
             "round_robin" takes turns until the smallest task is used up.
         engine: precision, memory, schedule and other parameters that every training has.
+        min_steps: at least this many steps, with more epochs on small data.
     """
 
     epochs: float = 3
-    min_steps: int = 0
     max_steps: int = 0
     batch_size: int = 128
     learning_rate: float = 2e-4
@@ -73,6 +72,7 @@ class FitSettings:
     embedding_rate: float = 1.0
     sampling: Literal["proportional", "round_robin"] = "proportional"
     engine: EngineParams = EngineParams()
+    min_steps: int = 0
 
     def deciding(self) -> dict[str, Any]:
         """Return the settings that the weights depend on, ready for JSON."""
