@@ -3,9 +3,9 @@
     python -m experiments.contrastive_defaults [NAME ...] [--settings SETTING ...]
     python -m experiments.contrastive_defaults --tables
 
-Every setting changes something of `CENTRE` and trains without looking at dev, so the last weights count. Settings are
-compared on dev. Test values are kept beside it, with the difference from the recipe `stock-mined` of
-`experiments/arena/recipes`. What results/contrastive_defaults.json holds is not computed again.
+Each setting changes one or more values of `CENTRE`. Training does not use dev: the weights of the last step are scored.
+Dev chooses between the settings. The test scores are reported too, with the difference from the recipe `stock-mined` of
+`experiments/arena/recipes`. Results that are in results/contrastive_defaults.json are not computed again.
 `python -m experiments.arena.datasets SOURCES` makes the files of pairs.
 """
 

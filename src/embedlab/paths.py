@@ -41,6 +41,16 @@ def experiments_dir() -> Path:
     return project_root() / "experiments"
 
 
+def recipes_dir() -> Path:
+    """Folder of the arena's recipes."""
+    return experiments_dir() / "arena" / "recipes"
+
+
+def recipe_file(name: str) -> Path:
+    """File of a recipe, which has underscores where its name has hyphens."""
+    return recipes_dir() / f"{name.replace('-', '_')}.py"
+
+
 def sweeps_dir() -> Path:
     """Folder of the sweep files."""
     return experiments_dir() / "sweeps"

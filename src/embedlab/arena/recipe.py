@@ -28,7 +28,6 @@ from embedlab import paths, progress
 from embedlab.errors import DataError, ParameterError, RecipeError
 from embedlab.io import sha256_of, write_atomic
 
-FOLDER = "arena/recipes"  # in `experiments`
 BUDGET = "--minutes"
 OUTCOME, MODEL, LOG = "outcome.json", "model", "log.txt"
 POLL = 0.2  # seconds
@@ -81,7 +80,7 @@ class Outcome:
 
 def names() -> list[str]:
     """Return the names of the recipes in this project."""
-    return sorted(path.stem.replace("_", "-") for path in _folder().glob("*.py"))
+    return sorted(path.stem.replace("_", "-") for path in paths.recipes_dir().glob("*.py"))
 
 
 def find(name: str) -> Recipe:
@@ -94,7 +93,7 @@ def find(name: str) -> Recipe:
         ParameterError: there is no such recipe.
         DataError: the file is not Python, or it has no docstring.
     """
-    path = Path(name) if name.endswith(".py") else _folder() / f"{name.replace('-', '_')}.py"
+    path = Path(name) if name.endswith(".py") else paths.recipe_file(name)
     if not path.is_file():
         remedy = f"Take one of {', '.join(names())}, or the path of a Python file"
         raise ParameterError(f"there is no recipe {name!r}", remedy=remedy, field="recipes")
@@ -183,7 +182,3 @@ def _error(recipe: Recipe, problem: str, log: Path) -> RecipeError:
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     last_line = f", and its last line was: {lines[-1][:LINE]}" if lines else ""
     return RecipeError(f"the recipe {recipe.name} {problem}{last_line}", remedy=f"Read {log}", file=recipe.path)
-
-
-def _folder() -> Path:
-    return paths.experiments_dir() / FOLDER

@@ -23,10 +23,9 @@ from matplotlib.text import Text
 CHINESE = ("Noto Sans CJK SC", "Noto Sans SC", "PingFang SC", "Microsoft YaHei")
 JAPANESE = ("Noto Sans CJK JP", "Noto Sans JP", "Hiragino Sans", "Yu Gothic")
 KOREAN = ("Noto Sans CJK KR", "Noto Sans KR", "Apple SD Gothic Neo", "Malgun Gothic")
-OTHERS = (
-    *("Noto Sans", "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans Tamil"),
-    *("Nirmala UI", "Leelawadee UI", "Arial Unicode MS", "WenQuanYi Micro Hei", "Droid Sans Fallback"),
-)
+ONE_SCRIPT = ("Arabic", "Hebrew", "Devanagari", "Thai", "Tamil")
+NOTO = ("Noto Sans", *(f"Noto Sans {script}" for script in ONE_SCRIPT))
+MANY_SCRIPTS = ("Nirmala UI", "Leelawadee UI", "Arial Unicode MS", "WenQuanYi Micro Hei", "Droid Sans Fallback")
 
 _KANA, _HANGUL = regex.compile(r"[\p{Hiragana}\p{Katakana}]"), regex.compile(r"\p{Hangul}")
 _NOT_DRAWN = regex.compile(r"[\s\p{C}\p{Variation_Selector}]")  # white space, control and format characters
@@ -85,7 +84,7 @@ def fallback_fonts(letters: frozenset[str]) -> tuple[str, ...]:
     joined = "".join(letters)
     first = JAPANESE if _KANA.search(joined) else KOREAN if _HANGUL.search(joined) else CHINESE
     installed = _installed_families()
-    preferred = dict.fromkeys((*OTHERS[:6], *first, *CHINESE, *JAPANESE, *KOREAN, *OTHERS[6:]))
+    preferred = dict.fromkeys((*NOTO, *first, *CHINESE, *JAPANESE, *KOREAN, *MANY_SCRIPTS))
     fonts, rest = [], set(letters)
     for family in dict.fromkeys((*(name for name in preferred if name in installed), *installed)):
         if not rest:

@@ -30,8 +30,7 @@ MODEL_FILES = ("modules.json", "config.json")  # a folder with one of them is a 
 SCHEME = re.compile(r"(?P<scheme>[a-z][a-z_-]*):(?P<location>[^?]+)(?P<options>.*)", re.DOTALL)
 EXTRA = re.compile(r"(?<=[?&]extra=)[^&]+")  # a spec inside a spec
 FILE_SCHEMES = ("beir", "clicks", "pairs", "parallel")  # dataset specs that name a file or folder
-# Parameters with names that stand for files of the project: parameter -> path, with underscores in the name.
-NAMED_FILES = {"recipes": "experiments/arena/recipes/{}.py"}
+RECIPES = "recipes"  # the parameter with names of recipes, which are files of the project
 LEFT_OUT = ("__pycache__", "evidence.json")  # and hidden files, and texts for readers
 LARGE_BYTES = 1 << 20  # smaller files are read every time
 SETTLED_NS = 2_000_000_000  # a file that changed this recently may change again with the same time
@@ -77,7 +76,7 @@ def _named_path(name: str, text: str) -> Path | None:
     if not text.strip() or text.removeprefix("sentence-transformers/") == BASE_MODEL:
         return None
     with suppress(OSError, ValueError, RuntimeError):  # too long, a NUL character, no home folder: not a path
-        if name in NAMED_FILES and (path := absolute(NAMED_FILES[name].format(text.replace("-", "_")))).is_file():
+        if name == RECIPES and (path := paths.recipe_file(text)).is_file():
             return path
         if (path := absolute(text)).exists():
             return path if _is_path(name, text, path) else None

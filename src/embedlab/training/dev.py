@@ -58,8 +58,8 @@ def dev_size(
     queries = dataset.split_queries("dev")
     per_query = work(queries.values()) / max(1, len(queries))
     per_document = work(dataset.corpus.values()) / max(1, len(dataset.corpus))
-    asked = int(affordable / max(1, per_query + DOCUMENTS_PER_QUERY * per_document))
-    asked = max(1, min(len(queries), max(FEWEST_QUERIES, asked)))
-    documents = int((affordable - asked * per_query) / max(1, per_document))
-    documents = min(MOST_DOCUMENTS, max(DOCUMENTS_PER_QUERY * FEWEST_QUERIES, documents))
-    return {"max_queries": asked, "max_docs": documents}
+    query_count = int(affordable / max(1, per_query + DOCUMENTS_PER_QUERY * per_document))
+    query_count = max(1, min(len(queries), max(FEWEST_QUERIES, query_count)))
+    document_count = int((affordable - query_count * per_query) / max(1, per_document))
+    document_count = min(MOST_DOCUMENTS, max(DOCUMENTS_PER_QUERY * FEWEST_QUERIES, document_count))
+    return {"max_queries": query_count, "max_docs": document_count}
