@@ -11,10 +11,12 @@ from sentence_transformers import SentenceTransformer
 
 from embedlab.data.load import load_dataset
 from embedlab.errors import ModelError, ParameterError
+from embedlab.evaluation.diagnose.probe import Probe
 from embedlab.evaluation.significance import paired_difference
 from embedlab.models.static import static_student
 from embedlab.reporting import tuning_report
 from embedlab.search.vectors import encode_split
+from embedlab.training.fit import FitResult
 from embedlab.tuning import workbench
 from embedlab.tuning.choice import Choice, choose
 from embedlab.tuning.clock import Clock
@@ -141,6 +143,41 @@ def test_the_time_of_a_training_decides_its_steps(data, tmp_path, monkeypatch):
     tunes(Setting(1e-4, 4, 2), 10.0)  # as fast as before: it is measured now
     assert tunes(Setting(1e-4, 4, 2), 10.0).is_complete == (most <= 53)
     assert trained[-1] == (min(53, most), 2)
+
+
+def with_linear_map(bench):
+    """The tiny model gains nothing from a trained map, so a random one takes its place."""
+    dim = bench.candidates["base"].vectors.dim
+    matrix = np.random.default_rng(0).standard_normal((dim, dim)).astype(np.float32)
+    bench.linear_map = Probe(matrix, 20, {})
+    return bench
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_fine_tune_starts_from_a_share_of_the_linear_map(data, tmp_path, monkeypatch, share):
+    bench, started = with_linear_map(bench_of(data, tmp_path)), []
+
+    def train(model, *_arguments, **_options):
+        started.append(bench.encode_dev(model))
+        return FitResult(history=[], best_dev=0.5, best_step=1, steps=1, seconds=1.0)
+
+    monkeypatch.setattr("embedlab.tuning.contrastive.train_contrastive", train)
+    FineTunes(bench)(Setting(1e-4, 4, 0, share), 10.0)
+    base, matrix = bench.candidates["base"].vectors, bench.linear_map.matrix
+    by_hand = base.queries @ (share * matrix + (1 - share) * np.eye(base.dim))
+    by_hand /= np.linalg.norm(by_hand, axis=1, keepdims=True)
+    np.testing.assert_allclose(started[-1].queries, by_hand, atol=1e-5)
+
+
+def test_a_model_that_started_from_the_linear_map_is_merged_with_the_identity(data, tmp_path):
+    bench = with_linear_map(bench_of(data, tmp_path))
+    tuned = bench.mapped_base(1.0)
+    bench.add("contrastive", "contrastive", "", bench.encode_dev(tuned), lambda: tuned)
+    run_recipe("merged", bench)
+    merged = bench.candidates["merged, 30% base"].build()
+    matrix = bench.linear_map.matrix
+    by_hand = 0.7 * matrix + 0.3 * np.eye(len(matrix))
+    np.testing.assert_allclose(merged[-2].linear.weight.T.numpy(force=True), by_hand, atol=1e-6)
 
 
 def test_too_few_minutes_for_the_test_are_refused(data, tmp_path, monkeypatch):

@@ -38,7 +38,7 @@ class Best:
 
 
 class FineTunes:
-    """Trains the base model with different settings and keeps the best result.
+    """Trains the base model, or the base model with a linear map, with different settings and keeps the best result.
 
     Args:
         bench: data, base model and time.
@@ -84,16 +84,17 @@ class FineTunes:
     def _train(
         self, setting: Setting, rows: TrainingRows, steps: int, evaluations: int
     ) -> tuple[SentenceTransformer, FitResult]:
-        model = copy.deepcopy(self.bench.base)
+        bench, share = self.bench, setting.linear_start
+        model = bench.mapped_base(share) if share else copy.deepcopy(bench.base)
         self.trainings += 1
-        settings = self.bench.settings(
+        settings = bench.settings(
             steps, batch_size=setting.batch_size, learning_rate=setting.learning_rate, evaluations=evaluations
         )
         prepare(model, settings.engine)
-        evaluator = self.bench.evaluator if evaluations else None
+        evaluator = bench.evaluator if evaluations else None
         stage = f"fine-tune {self.trainings}"
         return model, train_contrastive(
-            model, rows, settings, evaluator=evaluator, output_dir=self.bench.scratch, stage=stage
+            model, rows, settings, evaluator=evaluator, output_dir=bench.scratch, stage=stage
         )
 
     def _row_seconds(self) -> float:

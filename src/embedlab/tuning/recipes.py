@@ -9,9 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from embedlab.evaluation.diagnose.probe import fit_probe
 from embedlab.evaluation.static_share import SHARES
 from embedlab.models.concatenation import concat_static
 from embedlab.models.encode import encode_by_role
@@ -50,21 +48,16 @@ def run_recipe(recipe: Recipe, bench: Workbench) -> None:
 
 def _linear(bench: Workbench) -> None:
     """Train a linear map on the vectors of the base model."""
-    base, pairs = bench.candidates["base"], bench.training_data.pairs("train")
     with bench.timed() as seconds:
-        probe = fit_probe(
-            bench.training_vectors, pairs, base.vectors, bench.dev_data.qrels["dev"], seed=bench.params.seed
-        )
-        vectors = probe.apply(base.vectors)
+        probe = bench.linear_map
+        vectors = probe.apply(bench.candidates["base"].vectors)
     if probe.step:
-        detail = f"best at step {probe.step}"
-        matrix = torch.from_numpy(probe.matrix)
         bench.add(
             "linear-probe",
             "linear-probe",
-            detail,
+            f"best at step {probe.step}",
             vectors,
-            lambda: project(copy.deepcopy(bench.base), matrix),
+            lambda: bench.mapped_base(1.0),
             parts=("base",),
             seconds=seconds(),
         )
@@ -110,7 +103,8 @@ def _contrastive(bench: Workbench) -> None:
     best = fine_tunes.best
     detail = f"{best.setting}, {best.steps} steps; best of {tried} settings, {fine_tunes.trainings} trainings"
     vectors = bench.encode_dev(best.model)
-    bench.add("contrastive", "contrastive", detail, vectors, lambda: best.model, parts=("base",), seconds=seconds())
+    parts = ("base", "linear-probe") if best.setting.linear_start else ("base",)
+    bench.add("contrastive", "contrastive", detail, vectors, lambda: best.model, parts=parts, seconds=seconds())
 
 
 def _merged(bench: Workbench) -> None:
@@ -124,7 +118,9 @@ def _merged(bench: Workbench) -> None:
 def _add_merged(bench: Workbench, tuned: SentenceTransformer, share: float) -> None:
     """Add the average of a fine-tuned model and the base model, whose weight is `share`."""
     with bench.timed() as seconds:
-        model = merge([tuned, bench.base], [1 - share, share])
+        started_from_map = len(tuned) > len(bench.base)  # merged models must have the same modules
+        base = bench.mapped_base(0.0) if started_from_map else bench.base
+        model = merge([tuned, base], [1 - share, share])
         vectors = bench.encode_dev(model)
     name, detail, parts = f"merged, {share:.0%} base", f"{share:.0%} base model", ("base", "contrastive")
     bench.add(name, "merged", detail, vectors, lambda: model, parts=parts, seconds=seconds())

@@ -22,26 +22,29 @@ MIN_SHARE = 0.5  # of a training's time that must be left for it to start
 RATES = (1e-5, 4e-4)
 BATCH_SIZES = (32, 64, 128)
 HARD_NEGATIVES = (0, 1, 3)
+LINEAR_STARTS = (0.0, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Settings of one contrastive fine-tune."""
+    """Settings of one contrastive fine-tune; `linear_start` as in `training.contrastive.train.ContrastiveParams`."""
 
     learning_rate: float
     batch_size: int
     hard_negatives: int
+    linear_start: float = 0.0
 
     def __str__(self) -> str:
-        return f"rate {self.learning_rate:.2g}, batch {self.batch_size}, {self.hard_negatives} hard negatives"
+        start = f", {self.linear_start:.0%} of the linear map first" if self.linear_start else ""
+        return f"rate {self.learning_rate:.2g}, batch {self.batch_size}, {self.hard_negatives} hard negatives{start}"
 
 
 FIRST = (
-    Setting(1e-4, 64, 1),
-    Setting(2e-4, 128, 1),
-    Setting(1e-4, 64, 0),
-    Setting(5e-5, 32, 1),
-    Setting(3e-5, 64, 3),
+    Setting(1e-4, 64, 1, 0.5),
+    Setting(2e-4, 128, 1, 0.5),
+    Setting(1e-4, 64, 1, 0.0),
+    Setting(5e-5, 32, 1, 0.5),
+    Setting(1e-4, 64, 0, 0.5),
 )
 
 
@@ -125,4 +128,5 @@ def _suggest(trial: Any) -> Setting:
         trial.suggest_float("learning_rate", *RATES, log=True),
         trial.suggest_categorical("batch_size", BATCH_SIZES),
         trial.suggest_categorical("hard_negatives", HARD_NEGATIVES),
+        trial.suggest_categorical("linear_start", LINEAR_STARTS),
     )

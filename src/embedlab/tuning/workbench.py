@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,14 +10,18 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from embedlab.data.dataset import Dataset
 from embedlab.data.load import load_dataset
 from embedlab.data.splits import seeded_order
 from embedlab.errors import ModelError, ParameterError
+from embedlab.evaluation.diagnose.probe import Probe, fit_probe
 from embedlab.evaluation.metrics import Evaluation, evaluate
 from embedlab.evaluation.probes import shrunk
 from embedlab.evaluation.retrieval import DevEvaluator, sample_corpus
 from embedlab.models.cache import EmbeddingCache
+from embedlab.models.layers import project
 from embedlab.models.sides import is_static
 from embedlab.search.vectors import Vectors, encode_split
 from embedlab.training.fit import FitSettings
@@ -127,6 +132,16 @@ class Workbench:
     def training_vectors(self) -> Vectors:
         """Training queries and documents under the base model."""
         return encode_split(self.base, self.training_data, "train", encode=EmbeddingCache().encode)
+
+    @cached_property
+    def linear_map(self) -> Probe:
+        """The linear map on the vectors of the base model that is best on dev; see `fit_probe`."""
+        dev, pairs = self.candidates["base"].vectors, self.training_data.pairs("train")
+        return fit_probe(self.training_vectors, pairs, dev, self.dev_data.qrels["dev"], seed=self.params.seed)
+
+    def mapped_base(self, share: float) -> SentenceTransformer:
+        """Return a copy of the base model with a share of the linear map appended: 0 is the identity, 1 the map."""
+        return project(copy.deepcopy(self.base), torch.from_numpy(self.linear_map.blended(share)))
 
     def encode_dev(self, model: SentenceTransformer, static: SentenceTransformer | None = None) -> Vectors:
         """Encode the dev queries and documents; see `encode_split`."""
