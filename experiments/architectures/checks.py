@@ -105,7 +105,7 @@ def training(family: str) -> float:
     model = load(family)
     before = vectors(model)
     with tempfile.TemporaryDirectory() as scratch:
-        settings = FitSettings(max_steps=2, batch_size=4)
+        settings = FitSettings(steps=2, batch_size=4)
         train_contrastive(model, number_rows(PAIRS), settings, output_dir=f"{scratch}/fit")
         if not apart(vectors(model), before) > 1e-3:  # also NaN
             return float("inf")

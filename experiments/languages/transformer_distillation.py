@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from dataclasses import replace
 
 from embedlab.data.load import load_dataset
 from embedlab.models.cache import EmbeddingCache
@@ -43,9 +44,8 @@ def main(steps: int = 250) -> None:
         ("transformer, distilled", student, TRANSFORMER),
     ]:
         started = time.process_time()
-        capped = FitSettings(**{**vars(settings), "max_steps": steps, "epochs": 100.0})
         with tempfile.TemporaryDirectory() as scratch:
-            distil_translations(model, translations, targets, capped, output_dir=scratch)
+            distil_translations(model, translations, targets, replace(settings, steps=steps), output_dir=scratch)
         print(f"{name}: {time.process_time() - started:.0f} CPU seconds", flush=True)
         systems[name] = encode_split(model, data, "test")
     show(systems, data.qrels["test"], data.fields)

@@ -118,7 +118,7 @@ for number in (1, 2):
     torch.manual_seed(number)
     model = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=8)], device="cpu")
     collator = Waits(TokenBags.tokenise(model, words), ["text"])
-    loss, settings = EmbeddingDistillationLoss(model, targets), FitSettings(max_steps=6, batch_size=3, seed=number)
+    loss, settings = EmbeddingDistillationLoss(model, targets), FitSettings(steps=6, batch_size=3, seed=number)
     run.value("loss", float(number), system="static", split="train")
     result = fit(model, rows, loss, settings, collator=collator, output_dir=run.scratch, stage=f"train {number}")
     weights = model.state_dict()["0.embedding.weight"].double()

@@ -33,7 +33,7 @@ from experiments.benchmarks.table import read_results
 from tests.conftest import TEXTS
 
 ROUTERS = (TWO_ENCODERS, TWO_HEADS)
-SETTINGS = FitSettings(max_steps=3, batch_size=4, learning_rate=1e-2)
+SETTINGS = FitSettings(steps=3, batch_size=4, learning_rate=1e-2)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -80,7 +80,7 @@ def test_scoring_some_tokens_estimates_the_loss_over_all(monkeypatch):
 def test_training_lowers_held_out_perplexity_and_the_cache_has_both(tmp_path):
     model, texts = load("Qwen3"), DomainTexts([*TEXTS], [*TEXTS[:3]], [])
     before = perplexity(NextTokenLoss(model), texts.held_out, collator=NextTokenCollator(model, texts.held_out))
-    settings = PretrainSettings("causal", FitSettings(max_steps=30, batch_size=4, learning_rate=3e-3))
+    settings = PretrainSettings("causal", FitSettings(steps=30, batch_size=4, learning_rate=3e-3))
     result = pretrain(model, texts, settings, cache=tmp_path)
     assert result.before == pytest.approx(before) and result.after < 0.5 * before
     assert pretrain(load("Qwen3"), texts, settings, cache=tmp_path) == result

@@ -34,7 +34,7 @@ from tests.conftest import TEXTS, tiny_model
 from tests.unit.test_contrastive import ROWS
 
 ALWAYS = EngineParams(checkpoint_minutes=1e-9)  # a checkpoint after every step
-SETTINGS = FitSettings(max_steps=6, batch_size=3, learning_rate=1e-3, engine=ALWAYS, evaluations=3)
+SETTINGS = FitSettings(steps=6, batch_size=3, learning_rate=1e-3, engine=ALWAYS, evaluations=3)
 NUMBERED = number_rows(ROWS)  # 7 rows, 3 steps an epoch
 
 
@@ -152,7 +152,7 @@ TRAININGS = {
     "contrastive": contrastive,
     "with dev": with_dev,
     "no duplicates": lambda folder: contrastive(
-        folder, FitSettings(max_steps=6, batch_size=3, no_duplicates=True, engine=ALWAYS)
+        folder, FitSettings(steps=6, batch_size=3, no_duplicates=True, engine=ALWAYS)
     ),
     "cached": lambda folder: contrastive(folder, loss="cached"),
     "guided": lambda folder: contrastive(folder, loss="gist", guide=as_guide(tiny_model(seed=1), NUMBERED.texts)),
@@ -268,7 +268,7 @@ def test_finished_training_is_not_repeated_until_the_run_has_its_record(driver, 
 def test_a_full_disk_costs_the_result_and_not_the_run(driver, cache, tmp_path, monkeypatch):
     contrastive(str(tmp_path / "a"))
     monkeypatch.setattr(finished.torch, "save", lambda *arguments: (_ for _ in ()).throw(OSError(28, "No space left")))
-    _, result = contrastive(str(tmp_path / "b"), FitSettings(max_steps=2, batch_size=3))
+    _, result = contrastive(str(tmp_path / "b"), FitSettings(steps=2, batch_size=3))
     assert result.steps == 2 and len(list(cache.glob(f"*/{finished.FILE}"))) == 1
 
 
@@ -298,7 +298,7 @@ def test_a_checkpoint_cut_short_is_passed_over(cache, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "changed",
     [
-        lambda folder: contrastive(folder, FitSettings(max_steps=6, batch_size=3, engine=ALWAYS)),
+        lambda folder: contrastive(folder, FitSettings(steps=6, batch_size=3, engine=ALWAYS)),
         lambda folder: contrastive(folder, model=pack(tiny_model(seed=1))),
         lambda folder: contrastive(folder, loss="symmetric"),
         lambda folder: contrastive(folder, temperature=0.1),

@@ -16,7 +16,7 @@ from embedlab.training.batches import TokenisedCollator
 from embedlab.training.contrastive.ance import RenewingCollator, with_row_indices, with_texts
 from embedlab.training.contrastive.train import as_guide, train_contrastive
 from embedlab.training.examples import number_rows
-from embedlab.training.fit import FitSettings
+from embedlab.training.fit import FitSettings, total_steps
 from tests.conftest import TEXTS, tiny_model
 
 ROWS = [(text, f"{text}, unspecified", TEXTS[i - 1]) for i, text in enumerate(TEXTS)]
@@ -36,7 +36,7 @@ class Scripted(BaseEvaluator):
 
 def train(tmp_path, model=None, evaluator=None, rows=None, options=None, **settings):
     model = model or tiny_model()
-    defaults = {"max_steps": 4, "batch_size": 4, "learning_rate": 1e-3, "evaluations": 4}
+    defaults = {"steps": 4, "batch_size": 4, "learning_rate": 1e-3, "evaluations": 4}
     result = train_contrastive(
         model,
         rows or number_rows(ROWS),
@@ -54,7 +54,7 @@ def weights(model):
 
 
 def test_loss_falls(tmp_path):
-    _, result = train(tmp_path, max_steps=30, learning_rate=5e-3)
+    _, result = train(tmp_path, steps=30, learning_rate=5e-3)
     losses = [row["loss"] for row in result.history if "loss" in row]
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
     assert result.steps == 30
@@ -97,10 +97,22 @@ def test_driver_sees_progress(tmp_path, monkeypatch):
     assert any('"dev": 0.1' in line for line in lines)
 
 
-@pytest.mark.parametrize("settings, steps", [({"max_steps": 0, "epochs": 3}, 6), ({"max_steps": 5, "epochs": 3}, 5)])
+@pytest.mark.parametrize(
+    "settings, steps",
+    [
+        ({"epochs": 3}, 6),
+        ({"epochs": 3, "max_steps": 5}, 5),
+        ({"epochs": 3, "max_steps": 50}, 6),
+        ({"epochs": 3, "min_steps": 9}, 9),
+        ({"epochs": 3, "min_steps": 9, "max_steps": 8}, 8),
+        ({"epochs": 3, "steps": 20}, 20),
+        ({"epochs": 3, "steps": 20, "max_steps": 7}, 7),
+    ],
+)
 def test_epochs_and_cap(tmp_path, settings, steps):
     """Seven rows in batches of four are two steps an epoch."""
-    assert train(tmp_path, **settings)[1].steps == steps
+    assert total_steps(FitSettings(batch_size=4, **settings), 7) == steps
+    assert train(tmp_path, **{"steps": 0} | settings)[1].steps == steps
 
 
 class TestLosses:
@@ -111,7 +123,7 @@ class TestLosses:
         if packed:
             pack(model)
         options = {"loss": loss, "guide": as_guide(model, rows.texts) if loss == "gist" else None}
-        _, result = train(tmp_path, model, rows=rows, options=options, max_steps=30, learning_rate=5e-3)
+        _, result = train(tmp_path, model, rows=rows, options=options, steps=30, learning_rate=5e-3)
         losses = [row["loss"] for row in result.history if "loss" in row]
         assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
@@ -119,7 +131,7 @@ class TestLosses:
         """The untrained tiny model tells no texts apart: the first step costs log 8, log 4 or the margin."""
         first = {}
         for loss in ("infonce", "cached", "symmetric", "triplet"):
-            result = train(tmp_path, options={"loss": loss}, max_steps=1)[1]
+            result = train(tmp_path, options={"loss": loss}, steps=1)[1]
             first[loss] = next(row["loss"] for row in result.history if "loss" in row)
         expected = {"infonce": math.log(8), "cached": math.log(8), "triplet": 0.1}
         expected["symmetric"] = (math.log(8) + math.log(4)) / 2
@@ -133,7 +145,7 @@ class TestLosses:
             for module in model.modules():
                 if isinstance(module, torch.nn.Dropout):
                     module.p = 0.0
-            after.append(train(tmp_path, model, options={"loss": loss}, max_steps=3)[0].encode(TEXTS))
+            after.append(train(tmp_path, model, options={"loss": loss}, steps=3)[0].encode(TEXTS))
         assert abs(after[0] - after[1]).max() < 1e-3
         assert abs(after[0] - tiny_model().encode(TEXTS)).max() > 1e-2
 
@@ -155,7 +167,7 @@ class TestRenewal:
             calls.append(len(calls))
             return [(q, p, TEXTS[(i + calls[-1]) % len(TEXTS)]) for i, (q, p, _) in enumerate(ROWS)]
 
-        result = train(tmp_path, options={"renew": renew}, max_steps=0, epochs=3)[1]
+        result = train(tmp_path, options={"renew": renew}, steps=0, epochs=3)[1]
         assert (result.steps, calls) == (6, [0, 1])
         rates = [row["learning_rate"] for row in result.history if "learning_rate" in row]
         assert rates.index(max(rates)) <= 1 and rates[-1] < 0.25 * max(rates)
@@ -166,13 +178,13 @@ class TestRenewal:
         model, seen = tiny_model(), []
         scripted = Scripted([0.1] * 5)  # sees the weights after every step
         options = {"renew": lambda: seen.append(weights(model)) or ROWS}
-        train(tmp_path, model, evaluator=scripted, options=options, max_steps=4)
+        train(tmp_path, model, evaluator=scripted, options=options, steps=4)
         (mining,) = seen
         assert torch.equal(mining, torch.cat([tensor.flatten().double() for tensor in scripted.seen[2].values()]))
 
     def test_the_same_rows_again_change_no_bit(self, tmp_path):
-        renewed = weights(train(tmp_path, options={"renew": lambda: ROWS}, max_steps=6)[0])
-        assert torch.equal(renewed, weights(train(tmp_path, max_steps=6)[0]))
+        renewed = weights(train(tmp_path, options={"renew": lambda: ROWS}, steps=6)[0])
+        assert torch.equal(renewed, weights(train(tmp_path, steps=6)[0]))
 
     def test_batches_hold_what_was_renewed(self, tiny):
         rows = with_texts(number_rows(ROWS), ["a new negative"])
@@ -197,11 +209,11 @@ class TestRenewal:
     )
     def test_rows_of_another_shape_are_refused(self, tmp_path, renewed, message):
         with pytest.raises(DataError, match=message):
-            train(tmp_path, options={"renew": lambda: renewed}, max_steps=4)
+            train(tmp_path, options={"renew": lambda: renewed}, steps=4)
 
     def test_unknown_text_is_refused(self, tmp_path):
         with pytest.raises(DataError, match="unknown text 'elsewhere'"):
-            train(tmp_path, options={"renew": lambda: [(q, p, "elsewhere") for q, p, _ in ROWS]}, max_steps=4)
+            train(tmp_path, options={"renew": lambda: [(q, p, "elsewhere") for q, p, _ in ROWS]}, steps=4)
 
 
 class TestPrompts:

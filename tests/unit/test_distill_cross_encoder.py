@@ -65,12 +65,12 @@ class TestCrossEncoder:
         model = pack(tiny_model())
         before = model.encode(TEXTS)
         encoder = cross_encoder_from(model)
-        train_cross_encoder(encoder, ROWS, FitSettings(max_steps=1, batch_size=2), output_dir="unused")
+        train_cross_encoder(encoder, ROWS, FitSettings(steps=1, batch_size=2), output_dir="unused")
         assert np.array_equal(model.encode(TEXTS), before)
 
     def test_training_raises_positives_above_negatives(self, tmp_path):
         encoder = cross_encoder_from(pack(tiny_model()))
-        settings = FitSettings(max_steps=60, batch_size=7, learning_rate=2e-3, weight_decay=0.0)
+        settings = FitSettings(steps=60, batch_size=7, learning_rate=2e-3, weight_decay=0.0)
         log = train_cross_encoder(encoder, SIMPLE, settings, output_dir=str(tmp_path), hold_out=0)
         assert score_rows(encoder, SIMPLE).argmax(1).tolist() == [0] * len(SIMPLE)
         assert log[-1]["loss"] < 0.5 * log[0]["loss"]
@@ -105,7 +105,7 @@ class TestCrossEncoder:
             return fit(encoder, rows, *arguments, **options)
 
         monkeypatch.setattr("embedlab.training.distillation.cross_encoder.fit", fit_rows)
-        settings = FitSettings(max_steps=1, batch_size=2)
+        settings = FitSettings(steps=1, batch_size=2)
         train_cross_encoder(encoder, ROWS, settings, output_dir=str(tmp_path), hold_out=3)
         assert counts == [4]
 
@@ -148,7 +148,7 @@ class TestProductHead:
         encoder = cross_encoder_from(load_model(), head="product")
         before = score_rows(encoder, SYNONYMS)
         assert before.argmax(1).tolist() == [0] * len(SYNONYMS)
-        settings = FitSettings(max_steps=4, batch_size=len(SYNONYMS), learning_rate=5e-5)
+        settings = FitSettings(steps=4, batch_size=len(SYNONYMS), learning_rate=5e-5)
         train_cross_encoder(encoder, SYNONYMS, settings, output_dir=str(tmp_path), hold_out=0)
         after = score_rows(encoder, SYNONYMS)
         assert (after[:, 0] - after[:, 1:].max(1) > before[:, 0] - before[:, 1:].max(1)).all()
@@ -272,7 +272,7 @@ class TestDistilScores:
         for weight in (5.0, 0.0):
             student, rows = without_dropout(pack(tiny_model())), number_rows(ROWS)
             scores = np.tile(np.float32([0, 2, -2]), (len(ROWS), 1))
-            settings = FitSettings(max_steps=60, batch_size=7, learning_rate=1e-3, weight_decay=0.0)
+            settings = FitSettings(steps=60, batch_size=7, learning_rate=1e-3, weight_decay=0.0)
             distil_scores(student, rows, scores, settings, kind=kind, weight=weight, output_dir=str(tmp_path))
             vectors = dict(zip(TEXTS, student.encode(TEXTS, normalize_embeddings=True), strict=True))
             gaps.append(np.mean([vectors[row[0]] @ (vectors[row[2]] - vectors[row[1]]) for row in ROWS]))

@@ -189,7 +189,7 @@ class TestDistil:
         student = keep_layers(teacher, [0, 2])
         before = agreement(student, TEXTS, targets)
         collator = TokenisedCollator(student, TEXTS, ["text"])
-        settings = FitSettings(max_steps=40, batch_size=7, learning_rate=1e-3)
+        settings = FitSettings(steps=40, batch_size=7, learning_rate=1e-3)
         result = distil(student, TEXTS, targets, settings, collator=collator, output_dir=str(tmp_path))
         assert agreement(student, TEXTS, targets) > before + 0.5 * (1 - before)
         assert result.steps == 40
@@ -205,7 +205,7 @@ class TestDistil:
             student,
             TEXTS,
             targets,
-            FitSettings(max_steps=40, batch_size=7, learning_rate=1e-3),
+            FitSettings(steps=40, batch_size=7, learning_rate=1e-3),
             collator=TokenisedCollator(student, TEXTS, ["text"]),
             projection=projection,
             output_dir=str(tmp_path),
@@ -218,14 +218,14 @@ class TestDistil:
         student = static_student(teacher, TEXTS)
         before = agreement(student, TEXTS, targets)
         collator = BagCollator(TokenBags.tokenise(student, TEXTS), ["text"])
-        settings = FitSettings(max_steps=40, batch_size=7, learning_rate=1e-2, weight_decay=0.0)
+        settings = FitSettings(steps=40, batch_size=7, learning_rate=1e-2, weight_decay=0.0)
         distil(student, TEXTS, targets, settings, collator=collator, output_dir=str(tmp_path))
         assert agreement(student, TEXTS, targets) > max(0.9, before)
 
     def test_students_are_built_and_trained_and_the_teacher_stays(self, tmp_path):
         teacher = tiny_model(layers=3)
         targets = teacher.encode(TEXTS, normalize_embeddings=True)
-        settings, folder = FitSettings(max_steps=40, batch_size=7, learning_rate=1e-3), str(tmp_path)
+        settings, folder = FitSettings(steps=40, batch_size=7, learning_rate=1e-3), str(tmp_path)
         student, result = distil_layers(teacher, 2, TEXTS, targets, settings, output_dir=folder)
         assert layer_count(student) == 2 and result.steps == 40
         assert agreement(student, TEXTS, targets) > agreement(cut_layers(teacher, 2), TEXTS, targets)
@@ -239,7 +239,7 @@ class TestDistil:
         teacher, rng = tiny_model(), np.random.default_rng(0)
         own = teacher.encode(TEXTS, normalize_embeddings=True)
         longer = own @ np.linalg.qr(rng.normal(size=(48, 32)))[0].T.astype(np.float32)  # the same cosines, 48-dim
-        settings = FitSettings(max_steps=60, batch_size=7, learning_rate=1e-2, weight_decay=0.0)
+        settings = FitSettings(steps=60, batch_size=7, learning_rate=1e-2, weight_decay=0.0)
         static, _ = distil_static(teacher, TEXTS, longer, settings, output_dir=str(tmp_path))
         vectors = static.encode(TEXTS, normalize_embeddings=True)
         assert vectors.shape[1] == 32 and np.abs(vectors @ vectors.T - own @ own.T).max() < 0.2
@@ -249,7 +249,7 @@ class TestDistil:
         start, rng, folder = tiny_model(layers=3), np.random.default_rng(0), str(tmp_path)
         own = start.encode(TEXTS, normalize_embeddings=True)
         longer = own @ np.linalg.qr(rng.normal(size=(48, 32)))[0].T.astype(np.float32)
-        settings = FitSettings(max_steps=40, batch_size=7, learning_rate=3e-3)
+        settings = FitSettings(steps=40, batch_size=7, learning_rate=3e-3)
         student, _ = distil_layers(start, 2, TEXTS, longer, settings, output_dir=folder)
         narrow, _ = distil_dimensions(student, 4, TEXTS, longer, settings, output_dir=folder)
         projected = longer @ pca_projection(longer, 32).numpy()

@@ -362,7 +362,7 @@ class TestEveryTechnique:
         monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "tensorboard", TrainerCallback)
         engaged_with = []
         monkeypatch.setattr("embedlab.training.trainer.engaged", lambda m, e: engaged_with.append(e) or nullcontext())
-        settings = FitSettings(max_steps=4, batch_size=2, weight_decay=0.0, engine=EVERYTHING)
+        settings = FitSettings(steps=4, batch_size=2, weight_decay=0.0, engine=EVERYTHING)
         with pytest.raises(Captured):
             TECHNIQUES[name](settings, pack(tiny_model()), {"output_dir": str(tmp_path)})
         (trainer,), (engine,) = trainers, engaged_with
@@ -383,7 +383,7 @@ class TestEveryTechnique:
     def test_defaults_are_the_arguments_of_before(self, name, monkeypatch, tmp_path):
         """By hand: what the Trainer got before there were engine parameters."""
         trainers = captured(monkeypatch)
-        settings = FitSettings(max_steps=4, batch_size=2, learning_rate=1e-3, weight_decay=0.0, seed=3)
+        settings = FitSettings(steps=4, batch_size=2, learning_rate=1e-3, weight_decay=0.0, seed=3)
         with pytest.raises(Captured):
             TECHNIQUES[name](settings, pack(tiny_model()), {"output_dir": str(tmp_path)})
         (trainer,) = trainers
@@ -413,7 +413,7 @@ class TestEveryTechnique:
 def trained(folder, model=None, *, batch_size=3, steps=4, train=train_contrastive, **engine):
     """Train a tiny model: its weights in one row, and the losses of its steps."""
     model = pack(tiny_model()) if model is None else model
-    settings = FitSettings(max_steps=steps, batch_size=batch_size, learning_rate=1e-3, engine=EngineParams(**engine))
+    settings = FitSettings(steps=steps, batch_size=batch_size, learning_rate=1e-3, engine=EngineParams(**engine))
     result = train(model, LISTS, settings, output_dir=str(folder))
     weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
     return weights, [row["loss"] for row in result.history if "loss" in row]
@@ -438,7 +438,7 @@ class TestEffects:
         model[0].model.encoder.layer[0].intermediate.dense.register_forward_hook(
             lambda *call: types.append(call[-1].dtype)
         )
-        fit_settings = FitSettings(max_steps=1, batch_size=4, engine=EngineParams(precision="bf16"))
+        fit_settings = FitSettings(steps=1, batch_size=4, engine=EngineParams(precision="bf16"))
         pretrain(
             model, DomainTexts(TEXTS, TEXTS[:2], []), PretrainSettings(objective_name, fit_settings), cache=tmp_path
         )
@@ -456,7 +456,7 @@ class TestEffects:
                 assert np.array_equal(encode(reference, TEXTS), vectors[-1])
                 return {"ndcg@10": 1.0}
 
-        settings = FitSettings(max_steps=2, batch_size=3, evaluations=2, engine=EngineParams(precision="bf16"))
+        settings = FitSettings(steps=2, batch_size=3, evaluations=2, engine=EngineParams(precision="bf16"))
         train_contrastive(model, LISTS, settings, evaluator=Dev(), output_dir=str(tmp_path))
         assert len(vectors) == 3
 
@@ -532,7 +532,7 @@ class TestEffects:
     def test_learning_rate_by_hand(self, schedule, expected, tmp_path):
         """Two of eight steps are warm-up: their rates are 0 and a half of the peak."""
         engine = EngineParams(warmup=0.25, schedule=schedule)
-        settings = FitSettings(max_steps=8, batch_size=3, learning_rate=1e-3, engine=engine)
+        settings = FitSettings(steps=8, batch_size=3, learning_rate=1e-3, engine=engine)
         result = train_contrastive(pack(tiny_model()), LISTS, settings, output_dir=str(tmp_path))
         rates = [row["learning_rate"] / 1e-3 for row in result.history if "learning_rate" in row]
         assert np.allclose(rates, [0, 0.5, *expected], atol=1e-6)
@@ -542,7 +542,7 @@ class TestEffects:
 
     def test_batches_that_depend_on_the_step_are_made_in_place(self, tmp_path, caplog):
         model = pack(tiny_model())
-        fit_settings = FitSettings(max_steps=2, batch_size=4, engine=EngineParams(workers=2))
+        fit_settings = FitSettings(steps=2, batch_size=4, engine=EngineParams(workers=2))
         pretrain(model, DomainTexts(TEXTS, [], []), PretrainSettings("mlm", fit_settings), cache=tmp_path)
         assert "engine.workers is left out" in caplog.text
 
@@ -566,7 +566,7 @@ class TestEffects:
             (EngineParams(max_seq_length=9), r"\[engine.max_seq_length\]: the texts were tokenised with .* 64"),
             (EngineParams(query_prompt="q: "), r"\[engine.query_prompt\]: the texts .* '', but the engine has 'q: '"),
         ):
-            settings = FitSettings(max_steps=1, batch_size=3, engine=engine)
+            settings = FitSettings(steps=1, batch_size=3, engine=engine)
             with pytest.raises(ParameterError, match=message):
                 fit(model, LISTS.dataset, ContrastiveLoss(model), settings, collator=collator, output_dir=str(tmp_path))
 
@@ -584,7 +584,7 @@ class TestEffects:
     def test_static_models_say_what_does_not_apply(self, tmp_path, caplog, monkeypatch):
         monkeypatch.setattr(engine_module, "_notices_shown", set())
         TECHNIQUES["contrastive.static.train_static"](
-            FitSettings(max_steps=1, batch_size=2, weight_decay=0.0, engine=EngineParams(precision="bf16", workers=0)),
+            FitSettings(steps=1, batch_size=2, weight_decay=0.0, engine=EngineParams(precision="bf16", workers=0)),
             tiny_model(),
             {"output_dir": str(tmp_path)},
         )
@@ -774,7 +774,7 @@ class TestTrackers:
         monkeypatch.setitem(INTEGRATION_TO_CALLBACK, tracker, Keep)
         monkeypatch.setattr(engine_module, "installed", lambda package: True)
         monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 30)
-        settings = FitSettings(max_steps=2, batch_size=4, engine=EngineParams(report_to=tracker))
+        settings = FitSettings(steps=2, batch_size=4, engine=EngineParams(report_to=tracker))
         train_contrastive(pack(tiny_model(layers=1)), TRACKED, settings, output_dir=str(home / "scratch"))
         everything = " ".join(received)
         assert '"loss"' in everything and '"max_steps": 2' in everything
@@ -784,7 +784,7 @@ class TestTrackers:
     def test_tensorboard_itself(self, home):
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-        settings = FitSettings(max_steps=2, batch_size=4, engine=EngineParams(report_to="tensorboard"))
+        settings = FitSettings(steps=2, batch_size=4, engine=EngineParams(report_to="tensorboard"))
         train_contrastive(pack(tiny_model(layers=1)), TRACKED, settings, output_dir=str(home / "scratch"))
         (folder,) = (home / "results" / "tensorboard").iterdir()
         events = EventAccumulator(str(folder)).Reload()
@@ -797,7 +797,7 @@ class TestTrackers:
 
         monkeypatch.undo()
         monkeypatch.setenv("EMBEDLAB_HOME", str(home))
-        settings = FitSettings(max_steps=2, batch_size=4, engine=EngineParams(report_to="mlflow"))
+        settings = FitSettings(steps=2, batch_size=4, engine=EngineParams(report_to="mlflow"))
         for seed in (0, 1):
             train_contrastive(
                 pack(tiny_model(layers=1)), TRACKED, replace(settings, seed=seed), output_dir=str(home / "scratch")
@@ -817,7 +817,7 @@ class TestTruncation:
         return sum(len(tokenizer(text)["input_ids"]) > self.limit for text in texts)
 
     def training(self, name, folder) -> dict:
-        settings = FitSettings(max_steps=1, batch_size=2, engine=EngineParams(max_seq_length=self.limit))
+        settings = FitSettings(steps=1, batch_size=2, engine=EngineParams(max_seq_length=self.limit))
         truncated.take_counts()
         TECHNIQUES[name](settings, pack(tiny_model()), {"output_dir": str(folder)})
         return truncated.take_counts()

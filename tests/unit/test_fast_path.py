@@ -28,7 +28,7 @@ def score_after_training(data, seed: int, packed: bool, folder: str) -> float:
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     rows = number_rows(contrastive_rows(data, hard_negatives=1, seed=seed))
-    settings = FitSettings(max_steps=5, batch_size=16, learning_rate=2e-4, seed=seed)
+    settings = FitSettings(steps=5, batch_size=16, learning_rate=2e-4, seed=seed)
     train_contrastive(model, rows, settings, dims=(384, 64), output_dir=folder)
     return evaluate_retrieval(model, data)[384].mean("ndcg@10")
 

@@ -86,7 +86,7 @@ def test_training_brings_the_order_about(tmp_path, kind):
         return float(vectors[0] @ vectors[1] - vectors[0] @ vectors[2])
 
     before = gap()  # the untrained model hardly tells texts apart
-    settings = FitSettings(max_steps=30, batch_size=3, learning_rate=5e-3)
+    settings = FitSettings(steps=30, batch_size=3, learning_rate=5e-3)
     result = train_graded(model, pairs, settings, loss=kind, dims=(32, 8), output_dir=str(tmp_path))
     assert gap() > 0.005 > 10 * abs(before)
     assert result.steps == 30
@@ -101,7 +101,7 @@ def test_training_gets_the_grades_the_widths_and_the_models_prompts(tmp_path, mo
 
     monkeypatch.setattr(graded, "fit", record)
     pairs = [GradedPair(TEXTS[0], TEXTS[1], 1.0), GradedPair(TEXTS[1], TEXTS[0], 0.25)]
-    settings = FitSettings(max_steps=1)
+    settings = FitSettings(steps=1)
     train_graded(model, pairs, settings, loss="angle", dims=(32, 8), evaluator="dev", output_dir=str(tmp_path))
     assert seen["settings"] is settings and seen["evaluator"] == "dev" and seen["output_dir"] == str(tmp_path)
     assert list(seen["dataset"]["label"]) == [[0, 1, 0], [1, 0, 1]]

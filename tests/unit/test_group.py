@@ -54,7 +54,7 @@ from tests.unit.test_packing import without_dropout
 CPU = {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
 TWO = EngineParams(processes=2)
 # 7 rows in batches of 3: a batch has an odd number of texts, and the last one has a single row.
-SETTINGS = FitSettings(max_steps=6, batch_size=3, learning_rate=1e-3, engine=EngineParams(checkpoint_minutes=0))
+SETTINGS = FitSettings(steps=6, batch_size=3, learning_rate=1e-3, engine=EngineParams(checkpoint_minutes=0))
 NUMBERED = number_rows([*ROWS[:6], (ROWS[0][0], TEXTS[3], TEXTS[2])])  # two positives of one query
 
 

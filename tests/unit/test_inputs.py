@@ -131,6 +131,16 @@ def test_a_loop_of_links_ends(home):
     assert inputs.input_digests({"model_name": "models/a"})
 
 
+def test_a_folder_of_data_behind_a_link_keeps_its_name_in_the_project(home, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("disk")
+    (elsewhere / "mine.csv").write_text("query,positive")
+    (home / "data").symlink_to(elsewhere)
+    (elsewhere / "home").symlink_to(home)
+    assert inputs.from_current_folder("dataset", "pairs:data/mine.csv") == "pairs:data/mine.csv"
+    assert inputs.from_current_folder("dataset", f"pairs:{elsewhere}/mine.csv") == f"pairs:{elsewhere}/mine.csv"
+    assert inputs.from_current_folder("dataset", f"pairs:{elsewhere}/home/probe.csv") == "pairs:probe.csv"
+
+
 def test_an_unreadable_file_is_named(home, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))

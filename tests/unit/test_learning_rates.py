@@ -85,7 +85,7 @@ def test_a_model_without_layers_is_refused(tiny, factors):
 def test_training_moves_weights_by_their_rates(tmp_path, factors, still):
     """With Adam a weight moves by about its rate per step, whatever its gradient."""
     model, before = tiny_model(), tiny_model().state_dict()
-    settings = FitSettings(max_steps=4, batch_size=4, learning_rate=RATE, weight_decay=0.0, **factors)
+    settings = FitSettings(steps=4, batch_size=4, learning_rate=RATE, weight_decay=0.0, **factors)
     train_contrastive(model, number_rows(ROWS), settings, output_dir=str(tmp_path))
     moved = {name: (tensor - before[name]).abs().max().item() for name, tensor in model.state_dict().items()}
     assert moved[QUERY.format(1)] > RATE / 10
@@ -97,7 +97,7 @@ def test_rates_of_one_change_no_bit(tmp_path):
     trained = []
     for factors in ({}, {"layer_decay": 1.0, "embedding_rate": 1.0}):
         model = tiny_model()
-        settings = FitSettings(max_steps=3, batch_size=4, **factors)
+        settings = FitSettings(steps=3, batch_size=4, **factors)
         train_contrastive(model, number_rows(ROWS), settings, output_dir=str(tmp_path))
         trained.append(torch.cat([tensor.flatten().double() for tensor in model.state_dict().values()]))
     assert torch.equal(*trained)

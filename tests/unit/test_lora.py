@@ -29,7 +29,7 @@ ROWS = [(text, f"{text}, unspecified", TEXTS[i - 1]) for i, text in enumerate(TE
 
 
 def train(model, tmp_path, steps=4, **settings):
-    fit = FitSettings(max_steps=steps, batch_size=4, learning_rate=5e-3)
+    fit = FitSettings(steps=steps, batch_size=4, learning_rate=5e-3)
     train_contrastive(model, number_rows(ROWS), fit, output_dir=str(tmp_path / "scratch"), **settings)
     return model
 

@@ -102,7 +102,7 @@ def test_training_lowers_the_loss_at_every_pair(tmp_path):
             return [loss.eval()(batch).item() for loss, batch in zip(losses.values(), columns, strict=True)]
 
     before = values()
-    settings = FitSettings(max_steps=20, batch_size=4, learning_rate=5e-3)
+    settings = FitSettings(steps=20, batch_size=4, learning_rate=5e-3)
     result = train_matryoshka(model, rows, settings, layers=(2, 1), dims=(32, 8), output_dir=str(tmp_path))
     assert result.steps == 20 and result.best_dev is None
     assert all(after < value for after, value in zip(values(), before, strict=True))
@@ -111,7 +111,7 @@ def test_training_lowers_the_loss_at_every_pair(tmp_path):
 def test_layers_and_dimensions_reach_the_training(tmp_path):
     """Leaving either out gives other weights."""
     rows = number_rows([(text, f"{text}, unspecified", TEXTS[i - 1]) for i, text in enumerate(TEXTS)])
-    settings = FitSettings(max_steps=2, batch_size=4, learning_rate=1e-2)
+    settings = FitSettings(steps=2, batch_size=4, learning_rate=1e-2)
     trained = []
     for layers, dims in (((2, 1), (32, 8)), ((2,), (32, 8)), ((2, 1), (32,))):
         model = pack(tiny_model())

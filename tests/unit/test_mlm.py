@@ -90,7 +90,7 @@ def test_training_lowers_held_out_perplexity(tiny, texts, tmp_path):
     pack(tiny)
     loss = MaskedLanguageLoss(tiny)
     before = perplexity(loss, texts)
-    settings = FitSettings(max_steps=40, batch_size=4, learning_rate=5e-3)
+    settings = FitSettings(steps=40, batch_size=4, learning_rate=5e-3)
     rows = Dataset.from_dict({"label": list(range(len(texts)))})
     fit(tiny, rows, loss, settings, collator=MaskingCollator(tiny, texts), output_dir=str(tmp_path))
     assert perplexity(loss, texts) < 0.5 * before

@@ -318,7 +318,7 @@ class TestNumberTypes:
         rows = number_rows([(text.split()[0], text) for text in TEXTS])
         losses = {}
         for name, model in (("half", load_model(str(tmp_path / "half"))), ("whole", pack(tiny_model()))):
-            settings = FitSettings(max_steps=8, batch_size=4, learning_rate=2e-3)
+            settings = FitSettings(steps=8, batch_size=4, learning_rate=2e-3)
             result = train_contrastive(model, rows, settings, output_dir=str(tmp_path / "scratch"))
             losses[name] = [row["loss"] for row in result.history if row.get("loss") is not None]
         assert losses["half"][-1] < losses["half"][0]
@@ -358,7 +358,7 @@ class TestWhatIsSaved:
     def test_has_no_path_and_no_text_of_the_training(self, saved, tmp_path):
         model = load_model(str(saved))
         rows = number_rows([(f"patient xqz9 {i}", text) for i, text in enumerate(TEXTS)])
-        train_contrastive(model, rows, FitSettings(max_steps=1, batch_size=4), output_dir=str(tmp_path / "scratch"))
+        train_contrastive(model, rows, FitSettings(steps=1, batch_size=4), output_dir=str(tmp_path / "scratch"))
         save_model(model, tmp_path / "out", facts={"Run": "03_contrastive-1a2b3c4d-s0"})
         texts = {file: file.read_text() for file in (tmp_path / "out").rglob("*") if file.suffix in (".json", ".md")}
         wrong = [str(file) for file, text in texts.items() if str(saved.parent) in text or "/site-packages/" in text]

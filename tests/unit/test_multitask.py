@@ -118,7 +118,7 @@ class TestWeights:
         logged = []
         for weight in (1.0, 3.0):
             model = tiny_model()
-            result = run({"a": retrieval(model, PAIRS).weighted(weight)}, model, tmp_path, max_steps=1)
+            result = run({"a": retrieval(model, PAIRS).weighted(weight)}, model, tmp_path, steps=1)
             logged.append(next(row["loss"] for row in result.history if "loss" in row))
         assert logged[1] == pytest.approx(3 * logged[0], rel=1e-4)
 
@@ -204,7 +204,7 @@ class TestObjectives:
     @pytest.mark.parametrize("build", [classification, clustering])
     def test_grouping_brings_classes_together(self, tmp_path, build):
         model = tiny_model()
-        run({"classes": build(model, LABELLED)}, model, tmp_path, max_steps=60, batch_size=12)
+        run({"classes": build(model, LABELLED)}, model, tmp_path, steps=60, batch_size=12)
         vectors = encode(model, [example.text for example in LABELLED])
         cosines, label = vectors @ vectors.T, np.array([example.label for example in LABELLED])
         same = label[:, None] == label[None, :]
@@ -212,7 +212,7 @@ class TestObjectives:
 
     def test_similarity_orders_pairs(self, tmp_path):
         model = tiny_model()
-        run({"graded": similarity(model, GRADED)}, model, tmp_path, max_steps=40, learning_rate=3e-3, batch_size=7)
+        run({"graded": similarity(model, GRADED)}, model, tmp_path, steps=40, learning_rate=3e-3, batch_size=7)
         cosines = [float(np.dot(*encode(model, [pair.text1, pair.text2]))) for pair in GRADED]
         assert np.corrcoef(cosines, [pair.score for pair in GRADED])[0, 1] > 0.8
 
@@ -291,7 +291,7 @@ class TestReplay:
             domain = retrieval(model, [(f"q {n}", f"d {n}") for n in range(8)])
             parts = {"domain": domain} if name == "free" else with_anchor(model, domain, PAIRS, 0.7)
             steps = 10 if name == "free" else 35  # as many batches of the domain
-            run(parts, model, tmp_path, max_steps=steps, learning_rate=2e-3)
+            run(parts, model, tmp_path, steps=steps, learning_rate=2e-3)
             moved[name] = 1 - (encode(model, TEXTS) * before).sum(1).mean()
         assert moved["held"] < 0.7 * moved["free"]
 

@@ -25,7 +25,7 @@ from tests.conftest import TEXTS, tiny_model
 OBJECTIVES = ("mlm", "tsdae", "simcse")
 DOMAIN = DomainTexts(TEXTS, TEXTS[:3], [])
 ALWAYS = EngineParams(checkpoint_minutes=1e-9)  # a checkpoint after every step
-QUICK = FitSettings(max_steps=8, batch_size=3, learning_rate=1e-3)
+QUICK = FitSettings(steps=8, batch_size=3, learning_rate=1e-3)
 
 
 def weights(model):
@@ -102,7 +102,7 @@ class TestTraining:
     @pytest.mark.parametrize("objective", OBJECTIVES)
     def test_loss_falls(self, objective, tmp_path):
         model = pack(tiny_model())
-        fit = replace(QUICK, max_steps=40, batch_size=7, learning_rate=3e-3)
+        fit = replace(QUICK, steps=40, batch_size=7, learning_rate=3e-3)
         result = pretrain(model, DOMAIN, settings(objective, fit=fit, head_learning_rate=5e-3), cache=tmp_path)
         losses = [row["loss"] for row in result.history if "loss" in row]
         assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
@@ -121,7 +121,7 @@ class TestTraining:
         """With nothing for the model and much for the head only the head moves, and perplexity falls all the same."""
         model = tiny_model()
         before = weights(model)
-        fit = replace(QUICK, max_steps=30, learning_rate=1e-20, weight_decay=0.0)
+        fit = replace(QUICK, steps=30, learning_rate=1e-20, weight_decay=0.0)
         result = pretrain(model, DOMAIN, settings("mlm", fit=fit, head_learning_rate=1e-2), cache=tmp_path)
         assert same(weights(model), before)
         assert result.after < result.before

@@ -113,7 +113,7 @@ class TestDistillation:
         for module in prompted.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
-        settings = FitSettings(max_steps=1, batch_size=len(TEXTS), learning_rate=1e-9)
+        settings = FitSettings(steps=1, batch_size=len(TEXTS), learning_rate=1e-9)
         options = {"output_dir": str(tmp_path)}
         _, right = distil_layers(prompted, 2, TEXTS, vectors, settings, queries=queries, **options)
         _, wrong = distil_layers(prompted, 2, TEXTS, vectors, settings, **options)

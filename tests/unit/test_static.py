@@ -159,7 +159,7 @@ def test_training_brings_queries_to_their_documents(static, tmp_path):
     """Query and document share no word, so only training can bring them together."""
     queries = ["hip", "sugar", "lung", "heart"]
     rows = number_rows(zip(queries, TEXTS, strict=False))
-    settings = FitSettings(max_steps=40, batch_size=4, learning_rate=0.05, weight_decay=0.0)
+    settings = FitSettings(steps=40, batch_size=4, learning_rate=0.05, weight_decay=0.0)
     train_static(static, rows, TEXTS, settings, random_negatives=8, output_dir=str(tmp_path))
     similarity = static.encode(queries) @ static.encode(TEXTS).T
     assert similarity.argmax(1).tolist() == [0, 1, 2, 3]
@@ -179,7 +179,7 @@ def test_training_repeats_bit_for_bit(teacher, tmp_path):
         torch.manual_seed(0)
         model = static_model(teacher, F.normalize(torch.randn(len(teacher.tokenizer), 8), dim=-1))
         rows = number_rows([("hip", TEXTS[0]), ("sugar", TEXTS[1])])
-        settings = FitSettings(max_steps=3, batch_size=2, weight_decay=0.0)
+        settings = FitSettings(steps=3, batch_size=2, weight_decay=0.0)
         train_static(model, rows, TEXTS, settings, random_negatives=4, output_dir=str(tmp_path))
         weights.append(model[0].embedding.weight.detach().clone())
     assert torch.equal(*weights)

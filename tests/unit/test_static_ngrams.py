@@ -94,7 +94,7 @@ def test_fast_encoding_equals_that_of_the_library_and_of_a_slow_sum(ngrams):
 def test_training_moves_only_the_features_of_the_texts(plain, tmp_path):
     model = with_ngrams(plain, [*TEXTS, "zebra crossings everywhere"], least=1)
     before = model[0].embedding.weight.detach().clone()
-    settings = FitSettings(max_steps=3, batch_size=4, learning_rate=1e-2, weight_decay=0.0)
+    settings = FitSettings(steps=3, batch_size=4, learning_rate=1e-2, weight_decay=0.0)
     train_static(model, number_rows(ROWS), TEXTS, settings, random_negatives=4, output_dir=str(tmp_path))
     moved = (model[0].embedding.weight.detach() != before).any(dim=1)
     names = dict(zip(model.tokenizer.features, moved[-len(model.tokenizer.features) :].tolist(), strict=True))

@@ -74,7 +74,7 @@ def test_a_log_of_several_trainings_is_judged_one_by_one(column):
 
 
 def train(tmp_path, evaluator=None):
-    settings = FitSettings(max_steps=4, batch_size=4, evaluations=2, learning_rate=1e-3)
+    settings = FitSettings(steps=4, batch_size=4, evaluations=2, learning_rate=1e-3)
     model = tiny_model(layers=1)
     rows = number_rows(ROWS)
     return model, train_contrastive(model, rows, settings, evaluator=evaluator, output_dir=str(tmp_path))

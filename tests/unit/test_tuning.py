@@ -231,11 +231,30 @@ def test_report_says_what_was_tried_and_what_to_do(bench):
     choice = Choice(base, {"contrastive": "loses | 0.5"})
     values = base.values
     lines = tuning_report.advice(bench, choice, paired_difference(values, values), paired_difference(values, values))
-    assert lines[0].startswith("No candidate beat the base model") and any("hybrid search" in line for line in lines)
+    assert lines[0].startswith("No candidate beat the base model")
     page = tuning_report.page(bench, choice, {"base": base.dev}, {"bytes": 128.0}, lines)
     for part in ("**Winner: base**", "| bytes | 128 |", "winner", "loses \\| 0.5", "## What to do next"):
         assert part in page, part
     assert page.count("\n| ") >= len(bench.candidates)
+
+
+@pytest.mark.parametrize(
+    ("winner", "low", "mean", "high", "said"),
+    [
+        ("base", 0.01, 0.02, 0.03, None),
+        ("base", -0.01, 0.01, 0.03, None),
+        ("base", -0.03, -0.01, 0.01, "does not clearly beat hybrid search"),
+        ("static", -0.01, 0.01, 0.03, "does not clearly beat hybrid search"),
+        ("static", -0.03, -0.02, -0.01, "Use hybrid search"),
+        ("static", 0.01, 0.02, 0.03, None),
+    ],
+)
+def test_report_advises_hybrid_search_only_where_it_may_be_better(bench, winner, low, mean, high, said):
+    gain = SimpleNamespace(low=0.1, n=100)
+    over_hybrid = SimpleNamespace(low=low, mean=mean, high=high)
+    lines = tuning_report.advice(bench, Choice(bench.candidates[winner]), gain, over_hybrid)
+    about_hybrid = [line for line in lines if "hybrid search" in line]
+    assert len(about_hybrid) == bool(said) and (not said or said in about_hybrid[0])
 
 
 def test_saved_winner_is_a_plain_folder(bench, tmp_path):

@@ -41,10 +41,13 @@ def advice(bench: Workbench, choice: Choice, gain: PairedDifference, over_hybrid
         lines.append("No candidate beat the base model on dev: keep it. More pairs or another base model may help.")
     elif gain.low <= 0:
         lines.append("The test does not show a gain over the base model: its interval includes 0.")
-    if not over_hybrid.low > 0:
+    hybrid = "hybrid search, BM25 fused with the base model, which needs no training"
+    if over_hybrid.high < 0:
+        lines.append(f"Use {hybrid}: it beats the winner on test. Try hybrid search with the winner too.")
+    elif not over_hybrid.low > 0 and (choice.winner.name != "base" or over_hybrid.mean < 0):
         lines.append(
-            "The winner does not clearly beat hybrid search, BM25 fused with the base model, which needs no training: "
-            "compare both on your own queries, and try hybrid search with the winner."
+            f"The winner does not clearly beat {hybrid}: compare both on your own queries, and try hybrid search with "
+            "the winner."
         )
     if gain.n < FEW_TEST_QUERIES:
         lines.append(f"{gain.n} test queries give wide intervals: label more before you decide.")

@@ -143,11 +143,15 @@ def _spec_parts(text: str) -> tuple[str, str, str] | None:
 
 
 def _existing(text: str, folder: Path | None = None) -> Path | None:
-    """The absolute path of an existing file or folder; a data file may be compressed."""
+    """The absolute path of an existing file or folder; a data file may be compressed.
+
+    A link within the project is not followed, so that a record has the same path wherever `data` lies.
+    """
     with suppress(OSError, ValueError, RuntimeError):
         path = (folder or Path.cwd()) / Path(text).expanduser()
         if path.exists() or path.with_name(f"{path.name}.gz").exists():
-            return path.resolve()
+            named = Path(os.path.normpath(path))
+            return named if named.is_relative_to(paths.project_root()) else path.resolve()
     return None
 
 

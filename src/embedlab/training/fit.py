@@ -43,7 +43,7 @@ class FitSettings:
 
     Attributes:
         epochs: passes over the rows.
-        max_steps: number of steps, whatever the epochs; 0 follows the epochs.
+        max_steps: most steps; 0 sets no maximum.
         batch_size: rows per step.
         learning_rate: peak, reached after the warm-up and then decayed, see `engine`.
         weight_decay: weight decay of AdamW; `engine` can override it.
@@ -57,6 +57,7 @@ class FitSettings:
             "round_robin" takes turns until the smallest task is used up.
         engine: precision, memory, schedule and other parameters that every training has.
         min_steps: at least this many steps, with more epochs on small data.
+        steps: this many steps instead of those of the epochs; 0 follows the epochs.
     """
 
     epochs: float = 3
@@ -73,6 +74,7 @@ class FitSettings:
     sampling: Literal["proportional", "round_robin"] = "proportional"
     engine: EngineParams = EngineParams()
     min_steps: int = 0
+    steps: int = 0
 
     def deciding(self) -> dict[str, Any]:
         """Return the settings that the weights depend on, ready for JSON."""
@@ -247,9 +249,10 @@ def training_arguments(
 
 
 def total_steps(settings: FitSettings, rows: int | Sequence[int]) -> int:
-    """Number of steps of a training: those of its epochs, but at least `min_steps`; or `max_steps`, if it is set."""
+    """Number of steps of a training: `steps`; else those of its epochs, between `min_steps` and `max_steps`."""
     by_epochs = math.ceil(settings.epochs * steps_per_epoch(settings, rows))
-    return settings.max_steps or max(settings.min_steps, by_epochs)
+    steps = settings.steps or max(settings.min_steps, by_epochs)
+    return min(steps, settings.max_steps or steps)
 
 
 def steps_per_epoch(settings: FitSettings, rows: int | Sequence[int]) -> int:

@@ -173,7 +173,7 @@ class Workbench:
 
     def settings(self, steps: int, **values: Any) -> FitSettings:
         """Return the settings of a training, with the seed and the engine of the run; see `FitSettings`."""
-        return FitSettings(max_steps=self.capped(steps), seed=self.params.seed, engine=self.params.engine, **values)
+        return FitSettings(steps=self.capped(steps), seed=self.params.seed, engine=self.params.engine, **values)
 
     @contextmanager
     def timed(self) -> Iterator[Callable[[], float]]:
