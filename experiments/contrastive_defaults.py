@@ -25,7 +25,6 @@ import torch
 
 from embedlab.arena import exchange, recipe
 from embedlab.data.load import load_dataset
-from embedlab.evaluation.diagnose.probe import fit_probe
 from embedlab.evaluation.retrieval import evaluate_retrieval
 from embedlab.evaluation.significance import paired_difference
 from embedlab.io import write_atomic
@@ -35,9 +34,9 @@ from embedlab.models.layers import project
 from embedlab.models.load import BASE_MODEL, load_model, model_path
 from embedlab.paths import cache_dir, results_dir
 from embedlab.search.vectors import encode_split
-from embedlab.training.contrastive.fine_tune import build_rows, fine_tune, mine_negatives
 from embedlab.training.contrastive.train import ContrastiveParams
 from experiments.pages import markdown_table
+from experiments.recipes import contrastive, linear_map
 
 DATASETS = {
     "icd10cm": "icd10cm:mini",
@@ -127,26 +126,16 @@ class Study:
             )
         return load_model(str(folder)), cost.cpu_seconds
 
-    def _mapped(self, share: float) -> Any:
-        """Return the base model with a share of the linear map that fits the training pairs."""
-        dev = encode_split(self.base, self.data, "dev", corpus_vectors=self.vectors.corpus)
-        probe = fit_probe(self.vectors, self.data.pairs("train"), dev, self.data.qrels["dev"], seed=self.seed)
-        return project(load_model(BASE_MODEL), torch.from_numpy(probe.blended(share)))
-
     def _linear(self) -> tuple[Any, float]:
         started = time.process_time()
-        return self._mapped(1.0), time.process_time() - started
+        probe = linear_map(self.data, self.vectors, self.base, self.seed)
+        return project(load_model(BASE_MODEL), torch.from_numpy(probe.matrix)), time.process_time() - started
 
     def _train(self, values: Mapping[str, Any]) -> tuple[Any, float]:
         started = time.process_time()
         common = {"dataset": DATASETS[self.name], "model_name": BASE_MODEL, "seed": self.seed}
         params = ContrastiveParams.checked({**values, **common})
-        mined, _ = mine_negatives(self.data, params, self.vectors)
-        rows = build_rows(self.data, params, mined)
-        model = self._mapped(params.linear_start) if params.linear_start else load_model(BASE_MODEL)
-        with tempfile.TemporaryDirectory() as scratch:
-            fine_tune(model, self.data, params, rows, base=self.vectors, output_dir=scratch)
-        return model, time.process_time() - started
+        return contrastive(self.data, self.vectors, self.base, params), time.process_time() - started
 
 
 def measure(name: str, systems: Iterable[str], seed: int) -> list[dict[str, Any]]:

@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+import torch
 
 from embedlab.cli.main import app
 from embedlab.data.chat import UnusableAnswerError
 from embedlab.data.load import load_dataset
-from embedlab.data.synthetic_llm import usable_queries
+from embedlab.data.synthetic_llm import generate_queries, usable_queries
 from embedlab.data.synthetic_templates import PERSONAS, TASKS, Shot, Template, check_query
 from embedlab.errors import DataError, ModelError, ParameterError
 from embedlab.evaluation.data_sources import synthesis
 from embedlab.evaluation.data_sources.synthesis import Plan, write_pairs
-from embedlab.models.causal import CausalModel
+from embedlab.models.causal import CausalModel, _Draw
 
 CORPUS = {f"d{n}": f"pump{n} needs oil{n} and grease{n}" for n in range(6)}
 
@@ -67,6 +68,9 @@ class TestTemplates:
         continuation = Template("question", 0, shots[:2]).continuation("k", "line one\nline two")
         assert continuation == "Document: document 1\nQuery: style 1\n\nDocument: line one line two\nQuery:"
         assert Template("question").continuation("k", "TEXT").count("Query:") == 4
+        few, many = (Template("question", 0, shots[1:end]) for end in (6, 9))
+        starts = [{t.continuation(key, "")[:40] for key in "abcdef"} for t in (few, many)]
+        assert len(starts[0]) == 1 < len(starts[1])  # few examples are in one order, so that they are read once
 
     def test_unknown(self):
         with pytest.raises(ParameterError, match="unknown template 'essay'"):
@@ -134,6 +138,12 @@ class TestFile:
 
 
 class TestFilters:
+    def test_copies_of_examples_are_removed(self, tmp_path):
+        plan = Plan(("question",), 2, shots=(Shot("Something ELSE entirely!", "TEXT"),))
+        written = write_pairs(CORPUS, Writer(), tmp_path / "x.jsonl", plan)
+        assert written.rejected["copies of an example"] == 6 and len(written.records) == 6
+        assert written.rejected["repeats"] == 0
+
     def test_the_judge_sees_query_and_document(self, tmp_path):
         seen = []
 
@@ -184,6 +194,7 @@ def folder(tmp_path_factory):
     tokenizer = AutoTokenizer.from_pretrained(str(get_model_path()))
     shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     torch.manual_seed(0)
+    shape["initializer_range"] = 0.5  # so that the answer depends on the prompt
     config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=256, pad_token_id=0, **shape)
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -209,6 +220,67 @@ class TestModelInThisProcess:
         again = make()
         assert again.ask("Document: a pump\nQuery:", json.loads) == answer and (first.calls, again.calls) == (1, 0)
         assert make(seed=1).ask("Document: a pump\nQuery:", json.loads) != answer
+
+    @pytest.mark.parametrize("temperature", [0.0, 0.8])
+    def test_a_batch_answers_as_each_prompt_alone(self, folder, tmp_path, temperature):
+        """The batch reads the common start once, pads the rest, and draws each row with its own numbers."""
+        prompts = [f"Document: a pump\nQuery: leak\n\nDocument: {text}\nQuery:" for text in ("valve", "oil and grease")]
+
+        def make(name):
+            options = {"temperature": temperature, "folder": tmp_path / name, "max_tokens": 8}
+            return CausalModel(str(folder), sequences=2, **options)
+
+        alone = [make(f"alone{number}").ask(prompt, json.loads) for number, prompt in enumerate(prompts)]
+        batch = make("batch")
+        assert batch.ask_all([(prompt, json.loads) for prompt in prompts]) == alone and batch.calls == 2
+        assert alone[0] != alone[1]
+        assert batch.ask_all([(prompt, json.loads) for prompt in prompts]) == alone and batch.calls == 2
+
+    def test_one_failure_in_a_batch_is_one_failure(self, folder, tmp_path):
+        model = CausalModel(str(folder), sequences=1, max_tokens=4, folder=tmp_path, attempts=2)
+        asked = []
+
+        def refuse_once(text):
+            asked.append(text)
+            if len(asked) == 1:
+                raise UnusableAnswerError("no")
+            return text
+
+        long, again = model.ask_all([("pump " * 300, json.loads), ("a pump", refuse_once)])
+        assert isinstance(long, UnusableAnswerError) and again == asked[1] != asked[0] and model.calls == 2
+
+    def test_documents_are_sent_in_batches(self):
+        class Batched(Writer):
+            batch_size = 4
+
+            def ask_all(self, questions):
+                self.prompts.append(len(questions))
+                return [UnusableAnswerError("no"), *(parse(json.dumps([prompt])) for prompt, parse in questions[1:])]
+
+        writer = Batched()
+        found = generate_queries(CORPUS, writer, count=1, prompt=lambda key, text: f"why {key}")
+        assert writer.prompts == [4, 2] and list(found.failed) == ["d0", "d4"]
+        assert [query.text for query in found.queries] == ["why d1", "why d2", "why d3", "why d5"]
+
+    def test_a_line_break_ends_a_continuation(self, tmp_path):
+        from tokenizers import Tokenizer, models
+        from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+        words = Tokenizer(models.WordLevel({"?": 0, "a\n": 1, "b": 2, "\n": 3}, unk_token="?"))
+        PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?", pad_token="?").save_pretrained(tmp_path)
+        shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+        LlamaForCausalLM(LlamaConfig(vocab_size=4, eos_token_id=2, pad_token_id=0, **shape)).save_pretrained(tmp_path)
+        model = CausalModel(str(tmp_path))
+        assert model._ends == [2, 1, 3]
+
+    def test_the_next_token_is_drawn_from_the_most_likely_ones(self):
+        shares = np.array([0.5, 0.3, 0.16, 0.03, 0.01])
+        rows = _Draw([str(seed) for seed in range(2000)], temperature=0.5)
+        logits = torch.tensor(np.log(shares) * 0.5, dtype=torch.float32).expand(2000, -1)
+        drawn = rows(None, logits).argmax(dim=1).numpy()
+        expected = shares[:3] / shares[:3].sum()  # the first three reach 0.95
+        np.testing.assert_allclose(np.bincount(drawn, minlength=5) / 2000, [*expected, 0, 0], atol=0.04)
+        assert _Draw(["7"], 0.5)(None, logits[:1]).argmax().item() == drawn[7]
 
     def test_unusable_answers_are_asked_again(self, folder, tmp_path):
         model = CausalModel(str(folder), sequences=1, max_tokens=4, folder=tmp_path, attempts=3)

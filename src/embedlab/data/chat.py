@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -122,8 +121,12 @@ class Chat:
             "max_tokens": self.max_tokens,
             "messages": [{"role": "user", "content": prompt}],
         }
-        ask = partial(self._ask_endpoint, body, parse)
-        return asked_once([self.base_url, body], ask, parse, {"request": body}, self.folder)
+        question = [self.base_url, body]
+        if (kept := kept_answer(question, parse, self.folder)) is not None:
+            return kept
+        text, answer = self._ask_endpoint(body, parse)
+        keep_answer(question, text, {"request": body}, self.folder)
+        return answer
 
     def _ask_endpoint(self, body: dict[str, Any], parse: Callable[[str], Answer]) -> tuple[str, Answer]:
         """Ask until an answer can be parsed; return its text and the parsed value."""
@@ -171,29 +174,33 @@ class Chat:
         return without_own_keys(text)  # a server can send back what it was sent
 
 
-def asked_once(
-    question: Any,
-    ask: Callable[[], tuple[str, Answer]],
-    parse: Callable[[str], Answer],
-    note: dict[str, Any],
-    folder: Path | None = None,
-) -> Answer:
-    """Return the answer to a question, from disk if it was asked before.
+def kept_answer(question: Any, parse: Callable[[str], Answer], folder: Path | None = None) -> Answer | None:
+    """Return the answer to a question that was asked before; None if there is none on disk, or it is damaged.
 
     Args:
         question: a JSON value with everything that the answer depends on.
-        ask: returns the text of an answer and its value.
-        parse: turns a text from disk into a value, or raises `UnusableAnswerError` to ask again.
-        note: kept next to the answer.
+        parse: turns the text of an answer into a value, or raises `UnusableAnswerError` to ask again.
         folder: where answers are kept; `paths.cache_dir()/chat` by default.
     """
+    with suppress(OSError, ValueError, LookupError, UnusableAnswerError):
+        return parse(json.loads(_answer_file(question, folder).read_text(encoding="utf-8"))["answer"])
+    return None
+
+
+def keep_answer(question: Any, text: str, note: dict[str, Any], folder: Path | None = None) -> None:
+    """Keep the text of an answer on disk.
+
+    Args:
+        question, folder: see `kept_answer`.
+        text: the answer.
+        note: kept next to it.
+    """
+    write_atomic(_answer_file(question, folder), json.dumps({**note, "answer": text}, ensure_ascii=False))
+
+
+def _answer_file(question: Any, folder: Path | None) -> Path:
     digest = sha256_of_json(question)
-    path = (folder or cache_dir() / "chat") / digest[:2] / f"{digest}.json"
-    with suppress(OSError, ValueError, LookupError, UnusableAnswerError):  # no file, or a damaged one
-        return parse(json.loads(path.read_text(encoding="utf-8"))["answer"])
-    text, answer = ask()
-    write_atomic(path, json.dumps({**note, "answer": text}, ensure_ascii=False))
-    return answer
+    return (folder or cache_dir() / "chat") / digest[:2] / f"{digest}.json"
 
 
 def _is_count(count: object) -> bool:

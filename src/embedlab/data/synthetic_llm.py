@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Annotated, Protocol, TypeVar
+from typing import Annotated, Protocol, TypeVar, runtime_checkable
 
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
@@ -37,6 +37,7 @@ FAILURES_IN_A_ROW = 10  # after this many, the problem is the endpoint and not t
 _FENCE = re.compile(r"^```\w*\s*|\s*```$")
 
 Answer = TypeVar("Answer")
+Question = tuple[str, Callable[[str], Answer]]  # a prompt, and how its answer is parsed
 Prompt = Callable[[str, str], str]  # of a document's id and text
 Queries = TypeAdapter(list[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]])
 
@@ -53,6 +54,16 @@ class LanguageModel(Protocol):
 
     def ask(self, prompt: str, parse: Callable[[str], Answer]) -> Answer:
         """Return the parsed answer to a prompt; see `Chat.ask`."""
+
+
+@runtime_checkable
+class BatchModel(Protocol):
+    """A language model that answers several prompts together, such as `models.causal.CausalModel`."""
+
+    batch_size: int
+
+    def ask_all(self, questions: Sequence[Question[Answer]]) -> list[Answer | UnusableAnswerError]:
+        """Return an answer to each question, or the reason why there is none."""
 
 
 @dataclass
@@ -224,20 +235,34 @@ def _answers(
             check_query(query, text)
         return queries
 
-    def ask(item: tuple[str, str]) -> list[str] | UnusableAnswerError:
-        key, text = item
+    def question(key: str, text: str) -> tuple[str, Callable[[str], list[str]]]:
         if isinstance(prompt, str):
             # `str.format` would fail on other braces in documents and prompts.
-            question = prompt.replace("{count}", str(count)).replace("{document}", text)
+            filled = prompt.replace("{count}", str(count)).replace("{document}", text)
         else:
-            question = prompt(key, text)
+            filled = prompt(key, text)
+        return filled, lambda answer: parse(answer, text)
+
+    # One round of requests at a time, so that a caller who stops early does not pay for further requests.
+    size = chat.batch_size if isinstance(chat, BatchModel) else workers
+    waiting = iter(documents.items())
+    with ThreadPoolExecutor(workers) as pool:
+        while round_ := list(islice(waiting, size)):
+            questions = [question(*item) for item in round_]
+            yield from zip([key for key, _ in round_], _asked(chat, questions, pool), strict=True)
+
+
+def _asked(
+    chat: LanguageModel, questions: Sequence[Question[Answer]], pool: ThreadPoolExecutor
+) -> Iterable[Answer | UnusableAnswerError]:
+    """The answers to questions: together if the model takes batches, else at the same time."""
+    if isinstance(chat, BatchModel):
+        return chat.ask_all(questions)
+
+    def ask(question: Question[Answer]) -> Answer | UnusableAnswerError:
         try:
-            return chat.ask(question, lambda answer: parse(answer, text))
+            return chat.ask(*question)
         except UnusableAnswerError as error:
             return error
 
-    with ThreadPoolExecutor(workers) as pool:
-        # One round of requests at a time, so that a caller who stops early does not pay for further requests.
-        waiting = iter(documents.items())
-        while round_ := list(islice(waiting, workers)):
-            yield from zip([key for key, _ in round_], pool.map(ask, round_), strict=True)
+    return pool.map(ask, questions)

@@ -109,6 +109,8 @@ class Template:
         return "\n".join([*patterns, f"Document: {' '.join(text.split())}\nQuery:"])
 
     def _chosen(self, key: str) -> Sequence[Shot]:
+        if len(self.shots) <= MAX_EXAMPLES:
+            return self.shots  # in one order for all documents: `models.causal` reads what prompts share only once
         return sorted(self.shots, key=lambda shot: _digest(self.seed, key, shot.query))[:MAX_EXAMPLES]
 
 

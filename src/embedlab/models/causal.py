@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
+from os.path import commonprefix
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from embedlab.data.chat import UnusableAnswerError, asked_once
+from embedlab.data.chat import UnusableAnswerError, keep_answer, kept_answer
 from embedlab.errors import ModelError
 
+if TYPE_CHECKING:
+    import torch
+
 Answer = TypeVar("Answer")
+Parse = Callable[[str], Answer]
 LINE_TOKENS = 32  # of the first line of a continuation, a query
+TOP_K, TOP_P = 64, 0.95  # the tokens that sampling chooses from
 
 
 @dataclass
@@ -22,7 +28,8 @@ class CausalModel:
     """A language model that answers prompts, as `chat.Chat` does; answers are kept on disk.
 
     A model with a chat template gets a prompt as the user's message. Any other model continues it: the first lines of
-    `sequences` continuations are its answer, as a JSON array.
+    `sequences` continuations are its answer, as a JSON array. An answer depends on its own prompt and seed, not on the
+    batch (up to rounding).
 
     Attributes:
         model: folder, hub name, or a `.gguf` file.
@@ -32,6 +39,7 @@ class CausalModel:
         attempts: attempts per prompt, each with another seed.
         seed: of the sampling.
         folder: where answers are kept; `paths.cache_dir()/chat` by default.
+        batch_size: prompts that are answered together.
         price_per_million: nothing is paid.
         calls: number of answers that were generated, not read from the disk.
     """
@@ -43,6 +51,7 @@ class CausalModel:
     attempts: int = 4
     seed: int = 0
     folder: Path | None = None
+    batch_size: int = 16
     price_per_million: tuple[float, float] | None = (0.0, 0.0)
     calls: int = 0
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
@@ -59,11 +68,12 @@ class CausalModel:
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
-        """The model and its tokenizer.
+        """The model in float32 and its tokenizer, which pads on the left.
 
         Raises:
             ModelError: it cannot be loaded.
         """
+        import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         path = Path(self.model).expanduser()
@@ -72,16 +82,29 @@ class CausalModel:
         if path.suffix == ".gguf":
             source, options = str(path.parent), {"gguf_file": path.name}
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source, **options)
-            model = AutoModelForCausalLM.from_pretrained(source, **options).eval()
+            tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **options)
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options).eval()
         except Exception as error:  # of the library and those that it calls
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             remedy = "Name a folder, a hub name or a .gguf file, for which the package gguf is needed."
             problem = f"the language model {self.model!r} cannot be loaded: {reason}"
             raise ModelError(problem, remedy=remedy, field="model") from error
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
         return model, tokenizer
 
-    def ask(self, prompt: str, parse: Callable[[str], Answer]) -> Answer:
+    @cached_property
+    def _ends(self) -> list[int]:
+        """The tokens that end an answer; for a model that continues texts, those with a line break too."""
+        model, tokenizer = self._loaded
+        own = model.generation_config.eos_token_id
+        ends = [] if own is None else [own] if isinstance(own, int) else list(own)
+        if self.follows_instructions:
+            return ends
+        texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+        return ends + [token for token, text in enumerate(texts) if "\n" in text]
+
+    def ask(self, prompt: str, parse: Parse[Answer]) -> Answer:
         """Return the parsed answer to a prompt, from disk if it was asked before.
 
         Args:
@@ -92,47 +115,132 @@ class CausalModel:
             UnusableAnswerError: no usable answer after all attempts.
             ModelError: the model cannot be loaded.
         """
-        settings = [self.model, self.sequences, self.temperature, self.max_tokens, self.seed, prompt]
-        note = {"model": self.model, "prompt": prompt}
-        return asked_once(settings, partial(self._ask_model, prompt, parse), parse, note, self.folder)
+        (answer,) = self.ask_all([(prompt, parse)])
+        if isinstance(answer, UnusableAnswerError):
+            raise answer
+        return answer
 
-    def _ask_model(self, prompt: str, parse: Callable[[str], Answer]) -> tuple[str, Answer]:
-        """Ask until an answer can be parsed; return its text and the parsed value."""
-        problem = ""
+    def ask_all(self, questions: Sequence[tuple[str, Parse[Answer]]]) -> list[Answer | UnusableAnswerError]:
+        """Answer prompts together.
+
+        Args:
+            questions: prompts and their `parse`, see `ask`.
+
+        Returns:
+            A value per question, or the reason why there is none.
+
+        Raises:
+            ModelError: the model cannot be loaded.
+        """
+        answers: list[Answer | UnusableAnswerError | None] = [
+            kept_answer(self._settings(prompt), parse, self.folder) for prompt, parse in questions
+        ]
+        waiting = [number for number, answer in enumerate(answers) if answer is None]
+        for number in waiting:
+            answers[number] = self._too_long(questions[number][0])
+        waiting = [number for number in waiting if answers[number] is None]
         for attempt in range(self.attempts):
-            text = self._generate(prompt, self.seed + attempt)
-            try:
-                return text, parse(text)
-            except UnusableAnswerError as error:
-                problem = str(error)
-        raise UnusableAnswerError(f"no usable answer after {self.attempts} attempts: {problem}")
+            texts = self._generate([questions[number][0] for number in waiting], self.seed + attempt)
+            for number, text in zip(waiting, texts, strict=True):
+                prompt, parse = questions[number]
+                try:
+                    answers[number] = parse(text)
+                    note = {"model": self.model, "prompt": prompt}
+                    keep_answer(self._settings(prompt), text, note, self.folder)
+                except UnusableAnswerError as error:
+                    problem = f"no usable answer after {self.attempts} attempts: {error}"
+                    answers[number] = UnusableAnswerError(problem)
+            waiting = [number for number in waiting if isinstance(answers[number], UnusableAnswerError)]
+        return [UnusableAnswerError("nobody was asked") if answer is None else answer for answer in answers]
 
-    def _generate(self, prompt: str, seed: int) -> str:
-        """The answer of a chat model, or the first lines of continuations as a JSON array."""
+    def _settings(self, prompt: str) -> list[Any]:
+        """Everything that an answer depends on."""
+        return [self.model, self.sequences, self.temperature, self.max_tokens, self.seed, prompt]
+
+    def _written(self, prompt: str) -> str:
+        """The prompt as the model reads it."""
+        if not self.follows_instructions:
+            return prompt
+        messages = [{"role": "user", "content": prompt}]
+        return str(self._loaded[1].apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+    def _too_long(self, prompt: str) -> UnusableAnswerError | None:
+        model, tokenizer = self._loaded
+        room = model.config.get_text_config().max_position_embeddings - self.max_tokens
+        tokens = len(tokenizer(self._written(prompt))["input_ids"])
+        return UnusableAnswerError(f"the prompt has {tokens} tokens, more than {room}") if tokens > room else None
+
+    def _generate(self, prompts: Sequence[str], seed: int) -> list[str]:
+        """The answers of a chat model, or the first lines of continuations as JSON arrays."""
         import torch
 
+        if not prompts:
+            return []
         model, tokenizer = self._loaded
-        if self.follows_instructions:
-            messages = [{"role": "user", "content": prompt}]
-            prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        room = model.config.get_text_config().max_position_embeddings - self.max_tokens
-        inputs = tokenizer(prompt, return_tensors="pt", truncation=False).to(model.device)
-        if inputs["input_ids"].shape[1] > room:
-            raise UnusableAnswerError(f"the prompt has {inputs['input_ids'].shape[1]} tokens, more than {room}")
         count = 1 if self.follows_instructions else self.sequences
-        sampling = {"do_sample": True, "temperature": self.temperature, "top_p": 0.95} if self.temperature else {}
-        with self._lock, torch.no_grad():
-            self.calls += 1
-            torch.manual_seed(seed)
+        rows = tokenizer([self._written(prompt) for prompt in prompts])["input_ids"]
+        seeds = [f"{seed}:{number}:{prompt}" for prompt in prompts for number in range(count)]
+        with self._lock, torch.inference_mode():
+            self.calls += len(prompts)
+            inputs = self._read_start(rows, count)
             outputs = model.generate(
-                input_ids=inputs["input_ids"],
-                attention_mask=inputs["attention_mask"],
+                **inputs,
                 max_new_tokens=self.max_tokens if self.follows_instructions else min(self.max_tokens, LINE_TOKENS),
-                num_return_sequences=count,
-                pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
-                **sampling,
+                do_sample=False,
+                logits_processor=[_Draw(seeds, self.temperature)] if self.temperature else None,
+                eos_token_id=self._ends or None,
+                pad_token_id=tokenizer.pad_token_id,
             )
         texts = tokenizer.batch_decode(outputs[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         if self.follows_instructions:
-            return str(texts[0])
-        return json.dumps([(text.strip().splitlines() or [""])[0] for text in texts], ensure_ascii=False)
+            return [str(text) for text in texts]
+        lines = [(text.strip().splitlines() or [""])[0] for text in texts]
+        groups = [lines[start : start + count] for start in range(0, len(lines), count)]
+        return [json.dumps(group, ensure_ascii=False) for group in groups]
+
+    def _read_start(self, rows: list[list[int]], count: int) -> dict[str, Any]:
+        """Return the input of `generate` for tokens of prompts: `count` rows for each, padded on the left.
+
+        What all prompts have in common, such as the examples, is read once: the padding comes after it.
+        """
+        import torch
+
+        model, tokenizer = self._loaded
+        shared = min(len(commonprefix(rows)), min(map(len, rows)) - 1) if len(rows) > 1 else 0
+        rest = tokenizer.pad({"input_ids": [row[shared:] for row in rows]}, return_tensors="pt").to(model.device)
+        start = torch.tensor([rows[0][:shared]], dtype=torch.long, device=model.device)
+        ids = torch.cat([start.expand(len(rows), -1), rest["input_ids"]], dim=1)
+        mask = torch.cat([torch.ones_like(start).expand(len(rows), -1), rest["attention_mask"]], dim=1)
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        inputs = {name: values.repeat_interleave(count, dim=0) for name, values in inputs.items()}
+        if shared:
+            cache = model(input_ids=start, use_cache=True).past_key_values
+            cache.batch_repeat_interleave(len(rows) * count)
+            inputs["past_key_values"] = cache
+        return inputs
+
+
+class _Draw:
+    """Draws the next token of each row with the row's own random numbers, so that no row depends on the others.
+
+    Args:
+        seeds: one per row.
+        temperature: greater than 0.
+    """
+
+    def __init__(self, seeds: Sequence[str], temperature: float) -> None:
+        import random
+
+        self.rows, self.temperature = [random.Random(seed) for seed in seeds], temperature
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return scores (rows, vocabulary) in which only the drawn token is possible."""
+        import torch
+
+        best, tokens = (scores / self.temperature).topk(min(TOP_K, scores.shape[1]))
+        shares = best.softmax(dim=1)
+        below = shares.cumsum(dim=1) - shares  # of the tokens that are more likely
+        shares = shares.masked_fill(below >= TOP_P, 0.0).cumsum(dim=1)
+        draws = torch.tensor([[row.random()] for row in self.rows], device=scores.device) * shares[:, -1:]
+        chosen = tokens.gather(1, (shares > draws).int().argmax(dim=1, keepdim=True))
+        return torch.full_like(scores, float("-inf")).scatter(1, chosen, 0.0)

@@ -21,7 +21,7 @@ from embedlab.data.formats.base import Example, Export, Judged, json_lines
 from embedlab.data.formats.beir_folder import FORMAT as BEIR
 from embedlab.data.splits import seeded_order
 from embedlab.data.synthetic_llm import LanguageModel, generate_queries
-from embedlab.data.synthetic_templates import Shot, Template
+from embedlab.data.synthetic_templates import SHOTS, Shot, Template
 from embedlab.data.text_analysis import normalise
 from embedlab.errors import DataError
 from embedlab.io import append_line, write_atomic
@@ -229,14 +229,17 @@ def _filtered(
     records: list[dict[str, Any]], corpus: Mapping[str, str], plan: Plan
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Records that pass every filter, with their scores, and how many each filter removed."""
+    examples = {normalise(query) for query in (*(shot.query for shot in plan.shots), *(query for _, query in SHOTS))}
+    own = [record for record in records if normalise(record["query"]) not in examples]
     first: dict[str, dict[str, Any]] = {}
-    for record in records:
+    for record in own:
         first.setdefault(normalise(record["query"]), record)
     distinct = list(first.values())
     consistent = _consistent(distinct, corpus) if plan.round_trip and distinct else distinct
     judged = _judged(consistent, plan.judge, plan.threshold) if plan.judge and consistent else consistent
     rejected = {
-        "repeats": len(records) - len(distinct),
+        "copies of an example": len(records) - len(own),
+        "repeats": len(own) - len(distinct),
         "the round trip does not find the document": len(distinct) - len(consistent),
         "the judge's score is too low": len(consistent) - len(judged),
     }
