@@ -27,7 +27,7 @@ from embedlab.data.load import load_dataset
 from embedlab.data.splits import cap_training, drop_queries, seeded_order
 from embedlab.data.synthetic import SyntheticQuery, as_training
 from embedlab.data.synthetic_templates import MAX_EXAMPLES, Shot
-from embedlab.evaluation.data_sources.synthesis import Plan, write_pairs
+from embedlab.evaluation.data_sources.synthesis import Plan, filtered, write_pairs
 from embedlab.evaluation.data_sources.synthetic import offline_queries
 from embedlab.evaluation.metrics import evaluate
 from embedlab.evaluation.retrieval import evaluate_retrieval
@@ -44,10 +44,9 @@ from experiments.pages import markdown_table, replace_block
 from experiments.recipes import contrastive, linear_map
 
 DATASETS = {"MedQuAD": "pairs:data/arena/faq.jsonl?repair=true", "ICD-10-CM": "icd10cm:mini"}
-SIZES = (100, 200, 400)
-FEW, MANY = SIZES[0], SIZES[-1]
+SIZES = {"MedQuAD": (100, 200, 400), "ICD-10-CM": (100, 200)}  # documents
 METRIC = "ndcg@10"
-LINEAR, CONTRASTIVE = "linear map", "contrastive"
+RECIPES = LINEAR, CONTRASTIVE = "linear map", "contrastive"
 NONE, ROUND_TRIP, JUDGE = "", "round trip", "round trip, judge"
 REAL, RULES, PLAIN, SHOWN = "real pairs", "rules", "language model", "language model, 5 examples"
 DEV_SHARE = 5  # every fifth synthetic query
@@ -86,16 +85,22 @@ class Arm:
 
 
 ALL = Arm(REAL)
-LINEAR_ARMS = (
-    *(Arm(REAL, size) for size in SIZES),
-    ALL,
-    *(Arm(source, size, ROUND_TRIP) for source in (RULES, PLAIN, SHOWN) for size in SIZES),
-    *(Arm(source, MANY) for source in (PLAIN, SHOWN)),
-    *(Arm(source, MANY, JUDGE) for source in (PLAIN, SHOWN)),
-    *(Arm(source, MANY, same=True) for source in (REAL, SHOWN)),
-)
-CONTRASTIVE_ARMS = (ALL, Arm(SHOWN, MANY, ROUND_TRIP), Arm(RULES, MANY, ROUND_TRIP))
-ARMS = {LINEAR: LINEAR_ARMS, CONTRASTIVE: CONTRASTIVE_ARMS}
+
+
+def arms(name: str, recipe: str) -> list[Arm]:
+    """Return what is measured on a dataset with a recipe."""
+    few, many = SIZES[name][0], SIZES[name][-1]
+    if recipe == CONTRASTIVE:
+        return [ALL, Arm(SHOWN, many, ROUND_TRIP)]
+    return [
+        *(Arm(REAL, size) for size in SIZES[name]),
+        ALL,
+        *(Arm(source, size, ROUND_TRIP) for source in (RULES, SHOWN) for size in SIZES[name]),
+        Arm(PLAIN, few, ROUND_TRIP),
+        Arm(SHOWN, many),
+        Arm(SHOWN, many, JUDGE),
+        *(Arm(source, many, same=True) for source in (REAL, SHOWN)),
+    ]
 
 
 class Study:
@@ -134,7 +139,7 @@ class Study:
 
     def _same_documents(self, data: Dataset) -> Dataset:
         """Real pairs of the documents for which the language model wrote a query."""
-        written = {query.document for query in self._queries(Arm(SHOWN, MANY))}
+        written = {query.document for query in self._queries(Arm(SHOWN, SIZES[self.name][-1]))}
         others = {query for query, grades in data.qrels["train"].items() if not written & grades.keys()}
         return drop_queries(data, {"train": others})
 
@@ -153,20 +158,29 @@ class Study:
             found = bm25_ranking(self.data.corpus, {query.document: query.text for query in written}, 10)
             candidates = found.as_candidates()
             return [query for query in written if query.document in dict(candidates.get(query.document, ()))]
-        file = cache_dir() / "synthetic_queries" / f"{self.name}-{arm.file}.jsonl"
-        file.unlink(missing_ok=True)
         plan = Plan(
-            templates=("question",),
-            per_document=1,
-            documents=arm.documents,
-            shots=self.shots if arm.source == SHOWN else (),
             round_trip=arm.filters != NONE,
             judge=self._judge if arm.filters == JUDGE else None,
             threshold=0.5,
+            shots=self.shots if arm.source == SHOWN else (),
         )
-        written = write_pairs(self.data.corpus, self.writer, file, plan)
-        print(f"{self.name}, {arm.label}, {arm.documents} documents: {written.summary()}", flush=True)
-        return [SyntheticQuery(record["query"], record["documents"][0], "llm") for record in written.records]
+        records = [record for record in self._written(arm.source) if record["documents"][0] in set(sample)]
+        records, rejected = filtered(records, self.data.corpus, plan)
+        print(f"{self.name}, {arm.label}, {arm.documents} documents: {len(records)} queries; {rejected}", flush=True)
+        return [SyntheticQuery(record["query"], record["documents"][0], "llm") for record in records]
+
+    def _written(self, source: str) -> list[dict[str, Any]]:
+        """What the language model wrote, without repeats."""
+        file = cache_dir() / "synthetic_queries" / f"{self.name}-{source.replace(' ', '_')}.jsonl"
+        if not file.exists():
+            shots = self.shots if source == SHOWN else ()
+            documents = SIZES[self.name][-1 if source == SHOWN else 0]
+            plan = Plan(("question",), per_document=1, documents=documents, shots=shots, round_trip=False)
+            print(write_pairs(self.data.corpus, self.writer, file, plan).summary(), flush=True)
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        return [
+            {"query": line["query"], "documents": [line["document_id"]], "texts": [line["positive"]]} for line in lines
+        ]
 
     def _judge(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         """Cosine of query and document by the base model: no cross-encoder is at hand, and the writer cannot judge."""
@@ -219,7 +233,9 @@ def measure(study: Study, recipe: str) -> list[dict[str, Any]]:
     base = study.baselines()["base"]
     full = study.scores(recipe, ALL)["values"] - base
     rows = []
-    for arm in ARMS[recipe]:
+    for arm in arms(study.name, recipe):
+        if arm.source == REAL and arm.documents == len(study.data.qrels["train"]):
+            continue  # that is `ALL`
         found = study.scores(recipe, arm)
         gain, share = paired_difference(found["values"], base), paired_ratio(found["values"] - base, full)
         row = {"dataset": study.name, "recipe": recipe, "arm": arm.label, "documents": arm.documents}
@@ -257,7 +273,7 @@ def tables(rows: Sequence[Row]) -> str:
         bases = [
             f"{row['arm']} {_interval(row['test'], *row['interval'], form='.3f')}" for row in own if not row["recipe"]
         ]
-        for recipe in ARMS:
+        for recipe in RECIPES:
             measured = [_cells(row) for row in own if row["recipe"] == recipe]
             if measured:
                 header = ["", "documents", "train", "dev", "nDCG@10", "gain", "share of the gain of all real pairs"]
@@ -289,7 +305,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("datasets", nargs="*", metavar="NAME", help=f"of {', '.join(DATASETS)}; all if none is given")
     parser.add_argument("--model", default="", help="the language model: a folder, a hub name or a .gguf file")
-    parser.add_argument("--recipes", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=RECIPES)
     parser.add_argument("--tables", action="store_true", help="only write the tables into the log entry")
     options = parser.parse_args()
     file = results_dir() / "synthetic_queries.json"

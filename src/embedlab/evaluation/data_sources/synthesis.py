@@ -118,7 +118,7 @@ def write_pairs(corpus: Mapping[str, str], model: LanguageModel, path: Path, pla
     job = _Job(corpus, model, plan, path.with_name(f"{path.name}.partial"))
     templates = [Template(name, plan.seed, plan.shots) for name in plan.templates]
     complete = all(job.write(template) for template in templates)
-    records, rejected = _filtered(job.records(), corpus, plan)
+    records, rejected = filtered(job.records(), corpus, plan)
     if not records:
         reason = f"; {len(job.failed):,} documents failed: {next(iter(job.failed.values()))}" if job.failed else ""
         remedy = "Use another model or fewer filters."
@@ -225,10 +225,16 @@ def _partners(texts: Mapping[str, str], corpus: Mapping[str, str]) -> dict[str, 
     return {key: other for key, other in similar.items() if other}
 
 
-def _filtered(
+def filtered(
     records: list[dict[str, Any]], corpus: Mapping[str, str], plan: Plan
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Records that pass every filter, with their scores, and how many each filter removed."""
+    """Return the records that pass every filter, with their scores, and how many each filter removed.
+
+    Args:
+        records: queries with the `documents` that answer them and their `texts`.
+        corpus: document id -> text, which the round trip searches.
+        plan: its filters and examples are used.
+    """
     examples = {normalise(query) for query in (*(shot.query for shot in plan.shots), *(query for _, query in SHOTS))}
     own = [record for record in records if normalise(record["query"]) not in examples]
     first: dict[str, dict[str, Any]] = {}
