@@ -234,7 +234,7 @@ def measure(study: Study, recipe: str) -> list[dict[str, Any]]:
     full = study.scores(recipe, ALL)["values"] - base
     rows = []
     for arm in arms(study.name, recipe):
-        if arm.source == REAL and arm.documents == len(study.data.qrels["train"]):
+        if arm == Arm(REAL, len(study.data.qrels["train"])):
             continue  # that is `ALL`
         found = study.scores(recipe, arm)
         gain, share = paired_difference(found["values"], base), paired_ratio(found["values"] - base, full)
