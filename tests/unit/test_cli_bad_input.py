@@ -129,6 +129,7 @@ TEXTS = [
     (("evidence", "../x"), "is not a plain name"),
     (("evidence", "nope"), "the run has no record"),
     (("verify", "a_folder", "icd10cm:smoke"), "the model has no evidence"),
+    (("verify", "no_such_folder", "icd10cm:smoke"), "there is no such model folder"),
     (("push", "a_folder", "me/model", "--without-text-scan"), "there is no model"),
     (("push", "a_folder", "me/model"), "give the training data"),
     (("migrate", "nowhere"), "there is no folder"),

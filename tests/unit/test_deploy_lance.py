@@ -11,7 +11,7 @@ from embedlab.deploy.indexes import IndexSpec
 from embedlab.deploy.lance import export_lance, search_lance
 from embedlab.deploy.serve import open_version
 from embedlab.deploy.space import SpaceMismatch
-from embedlab.errors import DataError, EmbedlabError, StorageError
+from embedlab.errors import DataError, EmbedlabError, ParameterError, StorageError
 from tests.unit.test_deploy_space import FakeEncoder
 
 DOCUMENTS = {f"d{i}": f"text {i}" for i in range(80)}
@@ -96,6 +96,12 @@ def test_bad_input_is_one_clear_error(served, tmp_path):
         export_lance(served, tmp_path / "lance", DOCUMENTS, {"d0": {"vector": "x"}})
     with pytest.raises(StorageError, match="no database"):
         search_lance(tmp_path / "none", FakeEncoder().encode_queries(["x"]), served.space, 1)
+
+
+@pytest.mark.parametrize("where", ["part = 'odd'", "chapter = (", "chapter"])
+def test_a_filter_that_is_no_condition_is_one_clear_error(served, database, where):
+    with pytest.raises(ParameterError, match=r"^\[where\]: .* not a condition .* on the columns id, text, chapter\.$"):
+        search_lance(str(database), FakeEncoder().encode_queries(["x"]), served.space, 1, where=where)
 
 
 def test_without_lancedb_the_extra_is_named(served, tmp_path, monkeypatch):

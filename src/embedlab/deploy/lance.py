@@ -6,6 +6,7 @@ The table is named after the space, so a search with another model's vectors fai
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -91,7 +92,7 @@ def _digests(table: Path) -> dict[str, str]:
 
 
 def search_lance(
-    folder: Path, queries: np.ndarray, space: Space, k: int, *, where: str | None = None
+    folder: Path | str, queries: np.ndarray, space: Space, k: int, *, where: str | None = None
 ) -> list[list[tuple[str, float]]]:
     """The k nearest documents of every query vector (Q, d), exactly, among those that the filter lets through.
 
@@ -107,16 +108,24 @@ def search_lance(
         Per query (document id, cosine), best first.
 
     Raises:
+        ParameterError: `where` is no condition on the columns.
         SpaceMismatch: the database holds no vectors of this space.
         StorageError: there is no database, or it is damaged.
     """
-    table = _open(folder, space)
+    table = _open(Path(folder), space)
     return [_search_one(table, query, k, where) for query in queries]
 
 
 def _search_one(table: Any, query: np.ndarray, k: int, where: str | None) -> list[tuple[str, float]]:
     search = table.search(query, vector_column_name="vector").distance_type("cosine").limit(k)
-    rows = (search.where(where, prefilter=True) if where else search).select(["id", "_distance"]).to_list()
+    try:
+        rows = (search.where(where, prefilter=True) if where else search).select(["id", "_distance"]).to_list()
+    except ValueError as error:
+        if not where:
+            raise
+        columns = ", ".join(name for name in table.schema.names if name != "vector")
+        problem = f"{where!r} is not a condition that LanceDB understands ({str(error).splitlines()[0]})"
+        raise ParameterError(problem, remedy=f"Write SQL on the columns {columns}", field="where") from None
     return [(row["id"], 1 - row["_distance"]) for row in rows]
 
 
@@ -157,6 +166,7 @@ def _batches(
 
 
 def _lancedb() -> ModuleType:
+    os.environ.setdefault("LANCE_LOG", "error")  # it warns about every table that is new
     try:
         import lancedb
     except ImportError:

@@ -236,9 +236,11 @@ def read(folder: Path) -> Evidence:
     """Read the evidence of a model folder.
 
     Raises:
-        ModelError: there is none, it was changed after it was written, or a newer version of embedlab wrote it.
+        ModelError: there is no folder or no evidence, it was changed after it was written, or a newer version of embedlab wrote it.
     """
     file = folder / FILE
+    if not folder.is_dir():
+        raise ModelError("there is no such model folder", remedy="Check the path", file=folder)
     try:
         content = json.loads(file.read_bytes())
         sha256 = content.pop("sha256")
