@@ -1,12 +1,15 @@
-"""A notebook run once at smoke size, and its numbers read back."""
+"""A notebook run once at smoke size, its numbers read back, and its files scanned for training texts and keys."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from embedlab.data.load import load_dataset
 from embedlab.runs.execute import Outcome, run_notebook
-from embedlab.runs.records import MetricRow
+from embedlab.runs.records import FILE, MetricRow
+from embedlab.scan import KEY, TEXT, Texts, scan_file
 
 SMOKE = {"dataset": "icd10cm:smoke", "max_steps": 2, "max_examples": 60}
 
@@ -24,6 +27,24 @@ def run(notebook: Path, folder: Path, **values: Any) -> Outcome:
 def smoke_run(notebook: Path, folder: Path, **more: Any) -> Outcome:
     """The same at smoke size."""
     return run(notebook, folder, **SMOKE | more)
+
+
+@cache
+def training_texts() -> Texts:
+    """The texts of the smoke dataset: documents and training queries."""
+    data = load_dataset(SMOKE["dataset"])
+    return Texts([*data.corpus.values(), *data.split_queries("train").values()])
+
+
+def leaks(folder: Path) -> list[str]:
+    """Training texts and keys in the record and the models of a run, and keys in its notebook.
+
+    The notebook shows examples of the data, because its reader needs them.
+    """
+    files = [folder / FILE, *(path for path in (folder / "model").rglob("*") if path.is_file())]
+    found = [hit for file in files for hit in scan_file(file, folder, training_texts()) if hit.kind in (KEY, TEXT)]
+    found += [hit for hit in scan_file(folder / "executed.ipynb", folder) if hit.kind == KEY]
+    return [str(hit) for hit in found]
 
 
 def rows(outcome: Outcome, metric: str, against: str = "", **fields: Any) -> dict[str, MetricRow]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
 from sentence_transformers import SentenceTransformer
 
 from embedlab import paths
+from embedlab.data.load import load_dataset
 from embedlab.models.load import open_model
-from tests.notebooks.outcomes import rows, smoke_run
+from tests.notebooks.outcomes import leaks, rows, smoke_run
 
 KEY = "sk-SECRET-KEY-12345"
 KINDS = ["query-linear", "mlp"]
@@ -65,3 +67,17 @@ def test_what_is_saved_loads_and_holds_no_key(outcome):
     assert "was not measured" not in card and "pydocs" in card and "openai:" in card
     files = [file for file in outcome.folder.rglob("*") if file.is_file()]
     assert len(files) > 10 and not any(b"SECRET" in file.read_bytes() for file in files)
+
+
+@pytest.mark.notebook
+def test_a_planted_text_and_a_planted_key_are_found(outcome, tmp_path):
+    run = shutil.copytree(outcome.folder, tmp_path / "run")
+    assert leaks(run) == []
+    text = max(load_dataset("icd10cm:smoke").corpus.values(), key=len)
+    for name, content in {
+        "record.json": text,
+        "model/static/README.md": text,
+        "executed.ipynb": "sk-abcdefghijklmnopqrst",
+    }.items():
+        (run / name).write_text(f"{(run / name).read_text()}{content}")
+    assert [found.split(":")[0] for found in leaks(run)] == ["record.json", "model/static/README.md", "executed.ipynb"]

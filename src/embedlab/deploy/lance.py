@@ -108,7 +108,7 @@ def search_lance(
         Per query (document id, cosine), best first.
 
     Raises:
-        ParameterError: `where` is no condition on the columns.
+        ParameterError: `where` is not a condition on the columns.
         SpaceMismatch: the database holds no vectors of this space.
         StorageError: there is no database, or it is damaged.
     """

@@ -236,7 +236,8 @@ def read(folder: Path) -> Evidence:
     """Read the evidence of a model folder.
 
     Raises:
-        ModelError: there is no folder or no evidence, it was changed after it was written, or a newer version of embedlab wrote it.
+        ModelError: there is no folder or no evidence, it was changed after it was written, or a newer version of
+            embedlab wrote it.
     """
     file = folder / FILE
     if not folder.is_dir():
