@@ -63,6 +63,9 @@ def test_what_is_saved_loads_and_holds_no_key(outcome):
         assert "\n- Gain over the base model: " in card and "n = 63" in card
         assert about["kind"] == kind and open_model(str(folder / f"adapter-{kind}")).adapter.kind == kind
     assert SentenceTransformer(str(folder / "static"), device="cpu").get_embedding_dimension() == 384
+    beside = open_model(str(folder / "base+static"))
+    assert beside.static.share == outcome.record.notes["static_share"] and beside.static.weights.shape[1] == 384
+    assert "\n- Gain over the base model: " in (folder / "base+static" / "README.md").read_text()
     card = (folder / "static" / "README.md").read_text()
     assert "was not measured" not in card and "pydocs" in card and "openai:" in card
     files = [file for file in outcome.folder.rglob("*") if file.is_file()]

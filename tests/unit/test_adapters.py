@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 
@@ -15,12 +16,14 @@ from embedlab.models import api
 from embedlab.models.adapter import VectorAdapter, with_adapter
 from embedlab.models.adapter_folder import load_adapter, save_adapter
 from embedlab.models.api import ApiModel
+from embedlab.models.concatenation import concatenate
 from embedlab.models.encode import encode
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.models.load import load_model, open_model
 from embedlab.models.save import save_model
 from embedlab.models.sides import sides_of
-from embedlab.models.static import static_student
+from embedlab.models.static import static_student, with_ngrams
+from embedlab.models.static_table import StaticTable
 from embedlab.models.vector_map import VectorMap
 from embedlab.runs.evidence import identify
 from embedlab.search.vectors import Vectors
@@ -243,6 +246,85 @@ def test_client_and_package_give_the_same_vectors(stub, tmp_path, monkeypatch, s
     assert all(call["key"] == "Bearer SECRET-123456" for call in stub.requests)
 
 
+# A static model next to an API model
+
+
+@pytest.fixture(scope="module")
+def static():
+    model = static_student(tiny_model(), TEXTS)
+    torch.nn.init.normal_(model[0].embedding.weight, generator=torch.Generator().manual_seed(0))
+    return model
+
+
+def test_a_static_table_has_the_vectors_of_its_model(static):
+    table = StaticTable.of(static, 0.3)
+    texts = [*TEXTS, "", "a " * 500]
+    expected = encode(static, texts)
+    np.testing.assert_allclose(table.encode(texts), expected, atol=1e-5)
+    assert not table.encode([""]).any()
+    other = StaticTable.of(static, 0.4)
+    assert table.fingerprint == StaticTable.of(static, 0.3).fingerprint != other.fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights": np.zeros((3, 2), F)}, {"weights": np.zeros(4, F)}, {"weights": np.full((999, 2), np.inf, F)},
+        {"weights": np.zeros((999, 2))}, {"share": 1.5}, {"share": float("nan")}, {"tokenizer": "{"},
+    ],
+)  # fmt: skip
+def test_parts_that_make_no_static_table(static, change):
+    table = StaticTable.of(static, 0.3)
+    with pytest.raises(DataError):
+        StaticTable(**{"tokenizer": table.tokenizer, "weights": table.weights, "share": 0.3} | change)
+
+
+def test_a_static_model_of_ngrams_is_refused(static):
+    with pytest.raises(ModelError, match="words and n-grams"):
+        StaticTable.of(with_ngrams(copy.deepcopy(static), TEXTS * 2), 0.3)
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_a_static_model_next_to_an_api_model_in_client_and_package(stub, static, tmp_path, is_mapped):
+    model, table = ApiModel.parse(f"openai:m@{stub.url}?query_prompt=q: "), StaticTable.of(static, 0.3)
+    one = random_map(np.random.default_rng(0), DIM, out=8) if is_mapped else None
+    save_adapter(model, VectorAdapter("base+static", one, one), tmp_path, {}, static=table)
+    client, package = client_in(tmp_path), open_model(str(tmp_path))
+    texts = [*TEXTS, ""]
+    for role, of_client in (("query", client.encode_queries), ("document", client.encode_documents)):
+        side, loaded = getattr(sides_of(model), role), getattr(sides_of(package), role)
+        alone = side.model.encode(texts, prompt=side.prompt)  # the static model does not read the prompt
+        by_hand = concatenate(one.apply(alone) if one else alone, encode(static, texts), 0.3)
+        np.testing.assert_allclose(of_client(texts), by_hand, atol=1e-5)
+        np.testing.assert_allclose(loaded.model.encode(texts, prompt=loaded.prompt), by_hand, atol=1e-5)
+    assert package.dimension == by_hand.shape[1] and model_fingerprint(package) != model_fingerprint(model)
+    assert package.encode([]).shape == (0, package.dimension)
+    assert "numpy, httpx and tokenizers" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize("damage", ["no tokenizer", "other tokenizer", "no weights", "share", "no share"])
+def test_a_damaged_static_model_is_one_error(stub, static, tmp_path, damage):
+    adapter, table = VectorAdapter("base+static", None, None), StaticTable.of(static, 0.3)
+    save_adapter(ApiModel.parse(f"openai:m@{stub.url}"), adapter, tmp_path, {}, static=table)
+    about, tokenizer = tmp_path / "adapter.json", tmp_path / "tokenizer.json"
+    content = json.loads(about.read_text())
+    if damage == "no tokenizer":
+        tokenizer.unlink()
+    elif damage == "other tokenizer":
+        tokenizer.write_text(tokenizer.read_text() + " ")
+    elif damage == "no weights":
+        np.savez(tmp_path / "adapter.npz")
+    else:
+        about.write_text(json.dumps(content | {"static": {"share": 0.9} if damage == "share" else {}}))
+    with pytest.raises(ModelError):
+        load_adapter(tmp_path)
+
+
+def test_a_static_model_next_to_a_local_model_is_no_adapter(local, static, tmp_path):
+    with pytest.raises(ModelError, match="concat_static"):
+        save_adapter(local, VectorAdapter("x", None, None), tmp_path, {}, static=StaticTable.of(static, 0.3))
+
+
 def test_client_notices_that_the_model_has_changed_and_repeats_when_busy(stub, tmp_path):
     model = ApiModel.parse(f"openai:m@{stub.url}")
     save_adapter(model, VectorAdapter("x", random_map(np.random.default_rng(0), DIM), None), tmp_path, {})
@@ -303,7 +385,7 @@ def test_damaged_folders_are_one_error(stub, tmp_path, damage):
         weights.unlink()
     else:
         texts = {
-            "not json": "{", "deep": "[" * 100_000, "format": json.dumps(content | {"format": 2}),
+            "not json": "{", "deep": "[" * 100_000, "format": json.dumps(content | {"format": 3}),
             "address": json.dumps(content | {"model": "openai:m@file:///etc"}),
         }  # fmt: skip
         about.write_text(texts[damage])

@@ -1,6 +1,6 @@
 """Use an adapter with the API model that it was trained for.
 
-This file is saved with every adapter. It needs numpy and httpx, and nothing else:
+This file is saved with every adapter. It needs numpy and httpx, and tokenizers if a static model was saved as well:
 
     from client import AdaptedModel
 
@@ -37,6 +37,13 @@ class AdaptedModel:
         with np.load(Path(folder) / "adapter.npz", allow_pickle=False) as arrays:
             self.arrays = {name: arrays[name] for name in arrays.files}
         self.attempts, self._is_checked = attempts, False
+        self._tokenizer: Any = None
+        if self.about.get("static"):
+            from tokenizers import Tokenizer
+
+            self._tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
 
     def encode_queries(self, texts: list[str]) -> np.ndarray:
         """Return unit vectors float32 (len(texts), d)."""
@@ -58,7 +65,18 @@ class AdaptedModel:
         prompted = [(prompt + text).strip() or " " for text in texts]
         most = self.about["request"]["max_texts"]
         blocks = [self._vectors(prompted[start : start + most], role) for start in range(0, len(texts), most)]
-        return self._mapped(np.concatenate(blocks), self.about["maps"][role])
+        mapped = self._mapped(np.concatenate(blocks), self.about["maps"][role])
+        return mapped if self._tokenizer is None else self._beside(mapped, texts)
+
+    def _beside(self, vectors: np.ndarray, texts: list[str]) -> np.ndarray:
+        """Append the vectors of the static model; cosines become a weighted mean of both cosines."""
+        share, weights = self.about["static"]["share"], self.arrays["static.weights"]
+        rows = [weights[text.ids].sum(axis=0) for text in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        static = np.array(rows) / np.where(lengths > 0, lengths, 1)
+        joined = np.hstack([np.sqrt(1 - share) * vectors, np.sqrt(share) * static])
+        lengths = np.linalg.norm(joined, axis=1, keepdims=True)  # below 1 where a text has no token
+        return (joined / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
     def _mapped(self, vectors: np.ndarray, name: str | None) -> np.ndarray:
         if name is None:

@@ -1,7 +1,8 @@
 """Save an adapter with everything that is needed to use it with its API model, and load it again.
 
 The folder holds `adapter.json` (the model's address, its request, input types and prompts), `adapter.npz` (the
-weights), and `client.py`, which uses both with numpy and httpx alone. No key is in it.
+weights), and `client.py`, which uses both with numpy and httpx alone. With a static model next to the API model, it
+also holds `tokenizer.json`, and the client needs the package tokenizers. No key is in it.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from embedlab.io import write_atomic
 from embedlab.models import adapter_client
 from embedlab.models.adapter import VectorAdapter, with_adapter
 from embedlab.models.api import CONTROL_TEXT, ApiModel
+from embedlab.models.static_table import StaticTable
 from embedlab.models.vector_map import VectorMap
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-ABOUT, WEIGHTS, CLIENT = "adapter.json", "adapter.npz", "client.py"
-FORMAT = 1
-MAX_ABOUT_BYTES = 1 << 20
+ABOUT, WEIGHTS, CLIENT, TOKENIZER = "adapter.json", "adapter.npz", "client.py", "tokenizer.json"
+FORMAT, FORMAT_WITH_STATIC = 1, 2
+STATIC_WEIGHTS = "static.weights"
+MAX_ABOUT_BYTES, MAX_TOKENIZER_BYTES = 1 << 20, 64 << 20
 
 
 def is_adapter_folder(name: str) -> bool:
@@ -40,7 +43,12 @@ def is_adapter_folder(name: str) -> bool:
 
 
 def save_adapter(
-    model: ApiModel | SentenceTransformer, adapter: VectorAdapter, folder: str | Path, facts: Mapping[str, str]
+    model: ApiModel | SentenceTransformer,
+    adapter: VectorAdapter,
+    folder: str | Path,
+    facts: Mapping[str, str],
+    *,
+    static: StaticTable | None = None,
 ) -> None:
     """Save an adapter for an API model, with how to reach it; or a local model with the adapter on top.
 
@@ -49,9 +57,16 @@ def save_adapter(
         adapter: its maps.
         folder: is created if needed.
         facts: lines of the card, such as {"Run": "14_closed_models-1a2b3c4d-s0"}.
+        static: stands next to the API model; its vectors follow those of the adapter.
+
+    Raises:
+        ModelError: a static model is given for a local model.
     """
     folder = Path(folder)
     if not isinstance(model, ApiModel):
+        if static is not None:
+            problem = "a static model next to a local model is one model, not an adapter"
+            raise ModelError(problem, remedy="Use models.concatenation.concat_static, as notebook 06_distillation does")
         from embedlab.models.save import save_model  # loads torch
 
         save_model(with_adapter(model, adapter), folder, facts=facts)
@@ -64,9 +79,12 @@ def save_adapter(
     }
     maps = {name: getattr(adapter, role) for role, name in names.items() if name}
     arrays = {f"{name}.{key}": array for name, role_map in maps.items() for key, array in role_map.arrays().items()}
-    control = replace(model, adapter=None).for_role("document").encode([CONTROL_TEXT])[0]
+    if static is not None:
+        arrays[STATIC_WEIGHTS] = static.weights
+        write_atomic(folder / TOKENIZER, static.tokenizer)
+    control = replace(model, adapter=None, static=None).for_role("document").encode([CONTROL_TEXT])[0]
     about = {
-        "format": FORMAT,
+        "format": FORMAT if static is None else FORMAT_WITH_STATIC,  # older readers must not overlook it
         "kind": adapter.kind,
         "fingerprint": adapter.fingerprint,
         "model": model.name,
@@ -76,20 +94,22 @@ def save_adapter(
         "maps": names,
         "request": model.endpoint.request(),
         "control": {"text": CONTROL_TEXT, "vector": control.tolist()},
+        "static": {"share": static.share, "fingerprint": static.fingerprint} if static else None,
     }
     with (folder / WEIGHTS).open("wb") as file:
         np.savez(file, **arrays)
     write_atomic(folder / ABOUT, json.dumps(about, indent=1))
     shutil.copy(str(adapter_client.__file__), folder / CLIENT)
     lines = [f"- {name}: {' '.join(str(value).split())}" for name, value in {"Model": model.name, **facts}.items()]
-    write_atomic(folder / "README.md", CARD.format(kind=adapter.kind, lines="\n".join(lines)))
+    packages = "numpy, httpx and tokenizers" if static else "numpy and httpx"
+    write_atomic(folder / "README.md", CARD.format(kind=adapter.kind, lines="\n".join(lines), packages=packages))
 
 
 CARD = """# Adapter ({kind}) for a model behind an API
 
 {lines}
 
-`client.py` needs numpy and httpx. The API key comes from an environment variable; see `key_variable` in `adapter.json`.
+`client.py` needs {packages}. The API key comes from an environment variable; see `key_variable` in `adapter.json`.
 
 ```python
 from client import AdaptedModel
@@ -115,11 +135,12 @@ def load_adapter(folder: str | Path) -> ApiModel:
         adapter = VectorAdapter(str(about["kind"]), maps["query"], maps["document"])
         if adapter.fingerprint != about["fingerprint"]:
             raise ValueError("the weights are not those that were saved")
+        static = _static(folder, arrays, about["static"]) if about["format"] == FORMAT_WITH_STATIC else None
     except (OSError, ValueError, KeyError, TypeError, DataError, zipfile.BadZipFile) as error:
         problem = f"the adapter cannot be read ({type(error).__name__}: {str(error)[:200]})"
         remedy = "Save the adapter again, or copy the whole folder"
         raise ModelError(problem, remedy=remedy, file=folder, field="model_name") from None
-    return model.with_adapter(adapter)
+    return replace(model.with_adapter(adapter), static=static)
 
 
 def _read_about(path: Path) -> dict[str, Any]:
@@ -129,8 +150,8 @@ def _read_about(path: Path) -> dict[str, Any]:
         about = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
         raise ValueError(f"{path.name} is nested too deeply") from None
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise ValueError(f"{path.name} has another format than {FORMAT}")
+    if not isinstance(about, dict) or about.get("format") not in (FORMAT, FORMAT_WITH_STATIC):
+        raise ValueError(f"{path.name} has another format than {FORMAT} or {FORMAT_WITH_STATIC}")
     return about
 
 
@@ -144,3 +165,12 @@ def _map(arrays: Mapping[str, np.ndarray], name: str | None) -> VectorMap | None
         return None
     start = f"{name}."
     return VectorMap.from_arrays({key.removeprefix(start): a for key, a in arrays.items() if key.startswith(start)})
+
+
+def _static(folder: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> StaticTable:
+    if (path := folder / TOKENIZER).stat().st_size > MAX_TOKENIZER_BYTES:
+        raise ValueError(f"{path.name} is larger than {MAX_TOKENIZER_BYTES >> 20} MiB")
+    static = StaticTable(path.read_text(encoding="utf-8"), arrays[STATIC_WEIGHTS], float(about["share"]))
+    if static.fingerprint != about["fingerprint"]:
+        raise ValueError("the static model is not the one that was saved")
+    return static

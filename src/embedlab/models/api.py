@@ -24,6 +24,7 @@ from embedlab.models.adapter import VectorAdapter
 from embedlab.models.endpoint import Endpoint, sent_text
 from embedlab.models.providers import PROVIDERS, InputTypes
 from embedlab.models.spending import Price, estimated_tokens
+from embedlab.models.static_table import StaticTable
 from embedlab.models.vector_file import Keep, VectorFile, complete
 from embedlab.paths import cache_dir, shown
 
@@ -89,6 +90,7 @@ class ApiModel:
         input_types: what requests say about queries and documents.
         prompts: "query" and "document" -> text prepended here, for servers without input types.
         adapter: maps the vectors of queries and documents; None changes nothing.
+        static: a static model whose vectors are concatenated with these; None adds nothing.
         name: without price, budget and limits.
     """
 
@@ -96,6 +98,7 @@ class ApiModel:
     input_types: InputTypes = InputTypes(None, None)
     prompts: Mapping[str, str] = field(default_factory=dict)
     adapter: VectorAdapter | None = None
+    static: StaticTable | None = None
     name: str = ""
 
     @classmethod
@@ -160,20 +163,25 @@ class ApiModel:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over address, model, dimensions, input types, prompts and adapter.
+        """16 hex digits over address, model, dimensions, input types, prompts, adapter and static model.
 
         It cannot cover the weights behind the address.
         """
-        adapter = [self.adapter.fingerprint] if self.adapter else []
-        return sha256_of_json([self._identity(), *self.input_types, dict(self.prompts), *adapter])[:16]
+        trained = [part.fingerprint for part in (self.adapter, self.static) if part]
+        return sha256_of_json([self._identity(), *self.input_types, dict(self.prompts), *trained])[:16]
 
     def _identity(self) -> list[object]:
         endpoint = self.endpoint
         return [endpoint.provider.scheme, endpoint.url, endpoint.model, endpoint.dimensions]
 
-    @cached_property
+    @property
     def dimension(self) -> int:
         """Number of dimensions; if the name does not say it, one short text is encoded, and cached."""
+        return self._own_dimension + (self.static.weights.shape[1] if self.static else 0)
+
+    @cached_property
+    def _own_dimension(self) -> int:
+        """Number of dimensions without the static model."""
         if self.adapter and self.adapter.document:
             return self.adapter.document.matrix.shape[1]
         if self.endpoint.dimensions:
@@ -196,7 +204,7 @@ class ApiModel:
         Args:
             texts: the texts to encode.
             stage: label in the progress report.
-            prompt: prepended to every text.
+            prompt: prepended to every text for the API; a static model reads the text alone.
 
         Returns:
             float32 (len(texts), d), rows of unit length, in the order of `texts`.
@@ -210,9 +218,9 @@ class ApiModel:
         keys = [_key(text) for text in sent]
         distinct = len(set(keys))
         vectors = complete(self._cache, keys, sent, lambda new, keep: self._send(new, distinct - len(new), stage, keep))
-        return (
-            vectors if self.adapter is None or self.adapter.document is None else self.adapter.document.apply(vectors)
-        )
+        if self.adapter is not None and self.adapter.document is not None:
+            vectors = self.adapter.document.apply(vectors)
+        return vectors if self.static is None else self.static.beside(vectors, texts)
 
     def _send(self, texts: Sequence[str], cached: int, stage: str, keep: Keep) -> np.ndarray:
         """Get the vectors of texts that are not in the cache."""
