@@ -11,6 +11,7 @@ from sentence_transformers import SentenceTransformer
 
 from embedlab import paths
 from embedlab.data.load import load_dataset
+from embedlab.models.evidence import read, require_same_files
 from embedlab.models.load import open_model
 from tests.notebooks.outcomes import leaks, rows, smoke_run
 
@@ -59,13 +60,22 @@ def test_what_is_saved_loads_and_holds_no_key(outcome):
     folder = outcome.folder / "model"
     for kind in KINDS:
         about = json.loads((folder / f"adapter-{kind}" / "adapter.json").read_text())
-        card = (folder / f"adapter-{kind}" / "README.md").read_text()
-        assert "\n- Gain over the base model: " in card and "n = 63" in card
         assert about["kind"] == kind and open_model(str(folder / f"adapter-{kind}")).adapter.kind == kind
     assert SentenceTransformer(str(folder / "static"), device="cpu").get_embedding_dimension() == 384
     beside = open_model(str(folder / "base+static"))
     assert beside.static.share == outcome.record.notes["static_share"] and beside.static.weights.shape[1] == 384
-    assert "\n- Gain over the base model: " in (folder / "base+static" / "README.md").read_text()
+    gains = rows(outcome, "ndcg@10", against="base", stage="retrieval")
+    for system in ("base+static", *(f"adapter-{kind}" for kind in KINDS)):
+        evidence, card = read(folder / system), (folder / system / "README.md").read_text()
+        require_same_files(evidence, folder / system)
+        assert (
+            evidence.model.kind == "ApiModel"
+            and evidence.model.fingerprint == outcome.record.model_fingerprints[system]
+        )
+        assert evidence.gains[0].value == gains[system].value and any(
+            task.task == "pydocs" for task in evidence.other_tasks
+        )
+        assert "AdaptedModel" in card and "embedlab verify" in card and "library_name" not in card
     card = (folder / "static" / "README.md").read_text()
     assert "was not measured" not in card and "pydocs" in card and "openai:" in card
     files = [file for file in outcome.folder.rglob("*") if file.is_file()]

@@ -27,15 +27,20 @@ from embedlab.evaluation.verify import (
     rescore,
 )
 from embedlab.models import evidence as evidence_file
+from embedlab.models.adapter import VectorAdapter
+from embedlab.models.adapter_folder import save_adapter
 from embedlab.models.api import ApiModel
 from embedlab.models.card import evidence_card, leak_sentence, write_card
-from embedlab.models.evidence import BaseFacts, Evidence, Score, SplitUse
+from embedlab.models.evidence import BaseFacts, Evidence, ModelFacts, Score, SplitUse
 from embedlab.models.fingerprint import model_fingerprint
-from embedlab.models.load import load_model
+from embedlab.models.load import load_model, open_model
 from embedlab.models.loopback import on_loopback
 from embedlab.models.save import save_model
+from embedlab.models.static import static_student
+from embedlab.models.static_table import StaticTable
+from embedlab.models.vector_map import VectorMap
 from embedlab.runs import per_query, processes
-from embedlab.runs.evidence import Identity, collect, identify_folder, write_evidence
+from embedlab.runs.evidence import Identity, collect, identify, identify_folder, write_evidence
 from embedlab.runs.inputs import input_digests
 from embedlab.runs.records import MetricRow, Record
 from embedlab.runs.run import start_run
@@ -401,6 +406,12 @@ class TestVerify:
             require_same_base(evidence, models[0], "x")
 
 
+def turn() -> VectorAdapter:
+    """A map of the queries of the tiny model."""
+    matrix = np.linalg.qr(np.random.default_rng(0).normal(size=(32, 32)))[0].astype(np.float32)
+    return VectorAdapter("query-linear", VectorMap(matrix, np.zeros(32, np.float32)), None)
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A project of its own with one notebook, as in JupyterLab: no driver."""
@@ -474,6 +485,27 @@ class TestRun:
         with pytest.raises(ModelError, match="cross-encoder"):
             require_evidence_of(evidence, folder, encoder)
 
+    def test_what_was_trained_for_an_api_model(self, project, models):
+        static = StaticTable.of(static_student(models[0], list(CORPUS.values())), 0.3)
+
+        def save(run, model):
+            run.save_adapter("contrastive", model, turn(), "model/adapter", static=static)
+
+        with on_loopback(models[0]) as name:
+            run, record = finished_run(ApiModel.parse(name), save)
+            folder = run.folder / "model" / "adapter"
+            require_evidence_of(evidence_file.read(folder), folder, open_model(str(folder)))
+        evidence, card = evidence_file.read(folder), (folder / "README.md").read_text(encoding="utf-8")
+        assert (evidence.model.kind, evidence.model.dimension) == ("ApiModel", 64) and evidence.model.space
+        assert record.model_fingerprints["contrastive"] == evidence.model.fingerprint
+        assert "numpy, httpx and tokenizers" in card and "adapted to" in card and "+0.500" in card
+        assert "sentence-transformers" not in card and not huggingface_hub.ModelCard(card).data.library_name
+
+    def test_an_adapter_of_a_local_model(self, project, models):
+        run, _ = finished_run(models[0], lambda run, model: run.save_adapter("contrastive", model, turn(), "model"))
+        folder = run.folder / "model"
+        require_evidence_of(evidence_file.read(folder), folder, load_model(str(folder)))
+
     def test_the_command_writes_it_for_an_older_run(self, project, models):
         run, record = finished_run(models[0], lambda run, model: run.save_model("contrastive", model))
         file = run.folder / "model" / "evidence.json"
@@ -534,6 +566,27 @@ class TestCommand:
             evidence_file.write(evidence.model_copy(update={"base": base}), folders / "model")
             result = self.invoke()
             assert result.exit_code == 0 and "All 3 values are inside" in result.output, result.output
+
+    def test_what_was_trained_for_an_api_model(self, folders, models):
+        folder = folders / "adapter"
+        static = StaticTable.of(static_student(models[1], list(CORPUS.values())), 0.3)
+        with on_loopback(models[1]) as name:
+            closed = ApiModel.parse(name)
+            save_adapter(closed, turn(), folder, {}, static=static)
+            adapted = open_model(str(folder))
+            rows = rescore(adapted, closed, load_dataset("pairs:terms.csv")).table(["ndcg@10"])
+            base_score, score, gain = ([score] for _, score in rows)
+            update = {
+                "model": ModelFacts(**vars(identify(adapted)), files=evidence_file.hash_files(folder)),
+                "base": BaseFacts(name=name, fingerprint=closed.fingerprint),
+                "base_scores": base_score, "scores": score, "gains": gain,
+            }  # fmt: skip
+            evidence_file.write(evidence_file.read(folders / "model").model_copy(update=update), folder)
+            command = ["verify", "adapter", "pairs:terms.csv"]
+            result = CliRunner().invoke(cli.app, command)
+            assert result.exit_code == 0 and "All 3 values are inside" in result.output, result.output
+            (folder / "client.py").write_text("changed")
+            assert "client.py" in str(CliRunner().invoke(cli.app, command).exception)
 
     def test_other_data(self, folders):
         text = (folders / "terms.csv").read_text().replace("query number 59", "another query")

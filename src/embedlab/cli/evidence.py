@@ -87,10 +87,10 @@ def verify(
     from embedlab.data.load import load_dataset, source_fingerprint
     from embedlab.evaluation.verify import require_evidence_of, require_same_base, require_same_data, rescore
     from embedlab.models.evidence import read
-    from embedlab.models.load import load_model, open_model
+    from embedlab.models.load import open_model
 
     published = read(model)
-    tuned = load_model(str(model))
+    tuned = open_model(str(model))
     require_evidence_of(published, model, tuned)
     data = load_dataset(dataset, training=not other_data)
     if not other_data:

@@ -12,7 +12,7 @@ from embedlab.evaluation.metrics import Evaluation
 from embedlab.evaluation.retrieval import evaluate_retrieval
 from embedlab.evaluation.significance import PairedDifference, bootstrap_ci, paired_difference
 from embedlab.models.cache import EmbeddingCache
-from embedlab.models.evidence import Evidence, Score, require_same_files, require_same_model
+from embedlab.models.evidence import SCORED, Evidence, Score, require_same_files, require_same_model
 from embedlab.models.fingerprint import model_fingerprint
 
 if TYPE_CHECKING:
@@ -44,13 +44,13 @@ class Check:
         return self.published.contains(self.value)
 
 
-def require_evidence_of(evidence: Evidence, folder: Path, model: SentenceTransformer) -> None:
+def require_evidence_of(evidence: Evidence, folder: Path, model: SentenceTransformer | ApiModel) -> None:
     """Check that the evidence belongs to the files and to the loaded model.
 
     Raises:
         ModelError: it belongs to another model, or to a cross-encoder, which is not scored here.
     """
-    if evidence.model.kind != "SentenceTransformer":
+    if evidence.model.kind not in SCORED:
         problem = "this is a cross-encoder: it scores a shortlist, which depends on another model"
         raise ModelError(problem, remedy="Run its notebook again: embedlab run 07_reranker --force", file=folder)
     require_same_files(evidence, folder)
@@ -152,7 +152,7 @@ class Rescored:
         return checks
 
 
-def rescore(model: SentenceTransformer, base: SentenceTransformer | ApiModel, data: Dataset) -> Rescored:
+def rescore(model: SentenceTransformer | ApiModel, base: SentenceTransformer | ApiModel, data: Dataset) -> Rescored:
     """Score both models on the test split, at full width, with the metrics of every run.
 
     Args:

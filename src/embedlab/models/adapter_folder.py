@@ -22,13 +22,15 @@ from embedlab.io import write_atomic
 from embedlab.models import adapter_client
 from embedlab.models.adapter import VectorAdapter, with_adapter
 from embedlab.models.api import CONTROL_TEXT, ApiModel
-from embedlab.models.static_table import StaticTable
+from embedlab.models.card import adapter_loading
+from embedlab.models.evidence import CARD
+from embedlab.models.static_table import TOKENIZER, StaticTable
 from embedlab.models.vector_map import VectorMap
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-ABOUT, WEIGHTS, CLIENT, TOKENIZER = "adapter.json", "adapter.npz", "client.py", "tokenizer.json"
+ABOUT, WEIGHTS, CLIENT = "adapter.json", "adapter.npz", "client.py"
 FORMAT, FORMAT_WITH_STATIC = 1, 2
 STATIC_WEIGHTS = "static.weights"
 MAX_ABOUT_BYTES, MAX_TOKENIZER_BYTES = 1 << 20, 64 << 20
@@ -101,23 +103,9 @@ def save_adapter(
     write_atomic(folder / ABOUT, json.dumps(about, indent=1))
     shutil.copy(str(adapter_client.__file__), folder / CLIENT)
     lines = [f"- {name}: {' '.join(str(value).split())}" for name, value in {"Model": model.name, **facts}.items()]
-    packages = "numpy, httpx and tokenizers" if static else "numpy and httpx"
-    write_atomic(folder / "README.md", CARD.format(kind=adapter.kind, lines="\n".join(lines), packages=packages))
-
-
-CARD = """# Adapter ({kind}) for a model behind an API
-
-{lines}
-
-`client.py` needs {packages}. The API key comes from an environment variable; see `key_variable` in `adapter.json`.
-
-```python
-from client import AdaptedModel
-
-model = AdaptedModel(".")
-scores = model.encode_queries(["a query"]) @ model.encode_documents(["a document"]).T
-```
-"""
+    title = f"# {adapter.kind}, for a model behind an API"
+    card = [title, "", *lines, "", *adapter_loading(has_static=static is not None)]
+    write_atomic(folder / CARD, "\n".join(card))
 
 
 def load_adapter(folder: str | Path) -> ApiModel:
@@ -140,7 +128,7 @@ def load_adapter(folder: str | Path) -> ApiModel:
         problem = f"the adapter cannot be read ({type(error).__name__}: {str(error)[:200]})"
         remedy = "Save the adapter again, or copy the whole folder"
         raise ModelError(problem, remedy=remedy, file=folder, field="model_name") from None
-    return replace(model.with_adapter(adapter), static=static)
+    return model.adapted(adapter, static)
 
 
 def _read_about(path: Path) -> dict[str, Any]:

@@ -157,9 +157,9 @@ class ApiModel:
         endpoint, adapter = replace(self.endpoint, input_type=kind), self.adapter and self.adapter.for_role(role)
         return replace(self, endpoint=endpoint, input_types=InputTypes(kind, kind), adapter=adapter)
 
-    def with_adapter(self, adapter: VectorAdapter) -> Self:
-        """Return the model with an adapter that was trained on its vectors."""
-        return replace(self, adapter=adapter)
+    def adapted(self, adapter: VectorAdapter, static: StaticTable | None = None) -> Self:
+        """Return the model with what was trained on its vectors: an adapter, and a static model next to it."""
+        return replace(self, adapter=adapter, static=static)
 
     @property
     def fingerprint(self) -> str:

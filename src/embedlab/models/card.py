@@ -6,15 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from embedlab.escaping import markdown, markdown_cell
-from embedlab.models.evidence import CARD, Evidence, Score, SliceDifference, TaskDifference
+from embedlab.models.evidence import CARD, SCORED, Evidence, Score, SliceDifference, TaskDifference
+from embedlab.models.static_table import TOKENIZER
 
 LIBRARY = "sentence-transformers"
+API = "ApiModel"
 UNTRAINED = "**Not tuned:** no training step beat the start on dev, so this model has the base model's weights."
 TASKS = {
     "SentenceTransformer": "sentence-similarity",
     "CrossEncoder": "text-ranking",
     "SparseEncoder": "feature-extraction",
     "MultiVectorEncoder": "sentence-similarity",
+    API: "sentence-similarity",
 }
 LABELS = {"ndcg": "nDCG", "recall": "Recall", "precision": "Precision", "mrr": "MRR", "map": "MAP"}
 INDEX_METRICS = ("ndcg@10", "recall@10", "precision@10", "mrr@10", "map@10")  # that the hub shows
@@ -61,7 +64,8 @@ def evidence_card(evidence: Evidence, folder: Path, *, name: str = "") -> str:
         name: of the model; the run's id when not given.
     """
     name = name or evidence.run_id
-    title = f"# {markdown(evidence.base.name)} fine-tuned on {markdown(evidence.data.name)}"
+    how = "adapted to" if evidence.model.kind == API else "fine-tuned on"
+    title = f"# {markdown(evidence.base.name)} {how} {markdown(evidence.data.name)}"
     sections = [
         ("", [UNTRAINED] if evidence.untrained else []),
         ("", _gain_lines(evidence)),
@@ -92,7 +96,8 @@ def card_metadata(evidence: Evidence, name: str) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     is_encoder = evidence.model.kind != "CrossEncoder"
-    prefix = "cosine_" if evidence.model.kind == "SentenceTransformer" else ""
+    prefix = "cosine_" if evidence.model.kind in SCORED else ""
+    libraries = [] if evidence.model.kind == API else [LIBRARY]
     results = [
         EvalResult(
             task_type="information-retrieval" if is_encoder else "text-ranking",
@@ -109,10 +114,10 @@ def card_metadata(evidence: Evidence, name: str) -> str:
         if score.metric in INDEX_METRICS and score.value is not None
     ]
     data = ModelCardData(
-        library_name=LIBRARY,
+        library_name=next(iter(libraries), None),
         pipeline_tag=TASKS[evidence.model.kind],
         base_model=evidence.base.hub_name or None,
-        tags=[LIBRARY, "embedlab"],
+        tags=[*libraries, "embedlab"],
         model_name=name if results else None,
         eval_results=results or None,
     )
@@ -232,6 +237,8 @@ def _licence_lines(evidence: Evidence) -> list[str]:
 
 def _loading(folder: Path, kind: str) -> list[str]:
     """Return the lines that load a model; its folder has its final files."""
+    if kind == API:
+        return adapter_loading(has_static=(folder / TOKENIZER).exists())
     arguments = f'"{folder.name}"' + (", trust_remote_code=True" if any(folder.glob("*.py")) else "")
     return [
         "Made with embedlab. Load it with sentence-transformers:",
@@ -245,8 +252,25 @@ def _loading(folder: Path, kind: str) -> list[str]:
     ]
 
 
+def adapter_loading(*, has_static: bool) -> list[str]:
+    """Return the lines that use an adapter for an API model, or a static model next to one, without this package."""
+    packages = "numpy, httpx and tokenizers" if has_static else "numpy and httpx"
+    return [
+        f"`client.py` needs {packages}. The API key comes from an environment variable; see `key_variable` in",
+        "`adapter.json`.",
+        "",
+        "```python",
+        "from client import AdaptedModel",
+        "",
+        'model = AdaptedModel(".")',
+        'scores = model.encode_queries(["a query"]) @ model.encode_documents(["a document"]).T',
+        "```",
+        "",
+    ]
+
+
 def _check_lines(evidence: Evidence) -> list[str]:
-    if evidence.model.kind != "SentenceTransformer":
+    if evidence.model.kind not in SCORED:
         return []
     text = "`evidence.json` has all of this for programs. With the test data, score both models again:"
     return [text, "", "```bash", "embedlab verify MODEL_FOLDER DATA", "```"]

@@ -21,6 +21,8 @@ from embedlab.io import sha256_of, sha256_of_json, write_atomic
 FILE = "evidence.json"
 CARD = "README.md"
 SCHEMA: Final = 1
+Kind = Literal["SentenceTransformer", "CrossEncoder", "SparseEncoder", "MultiVectorEncoder", "ApiModel"]
+SCORED = ("SentenceTransformer", "ApiModel")  # one vector per text: what `embedlab verify` scores again
 NOT_HASHED = (FILE, CARD)  # they change without changing an embedding
 
 
@@ -126,7 +128,7 @@ class ModelFacts(Part):
     """The model that the evidence belongs to.
 
     Attributes:
-        kind: class of sentence-transformers.
+        kind: class of sentence-transformers; `ApiModel` for what was trained for a model behind an API.
         fingerprint: `models.fingerprint.model_fingerprint`.
         space: fingerprint of its vector space, see `deploy.space`; "" for other kinds than an embedding model.
         dimension: of the embeddings; None for other kinds than an embedding model.
@@ -134,7 +136,7 @@ class ModelFacts(Part):
         files: path in the folder -> SHA-256.
     """
 
-    kind: Literal["SentenceTransformer", "CrossEncoder", "SparseEncoder", "MultiVectorEncoder"] = "SentenceTransformer"
+    kind: Kind = "SentenceTransformer"
     fingerprint: str
     space: str = ""
     dimension: int | None = None

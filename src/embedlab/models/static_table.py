@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
+TOKENIZER = "tokenizer.json"  # the file of its tokenizer
+
+
 @dataclass(frozen=True, eq=False)
 class StaticTable:
     """One vector per token. The vector of a text is the sum of its tokens', scaled to unit length.

@@ -21,7 +21,7 @@ from embedlab.evaluation.metrics import Evaluation
 from embedlab.evaluation.segments import derived_fields
 from embedlab.evaluation.slices import slice_differences
 from embedlab.evaluation.test_set_reuse import reuse_warning, runs_that_scored
-from embedlab.models.api import is_api_name
+from embedlab.models.api import ApiModel, is_api_name
 from embedlab.models.card import write_card
 from embedlab.models.evidence import (
     CARD,
@@ -64,7 +64,7 @@ class Identity:
     """What distinguishes a model from every other one.
 
     Attributes:
-        kind: class of sentence-transformers.
+        kind: class of sentence-transformers, or `ApiModel`.
         fingerprint: of the model.
         space: of its vector space; "" for other kinds than an embedding model.
         dimension: of its embeddings; None for other kinds than an embedding model.
@@ -78,10 +78,13 @@ class Identity:
     max_seq_length: int | None
 
 
-def identify(model: SentenceTransformer | CrossEncoder | SparseEncoder | MultiVectorEncoder) -> Identity:
+def identify(model: SentenceTransformer | CrossEncoder | SparseEncoder | MultiVectorEncoder | ApiModel) -> Identity:
     """Compute the fingerprints of a model."""
     from sentence_transformers import SentenceTransformer
 
+    if isinstance(model, ApiModel):
+        space = ModelEncoder(model).space
+        return Identity("ApiModel", space.model, space.fingerprint, space.dimension, None)
     longest = model.max_seq_length or math.inf  # static models have no limit
     limit = int(longest) if math.isfinite(longest) else None
     if isinstance(model, SentenceTransformer):
@@ -126,7 +129,8 @@ def write_evidence(
         run_folder: where its files are.
         data: the run's dataset; without it, the evidence has no slices and no report on leaks.
         runs_folder: where all runs are; the parent of the run's folder when not given.
-        saved: folder -> system and identity, of models that do not have to be loaded.
+        saved: folder -> system and identity, of models that do not have to be loaded. Adapters for API models are
+            only known from here: to load one, its server would have to answer.
 
     Returns:
         The folders with evidence.
@@ -135,7 +139,7 @@ def write_evidence(
         ModelError: a model cannot be loaded.
     """
     written, saved, values = [], dict(saved or {}), None
-    for folder in model_folders(run_folder):
+    for folder in sorted({*model_folders(run_folder), *saved}):
         system, identity = saved.get(folder) or _by_fingerprint(record, folder)
         if not system:
             logger.warning("%s: the record has no model with the fingerprint %s", folder, identity.fingerprint)

@@ -38,10 +38,14 @@ from embedlab.training.outcome import NOTHING_LEARNED, by_training, judge_traini
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from sentence_transformers import SentenceTransformer
     from sentence_transformers.base import BaseModel
 
     from embedlab.evaluation.metrics import Evaluation
     from embedlab.evaluation.significance import PairedDifference
+    from embedlab.models.adapter import VectorAdapter
+    from embedlab.models.api import ApiModel
+    from embedlab.models.static_table import StaticTable
     from embedlab.runs.evidence import Identity
 
 logger = logging.getLogger(__name__)
@@ -276,6 +280,40 @@ class Run:
         self.fingerprint({system: identity.fingerprint})
         return path
 
+    def save_adapter(
+        self,
+        system: str,
+        model: SentenceTransformer | ApiModel,
+        adapter: VectorAdapter,
+        folder: str,
+        *,
+        static: StaticTable | None = None,
+    ) -> Path:
+        """Save an adapter with the run, see `models.adapter_folder.save_adapter`, and keep its fingerprint.
+
+        Args:
+            system: the declared name of what was measured.
+            model: that the adapter was trained for.
+            adapter: its maps.
+            folder: its name in the run's folder.
+            static: stands next to an API model.
+
+        Returns:
+            The folder in this attempt; `finish` adds the evidence and moves it next to the record.
+        """
+        from embedlab.models.adapter import with_adapter
+        from embedlab.models.adapter_folder import save_adapter
+        from embedlab.models.api import ApiModel
+        from embedlab.runs.evidence import identify
+
+        path = self.artefact(folder)
+        save_adapter(model, adapter, path, self.model_facts(system), static=static)
+        adapted = model.adapted(adapter, static) if isinstance(model, ApiModel) else with_adapter(model, adapter)
+        identity = identify(adapted)
+        self._saved[path] = system, identity
+        self.fingerprint({system: identity.fingerprint})
+        return path
+
     def model_facts(self, system: str) -> dict[str, str]:
         """Return what the card of a saved model says: run, system, and the metric on test and its gain, if measured."""
         facts = {"Run": self.id, "System": system}
@@ -489,7 +527,7 @@ class Run:
 
     def _write_evidence(self, record: Record) -> None:
         """Write card and evidence of every saved model; a failure costs the evidence, which can be written later."""
-        if not any(self.attempt_folder.rglob("modules.json")):
+        if not self._saved and not any(self.attempt_folder.rglob("modules.json")):
             return
         from embedlab.data.load import dataset_in_use
         from embedlab.runs.evidence import write_evidence
