@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedlab.errors import ModelError
-from embedlab.models.adapter_folder import is_adapter_folder
 from embedlab.models.evidence import FILE, read, require_same_files
 from embedlab.models.folder import MODULES
 from embedlab.scan import Finding, scan_folder
@@ -56,7 +55,7 @@ def prepare_upload(folder: Path, texts: Iterable[str]) -> Upload:
     Raises:
         ModelError: the folder has no model, or its evidence belongs to another model.
     """
-    if not (folder / MODULES).is_file() and not is_adapter_folder(str(folder)):
+    if not (folder / MODULES).is_file():
         remedy = "Name a folder that embedlab or sentence-transformers saved"
         raise ModelError(f"there is no model: {MODULES} is missing", remedy=remedy, file=folder)
     if (folder / FILE).exists():
