@@ -115,6 +115,11 @@ def test_epochs_and_cap(tmp_path, settings, steps):
     assert train(tmp_path, **{"steps": 0} | settings)[1].steps == steps
 
 
+def test_a_single_step_is_no_warm_up(tmp_path):
+    before = weights(tiny_model())
+    assert not torch.equal(weights(train(tmp_path, steps=1)[0]), before)
+
+
 class TestLosses:
     @pytest.mark.parametrize("packed", [False, True])
     @pytest.mark.parametrize("loss", ["infonce", "symmetric", "cached", "gist"])

@@ -244,7 +244,7 @@ def training_arguments(
         seed=settings.seed,
         disable_tqdm=progress.ENVIRONMENT_NAME in os.environ,
         dataloader_pin_memory=False,
-        **trainer_arguments(engine),
+        **trainer_arguments(engine) | ({"warmup_steps": 0} if steps == 1 else {}),  # it would take the only step
     )
 
 
