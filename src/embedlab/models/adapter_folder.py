@@ -74,18 +74,35 @@ def save_adapter(
         save_model(with_adapter(model, adapter), folder, facts=facts)
         return
     folder.mkdir(parents=True, exist_ok=True)
-    shared = adapter.query is not None and adapter.query is adapter.document
-    names = {
-        "query": "both" if shared else "query" if adapter.query else None,
-        "document": "both" if shared else "document" if adapter.document else None,
-    }
+    names = _map_names(adapter)
     maps = {name: getattr(adapter, role) for role, name in names.items() if name}
     arrays = {f"{name}.{key}": array for name, role_map in maps.items() for key, array in role_map.arrays().items()}
     if static is not None:
         arrays[STATIC_WEIGHTS] = static.weights
         write_atomic(folder / TOKENIZER, static.tokenizer)
+    with (folder / WEIGHTS).open("wb") as file:
+        np.savez(file, **arrays)
+    write_atomic(folder / ABOUT, json.dumps(_about(model, adapter, names, static), indent=1))
+    shutil.copy(str(adapter_client.__file__), folder / CLIENT)
+    lines = [f"- {name}: {' '.join(str(value).split())}" for name, value in {"Model": model.name, **facts}.items()]
+    title = f"# {adapter.kind}, for a model behind an API"
+    card = [title, "", *lines, "", *adapter_loading(has_static=static is not None)]
+    write_atomic(folder / CARD, "\n".join(card))
+
+
+def _map_names(adapter: VectorAdapter) -> dict[str, str | None]:
+    """Role -> name of its map in the file of the weights; None without a map."""
+    if adapter.query is not None and adapter.query is adapter.document:
+        return dict.fromkeys(("query", "document"), "both")
+    return {"query": "query" if adapter.query else None, "document": "document" if adapter.document else None}
+
+
+def _about(
+    model: ApiModel, adapter: VectorAdapter, names: Mapping[str, str | None], static: StaticTable | None
+) -> dict[str, Any]:
+    """Return what `adapter.json` says. The control text gets its vector from the server, or from the cache."""
     control = replace(model, adapter=None, static=None).for_role("document").encode([CONTROL_TEXT])[0]
-    about = {
+    return {
         "format": FORMAT if static is None else FORMAT_WITH_STATIC,  # older readers must not overlook it
         "kind": adapter.kind,
         "fingerprint": adapter.fingerprint,
@@ -93,19 +110,11 @@ def save_adapter(
         "dim": len(control),
         "input_types": model.input_types._asdict(),
         "prompts": dict(model.prompts),
-        "maps": names,
+        "maps": dict(names),
         "request": model.endpoint.request(),
         "control": {"text": CONTROL_TEXT, "vector": control.tolist()},
         "static": {"share": static.share, "fingerprint": static.fingerprint} if static else None,
     }
-    with (folder / WEIGHTS).open("wb") as file:
-        np.savez(file, **arrays)
-    write_atomic(folder / ABOUT, json.dumps(about, indent=1))
-    shutil.copy(str(adapter_client.__file__), folder / CLIENT)
-    lines = [f"- {name}: {' '.join(str(value).split())}" for name, value in {"Model": model.name, **facts}.items()]
-    title = f"# {adapter.kind}, for a model behind an API"
-    card = [title, "", *lines, "", *adapter_loading(has_static=static is not None)]
-    write_atomic(folder / CARD, "\n".join(card))
 
 
 def load_adapter(folder: str | Path) -> ApiModel:
