@@ -33,7 +33,7 @@ from embedlab.models.fingerprint import model_fingerprint
 from embedlab.models.load import load_model, open_model
 from embedlab.models.loopback import on_loopback
 from embedlab.models.sides import sides_of
-from embedlab.models.spending import Pace, Price, Spending, estimated_tokens
+from embedlab.models.spending import SPENT, Pace, Price, Spending, estimated_tokens
 from embedlab.runs.named_models import NamedModels
 from embedlab.runs.notebooks import Parameter
 from embedlab.search.vectors import encode_split
@@ -49,6 +49,8 @@ def fresh(monkeypatch, tmp_path):
     monkeypatch.setenv("EMBEDLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(api, "_checked", {})
     monkeypatch.setattr(endpoint, "_paces", {})
+    for name, value in vars(Spending()).items():
+        monkeypatch.setattr(SPENT, name, value)
     for name in ("OPENAI_API_KEY", "CO_API_KEY", "VOYAGE_API_KEY", "EMBEDLAB_API_PRICE", "EMBEDLAB_API_BUDGET"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Endpoint.__init__, "__defaults__", no_waiting(Endpoint.__init__.__defaults__))
