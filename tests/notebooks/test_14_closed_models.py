@@ -62,8 +62,9 @@ def test_what_is_saved_loads_and_holds_no_key(outcome):
         about = json.loads((folder / f"adapter-{kind}" / "adapter.json").read_text())
         assert about["kind"] == kind and open_model(str(folder / f"adapter-{kind}")).adapter.kind == kind
     assert SentenceTransformer(str(folder / "static"), device="cpu").get_embedding_dimension() == 384
-    beside = open_model(str(folder / "base+static"))
-    assert beside.static.share == outcome.record.notes["static_share"] and beside.static.weights.shape[1] == 384
+    concatenated = open_model(str(folder / "base+static"))
+    assert concatenated.static.share == outcome.record.notes["static_share"]
+    assert concatenated.static.weights.shape[1] == 384
     gains = rows(outcome, "ndcg@10", against="base", stage="retrieval")
     for system in ("base+static", *(f"adapter-{kind}" for kind in KINDS)):
         evidence, card = read(folder / system), (folder / system / "README.md").read_text()

@@ -66,9 +66,9 @@ class AdaptedModel:
         most = self.about["request"]["max_texts"]
         blocks = [self._vectors(prompted[start : start + most], role) for start in range(0, len(texts), most)]
         mapped = self._mapped(np.concatenate(blocks), self.about["maps"][role])
-        return mapped if self._tokenizer is None else self._beside(mapped, texts)
+        return mapped if self._tokenizer is None else self._concatenated(mapped, texts)
 
-    def _beside(self, vectors: np.ndarray, texts: list[str]) -> np.ndarray:
+    def _concatenated(self, vectors: np.ndarray, texts: list[str]) -> np.ndarray:
         """Append the vectors of the static model; cosines become a weighted mean of both cosines."""
         share, weights = self.about["static"]["share"], self.arrays["static.weights"]
         rows = [weights[text.ids].sum(axis=0) for text in self._tokenizer.encode_batch(texts, add_special_tokens=False)]

@@ -51,7 +51,7 @@ def save_adapter(
     facts: Mapping[str, str],
     *,
     static: StaticTable | None = None,
-) -> None:
+) -> ApiModel | SentenceTransformer:
     """Save an adapter for an API model, with how to reach it; or a local model with the adapter on top.
 
     Args:
@@ -60,6 +60,9 @@ def save_adapter(
         folder: is created if needed.
         facts: lines of the card, such as {"Run": "14_closed_models-1a2b3c4d-s0"}.
         static: stands next to the API model; its vectors follow those of the adapter.
+
+    Returns:
+        The model with the adapter, as the folder loads.
 
     Raises:
         ModelError: a static model is given for a local model.
@@ -71,8 +74,9 @@ def save_adapter(
             raise ModelError(problem, remedy="Use models.concatenation.concat_static, as notebook 06_distillation does")
         from embedlab.models.save import save_model  # loads torch
 
-        save_model(with_adapter(model, adapter), folder, facts=facts)
-        return
+        adapted = with_adapter(model, adapter)
+        save_model(adapted, folder, facts=facts)
+        return adapted
     folder.mkdir(parents=True, exist_ok=True)
     names = _map_names(adapter)
     maps = {name: getattr(adapter, role) for role, name in names.items() if name}
@@ -88,6 +92,7 @@ def save_adapter(
     title = f"# {adapter.kind}, for a model behind an API"
     card = [title, "", *lines, "", *adapter_loading(has_static=static is not None)]
     write_atomic(folder / CARD, "\n".join(card))
+    return model.adapted(adapter, static)
 
 
 def _map_names(adapter: VectorAdapter) -> dict[str, str | None]:

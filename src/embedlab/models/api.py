@@ -220,7 +220,7 @@ class ApiModel:
         vectors = complete(self._cache, keys, sent, lambda new, keep: self._send(new, distinct - len(new), stage, keep))
         if self.adapter is not None and self.adapter.document is not None:
             vectors = self.adapter.document.apply(vectors)
-        return vectors if self.static is None else self.static.beside(vectors, texts)
+        return vectors if self.static is None else self.static.concatenated(vectors, texts)
 
     def _send(self, texts: Sequence[str], cached: int, stage: str, keep: Keep) -> np.ndarray:
         """Get the vectors of texts that are not in the cache."""

@@ -97,7 +97,7 @@ def card_metadata(evidence: Evidence, name: str) -> str:
 
     is_encoder = evidence.model.kind != "CrossEncoder"
     prefix = "cosine_" if evidence.model.kind in SCORED else ""
-    libraries = [] if evidence.model.kind == API else [LIBRARY]
+    library = None if evidence.model.kind == API else LIBRARY
     results = [
         EvalResult(
             task_type="information-retrieval" if is_encoder else "text-ranking",
@@ -114,10 +114,10 @@ def card_metadata(evidence: Evidence, name: str) -> str:
         if score.metric in INDEX_METRICS and score.value is not None
     ]
     data = ModelCardData(
-        library_name=next(iter(libraries), None),
+        library_name=library,
         pipeline_tag=TASKS[evidence.model.kind],
         base_model=evidence.base.hub_name or None,
-        tags=[*libraries, "embedlab"],
+        tags=[*filter(None, [library]), "embedlab"],
         model_name=name if results else None,
         eval_results=results or None,
     )

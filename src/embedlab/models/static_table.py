@@ -89,8 +89,8 @@ class StaticTable:
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
 
-    def beside(self, vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray:
-        """Concatenate the unit vectors (N, d) of another model with these of the same texts: (N, d + e)."""
+    def concatenated(self, vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+        """Append the static vectors of the texts to another model's unit vectors (N, d): unit vectors (N, d + e)."""
         from embedlab.models.concatenation import concatenate
 
         return concatenate(vectors, self.encode(texts), self.share)

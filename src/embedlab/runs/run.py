@@ -301,15 +301,11 @@ class Run:
         Returns:
             The folder in this attempt; `finish` adds the evidence and moves it next to the record.
         """
-        from embedlab.models.adapter import with_adapter
         from embedlab.models.adapter_folder import save_adapter
-        from embedlab.models.api import ApiModel
         from embedlab.runs.evidence import identify
 
         path = self.artefact(folder)
-        save_adapter(model, adapter, path, self.model_facts(system), static=static)
-        adapted = model.adapted(adapter, static) if isinstance(model, ApiModel) else with_adapter(model, adapter)
-        identity = identify(adapted)
+        identity = identify(save_adapter(model, adapter, path, self.model_facts(system), static=static))
         self._saved[path] = system, identity
         self.fingerprint({system: identity.fingerprint})
         return path
