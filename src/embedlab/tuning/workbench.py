@@ -173,7 +173,8 @@ class Workbench:
 
     def settings(self, steps: int, **values: Any) -> FitSettings:
         """Return the settings of a training, with the seed and the engine of the run; see `FitSettings`."""
-        return FitSettings(steps=self.capped(steps), seed=self.params.seed, engine=self.params.engine, **values)
+        params = self.params
+        return FitSettings(steps=steps, max_steps=params.max_steps, seed=params.seed, engine=params.engine, **values)
 
     @contextmanager
     def timed(self) -> Iterator[Callable[[], float]]:
