@@ -11,7 +11,17 @@ from embedlab.sweeps.spec import expand, find_sweep, read_sweep
 from tests.notebooks.outcomes import rows, run
 
 SMOKE = {"dataset": "icd10cm:smoke", "max_steps": 3, "chunkings": ["3", "4+1"], "filter_field": "chapter"}
-REMEDIES = {"bm25", "prompts", "hybrid", "chunking", "filter", "linear-probe"}
+REMEDIES = {
+    "centring",
+    "prompts",
+    "enrichment",
+    "bm25",
+    "feedback",
+    "hybrid",
+    "chunking",
+    "filter",
+    "linear-probe",
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +60,8 @@ class TestRun:
         notes = outcome.record.notes
         assert notes["action"] in notes["verdict"] and notes["thresholds"]["good_enough"] == 0.85
         assert notes["train_pairs"] == 321
+        assert notes["left_out"] == {}
+        assert set(notes["seconds"]) == REMEDIES - {"linear-probe"} | {"fine-tune"}
         trials = pd.read_csv(outcome.folder / "trials.csv")
         assert trials.groupby("kind")["chosen"].sum().eq(1).all()
         for name in ("gain_by_remedy", "gain_by_training_queries", "causes"):

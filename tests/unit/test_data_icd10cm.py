@@ -165,6 +165,16 @@ def test_fields_and_labels(loaded):
     assert len(set(dataset.labels["chapter"].values())) == 22
 
 
+def test_headings_are_the_titles_of_ancestors_without_ranges_of_codes(loaded):
+    headings = loaded["icd10cm"].headings
+    blood = "Diseases of the blood and blood-forming organs and certain disorders involving the immune mechanism"
+    assert headings["D50"] == (blood, "Nutritional anemias")
+    assert headings["D50.0"] == (blood, "Nutritional anemias", "Iron deficiency anemia")
+    assert headings["N04.B1"][-1].endswith("glomerulonephritis (IC-MPGN)")  # in parentheses, but not a range
+    assert set(headings) == set(loaded["icd10cm"].corpus)
+    assert not any(title.endswith(("D89)", "D53)", "QA0)")) for titles in headings.values() for title in titles)
+
+
 @pytest.mark.parametrize(
     ("spec", "problem"),
     [

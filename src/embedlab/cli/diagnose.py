@@ -27,6 +27,9 @@ def diagnose(
     filter_field: Annotated[str, typer.Option(help="document field to filter by")] = "",
     filter_known: Annotated[bool, typer.Option("--filter-known", help="the field is known for every query")] = False,
     max_docs: Annotated[int, typer.Option(help="most documents to search; 0: all")] = 0,
+    enrich_characters: Annotated[
+        int, typer.Option(help="most characters of documents to encode with headings or metadata; 0: none")
+    ] = 3_000_000,
     good_enough: Annotated[float, typer.Option(help="nDCG@10 that is high enough without fine-tuning")] = 0.85,
     seed: Annotated[int, typer.Option(help="random seed")] = 0,
 ) -> None:
@@ -39,6 +42,7 @@ def diagnose(
     base, *other_models = model or [BASE_MODEL]
     values = {"dataset": dataset, "model_name": base, "other_models": other_models, "reranker": reranker, "seed": seed}
     values |= {"filter_field": filter_field, "filter_known": filter_known, "max_docs": max_docs}
+    values |= {"enrich_characters": enrich_characters}
     values |= {name: texts for name, texts in (("prompts", prompt), ("chunkings", chunk)) if texts is not None}
     _show(*_run(DiagnoseParams.checked({**values, "good_enough": good_enough})))
 
@@ -64,6 +68,8 @@ def _show(study: Study, verdict: Verdict) -> None:
     print_frame(
         headline(study.table()), f"{data.name}: {len(data.corpus):,} documents, test, gain over {study.base.name}"
     )
+    for kind, reason in study.left_out.items():
+        out.print(f"Left out: {kind}, because {reason}.", markup=False, highlight=False, soft_wrap=True)
     causes = count_causes(study.missed)
     print_frame(causes.loc[causes["n"] > 0, ["cause", "n", "rule", "remedy"]], f"{len(study.missed)} queries miss")
     out.print(str(verdict), markup=False, highlight=False, soft_wrap=True)

@@ -61,6 +61,8 @@ class Dataset:
             ICD-10. What has the same code in another dataset means the same.
         leaks: training examples that were dropped when the data was loaded, because they reveal held-out queries: kind
             -> number.
+        headings: document id -> titles of what the document is a part of, the widest first, such as chapter, block and
+            category. They belong to the documents and contain nothing from queries.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Dataset:
     split_by: str = "document"
     codes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     leaks: Mapping[str, int] = field(default_factory=dict)
+    headings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def split_queries(self, split: str) -> dict[str, str]:
         """Query id -> text of the queries in `split`, in the order of the qrels."""

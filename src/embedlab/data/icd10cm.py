@@ -39,6 +39,7 @@ SPLIT_BY = {"codes": "document", "terms": "query"}
 MAX_TERMS_TEST = 1_500
 GRADED_PAIRS = 3_000
 
+_CODE_RANGE = re.compile(r" \([A-Z]\d\w-[A-Z]\w\w\)$")
 _EXCLUDED_CODE = re.compile(r"(.+?)\s*\(([A-Z]\d[0-9A-Z](?:\.[0-9A-Z]{1,4})?)\)\s*$")
 
 Paths = Mapping[str, tuple[str, ...]]  # code -> chapter, block, category, …, the code itself
@@ -65,7 +66,7 @@ def load(location: str, *, name: str) -> Dataset:
     groups = group_queries(queries, positives, corpus, split_by=SPLIT_BY[split], ignore_symbols=True)
     qrels = _split(positives, groups, split)
     held_out = {code for grades in (*qrels["dev"].values(), *qrels["test"].values()) for code in grades}
-    chapters = {code: _chapter_title(path[0]) for code, path in paths.items()}
+    chapters = {code: _title(path[0]) for code, path in paths.items()}
     fields = {chapter: {"chapter": chapter} for chapter in chapters.values()}
     return Dataset(
         name=name,
@@ -83,6 +84,7 @@ def load(location: str, *, name: str) -> Dataset:
         },
         split_by=SPLIT_BY[split],
         codes={code: (code,) for code in corpus},
+        headings={code: tuple(map(_title, path[:-1])) for code, path in paths.items()},
     )
 
 
@@ -184,10 +186,9 @@ def _paths(chapters: frozenset[str]) -> Paths:
     return {path[-1]: path for path in map(_path, codes) if not chapters or path[0] in chapters}
 
 
-def _chapter_title(chapter: str) -> str:
-    """The chapter's title without the range of codes in parentheses."""
-    title: str = _icd().get_description(chapter)
-    return title.rpartition(" (")[0]
+def _title(code: str) -> str:
+    """The title of a chapter, a block or a code, without a range of codes in parentheses at its end."""
+    return _CODE_RANGE.sub("", _icd().get_description(code))
 
 
 def _related(paths: Paths) -> dict[str, frozenset[str]]:

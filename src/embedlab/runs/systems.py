@@ -34,6 +34,9 @@ SYSTEMS: dict[str, System] = {
     "hybrid": System("baseline", "BM25 and the base model, fused by reciprocal rank"),
     "word-frequencies": System("baseline", "a unigram language model: word frequencies of the training text"),
     # What the diagnosis tries on the base model
+    "centring": System("diagnosis", "the base model without the mean and the main directions of its vectors"),
+    "feedback": System("diagnosis", "the base model, queries moved towards the documents that a first search found"),
+    "enrichment": System("diagnosis", "the base model, with headings or metadata in front of documents"),
     "prompts": System("diagnosis", "the base model with a prompt before queries and documents"),
     "filter": System("diagnosis", "the base model, searching only the documents that a metadata filter leaves"),
     "chunking": System("diagnosis", "the base model, with long documents split into chunks"),

@@ -7,6 +7,7 @@ from embedlab.evaluation.diagnose.verdict import Thresholds
 from embedlab.params import Count, CountOrNone, Share, TrainingParams
 
 CHUNKINGS = ["128", "128+32", "128+32 sentences", "64+16 sentences"]
+ENRICH_CHARACTERS = 3_000_000  # a few minutes of one CPU core with a small model
 PROMPTS = ["Represent this sentence for searching relevant passages: ||", "query: ||passage: "]
 
 
@@ -24,6 +25,7 @@ class DiagnoseParams(TrainingParams):
         rerank_depth: documents that the reranker scores per query.
         filter_field: metadata field to filter by; empty = the first label of the dataset.
         filter_known: the field is known when a query arrives; otherwise it is predicted from training queries.
+        enrich_characters: maximum number of characters of enriched documents to encode; 0 = no enrichment.
         good_enough: see `verdict.Thresholds`.
     """
 
@@ -35,6 +37,7 @@ class DiagnoseParams(TrainingParams):
     rerank_depth: Count = 50
     filter_field: str = ""
     filter_known: bool = False
+    enrich_characters: CountOrNone = ENRICH_CHARACTERS
     good_enough: Share = Thresholds().good_enough
 
     @property

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -13,20 +15,61 @@ from embedlab.data.chunks import Chunking
 from embedlab.data.load import load_dataset
 from embedlab.data.splits import seeded_order
 from embedlab.evaluation.diagnose.chunking import Chunks, rank_by_best_chunk
+from embedlab.evaluation.diagnose.enrichment import Enrichment, affordable, enrichments
 from embedlab.evaluation.diagnose.filters import document_label, field_values, guess_values, rank_among
 from embedlab.evaluation.diagnose.params import DiagnoseParams
 from embedlab.evaluation.diagnose.probe import STEPS, fit_probe
 from embedlab.evaluation.diagnose.reranking import rerank
 from embedlab.evaluation.diagnose.study import DEPTH, Candidate, Remedy, Study, held_out_vectors
+from embedlab.models.adapter import VectorAdapter
+from embedlab.models.centring import all_but_the_top, mean_projection
 from embedlab.models.encoders import Encoder, open_encoder
 from embedlab.models.reranker import Score, load_reranker
+from embedlab.models.vector_map import VectorMap
 from embedlab.search.exact import Ranking
+from embedlab.search.feedback import with_feedback
 from embedlab.search.fusion import fuse_rrf, fuse_scores
 from embedlab.search.vectors import Vectors
 
 WEIGHTS = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))  # weight of the base model in score fusion
+DIRECTIONS = (0, 1, 2, 4, 8)  # principal components that centring removes
+FEEDBACK_DOCUMENTS = (1, 3, 10)  # first documents that feedback takes as relevant
+FEEDBACK_WEIGHTS = (0.1, 0.2, 0.4, 0.8)  # their weight; the query itself has 1
 NEIGHBOURS = 20  # training queries that vote for a metadata value
 ALLOWED_VALUES = (1, 2, 3)  # numbers of most likely values that a filter allows
+
+
+def centring(study: Study) -> Remedy:
+    """Remove the mean and the main directions of the corpus from queries and documents; see `models.centring`."""
+
+    def centred(setting: str, role_map: VectorMap) -> Candidate:
+        adapter = VectorAdapter(setting, role_map, role_map)
+        return Candidate(setting, lambda split: study.vectors[split].adapted(adapter).rank(DEPTH))
+
+    corpus = study.corpus_vectors
+    removed = [
+        centred(_removed(directions), all_but_the_top(corpus, directions))
+        for directions in DIRECTIONS
+        if directions < corpus.shape[1]
+    ]
+    return Remedy("centring", [centred("mean projection", mean_projection(corpus)), *removed])
+
+
+def enrichment(study: Study, ways: Sequence[Enrichment]) -> Remedy:
+    """Put headings or metadata in front of the documents and encode them again."""
+    return Remedy("enrichment", [_enriched(study, way) for way in ways])
+
+
+def feedback(study: Study) -> Remedy:
+    """Search twice: the second time with queries moved towards the first documents; see `search.feedback`."""
+
+    def moved(documents: int, weight: float) -> Candidate:
+        def rank(split: str) -> Ranking:
+            return with_feedback(study.vectors[split], study.rankings[split], documents, weight).rank(DEPTH)
+
+        return Candidate(f"first {documents}, weight {weight}", rank)
+
+    return Remedy("feedback", [moved(*setting) for setting in product(FEEDBACK_DOCUMENTS, FEEDBACK_WEIGHTS)])
 
 
 def bm25(study: Study) -> Remedy:
@@ -153,29 +196,82 @@ def data_curve(study: Study, shares: Sequence[float], *, steps: int = STEPS, see
 
 
 def applicable(study: Study, params: DiagnoseParams) -> Iterator[Remedy]:
-    """Yield every remedy that the parameters request and the data allow, from the cheapest to the most expensive."""
+    """Yield every remedy that the parameters request and the data allow, from the cheapest to the most expensive.
+
+    What the data do not allow is named in `study.left_out`, with the reason.
+    """
+    yield centring(study)
     if params.prompts:
         yield prompts(study, params.prompts)
+    yield from _affordable_enrichment(study, params.enrich_characters)
     yield bm25(study)
+    yield feedback(study)
     yield hybrid(study)
-    chunked = chunking(study, params.chunkings)
-    if chunked.candidates:
-        yield chunked
+    if params.chunkings:
+        chunked = chunking(study, params.chunkings)
+        if chunked.candidates:
+            yield chunked
+        else:
+            study.left_out["chunking"] = "no document is longer than a chunk"
     field, trainable = params.filter_field or document_label(study.data), bool(study.data.pairs("train"))
     if field and (params.filter_known or trainable):
         yield known_filter(study, field) if params.filter_known else guessed_filter(study, field)
+    else:
+        study.left_out["filter"] = (
+            "no training query tells its value" if field else "the documents have no label that tells them apart"
+        )
     for name in params.other_models:
         yield model(study, name)
     if params.reranker:
         yield reranking(study, load_reranker(params.reranker), params.rerank_depth)
     if trainable:
         yield probe(study, steps=params.probe_steps, seed=params.seed)
+    else:
+        study.left_out["fine-tune"] = "there are no training pairs whose document is searched"
 
 
 def open_study(params: DiagnoseParams) -> Study:
     """Load the dataset and the base model of `params`."""
     data = load_dataset(params.dataset, max_examples=params.max_examples or None, training=False)
     return Study(data, open_encoder(params.model_name), params.max_docs)
+
+
+def _removed(directions: int) -> str:
+    """Name the setting of centring that removes the mean and so many principal components."""
+    if not directions:
+        return "mean removed"
+    return f"mean and {directions} direction{'s' if directions > 1 else ''} removed"
+
+
+def _affordable_enrichment(study: Study, characters: int) -> Iterator[Remedy]:
+    """Yield the enrichment, or say in `study.left_out` why there is none."""
+    if not characters:
+        return
+    ways = enrichments(study.data)
+    if tried := affordable(ways, study.data.corpus, characters):
+        yield enrichment(study, tried)
+    elif ways:
+        needed = min(way.characters(study.data.corpus) for way in ways)
+        study.left_out["enrichment"] = (
+            f"it would encode {needed:,} characters, more than enrich_characters={characters:,}; "
+            "set max_docs, or raise enrich_characters on the command line"
+        )
+    else:
+        study.left_out["enrichment"] = "the documents have no headings or metadata that say more than their text"
+
+
+def _enriched(study: Study, way: Enrichment) -> Candidate:
+    @cache
+    def corpus() -> np.ndarray:
+        texts = way.texts(study.data.corpus)
+        encoded = study.base.encode(
+            list(texts.values()), stage=f"encode documents with {way.setting}", prompt=study.base.document_prompt
+        )
+        vectors, row_of = np.array(study.corpus_vectors), {d: row for row, d in enumerate(study.data.corpus)}
+        vectors[[row_of[document] for document in texts]] = encoded
+        return vectors
+
+    return Candidate(way.setting, lambda split: replace(study.vectors[split], corpus=corpus()).rank(DEPTH))
 
 
 def _dense(study: Study, encoder: Encoder, setting: str, corpus: np.ndarray | None = None) -> Candidate:

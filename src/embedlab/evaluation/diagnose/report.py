@@ -9,7 +9,8 @@ def headline(table: pd.DataFrame) -> pd.DataFrame:
     """Format `Study.table()` as text, with intervals.
 
     Returns:
-        Columns system, setting, ndcg@10, recall@10, gain and better-worse (queries that gain and lose).
+        Columns system, setting, ndcg@10, recall@10, gain, better-worse (queries that gain and lose) and seconds (to
+        try all settings).
     """
     cells = {
         "system": table["system"],
@@ -22,6 +23,7 @@ def headline(table: pd.DataFrame) -> pd.DataFrame:
         cells["gain"] = [_cell(*row, sign="+") for row in gains]
         wins = zip(table["wins"], table["losses"], strict=True)
         cells["better-worse"] = ["" if pd.isna(won) else f"{won}-{lost}" for won, lost in wins]
+        cells["seconds"] = ["" if pd.isna(seconds) else f"{seconds:.1f}" for seconds in table["seconds"]]
     return pd.DataFrame(cells)
 
 

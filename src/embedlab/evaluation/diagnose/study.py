@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -63,11 +64,13 @@ class Outcome:
         finding: gain and setting, for the verdict.
         test: its evaluation on test.
         trials: setting -> mean on dev.
+        seconds: time to try all settings; what an earlier remedy or a cache already computed is not counted again.
     """
 
     finding: Finding
     test: Evaluation
     trials: Mapping[str, float]
+    seconds: float
 
     @property
     def name(self) -> str:
@@ -90,6 +93,7 @@ class Study:
         base: the base model.
         max_docs: maximum number of documents to search; 0 searches all.
         outcomes: one per compared remedy, in order.
+        left_out: kind of remedy -> why `remedies.applicable` did not yield it, although it was not switched off.
         train_pairs: training pairs of the full dataset.
         sampled: whether `max_docs` removed documents.
 
@@ -101,6 +105,7 @@ class Study:
     base: Encoder
     max_docs: int = 0
     outcomes: list[Outcome] = field(default_factory=list, init=False)
+    left_out: dict[str, str] = field(default_factory=dict, init=False)
     train_pairs: int = field(init=False)
     sampled: bool = field(init=False)
 
@@ -182,6 +187,7 @@ class Study:
         """
         if not remedy.candidates:
             raise DataError(f"the remedy {remedy.kind!r} has no settings to try", remedy="Add a setting or skip it")
+        start = time.perf_counter()
         trials = {candidate.setting: self._dev_mean(candidate) for candidate in remedy.candidates}
         best = max(remedy.candidates, key=lambda candidate: trials[candidate.setting])
         test = evaluate(best.rank("test"), self.data.qrels["test"])
@@ -194,7 +200,7 @@ class Study:
             detectable=minimum_detectable_effect(values - base),
             unchanged=best.unchanged,
         )
-        return Outcome(finding, test, trials)
+        return Outcome(finding, test, trials, time.perf_counter() - start)
 
     @property
     def base_on_dev(self) -> float:
@@ -225,7 +231,7 @@ class Study:
         Returns:
             Columns system, setting (chosen on dev), dev (mean nDCG@10 on dev), ndcg@10 with ci_low and ci_high,
             recall@10, recall@100, n (queries with answers), and the paired gain over the base model: gain, gain_low,
-            gain_high, p_value, wins and losses (queries).
+            gain_high, p_value, wins and losses (queries), and seconds (to try all settings).
         """
         base = self.evaluations["test"]
         rows = [{"system": "base", "setting": self.base.name, "dev": self.base_on_dev, **_summary(base)}]
@@ -234,7 +240,7 @@ class Study:
             compared = {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high, "p_value": gain.p_value}
             names = {"system": outcome.name, "setting": outcome.finding.setting}
             row = {**names, "dev": max(outcome.trials.values()), **_summary(outcome.test), **compared}
-            rows.append({**row, "wins": gain.wins, "losses": gain.losses})
+            rows.append({**row, "wins": gain.wins, "losses": gain.losses, "seconds": outcome.seconds})
         frame = pd.DataFrame(rows)
         return frame.astype({name: "Int64" for name in ("wins", "losses") if name in frame})
 

@@ -15,8 +15,11 @@ from embedlab.params import Count, PositiveFloat, Share
 
 # Advice by kind of remedy, from the cheapest to build and run to the most expensive.
 ACTIONS = {
+    "centring": "centre the vectors",
     "prompts": "change the prompts",
+    "enrichment": "enrich the documents",
     "bm25": "use BM25",
+    "feedback": "use pseudo-relevance feedback",
     "hybrid": "use hybrid",
     "chunking": "fix chunking",
     "filter": "filter by metadata",
@@ -26,7 +29,10 @@ ACTIONS = {
 }
 # Kind of remedy -> the function that applies it, for remedies without a command.
 FUNCTIONS = {
+    "centring": "models.adapter.with_adapter",
     "prompts": "models.encoders.Encoder.with_prompts",
+    "enrichment": "evaluation.diagnose.enrichment.enrichments",
+    "feedback": "search.feedback.with_feedback",
     "bm25": "bm25_ranking",
     "hybrid": "search.fusion.fuse_scores",
     "chunking": "evaluation.diagnose.chunking.rank_by_best_chunk",
