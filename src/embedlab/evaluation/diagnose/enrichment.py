@@ -52,13 +52,13 @@ def enrichments(dataset: Dataset) -> list[Enrichment]:
 
 def affordable(ways: Sequence[Enrichment], corpus: Mapping[str, str], characters: int) -> list[Enrichment]:
     """Return the ways, in their order, whose texts have at most `characters` together; longer ones are skipped."""
-    chosen: list[Enrichment] = []
+    within: list[Enrichment] = []
     for way in ways:
         cost = way.characters(corpus)
         if cost <= characters:
-            chosen.append(way)
+            within.append(way)
             characters -= cost
-    return chosen
+    return within
 
 
 def _candidates(dataset: Dataset) -> Iterator[tuple[str, dict[str, str]]]:
@@ -73,9 +73,9 @@ def _candidates(dataset: Dataset) -> Iterator[tuple[str, dict[str, str]]]:
     yield "all headings", {document: JOIN.join(titles) for document, titles in headings.items()}
     fields: dict[str, dict[str, str]] = {}
     for document in dataset.corpus.keys() - dataset.queries.keys():
-        known = (*headings.get(document, ()), dataset.corpus[document])
+        own_texts = (*headings.get(document, ()), dataset.corpus[document])
         for name, value in dataset.fields.get(document, {}).items():
-            if _new([value], queries, *known):
+            if _new([value], queries, *own_texts):
                 fields.setdefault(name, {})[document] = f"{name}: {value}"
     for name in sorted(fields):
         yield f"field {name}", fields[name]
@@ -86,7 +86,7 @@ def _candidates(dataset: Dataset) -> Iterator[tuple[str, dict[str, str]]]:
     yield "all fields", {document: JOIN.join(texts) for document, texts in every.items()}
 
 
-def _new(texts: Sequence[str], queries: set[str], *known: str) -> list[str]:
-    """Return the texts that are not empty, repeat no query, and say what `known` does not say; each once."""
-    seen = {normalise(text) for text in known} | {""}
+def _new(texts: Sequence[str], queries: set[str], *own_texts: str) -> list[str]:
+    """Return the texts that are not empty, repeat no query, and say what `own_texts` do not say; each once."""
+    seen = {normalise(text) for text in own_texts} | {""}
     return [text for text in dict.fromkeys(texts) if (key := normalise(text)) not in queries and key not in seen]
