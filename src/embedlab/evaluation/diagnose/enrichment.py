@@ -52,13 +52,13 @@ def enrichments(dataset: Dataset) -> list[Enrichment]:
 
 def affordable(ways: Sequence[Enrichment], corpus: Mapping[str, str], characters: int) -> list[Enrichment]:
     """Return the ways, in their order, whose texts have at most `characters` together; longer ones are skipped."""
-    within: list[Enrichment] = []
+    within_limit: list[Enrichment] = []
     for way in ways:
         cost = way.characters(corpus)
         if cost <= characters:
-            within.append(way)
+            within_limit.append(way)
             characters -= cost
-    return within
+    return within_limit
 
 
 def _candidates(dataset: Dataset) -> Iterator[tuple[str, dict[str, str]]]:
@@ -72,7 +72,7 @@ def _candidates(dataset: Dataset) -> Iterator[tuple[str, dict[str, str]]]:
     yield "nearest heading", {document: titles[-1] for document, titles in headings.items()}
     yield "all headings", {document: JOIN.join(titles) for document, titles in headings.items()}
     fields: dict[str, dict[str, str]] = {}
-    for document in dataset.corpus.keys() - dataset.queries.keys():
+    for document in (document for document in dataset.corpus if document not in dataset.queries):
         own_texts = (*headings.get(document, ()), dataset.corpus[document])
         for name, value in dataset.fields.get(document, {}).items():
             if _new([value], queries, *own_texts):
