@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 
 import numpy as np
@@ -365,6 +366,10 @@ class TestCommand:
         assert result.exit_code == 0, result.output
         for text in ("base", "bm25", "hybrid", "chunking", "prompts", "fine-tune", "queries miss", "Verdict: "):
             assert text in result.output
+        assert "Left out: enrichment, because the documents have no headings or metadata" in result.output
+
+    def test_the_limit_of_enrichment_is_that_of_the_notebook(self):
+        assert inspect.signature(cli.diagnose).parameters["enrich_characters"].default == params().enrich_characters
 
     def test_impossible_values_are_one_clear_error(self, command, spec):
         result = command(spec, "--good-enough", "2")
