@@ -41,6 +41,7 @@ NUMBERS = {  # option -> values that are refused
     ("deploy", "shards", "index", "vectors", "--workers"): ("0",),
     ("diagnose", "icd10cm:smoke", "--good-enough"): ("nan", "0", "-1", "2"),
     ("diagnose", "icd10cm:smoke", "--max-docs"): ("-1",),
+    ("diagnose", "icd10cm:smoke", "--enrich-characters"): ("-1",),
     ("diagnose", "icd10cm:smoke", "--seed"): ("-1", str(2**70)),
     ("serve", "model", "--port"): ("-1", "65536"),
     ("serve", "model", "--batch-tokens"): ("0", "-1"),
