@@ -186,6 +186,8 @@ def test_only_fine_tuning_helps_and_the_probe_foretells_it():
     data = Dataset("d", corpus, {**data.queries, **extra}, {**data.qrels, "train": train})
     study, verdict = verdict_of(data, lookup_encoder(data))
     assert verdict.action == "fine-tune" and "linear probe" in verdict.setting
+    seconds = {outcome.finding.kind: outcome.seconds for outcome in study.outcomes}
+    assert seconds["fine-tune"] > 5 * seconds["bm25"]  # its training counts
     assert verdict.expected.low > 0.01
 
 

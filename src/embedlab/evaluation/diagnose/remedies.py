@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -200,6 +201,14 @@ def applicable(study: Study, params: DiagnoseParams) -> Iterator[Remedy]:
 
     What the data do not allow is named in `study.left_out`, with the reason.
     """
+    study.evaluations  # noqa: B018  the time of the base model is not the time of the first remedy
+    start = time.perf_counter()
+    for remedy in _applicable(study, params):
+        yield replace(remedy, preparation=time.perf_counter() - start)
+        start = time.perf_counter()
+
+
+def _applicable(study: Study, params: DiagnoseParams) -> Iterator[Remedy]:
     yield centring(study)
     if params.prompts:
         yield prompts(study, params.prompts)

@@ -50,10 +50,12 @@ class Remedy:
     Attributes:
         kind: a key of `verdict.ACTIONS`.
         candidates: its settings, the simplest first.
+        preparation: seconds that it took to prepare the settings, such as the training of the probe.
     """
 
     kind: str
     candidates: Sequence[Candidate]
+    preparation: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +66,7 @@ class Outcome:
         finding: gain and setting, for the verdict.
         test: its evaluation on test.
         trials: setting -> mean on dev.
-        seconds: time to try all settings; what an earlier remedy or a cache already computed is not counted again.
+        seconds: time to prepare and try all settings; what an earlier remedy or a cache provides is not counted.
     """
 
     finding: Finding
@@ -200,7 +202,7 @@ class Study:
             detectable=minimum_detectable_effect(values - base),
             unchanged=best.unchanged,
         )
-        return Outcome(finding, test, trials, time.perf_counter() - start)
+        return Outcome(finding, test, trials, remedy.preparation + time.perf_counter() - start)
 
     @property
     def base_on_dev(self) -> float:
