@@ -57,7 +57,7 @@ def detect_language(texts: Collection[str]) -> str:
         texts: some or many; of more than 5,000, every n-th is read.
 
     Returns:
-        Code such as `de`; empty if the texts do not tell, because they have too few stop words, or none in Latin script.
+        Code such as `de`; empty if the texts do not tell: too few stop words, or no Latin script.
 
     >>> detect_language(["Schmerzen in der Brust", "Fieber und Husten nach einer Reise"])
     'de'
