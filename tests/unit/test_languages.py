@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+from embedlab.data import text_analysis
 from embedlab.data.languages import DETECTED, detect_language, stemmed_words, stop_words
 from embedlab.errors import ParameterError
 from embedlab.search.bm25 import bm25_ranking
@@ -98,3 +102,13 @@ def test_bm25_stems_in_the_language_of_the_documents():
         assert [document for document, _ in found] == ["answer"]
     in_english = bm25_ranking(CORPUS, queries, 3, language="en").as_candidates()["q"]
     assert len(in_english) == 3  # "der" matches everywhere
+
+
+def test_texts_are_analysed_in_one_place():
+    """No other module has stop words, a stemmer or its own words."""
+    own = re.compile(r"stopwords|STOPWORDS|import Stemmer|findall\(r?\"\\w|split\(r?\"\\W")
+    package = Path(text_analysis.__file__).parents[1]
+    found = {
+        path.relative_to(package).as_posix() for path in package.rglob("*.py") if own.search(path.read_text("utf-8"))
+    }
+    assert found == {"data/languages.py"}

@@ -58,6 +58,7 @@ _ANALYSED = regex.compile(rf"[\p{{M}}\p{{Hangul}}\p{{Arabic}}\p{{Hebrew}}\p{{Gre
 _UNSEPARATED_RUN = regex.compile(rf"((?:(?!\p{{M}})[\p{{Hangul}}{_SPACELESS}]\p{{M}}*)+)")
 _LOWER_WORDS = regex.compile(r"[\p{L}\p{N}_][\p{L}\p{N}\p{M}_\u200c\u200d\u00ad]*")
 _OPTIONAL_MARKS = regex.compile(r"(?<=[\p{Arabic}\p{Hebrew}\p{Greek}]\p{M}*)\p{Mn}|(?<=е)\u0308")
+_ACCENTS = regex.compile(r"(?<=[\p{Latin}\p{Greek}\p{Cyrillic}\p{Arabic}\p{Hebrew}]\p{M}*)\p{M}")
 _TURKISH = frozenset("İĞ")
 _HAS_OPTIONAL_MARKS = regex.compile(r"[\p{Arabic}\p{Hebrew}\p{Greek}ё]|е\u0308")
 _VARIANTS = str.maketrans({"ى": "ي", "ی": "ي", "ک": "ك", "ة": "ه"})
@@ -168,6 +169,19 @@ def script_of(letter: str) -> str:
     """
     name = unicodedata.name(letter, "unknown").split()[0].split("-")[0]
     return name if name == "CJK" else name.capitalize()
+
+
+def without_accents(text: str) -> str:
+    """Remove the marks of letters that mean about the same without them: é, ü, й, Hebrew and Arabic vowel points.
+
+    The marks of other scripts stay: without them, Japanese ガ would be カ, and Thai and Hindi words would be others.
+
+    >>> without_accents("Ménière, đái tháo đường"), without_accents("ガギ हिन्दी")
+    ('Meniere, đai thao đuong', 'ガギ हिन्दी')
+    """
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFKD", text)))
 
 
 def characters(text: str) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from embedlab import progress
 from embedlab.data.languages import DEFAULT, detect_language, stemmed_words
 from embedlab.errors import DataError
-from embedlab.search.exact import ABSENT, Ranking, require_depth
+from embedlab.search.exact import ABSENT, Ranking, matched, require_depth
 
 if TYPE_CHECKING:
     import bm25s
@@ -75,12 +74,12 @@ def bm25_ranking(
 
 def _with_common_words(ranking: Ranking) -> Ranking:
     """`ranking`; if no query shares a word with any document, it is not measurable."""
-    queries = len(ranking.query_ids)
+    queries, checked = len(ranking.query_ids), matched(ranking)
     without = int((ranking.indices == ABSENT).all(axis=1).sum())
     if without > queries / 2:
-        consequence = "It is not a baseline here." if without == queries else "As a baseline it is weak here."
+        consequence = "As a baseline it is weak here." if checked.measurable else "It is not a baseline here."
         _log.warning("BM25 found no common word in %d of %d queries. %s", without, queries, consequence)
-    return replace(ranking, measurable=without < queries or not queries)
+    return checked
 
 
 def _bm25_index(words: list[list[str]], k1: float, b: float) -> bm25s.BM25:
