@@ -75,6 +75,12 @@ def test_words_are_stemmed_by_their_language(language, text, stems):
     assert stemmed_words([text], language) == [stems]
 
 
+def test_a_stemmer_that_leaves_nothing_of_a_word_is_ignored():
+    assert stemmed_words(["του ιστού"])[0][-1] == "ιστου"
+    queries = {"q": "ιστού pump", "other": "ιστού"}  # bm25s would search for the empty word
+    assert bm25_ranking({"d": "a pump"}, queries, 1).as_candidates()["q"][0][0] == "d"
+
+
 def test_stop_words():
     assert "der" in stop_words("de") and "der" not in stop_words("en") and stop_words("ja") == frozenset()
     assert stop_words("pt_br") == stop_words("pt-BR") == stop_words("pt") != frozenset()

@@ -64,10 +64,10 @@ def detect_language(texts: Collection[str]) -> str:
     """
     step = len(texts) // SAMPLE + 1
     counts = Counter(word for number, text in enumerate(texts) if number % step == 0 for word in search_words(text))
-    found = {language: sum(counts[word] for word in own) for language, own in _own_stop_words().items()}
-    best = max(found, key=lambda language: found[language])
+    hits = {language: sum(counts[word] for word in stops) for language, stops in _own_stop_words().items()}
+    best = max(hits, key=lambda language: hits[language])
     enough = max(MIN_FOUND, MIN_SHARE * counts.total())
-    return best if found[best] >= enough else ""
+    return best if hits[best] >= enough else ""
 
 
 def stop_words(language: str) -> frozenset[str]:
@@ -111,7 +111,7 @@ def check_language(language: str) -> str:
     """Return the language of a code without its region: `pt` for `pt_br`.
 
     Raises:
-        ParameterError: it is no code of two or three letters.
+        ParameterError: it is not a code of two or three letters.
     """
     if not _CODE.fullmatch(language):
         remedy = "Write a code of two or three letters, such as de, or pt_br with a region"
@@ -128,7 +128,7 @@ def _stems(words: list[str], stemmers: Mapping[str, Stemmer]) -> list[str]:
     for word in words:
         script = _SCRIPT.match(word)
         stemmer = stemmers.get(script.lastgroup) if script else latin
-        stems.append(stemmer.stemWord(word) if stemmer else word)
+        stems.append((stemmer.stemWord(word) if stemmer else "") or word)  # some stemmers leave nothing of a word
     return stems
 
 

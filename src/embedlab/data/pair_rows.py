@@ -160,7 +160,7 @@ def _refuse_unknown_texts(row: Row, column: str, name: str, file: Path) -> None:
 def _is_prose(text: str) -> bool:
     """Whether a text has several words, or many characters without spaces, as an id, a score or a name has not."""
     return len(text.split()) > 1 or any(
-        unseparated and len(part) >= PROSE_CHARACTERS for part, unseparated in unseparated_parts(text)
+        unseparated and len(segment) >= PROSE_CHARACTERS for segment, unseparated in unseparated_parts(text)
     )
 
 

@@ -143,7 +143,7 @@ def spaced(text: str) -> str:
     >>> spaced("HIV感染2型")
     'HIV 感染 2 型'
     """
-    return text if text.isascii() else " ".join(part for part, _ in unseparated_parts(text))
+    return text if text.isascii() else " ".join(segment for segment, _ in unseparated_parts(text))
 
 
 def script(text: str) -> str:

@@ -267,8 +267,8 @@ def _float32(vectors: np.ndarray) -> np.ndarray:
 
 def matched(ranking: Ranking) -> Ranking:
     """Return a ranking by common words or letters; if no query has any, it is not measurable."""
-    found = bool((ranking.indices != ABSENT).any())
-    return replace(ranking, measurable=found or not ranking.query_ids)
+    has_results = bool((ranking.indices != ABSENT).any())
+    return replace(ranking, measurable=has_results or not ranking.query_ids)
 
 
 def require_depth(k: int) -> None:

@@ -258,7 +258,7 @@ def _answers_by_text(dataset: Dataset) -> Mapping[str, set[str]]:
 def _acronyms(text: str) -> set[str]:
     """Return the acronyms in lower case; in a text all in capitals, acronyms cannot be recognised."""
     parts = spaced(text)
-    in_capitals = text.isupper() and sum(part.isupper() for part in parts.split()) > 1
+    in_capitals = text.isupper() and sum(token.isupper() for token in parts.split()) > 1
     return set() if in_capitals else _folded(_ACRONYM.findall(parts))
 
 

@@ -49,9 +49,9 @@ class LanguagesParams(StaticParams):
         params = super().resolve(namespace)
         if parse_spec(params.dataset).scheme not in SCHEMES:  # else the data has it
             require_languages(load_dataset(params.dataset, training=False))
-        others = {"mixed_dataset": [params.mixed_dataset], "english_dataset": [params.english_dataset]}
-        others["same_language"] = [spec.replace("{}", "en") for spec in params.same_language]
-        for name, spec in ((name, spec) for name, specs in others.items() for spec in specs if spec):
+        specs_of = {"mixed_dataset": [params.mixed_dataset], "english_dataset": [params.english_dataset]}
+        specs_of["same_language"] = [spec.replace("{}", "en") for spec in params.same_language]
+        for name, spec in ((name, spec) for name, specs in specs_of.items() for spec in specs if spec):
             try:
                 source_fingerprint(spec)
             except DataError as error:
