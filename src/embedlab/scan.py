@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from embedlab.data import text_analysis
 from embedlab.redaction import redacted, shareable
 
 TEXT, KEY, FOLDER, UNKNOWN = "training text", "key", "folder of this machine", "file that was not looked into"
@@ -76,7 +77,7 @@ class Texts:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(re.findall(r"\w+", text.casefold()))
+    return tuple(text_analysis.words(text))
 
 
 def scan_folder(folder: Path, texts: Iterable[str] = (), *, files: Iterable[Path] | None = None) -> list[Finding]:

@@ -109,8 +109,8 @@ GROUPS: dict[str, Group] = {
         ("labelling", "review", "relabel"),
     ),
     "data": Group(
-        ("data/splits", "data/leakage", "data/overlap", "data/text_analysis"),
-        ("data_splits", "data_leakage", "data_extra", "data_overlap", "text_analysis"),
+        ("data/splits", "data/leakage", "data/overlap", "data/text_analysis", "data/languages"),
+        ("data_splits", "data_leakage", "data_extra", "data_overlap", "text_analysis", "languages"),
     ),
     "endpoint": Group(
         (

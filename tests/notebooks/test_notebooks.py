@@ -59,6 +59,14 @@ class TestShape:
         places = [prose.find(part) for part in SKELETON]
         assert -1 not in places and places == sorted(places)
 
+    def test_next_leads_to_the_next_notebook_of_the_index(self, path):
+        index = (paths.notebooks_dir() / "README.md").read_text("utf-8")
+        order = re.findall(r"^\| \[\w+\]\((\w+\.ipynb)\)", index, re.MULTILINE)
+        assert order == [notebook.name for notebook in ALL]
+        (block,) = re.findall(r"\*\*Next\*\*(.+?)(?:\n\n|\Z)", notebooks.read(path).cells[0].source, re.DOTALL)
+        following = order[order.index(path.name) + 1 :][:1]  # none after the last
+        assert re.findall(r"\((\w+\.ipynb)\)", block)[:1] == following
+
     def test_index_names_it_with_its_minutes(self, path):
         (row,) = re.findall(rf"\({path.name}\).*\| (\d+) \|", (paths.notebooks_dir() / "README.md").read_text("utf-8"))
         cost = re.search(r"\*\*Cost\*\*: (?:about (\d+) minutes|seconds)", notebooks.read(path).cells[0].source)

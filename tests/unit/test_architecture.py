@@ -22,9 +22,10 @@ LAYERS = (
     ("deploy", "evaluation", "training"),
     ("search",),
     ("models",),
+    ("scan",),
     ("data",),
     ("http", "io", "params", "engine", "checked", "launchers", "progress", "paths", "redaction", "escaping", "errors")
-    + ("blocks", "scan"),
+    + ("blocks",),
 )
 SEPARATE = ("training", "evaluation")  # of the same layer, but neither imports the other
 

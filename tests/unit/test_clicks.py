@@ -214,6 +214,13 @@ class TestFiles:
         assert logs[0].counts.loc[0, ["impressions", "clicks"]].tolist() == [4, 2]
         assert logs[0].documents == {"7": "a text"} and logs[0].queries == {"q0": "x"}
 
+    def test_spellings_of_a_query_add_up(self, tmp_path):
+        spellings = ["水泵 ABC", "水泵ＡＢＣ？", "Café pump", "CAFE\u0301 PUMP!", "C++", "C#"]
+        rows = [{"query": text, "document": "d", "clicks": 1} for text in spellings]
+        log = read_log(write(tmp_path / "log.csv", rows))
+        assert list(log.queries.values()) == ["水泵 ABC", "Café pump", "C++", "C#"]
+        assert log.counts["clicks"].tolist() == [2, 2, 1, 1]
+
     def test_texts_from_the_corpus_beside_it(self, tmp_path):
         lines = [{"_id": "d1", "title": "A", "text": "one"}, {"_id": "d2", "text": "two"}]
         (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

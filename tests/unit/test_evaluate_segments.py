@@ -9,7 +9,7 @@ import pytest
 from embedlab.data.dataset import Dataset
 from embedlab.errors import ParameterError
 from embedlab.evaluation import segments
-from embedlab.evaluation.segments import derived_fields, length_slices, script
+from embedlab.evaluation.segments import derived_fields, length_slices
 
 
 def dataset(kinds=None, queries=None, **more):
@@ -41,19 +41,11 @@ def test_skewed_lengths_make_fewer_ranges_but_lose_nobody():
     assert len(slices) == 11
 
 
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("fracture", "Latin"),
-        ("Перелом 12", "Cyrillic"),
-        ("骨折", "Cjk"),
-        ("骨 fracture", "Latin"),
-        ("12.3", "(unknown)"),
-        ("", "(unknown)"),
-    ],
-)
-def test_script_of_most_letters(text, name):
-    assert script(text) == name
+def test_words_and_scripts_outside_latin_script():
+    queries = {"a": "急性肝炎", "b": "急性ウイルス性肝炎の診断", "c": "ｆｅｖｅｒ", "d": "12"}
+    fields = derived_fields(dataset(queries=queries))
+    assert [fields[query]["script"] for query in queries] == ["CJK", "Japanese", "Latin", "(unknown)"]
+    assert len({fields[query]["length"] for query in "ab"}) == 2  # 3 and 11 pairs of characters
 
 
 def test_rare_kinds_are_those_below_the_share(monkeypatch):

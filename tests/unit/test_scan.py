@@ -77,6 +77,13 @@ def test_texts_that_start_the_same():
     assert Texts().first_in("one two three four") == ""
 
 
+def test_texts_in_other_scripts_are_found_inside_longer_ones():
+    texts = Texts(["急性肝炎患者", "मटर कब बोएं और कैसे", "肝炎"])
+    assert len(texts) == 2  # the last is shorter than four words
+    assert texts.first_in("我们有一名急性肝炎患者。") and texts.first_in("क्या मटर कब बोएं और कैसे?")
+    assert not texts.first_in("急性胃炎患者") and not texts.first_in("मोटर कब बोएं और कैसे")
+
+
 def test_a_path_in_the_header_of_weights(tmp_path):
     header = json.dumps({"__metadata__": {"from": "/home/ada/x", "text": TEXTS[0]}}).encode()
     (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"/home/ada/x")

@@ -8,8 +8,9 @@
 | impressions | how often the document was shown there; without this column, every row is one impression |
 | clicks | how many of these impressions were clicked, at most one click each |
 
-Rows with the same query, document and position are added up, so a row can be one event or the total of a day. If the
-log contains only document ids, put a `corpus.jsonl` in BEIR format with their texts into the same folder.
+Rows with the same query, document and position are added up, so a row can be one event or the total of a day. Queries
+are the same if they differ only in case, width, punctuation or Unicode form, see `text_analysis`. If the log contains
+only document ids, put a `corpus.jsonl` in BEIR format with their texts into the same folder.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import pandas as pd
 
 from embedlab.data import textio
 from embedlab.data.beir import read_texts
+from embedlab.data.text_analysis import normalise
 from embedlab.data.textio import Row
 from embedlab.errors import DataError
 
@@ -74,14 +76,17 @@ def read_log(path: Path) -> ClickLog:
     rows = [textio.rename_columns(row, ALIASES, path) for row in textio.read_rows(path)]
     _warn_of_other_columns(rows, path)
     texts = _document_texts(rows, path)
-    queries: dict[str, str] = {}
+    ids: dict[str, str] = {}  # normal form of a query -> its id
+    queries: dict[str, str] = {}  # id -> the first spelling
     events = []
     for row in rows:
-        query = queries.setdefault(textio.text_of(row, "query", path), f"q{len(queries)}")
+        text = textio.text_of(row, "query", path)
+        query = ids.setdefault(normalise(text), f"q{len(ids)}")
+        queries.setdefault(query, text)
         document = _document_with_text(row, texts, path)
         events.append((query, document, _position(row, path), *_impressions_and_clicks(row, path)))
     frame = pd.DataFrame(events, columns=[*KEYS, "impressions", "clicks"])
-    return ClickLog.from_events({query: text for text, query in queries.items()}, texts, frame)
+    return ClickLog.from_events(queries, texts, frame)
 
 
 def _warn_of_other_columns(rows: list[Row], path: Path) -> None:

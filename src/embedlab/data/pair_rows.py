@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from embedlab.data import textio
 from embedlab.data.dataset import SPLITS, GradedPair, split_name
+from embedlab.data.text_analysis import unseparated_parts
 from embedlab.data.textio import Row
 from embedlab.errors import DataError
 
@@ -49,6 +50,7 @@ _NEGATIVE = re.compile(
 _LIKE_DOCUMENTS = re.compile(r"(.*_)?(?P<kind>(neg|pos)(ative|itive)?s?)(_?\d+)?(_.*)?")
 
 REMEMBERED = 1 << 10  # column names whose meaning is remembered
+PROSE_CHARACTERS = 6  # of a script without spaces; a name or a category has fewer
 MAX_GRADE = 10  # of a query and a document; higher numbers are another scale
 SCALES = (1, 5, 10, 100)  # highest scores of the usual scales of similarity
 MAX_CLASS = 3  # whole numbers up to here in a column of labels may be classes, as in natural language inference
@@ -149,10 +151,17 @@ def _refuse_unknown_texts(row: Row, column: str, name: str, file: Path) -> None:
     """Raise an error for a column that is named like documents and holds texts; scores and ids are metadata."""
     value = row.values[column]
     texts = [_passage(item) for item in (value if isinstance(value, list) else [value])]
-    if any(isinstance(text, str) and len(text.split()) > 1 for text in texts):
+    if any(isinstance(text, str) and _is_prose(text) for text in texts):
         problem = f"the column '{column}' seems to hold {name}s, but its name is not known"
         remedy = f"Rename it to '{name}' (a list can hold several), or remove it."
         raise textio.error_at(row, column, file, problem, remedy)
+
+
+def _is_prose(text: str) -> bool:
+    """Whether a text has several words, or many characters without spaces, as an id, a score or a name has not."""
+    return len(text.split()) > 1 or any(
+        unseparated and len(segment) >= PROSE_CHARACTERS for segment, unseparated in unseparated_parts(text)
+    )
 
 
 def _warn_of_flags(rows: list[Row], file: Path) -> None:

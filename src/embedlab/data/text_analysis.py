@@ -2,7 +2,8 @@
 
 Words follow Unicode: combining marks belong to their letter (Hindi and Tamil vowel signs, Thai tone marks). Scripts
 without spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) are cut into overlapping pairs of
-characters, as Lucene's CJK analyzer does. Width, case, Unicode form, digits and invisible characters do not matter.
+characters, as Lucene's CJK analyzer does. Width, case, Unicode form, digits and invisible characters do not matter. Nor
+do marks that writers often leave out: Arabic and Hebrew vowel points, Greek accents, the dots of ё.
 
 Symbols do not count as words, but some decide what a text means: C++ and C#, x > 5 and x < 5, +5 °C and -5 °C, $100
 and €100, .NET. The normal form keeps them.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 
 import regex
@@ -38,6 +40,11 @@ _TOKENS = regex.compile(
     | [\p{{Sm}}\p{{Emoji_Presentation}}✓✔✗✘♀♂--[\x00-\x7f¬⁄]]""",
     regex.VERBOSE | regex.VERSION1,
 )
+_NAMES = regex.compile(  # C++, C#, HER2+; .NET
+    r"""(?<![\p{L}\p{N}\p{M}_])\p{L}[\p{L}\p{N}\p{M}_]*+(?:\+\+?|\#)(?![\p{L}\p{N}\p{M}_+#])
+    | (?<![\p{L}\p{N}\p{M}_.])\.\p{L}[\p{L}\p{N}\p{M}_]++""",
+    regex.VERBOSE,
+)
 # ASCII letters, digits and punctuation that is never a symbol: the tokens of such a text are its words.
 _PLAIN = regex.compile(r"""(?:[\w\s,;:'"?&()\[\]]++|\.(?!\w)|-(?![\d.]))*+""")
 _INVISIBLE = regex.compile(r"[\p{Cf}\p{Variation_Selector}ـ--\u200b]", regex.VERSION1)  # all but the zero-width space
@@ -51,6 +58,9 @@ _ANALYSED = regex.compile(rf"[\p{{M}}\p{{Hangul}}\p{{Arabic}}\p{{Hebrew}}\p{{Gre
 _UNSEPARATED_RUN = regex.compile(rf"((?:(?!\p{{M}})[\p{{Hangul}}{_SPACELESS}]\p{{M}}*)+)")
 _LOWER_WORDS = regex.compile(r"[\p{L}\p{N}_][\p{L}\p{N}\p{M}_\u200c\u200d\u00ad]*")
 _OPTIONAL_MARKS = regex.compile(r"(?<=[\p{Arabic}\p{Hebrew}\p{Greek}]\p{M}*)\p{Mn}|(?<=е)\u0308")
+_ACCENTS = regex.compile(r"(?<=[\p{Latin}\p{Greek}\p{Cyrillic}\p{Arabic}\p{Hebrew}]\p{M}*)\p{M}")
+_TURKISH = frozenset("İĞ")
+_HAS_OPTIONAL_MARKS = regex.compile(r"[\p{Arabic}\p{Hebrew}\p{Greek}ё]|е\u0308")
 _VARIANTS = str.maketrans({"ى": "ي", "ی": "ي", "ک": "ك", "ة": "ه"})
 
 
@@ -71,7 +81,7 @@ def symbols(text: str) -> frozenset[str]:
     >>> sorted(symbols("Is C++ > 5 % faster than C?"))
     ['%', '>', 'c++']
     """
-    return frozenset(token for token in _TOKENS.findall(_folded(text)) if not _WORDS.fullmatch(token))
+    return frozenset(token for token in _TOKENS.findall(_folded_apart(text)) if not _WORDS.fullmatch(token))
 
 
 def normalise(text: str) -> str:
@@ -84,9 +94,9 @@ def normalise(text: str) -> str:
     """
     if text.isascii() and _PLAIN.fullmatch(text):
         return " ".join(_ascii_words(text)) or text.strip()
-    form = _joined(_folded(text))
+    form = _joined(_folded_apart(text))
     # Without the punctuation around it, a symbol may stand elsewhere: repeat until nothing changes.
-    while (shorter := _joined(form)) != form:
+    while (shorter := _joined(_apart(form))) != form:
         form = shorter
     return form or text.strip()
 
@@ -104,13 +114,13 @@ def search_words(text: str) -> list[str]:
     """Split `text` into the words that BM25 matches, before stop words and stemming.
 
     Latin and Cyrillic words are those of bm25s: lower case, two characters or more. Korean is cut into pairs of
-    characters too, because particles follow the noun without a space. Marks that writers often leave out do not
-    matter: Arabic and Hebrew vowel points, Greek accents, the dots of ё.
+    characters too, because particles follow the noun without a space. Names with a symbol, such as C++, C# and .NET,
+    come last, in addition to their word.
 
-    >>> search_words("A Ménière attack"), search_words("펌프에서")
-    (['ménière', 'attack'], ['펌프', '프에', '에서'])
+    >>> search_words("A Ménière attack"), search_words("펌프에서"), search_words("HER2+ in C#")
+    (['ménière', 'attack'], ['펌프', '프에', '에서'], ['her2', 'in', 'her2+', 'c#'])
     """
-    return list(_search_words(text.lower()))
+    return [*_search_words(_lower(text)), *_NAMES.findall(_folded_apart(text))]
 
 
 def unseparated_parts(text: str) -> list[tuple[str, bool]]:
@@ -127,6 +137,53 @@ def unseparated_parts(text: str) -> list[tuple[str, bool]]:
     return list(_parts(text, _UNSEPARATED_RUN))
 
 
+def spaced(text: str) -> str:
+    """Set words apart that stand next to a script without spaces, so that a search for whole words finds them.
+
+    >>> spaced("HIV感染2型")
+    'HIV 感染 2 型'
+    """
+    return text if text.isascii() else " ".join(segment for segment, _ in unseparated_parts(text))
+
+
+def script(text: str) -> str:
+    """Name the script of most letters of `text`, for example Latin, Cyrillic or CJK (Chinese characters).
+
+    Text with kana is Japanese, whatever its Chinese characters. Without a letter, the name is empty.
+
+    >>> script("ｆｒａｃｔｕｒｅ"), script("肺炎の疑い"), script("肺炎 12"), script("12.3")
+    ('Latin', 'Japanese', 'CJK', '')
+    """
+    plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    counts = Counter(script_of(letter) for letter in plain if letter.isalpha())
+    if kana := counts.pop("Hiragana", 0) + counts.pop("Katakana", 0):
+        counts["Japanese"] = kana + counts.pop("CJK", 0)
+    return counts.most_common(1)[0][0] if counts else ""
+
+
+def script_of(letter: str) -> str:
+    """Name the script of a letter, by its name in Unicode.
+
+    >>> script_of("ж"), script_of("急")
+    ('Cyrillic', 'CJK')
+    """
+    name = unicodedata.name(letter, "unknown").split()[0].split("-")[0]
+    return name if name == "CJK" else name.capitalize()
+
+
+def without_accents(text: str) -> str:
+    """Remove the marks of letters that mean about the same without them: é, ü, й, Hebrew and Arabic vowel points.
+
+    The marks of other scripts stay: without them, Japanese ガ would be カ, and Thai and Hindi words would be others.
+
+    >>> without_accents("Ménière, đái tháo đường"), without_accents("ガギ हिन्दी")
+    ('Meniere, đai thao đuong', 'ガギ हिन्दी')
+    """
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFKD", text)))
+
+
 def characters(text: str) -> list[str]:
     """Split `text` into its letters, each with its combining marks."""
     letters: list[str] = _CHARACTERS.findall(text)
@@ -135,16 +192,19 @@ def characters(text: str) -> list[str]:
 
 def _search_words(lower: str) -> Iterator[str]:
     for word in _LOWER_WORDS.findall(lower):
-        if word.isascii() or not _ANALYSED.search(word):
+        if word.isascii() or not (_ANALYSED.search(word) or not unicodedata.is_normalized("NFKC", word)):
             pieces = [(word, False)]
         else:
-            segments = _WORDS.findall(_without_optional_marks(_folded(word)))
+            segments = _WORDS.findall(_folded(word))
             pieces = [piece for segment in segments for piece in _pieces(segment, _UNSEPARATED_RUN)]
         yield from (piece for piece, unseparated in pieces if unseparated or len(piece) > 1)
 
 
-def _without_optional_marks(word: str) -> str:
-    decomposed = unicodedata.normalize("NFD", word)
+def _without_optional_marks(text: str) -> str:
+    """`text` without marks that writers often leave out, and Greek ones are missing in capitals."""
+    if not _HAS_OPTIONAL_MARKS.search(text):
+        return text
+    decomposed = unicodedata.normalize("NFD", text)
     return unicodedata.normalize("NFC", _OPTIONAL_MARKS.sub("", decomposed)).translate(_VARIANTS)
 
 
@@ -153,15 +213,38 @@ def _ascii_words(text: str) -> list[str]:
     return found
 
 
+def _lower(text: str) -> str:
+    return text.lower() if text.isascii() else _turkish(text).lower()
+
+
+def _turkish(text: str) -> str:
+    """`text` with the letter that a Turkish capital stands for: İ is i, and I is ı.
+
+    Only a text all in capitals with a letter of Turkish tells what its I means.
+    """
+    if text.isupper() and not _TURKISH.isdisjoint(text):
+        text = text.replace("I", "ı")
+    return text.replace("İ", "i")
+
+
 def _folded(text: str) -> str:
     """`text` in one width, case, Unicode form and set of digits, without invisible characters."""
     if text.isascii():
         return text.lower()
-    visible: str = _INVISIBLE.sub("", _EXPONENT.sub(r"^\g<0>", text))
+    visible: str = _INVISIBLE.sub("", _EXPONENT.sub(r"^\g<0>", _turkish(text)))
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold())
     text = _THAI_TONE.sub(lambda tone: tone[0][1] + tone[0][0], text)
     text = _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0], digit[0])), text)
-    return text.translate(_DASHES)
+    return _without_optional_marks(text).translate(_DASHES)
+
+
+def _folded_apart(text: str) -> str:
+    return _apart(_folded(text))
+
+
+def _apart(folded: str) -> str:
+    """A text with spaces around its parts in a script without spaces: in C#の, the # ends a word."""
+    return folded if folded.isascii() else _SPACELESS_RUN.sub(r" \1 ", folded)
 
 
 def _joined(folded: str) -> str:

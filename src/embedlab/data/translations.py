@@ -25,6 +25,8 @@ from embedlab.data.splits import components
 from embedlab.data.text_analysis import normalise
 from embedlab.errors import DataError
 
+SCHEMES = ("icd10multi", "parallel")  # of `load_dataset`: their texts have the field `language`
+
 _SEPARATOR = re.compile(r"[+, ]")  # a plus sign in the options of a spec arrives as a space
 
 
@@ -175,6 +177,25 @@ def dataset(terms: Sequence[Term], languages: Languages, *, name: str) -> Datase
         raise _nothing_to_ask(languages)
     split_by = "query" if languages.same else "document"
     return Dataset(name, corpus, queries, qrels, groups=groups, fields=fields, split_by=split_by)
+
+
+def require_languages(data: Dataset) -> None:
+    """Check that all queries and documents have the field `language`.
+
+    Raises:
+        DataError: one of them has none.
+    """
+    of_kind = {
+        "query": [query for judged in data.qrels.values() for query in judged],
+        "document": list(data.corpus),
+    }
+    for kind, keys in of_kind.items():
+        for key in keys:
+            if not data.fields.get(key, {}).get("language"):
+                problem = f"the {kind} '{key}' of {data.name} has no field 'language'"
+                remedy = "Use icd10multi:de-en (the extra 'languages'), or for your own translations "
+                remedy += "parallel:FILE?languages=de-en."
+                raise DataError(problem, remedy=remedy, field="dataset")
 
 
 def _answers(term: Term, language: str, answer: Term, languages: Languages) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import pandas as pd
 from embedlab.data.dataset import Dataset, Qrels
 from embedlab.data.leakage import codes_of
 from embedlab.data.load import load_dataset
-from embedlab.errors import ParameterError
+from embedlab.errors import DataError, ParameterError
 from embedlab.evaluation.metrics import Evaluation, evaluate
 from embedlab.evaluation.retrieval import sample_corpus
 from embedlab.evaluation.significance import NAN, PairedDifference, bootstrap_ci, paired_difference
@@ -22,6 +23,8 @@ from embedlab.search.vectors import Vectors, encode_split
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+_log = logging.getLogger(__name__)
 
 BY = "language"
 DEPTH = 100
@@ -145,7 +148,8 @@ def directions(
     Args:
         dataset: its queries are translations of its documents, and both have the field `language`.
         same_language: specs of datasets for search within one language, such as `icd10ja`. In `icd10multi:{}-{}`, `{}`
-            becomes every language of the dataset. Only their queries about held-out diseases are kept.
+            becomes every language of the dataset; a warning names those that the spec does not have. Only their
+            queries about held-out diseases are kept.
         max_docs: documents to search in every direction; see `sample_corpus`.
 
     Raises:
@@ -164,7 +168,13 @@ def directions(
         all_directions.append(Direction(f"{to} to X", pair, _reversed(dataset, language, pair)))
     for spec in same_language:
         for language in dict.fromkeys((*query_languages, *document_languages)) if "{}" in spec else [""]:
-            data = load_dataset(spec.replace("{}", language), training=False)
+            try:
+                data = load_dataset(spec.replace("{}", language), training=False)
+            except DataError as error:
+                if not language:
+                    raise
+                _log.warning("search within '%s' is left out: %s", language, error)
+                continue
             name = f"{language}-{language}" if language else spec
             all_directions.append(Direction("X to X", name, _about_held_out(data, dataset)))
     return [replace(direction, data=sample_corpus(direction.data, "test", max_docs)) for direction in all_directions]

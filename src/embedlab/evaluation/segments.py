@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from embedlab.data.dataset import Dataset
+from embedlab.data.text_analysis import script, words
 from embedlab.errors import ParameterError
 from embedlab.evaluation.slices import UNKNOWN
 
@@ -48,7 +48,7 @@ def derived_fields(
     derived = {
         "length": length_slices(queries),
         "document length": length_slices({query: text for query, text in answers.items() if text is not None}),
-        "script": {query: script(text) for query, text in queries.items()},
+        "script": {query: script(text) or UNKNOWN for query, text in queries.items()},
         **_by_kind(fields, kind, high_risk),
     }
     for name, values in derived.items():
@@ -60,26 +60,18 @@ def derived_fields(
 def length_slices(texts: Mapping[str, str]) -> dict[str, str]:
     """Return id -> range of its number of words, e.g. "3-5 words", with about equally many texts per range.
 
-    There are three ranges, or fewer if most texts have the same length.
+    Words are those of `text_analysis`: pairs of characters in scripts without spaces. There are three ranges, or fewer
+    if most texts have the same length.
     """
-    words = np.array([len(text.split()) for text in texts.values()], dtype=int)
-    if not len(words):
+    counts = np.array([len(words(text)) for text in texts.values()], dtype=int)
+    if not len(counts):
         return {}
-    inner = np.quantile(words, np.arange(1, LENGTH_SLICES) / LENGTH_SLICES, method="lower") + 1
-    starts = np.unique([words.min(), *inner[inner <= words.max()]])
-    ends = [*(starts[1:] - 1), words.max()]
+    inner = np.quantile(counts, np.arange(1, LENGTH_SLICES) / LENGTH_SLICES, method="lower") + 1
+    starts = np.unique([counts.min(), *inner[inner <= counts.max()]])
+    ends = [*(starts[1:] - 1), counts.max()]
     names = [f"{a} words" if a == b else f"{a}-{b} words" for a, b in zip(starts, ends, strict=True)]
-    slice_of = np.searchsorted(starts, words, side="right") - 1
+    slice_of = np.searchsorted(starts, counts, side="right") - 1
     return {key: names[index] for key, index in zip(texts, slice_of, strict=True)}
-
-
-def script(text: str) -> str:
-    """Return the writing system of most letters of `text` by its Unicode name, e.g. "Latin" or "Cyrillic".
-
-    Texts without a letter give `(unknown)`.
-    """
-    names = Counter(unicodedata.name(letter, UNKNOWN).split()[0] for letter in text if letter.isalpha())
-    return names.most_common(1)[0][0].capitalize() if names else UNKNOWN
 
 
 def _first_positive(dataset: Dataset, split: str, query: str) -> str | None:

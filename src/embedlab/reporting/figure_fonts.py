@@ -8,7 +8,6 @@ and Hebrew. For other scripts, this module appends installed fonts.
 from __future__ import annotations
 
 import logging
-import unicodedata
 import warnings
 from collections.abc import Iterable
 from functools import cache
@@ -18,6 +17,8 @@ from matplotlib import font_manager, ft2font
 from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+
+from embedlab.data.text_analysis import script_of
 
 # The first that is installed is taken, then any other: Noto (Linux), those of macOS and of Windows.
 CHINESE = ("Noto Sans CJK SC", "Noto Sans SC", "PingFang SC", "Microsoft YaHei")
@@ -101,8 +102,7 @@ def scripts(letters: Iterable[str]) -> list[str]:
     >>> scripts("กह")
     ['Devanagari', 'Thai']
     """
-    names = {unicodedata.name(letter, "unknown").split()[0].split("-")[0] for letter in letters}
-    return sorted(name if name == "CJK" else name.capitalize() for name in names)
+    return sorted(set(map(script_of, letters)))
 
 
 def _without(letters: Iterable[str], families: Iterable[str]) -> frozenset[str]:

@@ -14,8 +14,8 @@ import numpy as np
 
 from embedlab.data.dataset import Dataset
 from embedlab.data.splits import seeded_order
-from embedlab.data.text_analysis import characters, search_words, unseparated_parts
-from embedlab.search.exact import ABSENT, Ranking, require_depth
+from embedlab.data.text_analysis import characters, search_words, unseparated_parts, without_accents
+from embedlab.search.exact import ABSENT, Ranking, matched, require_depth
 
 ITERATIONS = 5
 MIN_PROBABILITY = 0.1
@@ -175,7 +175,8 @@ def character_ranking(dataset: Dataset, split: str, k: int) -> Ranking:
     Args:
         dataset: queries and corpus.
         split: whose queries.
-        k: documents per query; of those with a cosine of 0 none is found.
+        k: documents per query; of those with a cosine of 0 none is found. If that is so for all queries, the ranking
+            is not measurable.
 
     Raises:
         ParameterError: `k` is below 1.
@@ -185,7 +186,7 @@ def character_ranking(dataset: Dataset, split: str, k: int) -> Ranking:
     require_depth(k)
     queries, own_documents = dataset.split_queries(split), dataset.own_documents(split)
     vectorizer = TfidfVectorizer(
-        analyzer="char_wb", ngram_range=CHARACTERS, strip_accents="unicode", sublinear_tf=True, dtype=np.float32
+        analyzer="char_wb", ngram_range=CHARACTERS, strip_accents=without_accents, sublinear_tf=True, dtype=np.float32
     )
     documents = vectorizer.fit_transform(dataset.corpus.values()).T.tocsr()
     weights = vectorizer.transform(queries.values())
@@ -199,4 +200,4 @@ def character_ranking(dataset: Dataset, split: str, k: int) -> Ranking:
         of_best = np.take_along_axis(cosines, best, axis=1)
         indices[rows], scores[rows] = np.where(of_best > 0, best, ABSENT), np.where(of_best > 0, of_best, -np.inf)
     ranking = Ranking(tuple(queries), tuple(dataset.corpus), indices, scores)
-    return ranking.without_own(own_documents, k) if own_documents else ranking
+    return matched(ranking.without_own(own_documents, k) if own_documents else ranking)

@@ -265,6 +265,12 @@ def _float32(vectors: np.ndarray) -> np.ndarray:
     return np.require(vectors, np.float32, ["C", "W"])
 
 
+def matched(ranking: Ranking) -> Ranking:
+    """Return a ranking by common words or letters; if no query has any, it is not measurable."""
+    has_results = bool((ranking.indices != ABSENT).any())
+    return replace(ranking, measurable=has_results or not ranking.query_ids)
+
+
 def require_depth(k: int) -> None:
     """Raise a ParameterError if k is below 1."""
     if k < 1:

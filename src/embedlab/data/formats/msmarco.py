@@ -7,6 +7,7 @@ from pathlib import Path
 
 from embedlab.data import textio
 from embedlab.data.formats.base import Contents, Example, Export, Format, Source
+from embedlab.data.text_analysis import words
 from embedlab.data.textio import Row
 from embedlab.errors import DataError
 from embedlab.io import write_atomic
@@ -30,7 +31,7 @@ def _matches(source: Source) -> bool:
     cells = source.first_line.split("\t")
     if len(cells) != len(COLUMNS):
         return False
-    has_passages = all(len(cell.split()) >= MIN_WORDS for cell in cells[1:])
+    has_passages = all(len(words(cell)) >= MIN_WORDS for cell in cells[1:])
     return _is_header(cells) or has_passages or bool(_IDS.fullmatch(source.first_line))
 
 

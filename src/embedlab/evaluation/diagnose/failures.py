@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 
 from embedlab.data.dataset import Dataset
+from embedlab.data.languages import DEFAULT, detect_language, stemmed_words
 from embedlab.data.overlap import jaccard
-from embedlab.data.text_analysis import normalise, words
+from embedlab.data.text_analysis import normalise, spaced, words
 from embedlab.evaluation.metrics import Evaluation
 from embedlab.models.encoders import Encoder
-from embedlab.search.bm25 import stemmed_words
 from embedlab.search.exact import ABSENT, Ranking
 
 SHOWN_CHARACTERS = 90  # of a text, in examples
@@ -184,8 +184,9 @@ class _Judge:
 
     def __init__(self, dataset: Dataset, encoder: Encoder) -> None:
         self.corpus, self.related, self.encoder = dataset.corpus, dataset.related, encoder
+        self.language = detect_language(dataset.corpus.values()) or DEFAULT
         self.answers_of = _answers_by_text(dataset)
-        rules = (self._truncated, self._ambiguous, _identifier, self._sibling, self._rare, _no_shared_word, _close)
+        rules = (self._truncated, self._ambiguous, _identifier, self._sibling, self._rare, self._no_shared_word, _close)
         self.rules: dict[str, Callable[[_Miss], bool]] = dict(zip(NAMES, rules, strict=False))
 
     def row(self, miss: _Miss) -> dict[str, object]:
@@ -205,7 +206,7 @@ class _Judge:
         read = self.encoder.part_read(answer)
         if len(read) == len(answer):
             return False
-        of_query, of_read, of_answer = _stems(query, read, answer)
+        of_query, of_read, of_answer = self._stems(query, read, answer)
         return bool(of_query & (of_answer - of_read))
 
     def _ambiguous(self, miss: _Miss) -> bool:
@@ -225,17 +226,20 @@ class _Judge:
         rare = {word for word in words(miss.text) if self._is_rare(word)} | _acronyms(miss.text)
         return bool(rare - {word for answer in miss.answer_texts for word in words(answer)})
 
+    def _no_shared_word(self, miss: _Miss) -> bool:
+        query, *answers = self._stems(miss.text, *miss.answer_texts)
+        return not any(query & answer for answer in answers)
+
+    def _stems(self, *texts: str) -> list[set[str]]:
+        """Return the stemmed words of every text without stop words, as BM25 uses them."""
+        return [set(stems) for stems in stemmed_words(texts, self.language)]
+
     def _is_rare(self, word: str) -> bool:
         return len(self.encoder.pieces(word)) >= MANY_PIECES or self.encoder.is_unknown(word)
 
 
 def _identifier(miss: _Miss) -> bool:
     return any(_identifiers(miss.text) & _identifiers(answer) for answer in miss.answer_texts)
-
-
-def _no_shared_word(miss: _Miss) -> bool:
-    query, *answers = _stems(miss.text, *miss.answer_texts)
-    return not any(query & answer for answer in answers)
 
 
 def _close(miss: _Miss) -> bool:
@@ -251,18 +255,15 @@ def _answers_by_text(dataset: Dataset) -> Mapping[str, set[str]]:
     return answers
 
 
-def _stems(*texts: str) -> list[set[str]]:
-    """Return the stemmed words of every text without stop words, as BM25 uses them."""
-    return [set(stems) for stems in stemmed_words(list(texts))]
-
-
 def _acronyms(text: str) -> set[str]:
     """Return the acronyms in lower case; in a text all in capitals, acronyms cannot be recognised."""
-    return set() if text.isupper() and len(text.split()) > 1 else _folded(_ACRONYM.findall(text))
+    parts = spaced(text)
+    in_capitals = text.isupper() and sum(token.isupper() for token in parts.split()) > 1
+    return set() if in_capitals else _folded(_ACRONYM.findall(parts))
 
 
 def _identifiers(text: str) -> set[str]:
-    return _folded(_IDENTIFIER.findall(text))
+    return _folded(_IDENTIFIER.findall(spaced(text)))
 
 
 def _folded(matches: Iterable[str]) -> set[str]:

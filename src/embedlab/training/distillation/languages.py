@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
+from embedlab.data.load import load_dataset, parse_spec, source_fingerprint
+from embedlab.data.translations import SCHEMES, require_languages
 from embedlab.errors import DataError
 from embedlab.models.sides import is_static
 from embedlab.models.static import BagCollator, TokenBags, static_model
@@ -31,6 +34,29 @@ class LanguagesParams(StaticParams):
     distillation_epochs: PositiveFloat
     mixed_dataset: str
     english_dataset: str
+
+    @classmethod
+    def resolve(cls, namespace: Mapping[str, Any]) -> Self:
+        """Read the parameters and check that the data fits, because most of it is read after the training.
+
+        Args:
+            namespace: the notebook's `globals()`.
+
+        Raises:
+            ParameterError: see `Params.resolve`.
+            DataError: queries or documents of `dataset` have no language, or another dataset cannot be read.
+        """
+        params = super().resolve(namespace)
+        if parse_spec(params.dataset).scheme not in SCHEMES:  # else the data has it
+            require_languages(load_dataset(params.dataset, training=False))
+        specs_of = {"mixed_dataset": [params.mixed_dataset], "english_dataset": [params.english_dataset]}
+        specs_of["same_language"] = [spec.replace("{}", "en") for spec in params.same_language]
+        for name, spec in ((name, spec) for name, specs in specs_of.items() for spec in specs if spec):
+            try:
+                source_fingerprint(spec)
+            except DataError as error:
+                raise DataError(error.problem, remedy=error.remedy, file=error.file, field=name) from error
+        return params
 
     def distillation_settings(self) -> FitSettings:
         """How to train a static student on the teacher's vectors."""
