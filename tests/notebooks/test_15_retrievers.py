@@ -9,7 +9,8 @@ from sentence_transformers import MultiVectorEncoder, SentenceTransformer, Spars
 from embedlab import paths
 from tests.notebooks.outcomes import rows, smoke_run
 
-DENSE = {"base", "contrastive", "asymmetric-distilled", "asymmetric", "static", "labels-only", "distilled+tokens"}
+DENSE = {"base", "linear-probe", "contrastive", "asymmetric-distilled", "asymmetric", "static", "contrastive+static"}
+DENSE |= {"labels-only", "distilled+tokens"}
 OTHER = {"sparse-start", "sparse", "late-interaction-start", "late-interaction"}
 
 
@@ -24,8 +25,8 @@ def test_every_system_is_measured_with_its_costs(outcome):
     measured = {row.system for row in outcome.record.metrics if row.metric == "ndcg@10" and row.statistic == "value"}
     assert measured == DENSE | OTHER | {"bm25", "hybrid", "contrastive+sparse"}
     for against in ("base", "bm25", "hybrid", "contrastive"):
-        later = DENSE | OTHER | {"contrastive+sparse"} - {"base", "contrastive"}
-        assert later - {"base", "contrastive"} <= set(rows(outcome, "ndcg@10", against=against))
+        later = (DENSE | OTHER | {"contrastive+sparse"}) - {"base", "linear-probe", "contrastive"}
+        assert later <= set(rows(outcome, "ndcg@10", against=against))
     size = {system: row.value for system, row in rows(outcome, "bytes_per_document").items()}
     assert set(size) == DENSE | OTHER and {size[system] for system in DENSE} == {4 * 384}
     vectors = rows(outcome, "tokens_per_document")["late-interaction"].value
@@ -33,6 +34,8 @@ def test_every_system_is_measured_with_its_costs(outcome):
     assert size["late-interaction"] == pytest.approx(2 * 128 * vectors) and size["sparse"] == pytest.approx(8 * terms)
     speed = {system: row.value for system, row in rows(outcome, "milliseconds_per_query").items()}
     assert speed["asymmetric"] < speed["contrastive"] and set(speed) == DENSE | OTHER
+    encoded = {system: row.value for system, row in rows(outcome, "texts_per_second").items()}
+    assert encoded["static"] > encoded["contrastive"] > 0 and set(encoded) == DENSE | OTHER
     table = pd.read_csv(outcome.folder / "retrievers.csv")
     assert set(table["system"]) == DENSE | OTHER | {"contrastive+sparse"}
 
@@ -53,3 +56,15 @@ def test_models_load_without_this_package(outcome):
     assert colbert.encode_query(["Cholera"])[0].shape[1] == 128
     joined = SentenceTransformer(str(folder / "asymmetric"), device="cpu")
     assert joined.encode_query(["Cholera"]).shape == joined.encode_document(["Cholera"]).shape == (1, 384)
+
+
+@pytest.mark.notebook
+def test_training_times_add_up_and_the_front_holds_the_best_and_the_cheapest(outcome):
+    points = pd.read_csv(outcome.folder / "pareto.csv").set_index("system")
+    seconds = points["training_seconds_in_all"]
+    assert seconds["base"] == 0 < seconds["linear-probe"]
+    assert seconds["contrastive+static"] == pytest.approx(seconds["contrastive"] + seconds["static"])
+    front = points.index[points["front"].fillna(False).astype(bool)]
+    measured = points.dropna(subset=["bytes_per_document"])
+    assert {measured["nDCG@10"].idxmax(), measured["bytes_per_document"].idxmin()} <= set(front)
+    assert pd.isna(points.loc["contrastive+sparse", "front"])

@@ -9,7 +9,8 @@ import pytest
 import torch
 from sentence_transformers import CrossEncoder
 
-from embedlab.errors import DataError
+from embedlab.data.dataset import Dataset
+from embedlab.errors import DataError, ParameterError
 from embedlab.models.cross_encoder import average_scores, cosine_rows, cross_encoder_from, score_pairs, score_rows
 from embedlab.models.load import load_model
 from embedlab.models.packing import pack
@@ -17,11 +18,13 @@ from embedlab.models.pair_pooling import PairProductPooling
 from embedlab.models.reranker import load_reranker
 from embedlab.models.save import is_own_code, save_model
 from embedlab.search.judged import Judged
+from embedlab.search.vectors import Vectors
 from embedlab.training.distillation.cross_encoder import (
     RerankerParams,
     ScoreDistillationLoss,
     calibrate_scores,
     calibration_temperature,
+    candidate_lists,
     distil_scores,
     train_cross_encoder,
 )
@@ -212,6 +215,45 @@ def test_settings_are_those_of_the_parameters():
     params = RerankerParams.model_construct(**values)
     assert params.fit_settings() == FitSettings(**values)
     assert params.fit_settings(seed=4, batch_size=5) == FitSettings(**{**values, "seed": 4, "batch_size": 5})
+
+
+class TestCandidateLists:
+    """Each retriever orders the documents in its own way; the answer is p."""
+
+    names = ("p", "a", "b", "c")
+    data = Dataset(
+        name="by hand",
+        corpus={"p": "the answer", "a": "word one", "b": "word two", "c": "word three"},
+        queries={"q": "a query"},
+        qrels={"train": {"q": {"p": 1}}},
+    )
+
+    def vectors(self, *cosines):
+        scores = np.array(cosines, dtype=np.float32)
+        corpus = np.stack([scores, np.sqrt(1 - scores**2)], axis=1)
+        return Vectors(("q",), self.names, np.array([[1, 0]], dtype=np.float32), corpus)
+
+    def lists(self, retrievers, negatives):
+        base, tuned = self.vectors(0.1, 0.9, 0.5, 0.3), self.vectors(0.9, 0.1, 0.2, 0.8)
+        return candidate_lists(self.data, base, tuned, retrievers=retrievers, negatives=negatives)
+
+    def test_a_candidate_far_above_the_answer_stays(self):
+        """The base model gives a 0.9 and the answer 0.1."""
+        rows, reports = self.lists(["base"], 2)
+        assert rows == [("a query", "the answer", "word one", "word two")]
+        assert reports["base"].too_close == 0
+
+    def test_retrievers_take_turns(self):
+        rows, reports = self.lists(["self", "base"], 3)
+        assert rows[0][2:] == ("word three", "word one", "word two") and set(reports) == {"self", "base"}
+
+    @pytest.mark.parametrize("retrievers", [[], ["expert"], ["tuned"]])
+    def test_unknown_retrievers_are_refused(self, retrievers):
+        values = {"dataset": "icd10cm:smoke", "model_name": "m", "negatives": 1, "epochs": 1.0, "batch_size": 1}
+        values |= {"learning_rate": 1e-4, "depth": 5, "score_loss": "kl"}
+        assert RerankerParams.checked({**values, "retrievers": ["base", "self", "bm25"]}).negatives == 1
+        with pytest.raises(ParameterError, match="retrievers"):
+            RerankerParams.checked({**values, "retrievers": retrievers})
 
 
 class TestScoreLoss:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,15 +12,19 @@ from embedlab.evaluation.significance import bootstrap_ci
 from embedlab.reporting.figures import (
     BASELINE,
     COLOURS,
+    DPI,
+    LABEL_SIZE,
     Label,
     draw_level,
     label_lines,
     label_points,
     new_axes,
     set_finding,
+    style_axes,
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from embedlab.evaluation.efficiency import Footprint
@@ -28,6 +32,14 @@ if TYPE_CHECKING:
 
 
 METRIC = "ndcg@10"
+# Column of a table -> what its axis shows, and whether more of it is better.
+COSTS = {
+    "bytes_per_document": ("bytes per document", False),
+    "texts_per_second": ("texts per second", True),
+    "milliseconds_per_query": ("milliseconds per query", False),
+    "training_seconds_in_all": ("training, seconds", False),
+}
+PANELS, TITLE_SIZE = (9.6, 6.6), 10  # inches, points
 
 
 def pareto_front(frame: pd.DataFrame, larger: Sequence[str] = (), smaller: Sequence[str] = ()) -> pd.Series:
@@ -114,3 +126,72 @@ def _finding(table: pd.DataFrame) -> str:
         f"{best['system']} has the best {METRIC} ({best['value']:.3f}). "
         f"{fastest['system']} encodes {ratio} times as fast and reaches {fastest['value']:.3f}."
     )
+
+
+def mark_front(table: pd.DataFrame, quality: str) -> pd.DataFrame:
+    """Add the column `front`: no other system is as good in quality and in every cost, and better in one.
+
+    Args:
+        table: one row per system, with the columns of `COSTS`; a system without one of them is not compared.
+        quality: column of the quality.
+    """
+    larger = [quality, *(name for name, (_, more) in COSTS.items() if more)]
+    smaller = [name for name, (_, more) in COSTS.items() if not more]
+    return table.assign(front=pareto_front(table, larger=larger, smaller=smaller))
+
+
+def cost_panels(table: pd.DataFrame, quality: str, ylabel: str) -> Figure:
+    """Draw quality against each cost, a panel per cost; systems have numbers, which the legend explains.
+
+    A system on the common front of quality and all costs is a filled mark. The grey line is the front of one panel.
+
+    Args:
+        table: from `mark_front`, with the column `system`. Systems without costs are left out.
+        quality: column of the quality.
+        ylabel: what it is.
+    """
+    from matplotlib.lines import Line2D
+
+    from embedlab.reporting.figure_fonts import AnyScriptFigure
+
+    drawn = table.dropna(subset=list(COSTS)).sort_values(quality, ascending=False, ignore_index=True)
+    figure = AnyScriptFigure(figsize=PANELS, dpi=DPI, layout="constrained")
+    panels = figure.subplots(2, 2, sharey=True).flatten()
+    for axes, (cost, (xlabel, more)) in zip(panels, COSTS.items(), strict=True):
+        style_axes(axes, "", f"{xlabel} (log scale)", ylabel if axes in panels[::2] else "")
+        _draw_panel(axes, drawn, quality, cost, more_is_better=more)
+    handles = [
+        Line2D([], [], label=f"{number}  {row['system']}, {row[quality]:.3f}", **_mark(number, row["front"]))
+        for number, (_, row) in enumerate(drawn.iterrows(), start=1)
+    ]
+    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=LABEL_SIZE)
+    best, marked = drawn.iloc[0], int(drawn["front"].sum())
+    finding = f"{best['system']} has the best quality. {marked} of {len(drawn)} systems (filled marks) are beaten by"
+    title = f"What does quality cost?\n{finding} no other one in quality and all costs."
+    figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE_SIZE)
+    return figure
+
+
+def _draw_panel(axes: Axes, drawn: pd.DataFrame, quality: str, cost: str, *, more_is_better: bool) -> None:
+    if (drawn[cost] <= 0).any():
+        axes.set_xscale("symlog", linthresh=1)
+    else:
+        axes.set_xscale("log", base=2 if drawn[cost].max() < 30 * drawn[cost].min() else 10)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.minorticks_off()
+    axes.margins(x=0.1, y=0.1)
+    larger, smaller = ((quality, cost), ()) if more_is_better else ((quality,), (cost,))
+    line = drawn[pareto_front(drawn, larger=larger, smaller=smaller).fillna(False).astype(bool)].sort_values(cost)
+    axes.plot(line[cost], line[quality], color=BASELINE, linewidth=3, alpha=0.3, zorder=0)
+    for number, (_, row) in enumerate(drawn.iterrows(), start=1):
+        mark = _mark(number, row["front"])
+        axes.plot(row[cost], row[quality], **mark)
+        place, style = (row[cost], row[quality]), {"fontsize": LABEL_SIZE, "color": mark["color"]}
+        axes.annotate(str(number), place, xytext=(5, 3), textcoords="offset points", **style)
+
+
+def _mark(number: int, on_front: bool) -> dict[str, Any]:
+    """The mark of the system with this number, filled if it is on the common front."""
+    colour = COLOURS[(number - 1) % len(COLOURS)]
+    face = colour if on_front else "white"
+    return {"marker": "o", "linestyle": "", "color": colour, "markerfacecolor": face}

@@ -1,9 +1,10 @@
-"""Measure retrievers of different shapes on one dataset: quality, bytes per document, milliseconds per query."""
+"""Measure retrievers of different shapes on one dataset: quality, bytes, milliseconds per query, texts per second."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from embedlab.evaluation.metrics import evaluate
 from embedlab.evaluation.significance import paired_difference
 from embedlab.models.encode import encode
 from embedlab.models.late_interaction import encode_tokens
-from embedlab.models.sides import is_static, sides_of
+from embedlab.models.sides import Side, is_static, sides_of
 from embedlab.models.sparse import encode_sparse
 from embedlab.models.static import encode_static
 from embedlab.search.exact import Ranking, cut, search
@@ -34,10 +35,20 @@ PROBED = 8  # inverted lists of tokens that are read per query token
 
 TIMED_QUERIES = 40  # timed one at a time; the first few warm up
 WARM_UP = 5
+TIMED_DOCUMENTS = 200  # encoded together, to measure texts per second
+PASSES = 3  # timed passes over them
 TOP = 10  # documents per timed query
 FLOAT_BYTES = 4
 
 Answer = Callable[[str], Any]  # encodes and searches one query
+Encode = Callable[[list[str]], Any]  # encodes documents
+
+
+def _dense_encode(side: Side) -> Encode:
+    """Return the fastest way to encode texts with one side of a dense model."""
+    if is_static(side.model):
+        return partial(encode_static, side.model)
+    return partial(encode, side.model, prompt=side.prompt)
 
 
 class Retrievers:
@@ -52,6 +63,8 @@ class Retrievers:
         self.board, self.against = board, tuple(against)
         queries = list(board.data.split_queries("test").values())
         self._queries = queries[:: max(1, len(queries) // TIMED_QUERIES)][:TIMED_QUERIES]
+        documents = list(board.data.corpus.values())
+        self._documents = documents[:: max(1, len(documents) // TIMED_DOCUMENTS)][:TIMED_DOCUMENTS]
         self._rows: dict[str, dict[str, Any]] = {}
 
     def add(
@@ -61,6 +74,7 @@ class Retrievers:
         *,
         bytes_per_document: float | None = None,
         answer: Answer | None = None,
+        encode: Encode | None = None,
         seconds: float = 0.0,
         dim: int | None = None,
     ) -> None:
@@ -71,6 +85,7 @@ class Retrievers:
             ranking: of the test queries.
             bytes_per_document: size of a document in the index; None if it is not known.
             answer: encodes and searches one query; it is timed.
+            encode: encodes documents; it is timed.
             seconds: of all trainings behind it; `Leaderboard.training` records the last one.
             dim: dimensions of a vector, if there is one per text.
         """
@@ -80,6 +95,8 @@ class Retrievers:
             costs["bytes_per_document"] = bytes_per_document
         if answer is not None:
             costs["milliseconds_per_query"] = self.milliseconds(answer)
+        if encode is not None:
+            costs["texts_per_second"] = self.texts_per_second(encode)
         for name, value in costs.items():
             self.board.run.value(name, value, system=system, stage="footprint")
         row: dict[str, Any] = {"nDCG@10": evaluation.mean(self.board.metric)}
@@ -102,9 +119,9 @@ class Retrievers:
         if system == "base":  # by which others recognise the model that a gain is measured against
             self.board.fingerprint(system)
         size = float(FLOAT_BYTES * vectors.dim)
-        answer = self.dense_answer(model, vectors.corpus)
-        ranking = vectors.rank(DEPTH)
-        self.add(system, ranking, bytes_per_document=size, answer=answer, seconds=seconds, dim=vectors.dim)
+        work: dict[str, Any] = {"answer": self.dense_answer(model, vectors.corpus)}
+        work["encode"] = _dense_encode(sides_of(model).document)
+        self.add(system, vectors.rank(DEPTH), bytes_per_document=size, **work, seconds=seconds, dim=vectors.dim)
 
     def add_fused(self, system: str, first: str, second: str) -> None:
         """Fuse the rankings of two systems that were added by reciprocal rank, and measure the result; see `add`."""
@@ -124,8 +141,9 @@ class Retrievers:
             return vectors.index.search(encode_sparse(model, [query], "query"), TOP)
 
         self.board.run.value("terms_per_document", vectors.terms_per_document, system=system, stage="footprint")
+        work: dict[str, Any] = {"answer": answer, "encode": partial(encode_sparse, model, role="document")}
         size = vectors.index.bytes_per_document
-        self.add(system, vectors.rank(DEPTH), bytes_per_document=size, answer=answer, seconds=seconds)
+        self.add(system, vectors.rank(DEPTH), bytes_per_document=size, **work, seconds=seconds)
 
     def add_late_interaction(
         self, system: str, model: MultiVectorEncoder, index: TokenIndex, *, seconds: float = 0.0
@@ -143,8 +161,9 @@ class Retrievers:
             return max_sim(encode_tokens(model, [query], "query").vectors, index.corpus)
 
         self.board.run.value("tokens_per_document", index.tokens_per_document, system=system, stage="footprint")
+        work: dict[str, Any] = {"answer": answer, "encode": partial(encode_tokens, model, role="document")}
         size = index.bytes_per_document
-        self.add(system, index.rank(DEPTH), bytes_per_document=size, answer=answer, seconds=seconds)
+        self.add(system, index.rank(DEPTH), bytes_per_document=size, **work, seconds=seconds)
 
     def add_shortlists(
         self, system: str, index: TokenIndex, depth: int, *, of: Sequence[str] = (), per_token: int = 64
@@ -190,14 +209,10 @@ class Retrievers:
     @staticmethod
     def dense_answer(model: SentenceTransformer, corpus: np.ndarray, depth: int = TOP) -> Answer:
         """Return a function that encodes one query and searches the vectors (N, d) of the corpus."""
-        side = sides_of(model).query
+        encode_query = _dense_encode(sides_of(model).query)
 
         def answer(query: str) -> Any:
-            if is_static(side.model):
-                vector = encode_static(side.model, [query])
-            else:
-                vector = encode(side.model, [query], prompt=side.prompt)
-            return search(vector, corpus, depth)
+            return search(encode_query([query]), corpus, depth)
 
         return answer
 
@@ -209,6 +224,16 @@ class Retrievers:
             answer(query)
             times.append(time.perf_counter() - start)
         return 1000 * float(np.median(times[min(WARM_UP, len(self._queries)) :]))
+
+    def texts_per_second(self, encode: Encode) -> float:
+        """Return how many documents are encoded per second, with tokenisation: the median of several passes."""
+        encode(self._documents)  # warms up
+        seconds = []
+        for _ in range(PASSES):
+            start = time.perf_counter()
+            encode(self._documents)
+            seconds.append(time.perf_counter() - start)
+        return len(self._documents) / float(np.median(seconds))
 
     def table(self) -> pd.DataFrame:
         """Return one row per system: quality, gains with intervals, and costs."""

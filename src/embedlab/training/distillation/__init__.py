@@ -11,6 +11,7 @@ from embedlab.models.cross_encoder import (
 from embedlab.training.distillation.cross_encoder import (
     RerankerParams,
     calibrate_scores,
+    candidate_lists,
     distil_scores,
     train_cross_encoder,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "join_encoders",
     "average_scores",
     "calibrate_scores",
+    "candidate_lists",
     "cosine_rows",
     "cross_encoder_from",
     "cut_layers",

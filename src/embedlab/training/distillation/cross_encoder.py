@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field, StringConstraints
 from torch import Tensor, nn
 
 from embedlab.errors import DataError
@@ -14,8 +16,9 @@ from embedlab.models.packing import embed_columns
 from embedlab.models.prompts import prompts_of
 from embedlab.models.tokens import count_overflowing
 from embedlab.params import TEMPERATURE, Count, PositiveFloat, TrainingParams
+from embedlab.training.contrastive.negative_sources import Rankers, mine_sources
 from embedlab.training.engine import prepare
-from embedlab.training.examples import Row, TrainingRows
+from embedlab.training.examples import Row, TrainingRows, contrastive_rows
 from embedlab.training.fit import FitResult, FitSettings, fit
 from embedlab.training.losses import false_negative_mask, info_nce
 from embedlab.training.truncated import Cut, report_cut
@@ -25,8 +28,13 @@ if TYPE_CHECKING:
     from sentence_transformers.base.evaluation import BaseEvaluator
     from sentence_transformers.sentence_transformer.losses import DistillKLDivLoss, MarginMSELoss
 
+    from embedlab.data.dataset import Dataset
     from embedlab.search.judged import Judged
+    from embedlab.search.vectors import Vectors
+    from embedlab.training.contrastive.mining import MiningReport
 
+# base: the base model · self: the fine-tuned model · bm25 · cross-encoder:NAME · ranking:FILE, see `negative_sources`
+Retriever = Annotated[str, StringConstraints(pattern=r"^(base|self|bm25|cross-encoder:.+|ranking:.+)$")]
 ScoreLoss = Literal["margin_mse", "kl"]
 
 HOLD_OUT = 10  # every tenth row is not trained on; the scores are calibrated on these
@@ -38,8 +46,9 @@ class RerankerParams(TrainingParams):
     """Parameters of notebook 07_reranker."""
 
     tuned_model: str = ""
+    start_model: str = ""
+    retrievers: Annotated[list[Retriever], Field(min_length=1)]
     negatives: Count
-    relative_margin: PositiveFloat
     epochs: PositiveFloat
     batch_size: Count
     learning_rate: PositiveFloat
@@ -50,6 +59,30 @@ class RerankerParams(TrainingParams):
         """Return the training settings; `changes` override single fields of `FitSettings`."""
         names = ("epochs", "learning_rate", "max_steps", "seed", "engine")
         return FitSettings(**{**{name: getattr(self, name) for name in names}, **changes})
+
+
+def candidate_lists(
+    data: Dataset, base: Vectors, tuned: Vectors, *, retrievers: Sequence[Retriever], negatives: int, seed: int = 0
+) -> tuple[list[Row], dict[str, MiningReport]]:
+    """Build the lists that a reranker is trained on: a query, its answer, and candidates of several retrievers.
+
+    No candidate is left out for its score. The reranker has to learn from documents that a retriever ranks above the
+    answer. A model that was trained on these queries makes few such mistakes on them; other retrievers make more.
+
+    Args:
+        data: dataset with training pairs.
+        base: training queries and corpus under the base model.
+        tuned: both under the fine-tuned model, which `self` stands for.
+        retrievers: names as in `Retriever`; their candidates are taken in turn.
+        negatives: candidates per list.
+        seed: of the random documents that fill lists with too few candidates.
+
+    Returns:
+        Rows (query, positive, negatives), and retriever -> report of the filters.
+    """
+    rankers = Rankers.of(data, base, tuned)
+    mined, reports = mine_sources(data, retrievers, rankers, per_pair=negatives, absolute_margin=-math.inf)
+    return contrastive_rows(data, mined, hard_negatives=negatives, use_triplets=False, seed=seed), reports
 
 
 def train_cross_encoder(
