@@ -64,6 +64,8 @@ def test_training_times_add_up_and_the_front_holds_the_best_and_the_cheapest(out
     seconds = points["training_seconds_in_all"]
     assert seconds["base"] == 0 < seconds["linear-probe"]
     assert seconds["contrastive+static"] == pytest.approx(seconds["contrastive"] + seconds["static"])
+    assert seconds["contrastive+sparse"] == pytest.approx(seconds["contrastive"] + seconds["sparse"])
+    assert seconds["labels-only"] > seconds["contrastive"]
     front = points.index[points["front"].fillna(False).astype(bool)]
     measured = points.dropna(subset=["bytes_per_document"])
     assert {measured["nDCG@10"].idxmax(), measured["bytes_per_document"].idxmin()} <= set(front)

@@ -91,7 +91,7 @@ def pareto_figure(table: pd.DataFrame, *, bm25: float | None = None) -> Figure:
 
     Args:
         table: from `pareto_table`.
-        bm25: its quality, drawn as a dashed line; None draws none.
+        bm25: its quality, systems as a dashed line; None draws none.
     """
     figure, axes = new_axes("What does speed cost?", "texts per second on this machine (log scale)", f"{METRIC} (test)")
     axes.set_xscale("log")
@@ -154,40 +154,41 @@ def cost_panels(table: pd.DataFrame, quality: str, ylabel: str) -> Figure:
 
     from embedlab.reporting.figure_fonts import AnyScriptFigure
 
-    drawn = table.dropna(subset=list(COSTS)).sort_values(quality, ascending=False, ignore_index=True)
+    systems = table.dropna(subset=list(COSTS)).sort_values(quality, ascending=False, ignore_index=True)
     figure = AnyScriptFigure(figsize=PANELS, dpi=DPI, layout="constrained")
     panels = figure.subplots(2, 2, sharey=True).flatten()
     for axes, (cost, (xlabel, more)) in zip(panels, COSTS.items(), strict=True):
         style_axes(axes, "", f"{xlabel} (log scale)", ylabel if axes in panels[::2] else "")
-        _draw_panel(axes, drawn, quality, cost, more_is_better=more)
+        _draw_panel(axes, systems, quality, cost, more_is_better=more)
     handles = [
         Line2D([], [], label=f"{number}  {row['system']}, {row[quality]:.3f}", **_mark(number, row["front"]))
-        for number, (_, row) in enumerate(drawn.iterrows(), start=1)
+        for number, (_, row) in enumerate(systems.iterrows(), start=1)
     ]
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=LABEL_SIZE)
-    best, marked = drawn.iloc[0], int(drawn["front"].sum())
-    finding = f"{best['system']} has the best quality. {marked} of {len(drawn)} systems (filled marks) are beaten by"
+    best, marked = systems.iloc[0], int(systems["front"].sum())
+    finding = f"{best['system']} has the best quality. {marked} of {len(systems)} systems (filled marks) are beaten by"
     title = f"What does quality cost?\n{finding} no other one in quality and all costs."
     figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE_SIZE)
     return figure
 
 
-def _draw_panel(axes: Axes, drawn: pd.DataFrame, quality: str, cost: str, *, more_is_better: bool) -> None:
-    if (drawn[cost] <= 0).any():
+def _draw_panel(axes: Axes, systems: pd.DataFrame, quality: str, cost: str, *, more_is_better: bool) -> None:
+    if (systems[cost] <= 0).any():
         axes.set_xscale("symlog", linthresh=1)
     else:
-        axes.set_xscale("log", base=2 if drawn[cost].max() < 30 * drawn[cost].min() else 10)
+        axes.set_xscale("log", base=2 if systems[cost].max() < 30 * systems[cost].min() else 10)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.minorticks_off()
     axes.margins(x=0.1, y=0.1)
     larger, smaller = ((quality, cost), ()) if more_is_better else ((quality,), (cost,))
-    line = drawn[pareto_front(drawn, larger=larger, smaller=smaller).fillna(False).astype(bool)].sort_values(cost)
+    line = systems[pareto_front(systems, larger=larger, smaller=smaller).fillna(False).astype(bool)].sort_values(cost)
     axes.plot(line[cost], line[quality], color=BASELINE, linewidth=3, alpha=0.3, zorder=0)
-    for number, (_, row) in enumerate(drawn.iterrows(), start=1):
+    for number, (_, row) in enumerate(systems.iterrows(), start=1):
         mark = _mark(number, row["front"])
         axes.plot(row[cost], row[quality], **mark)
-        place, style = (row[cost], row[quality]), {"fontsize": LABEL_SIZE, "color": mark["color"]}
-        axes.annotate(str(number), place, xytext=(5, 3), textcoords="offset points", **style)
+        offset: dict[str, Any] = {"xytext": (5, 3), "textcoords": "offset points"}
+        point = (row[cost], row[quality])
+        axes.annotate(str(number), point, **offset, fontsize=LABEL_SIZE, color=mark["color"])
 
 
 def _mark(number: int, on_front: bool) -> dict[str, Any]:

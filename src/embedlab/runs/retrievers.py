@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,6 +24,7 @@ from embedlab.search.late_interaction import max_sim
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
     from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
 
     from embedlab.runs.leaderboard import Leaderboard
@@ -123,9 +125,31 @@ class Retrievers:
         work["encode"] = _dense_encode(sides_of(model).document)
         self.add(system, vectors.rank(DEPTH), bytes_per_document=size, **work, seconds=seconds, dim=vectors.dim)
 
+    def add_linear_map(self, model: SentenceTransformer, *, seed: int = 0) -> None:
+        """Train a linear map on a model's vectors and measure the model with this map at its end; see `add`.
+
+        Args:
+            model: the model before training; left unchanged.
+            seed: of the batches.
+        """
+        import torch
+
+        from embedlab.evaluation.diagnose.probe import fit_probe
+        from embedlab.models.layers import project
+
+        start, data = time.perf_counter(), self.board.data
+        with self.board.training("linear-probe"):
+            train, dev = self.board.vectors(model, "train"), self.board.vectors(model, "dev")
+            probe = fit_probe(train, data.pairs("train"), dev, data.qrels["dev"], seed=seed)
+        seconds = time.perf_counter() - start
+        mapped = project(copy.deepcopy(model), torch.from_numpy(probe.matrix))
+        self.add_dense("linear-probe", mapped, self.board.vectors(mapped), seconds=seconds)
+
     def add_fused(self, system: str, first: str, second: str) -> None:
         """Fuse the rankings of two systems that were added by reciprocal rank, and measure the result; see `add`."""
-        self.add(system, fuse_rrf([self.board.rankings[first], self.board.rankings[second]], DEPTH))
+        ranking = fuse_rrf([self.board.rankings[first], self.board.rankings[second]], DEPTH)
+        seconds = sum(self._rows[name]["training_seconds_in_all"] for name in (first, second))
+        self.add(system, ranking, seconds=seconds)
 
     def add_sparse(self, system: str, model: SparseEncoder, vectors: SparseVectors, *, seconds: float = 0.0) -> None:
         """Measure a sparse model, searched with an inverted index; see `add`.
@@ -234,6 +258,13 @@ class Retrievers:
             encode(self._documents)
             seconds.append(time.perf_counter() - start)
         return len(self._documents) / float(np.median(seconds))
+
+    def cost_figure(self) -> tuple[Figure, pd.DataFrame]:
+        """Draw quality against every cost; returns the figure and its table, with the common front marked."""
+        from embedlab.reporting.pareto import cost_panels, mark_front
+
+        systems = mark_front(self.table(), "nDCG@10")
+        return cost_panels(systems, "nDCG@10", "nDCG@10 on test"), systems
 
     def table(self) -> pd.DataFrame:
         """Return one row per system: quality, gains with intervals, and costs."""
