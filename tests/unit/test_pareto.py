@@ -36,7 +36,8 @@ def test_direction_of_each_cost():
 
 
 def test_a_panel_per_cost_with_a_filled_mark_for_the_front():
-    figure = cost_panels(mark_front(TABLE, "quality"), "quality", "nDCG@10")
+    figure, marked = cost_panels(TABLE, "quality", "nDCG@10")
+    assert marked.equals(mark_front(TABLE, "quality"))
     assert [axes.get_xlabel().partition(" (")[0] for axes in figure.axes] == [name for name, _ in COSTS.values()]
     for axes in figure.axes:
         faces = [line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"]

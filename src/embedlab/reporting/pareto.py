@@ -91,7 +91,7 @@ def pareto_figure(table: pd.DataFrame, *, bm25: float | None = None) -> Figure:
 
     Args:
         table: from `pareto_table`.
-        bm25: its quality, systems as a dashed line; None draws none.
+        bm25: its quality, drawn as a dashed line; None draws none.
     """
     figure, axes = new_axes("What does speed cost?", "texts per second on this machine (log scale)", f"{METRIC} (test)")
     axes.set_xscale("log")
@@ -140,21 +140,25 @@ def mark_front(table: pd.DataFrame, quality: str) -> pd.DataFrame:
     return table.assign(front=pareto_front(table, larger=larger, smaller=smaller))
 
 
-def cost_panels(table: pd.DataFrame, quality: str, ylabel: str) -> Figure:
+def cost_panels(table: pd.DataFrame, quality: str, ylabel: str) -> tuple[Figure, pd.DataFrame]:
     """Draw quality against each cost, a panel per cost; systems have numbers, which the legend explains.
 
     A system on the common front of quality and all costs is a filled mark. The grey line is the front of one panel.
 
     Args:
-        table: from `mark_front`, with the column `system`. Systems without costs are left out.
+        table: one row per system, with the columns `system` and those of `COSTS`. Systems without costs are not drawn.
         quality: column of the quality.
         ylabel: what it is.
+
+    Returns:
+        The figure, and the table with the column `front`, see `mark_front`.
     """
     from matplotlib.lines import Line2D
 
     from embedlab.reporting.figure_fonts import AnyScriptFigure
 
-    systems = table.dropna(subset=list(COSTS)).sort_values(quality, ascending=False, ignore_index=True)
+    marked = mark_front(table, quality)
+    systems = marked.dropna(subset=list(COSTS)).sort_values(quality, ascending=False, ignore_index=True)
     figure = AnyScriptFigure(figsize=PANELS, dpi=DPI, layout="constrained")
     panels = figure.subplots(2, 2, sharey=True).flatten()
     for axes, (cost, (xlabel, more)) in zip(panels, COSTS.items(), strict=True):
@@ -165,11 +169,11 @@ def cost_panels(table: pd.DataFrame, quality: str, ylabel: str) -> Figure:
         for number, (_, row) in enumerate(systems.iterrows(), start=1)
     ]
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=LABEL_SIZE)
-    best, marked = systems.iloc[0], int(systems["front"].sum())
-    finding = f"{best['system']} has the best quality. {marked} of {len(systems)} systems (filled marks) are beaten by"
+    best, count = systems.iloc[0], int(systems["front"].sum())
+    finding = f"{best['system']} has the best quality. {count} of {len(systems)} systems (filled marks) are beaten by"
     title = f"What does quality cost?\n{finding} no other one in quality and all costs."
     figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE_SIZE)
-    return figure
+    return figure, marked
 
 
 def _draw_panel(axes: Axes, systems: pd.DataFrame, quality: str, cost: str, *, more_is_better: bool) -> None:

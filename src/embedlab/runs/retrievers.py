@@ -24,7 +24,6 @@ from embedlab.search.late_interaction import max_sim
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
     from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
 
     from embedlab.runs.leaderboard import Leaderboard
@@ -258,13 +257,6 @@ class Retrievers:
             encode(self._documents)
             seconds.append(time.perf_counter() - start)
         return len(self._documents) / float(np.median(seconds))
-
-    def cost_figure(self) -> tuple[Figure, pd.DataFrame]:
-        """Draw quality against every cost; returns the figure and its table, with the common front marked."""
-        from embedlab.reporting.pareto import cost_panels, mark_front
-
-        systems = mark_front(self.table(), "nDCG@10")
-        return cost_panels(systems, "nDCG@10", "nDCG@10 on test"), systems
 
     def table(self) -> pd.DataFrame:
         """Return one row per system: quality, gains with intervals, and costs."""
