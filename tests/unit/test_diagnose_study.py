@@ -161,7 +161,7 @@ def test_only_another_model_helps(monkeypatch):
 
 
 def lookup_encoder(data, seed=0):
-    """Meaning in 8 dimensions, the same for query n and document n, beside 24 louder random ones.
+    """Meaning in 8 dimensions, the same for query n and document n, next to 24 louder random ones.
 
     Centring removes 8 directions at most, so most of the noise stays.
     """

@@ -92,7 +92,7 @@ class TestMasking:
         assert torch.equal(two(rows)["label"], third["label"])
 
     def test_unigram_perplexity_by_hand(self, tiny):
-        """Every hidden token of "fever fever" is the one that training shows 3 times, beside 1 other token."""
+        """Every hidden token of "fever fever" is the one that training shows 3 times, with 1 other token."""
         size = len(tiny.tokenizer)
         expected = (size + 4) / 4
         assert unigram_perplexity(tiny, ["fever fever", "fever rash"], ["fever fever"]) == pytest.approx(expected)

@@ -192,7 +192,7 @@ def characters(text: str) -> list[str]:
 
 def _search_words(lower: str) -> Iterator[str]:
     for word in _LOWER_WORDS.findall(lower):
-        if word.isascii() or not (_ANALYSED.search(word) or not unicodedata.is_normalized("NFKC", word)):
+        if word.isascii() or (unicodedata.is_normalized("NFKC", word) and not _ANALYSED.search(word)):
             pieces = [(word, False)]
         else:
             segments = _WORDS.findall(_folded(word))

@@ -137,13 +137,19 @@ class Leaderboard:
         Returns:
             The map; the identity if no other is better on dev.
         """
-        dev, test = (
-            encode_split(model, self.data, split, corpus_vectors=train.corpus, encode=self._cache.encode)
-            for split in ("dev", "test")
-        )
-        probe = fit_probe(train, self.data.pairs("train"), dev, self.data.qrels["dev"], seed=seed)
+        probe = self.linear_map(model, train, seed=seed)
+        test = self._with_corpus_of(train, model, "test")
         self.add_ranking("linear-probe", probe.apply(test).rank(DEPTH), dim=train.dim)
         return probe
+
+    def linear_map(self, model: SentenceTransformer, train: Vectors, *, seed: int = 0) -> Probe:
+        """Train a linear map on a model's vectors, chosen on dev; arguments and result as in `add_linear_probe`."""
+        dev = self._with_corpus_of(train, model, "dev")
+        return fit_probe(train, self.data.pairs("train"), dev, self.data.qrels["dev"], seed=seed)
+
+    def _with_corpus_of(self, train: Vectors, model: SentenceTransformer, split: str) -> Vectors:
+        """Encode the queries of a split; the corpus is already encoded in `train`."""
+        return encode_split(model, self.data, split, corpus_vectors=train.corpus, encode=self._cache.encode)
 
     def add_model(
         self,

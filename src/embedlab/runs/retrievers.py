@@ -133,13 +133,11 @@ class Retrievers:
         """
         import torch
 
-        from embedlab.evaluation.diagnose.probe import fit_probe
         from embedlab.models.layers import project
 
-        start, data = time.perf_counter(), self.board.data
+        start = time.perf_counter()
         with self.board.training("linear-probe"):
-            train, dev = self.board.vectors(model, "train"), self.board.vectors(model, "dev")
-            probe = fit_probe(train, data.pairs("train"), dev, data.qrels["dev"], seed=seed)
+            probe = self.board.linear_map(model, self.board.vectors(model, "train"), seed=seed)
         seconds = time.perf_counter() - start
         mapped = project(copy.deepcopy(model), torch.from_numpy(probe.matrix))
         self.add_dense("linear-probe", mapped, self.board.vectors(mapped), seconds=seconds)

@@ -30,7 +30,9 @@ from embedlab.training.contrastive.mining import Candidates, MiningReport, Negat
 # base: the base model · self: the model being trained, before every epoch · bm25 · cross-encoder:NAME reorders the base
 # model's first candidates · ranking:FILE: what another system ranked · expert: the dataset's triplets, which need no
 # mining
-Source = Annotated[str, StringConstraints(pattern=r"^(base|self|bm25|expert|cross-encoder:.+|ranking:.+)$")]
+_MINED = r"base|self|bm25|cross-encoder:.+|ranking:.+"
+Retriever = Annotated[str, StringConstraints(pattern=rf"^({_MINED})$")]
+Source = Annotated[str, StringConstraints(pattern=rf"^({_MINED}|expert)$")]
 EXPERT, CROSS_ENCODER, RANKING = "expert", "cross-encoder:", "ranking:"
 DEPTH = 100  # candidates per query
 FEWEST = 10_000  # documents that a search uses at least

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field, StringConstraints
+from pydantic import Field
 from torch import Tensor, nn
 
 from embedlab.errors import DataError
@@ -16,7 +16,7 @@ from embedlab.models.packing import embed_columns
 from embedlab.models.prompts import prompts_of
 from embedlab.models.tokens import count_overflowing
 from embedlab.params import TEMPERATURE, Count, PositiveFloat, TrainingParams
-from embedlab.training.contrastive.negative_sources import Rankers, mine_sources
+from embedlab.training.contrastive.negative_sources import Rankers, Retriever, mine_sources
 from embedlab.training.engine import prepare
 from embedlab.training.examples import Row, TrainingRows, contrastive_rows
 from embedlab.training.fit import FitResult, FitSettings, fit
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from embedlab.search.vectors import Vectors
     from embedlab.training.contrastive.mining import MiningReport
 
-# base: the base model · self: the fine-tuned model · bm25 · cross-encoder:NAME · ranking:FILE, see `negative_sources`
-Retriever = Annotated[str, StringConstraints(pattern=r"^(base|self|bm25|cross-encoder:.+|ranking:.+)$")]
 ScoreLoss = Literal["margin_mse", "kl"]
 
 HOLD_OUT = 10  # every tenth row is not trained on; the scores are calibrated on these
@@ -73,7 +71,7 @@ def candidate_lists(
         data: dataset with training pairs.
         base: training queries and corpus under the base model.
         tuned: both under the fine-tuned model, which `self` stands for.
-        retrievers: names as in `Retriever`; their candidates are taken in turn.
+        retrievers: names as in `negative_sources.Retriever`; their candidates are taken in turn.
         negatives: candidates per list.
         seed: of the random documents that fill lists with too few candidates.
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from embedlab.models.layers import keep_layers, layer_count, pca_projection, project, spread_layers
 from embedlab.models.static import BagCollator, TokenBags, static_student, with_ngrams
-from embedlab.training.contrastive.mining import MiningReport, mine_hard_negatives
+from embedlab.training.contrastive.mining import MiningReport
+from embedlab.training.contrastive.negative_sources import Rankers, mine_sources
 from embedlab.training.contrastive.static import train_static
 from embedlab.training.distillation.embeddings import PromptedTexts, distil
 from embedlab.training.engine import prepare
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from embedlab.data.dataset import Dataset
     from embedlab.search.vectors import Vectors
 
-MINING_DEPTH = 100  # documents per query that hard negatives are chosen from
 SHORTER_DIMS = (256, 128, 64, 32, 16)  # dimensions below the full width that static models are trained and scored at
 
 
@@ -195,7 +195,6 @@ def mine_lists(
     Returns:
         Rows (query, positive, negatives), and a report of the filters.
     """
-    candidates, scores = vectors.rank(MINING_DEPTH).as_candidates(), vectors.pair_scores(data.pairs("train"))
-    mined, report = mine_hard_negatives(data, candidates, scores, per_pair=negatives, relative_margin=relative_margin)
+    mined, reports = mine_sources(data, ["base"], Rankers(vectors), per_pair=negatives, relative_margin=relative_margin)
     rows = contrastive_rows(data, mined, hard_negatives=negatives, use_triplets=use_triplets, seed=seed)
-    return rows, report
+    return rows, reports["base"]
