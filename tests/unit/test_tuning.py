@@ -31,7 +31,7 @@ from tests.conftest import tiny_model
 VALUES = {
     "dataset": "icd10cm:smoke",
     "model_name": "tiny",
-    "minutes": 5.0,
+    "minutes": 2.0,
     "max_steps": 3,
     "recipes_to_try": ["linear", "static", "contrastive", "merged", "distilled", "concatenation"],
 }
@@ -113,6 +113,21 @@ def test_limits_measure_what_they_need(bench):
     assert limits.measured["base"] == {"bytes": base.bytes, "forgetting": 0.0, "speed": 1.0}
 
 
+def test_without_a_test_only_what_has_a_limit_is_measured_and_no_time_is_kept_for_the_rest(data, tmp_path):
+    def bench(**changes):
+        params = TuneParams.checked(VALUES | changes)
+        made = Workbench(data, tiny_model(), params, str(tmp_path), Clock(5, now=lambda: 0.0), with_test=False)
+        add_base(made)
+        return made
+
+    free, limited = bench(), bench(max_forgetting=0.5)
+    assert free.clock.left - free.left == pytest.approx(1.2 * 3 * free.dev_seconds)
+    assert limited.clock.left - limited.left > 1.2 * 3 * limited.dev_seconds
+    for made, measured in ((free, {"bytes"}), (limited, {"bytes", "forgetting"})):
+        limits = Limits(made)
+        assert limits(made.candidates["base"]) == "" and set(limits.measured["base"]) == measured
+
+
 def test_forgetting_breaks_its_limit(bench, data, tmp_path):
     strict = bench_of(data, tmp_path, max_forgetting=0.0)
     limits = Limits(strict)
@@ -130,19 +145,19 @@ def test_the_time_of_a_training_decides_its_steps(data, tmp_path, monkeypatch):
     def train(setting, rows, steps, evaluations):
         trained.append((steps, evaluations))
         texts = steps * setting.batch_size * (2 + setting.hard_negatives)
-        seconds = slowness * texts * 0.005 + (evaluations + 1) * 0.5
+        seconds = slowness * texts * 0.005 + evaluations * 0.5
         return None, SimpleNamespace(best_dev=0.5, steps=steps, seconds=seconds)
 
     monkeypatch.setattr(tunes, "_train", train)
     most = math.ceil(20 * len(tunes._rows_for(0).dataset) / 4)
-    tunes(Setting(1e-4, 4, 0), 10.0)  # (10 - 3 * 0.5) / (4 * 0.01) steps
+    tunes(Setting(1e-4, 4, 0), 10.0)  # (10 - 2 * 0.5) / (4 * 0.01) steps
     tunes(Setting(1e-4, 4, 2), 10.0)  # a row has four texts instead of two
     tunes(Setting(1e-4, 4, 0), 0.1)
-    assert trained == [(min(212, most), 2), (min(106, most), 2), (10, 1)]
+    assert trained == [(min(225, most), 2), (min(112, most), 2), (10, 1)]
     slowness = 2
     tunes(Setting(1e-4, 4, 2), 10.0)  # as fast as before: it is measured now
-    assert tunes(Setting(1e-4, 4, 2), 10.0).is_complete == (most <= 53)
-    assert trained[-1] == (min(53, most), 2)
+    assert tunes(Setting(1e-4, 4, 2), 10.0).is_complete == (most <= 56)
+    assert trained[-1] == (min(56, most), 2)
 
 
 def with_linear_map(bench):
@@ -181,7 +196,7 @@ def test_a_model_that_started_from_the_linear_map_is_merged_with_the_identity(da
 
 
 def test_too_few_minutes_for_the_test_are_refused(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(workbench, "_seconds_per_text", lambda model, data: 1.0)
+    monkeypatch.setattr(workbench, "_seconds_per_text", lambda model, sample, clock: 1.0)
     with pytest.raises(ParameterError, match="the test alone takes about .* minutes.*at least"):
         bench_of(data, tmp_path)
 
@@ -189,7 +204,7 @@ def test_too_few_minutes_for_the_test_are_refused(data, tmp_path, monkeypatch):
 def test_the_probe_is_paid_for_by_the_length_of_its_own_texts(data, tmp_path, monkeypatch):
     longest = max(map(len, data.corpus.values()))
 
-    def seconds(model, sample):
+    def seconds(model, sample, clock):
         return 1.0 if max(map(len, sample)) > longest else 0.001
 
     monkeypatch.setattr(workbench, "_seconds_per_text", seconds)
@@ -204,16 +219,20 @@ def test_a_short_time_trains_one_setting(data, tmp_path, monkeypatch):
     """Five settings of ten steps each took longer than the whole budget."""
     bench = bench_of(data, tmp_path, max_steps=0)
     fine_tunes = FineTunes(bench)
-    monkeypatch.setattr(fine_tunes, "_row_seconds", lambda: 0.01)  # 10 · 64 · 1.5 · 0.01 = 9.6 s, and dev twice
-    assert fine_tunes.shortest == pytest.approx(9.6 + 2 * bench.dev_seconds)
+    monkeypatch.setattr(fine_tunes, "_row_seconds", lambda: 0.01)  # 10 · 64 · 1.5 · 0.01 = 9.6 s, and dev once
+    assert fine_tunes.shortest == pytest.approx(9.6 + bench.dev_seconds)
 
 
 def test_a_sample_of_the_data_when_the_time_is_short(data, tmp_path, monkeypatch):
-    assert bench_of(data, tmp_path).is_whole
-    bench = bench_of(data, tmp_path)
+    whole = bench_of(data, tmp_path)
+    assert whole.is_whole
+    bench = Workbench(data, tiny_model(), whole.params, str(tmp_path), Clock(5))
     monkeypatch.setattr(workbench, "TRAIN_TEXTS", 100)
     bench.text_seconds, bench.clock.seconds = 1.0, 100.0  # 15 texts would be affordable
     sample = bench.training_data
+    base = add_base(bench).vectors  # not from the vectors of the sample
+    assert base.corpus_ids == whole.candidates["base"].vectors.corpus_ids
+    np.testing.assert_allclose(base.corpus, whole.candidates["base"].vectors.corpus, atol=1e-5)
     assert not bench.is_whole and len(sample.qrels["train"]) == 50 and len(sample.corpus) <= 100
     assert {document for _, document in sample.pairs("train")} <= set(sample.corpus)
     assert sample.qrels["test"] == data.qrels["test"]

@@ -50,6 +50,14 @@ def test_the_best_mean_wins():
     assert choice.winner is best and choice.why_not == {}
 
 
+def test_a_higher_mean_is_enough_against_the_base_model_and_a_standard_error_against_other_parts():
+    noisy = candidate("linear", [0.9, 0.2, 0.9, 0.2], ("base",))  # +0.05 on average, error 0.202
+    assert lead(noisy, BASE) == (pytest.approx(0.05), pytest.approx(np.sqrt(0.49 / 3 / 4)))
+    assert choose([BASE, noisy], anything).winner is noisy
+    start = candidate("start", [0.5] * 4)
+    assert choose([BASE, start, candidate("tuned", noisy.values, ("base", "start"))], anything).winner is BASE
+
+
 def test_equal_candidates_leave_the_simpler_one():
     assert choose([BASE, candidate("a", [0.5] * 4)], anything).winner is BASE
 

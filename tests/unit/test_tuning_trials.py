@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from embedlab.tuning.clock import Clock
 from embedlab.tuning.trials import FIRST, SURVIVORS, Outcome, Setting, search_settings, units
 
@@ -102,6 +104,18 @@ def test_with_less_time_fewer_settings_take_part():
     assert seconds(2001) == []
 
 
+def test_the_only_setting_trains_although_time_passes_before_it():
+    trainer, asked = Trainer(lambda setting, seconds: 0.5), []
+
+    def left():
+        asked.append(1)
+        return trainer.left() - 0.001 * len(asked)
+
+    assert search_settings(trainer, left, shortest=2000) == 0
+    assert search_settings(trainer, left, shortest=1990) == 1
+    assert trainer.seconds_of(FIRST[0]) == [pytest.approx(2000, abs=0.1)]
+
+
 def test_no_time_means_no_training():
     trainer = Trainer(lambda setting, seconds: 0.5)
     assert search_settings(trainer, lambda: 0.0) == 0 and not trainer.trainings
@@ -120,3 +134,11 @@ def test_clock_counts_down_to_zero():
     times = iter([10.0, 10.0, 40.0, 40.0, 200.0])
     clock = Clock(2, now=lambda: next(times))
     assert clock.left == 120 and clock.spent == 30 and clock.left == 90 and clock.left == 0
+
+
+def test_clock_counts_from_its_start_and_measures_blocks():
+    times = iter([7.0, 8.0, 11.0])
+    clock = Clock(1, now=lambda: next(times), start=5.0)
+    assert clock.spent == 2
+    with clock.timed() as seconds:
+        assert seconds() == 3

@@ -82,9 +82,9 @@ class Contest:
         return f"{entry.name}: {METRIC} {value:.3f} after {cost.cpu_seconds:.0f} s of CPU time"
 
     def _minutes_of_reference(self) -> float:
-        """Wall-clock minutes that the reference took; 0 if it has not finished."""
+        """Minutes of CPU time that the reference took; 0 if it has not finished."""
         reference = self.costs.get(self.params.reference)
-        return reference.seconds / 60 if reference else 0.0
+        return reference.cpu_seconds / 60 if reference else 0.0
 
     def _record(self, entry: Recipe, cost: Outcome, model: SentenceTransformer) -> None:
         run, name = self.board.run, entry.name

@@ -17,7 +17,7 @@ class ArenaParams(Params):
         model_name: base model that every recipe starts from.
         recipes: names of recipes, or Python files; see `arena.recipe`.
         reference: the recipe that the others are compared with.
-        minutes: time for recipes that take a budget; 0 gives them the time that `reference` has used.
+        minutes: CPU time for recipes that take a budget; 0 gives them the CPU time that `reference` has used.
         max_examples: maximum number of training queries; 0 takes all.
         max_steps: maximum number of steps of every training; 0 sets none.
     """

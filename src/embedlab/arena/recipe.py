@@ -3,9 +3,9 @@
     python RECIPE.py DATA MODEL OUTPUT --seed 0 --max-steps -1
 
 `DATA` is a folder as in `arena.exchange`, `OUTPUT` becomes a sentence-transformers folder. A file that mentions
-`--minutes` gets a time budget too. Its docstring begins with a line that describes it. Nothing else is asked of it, so
-the file runs without this package, and the process is measured from its start to its end: loading, mining, training
-and saving.
+`--minutes` gets a budget too, in minutes of CPU time. Its docstring begins with a line that describes it. Nothing else
+is asked of it, so the file runs without this package, and the process is measured from its start to its end: loading,
+mining, training and saving. It has an empty cache.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from embedlab.errors import DataError, ParameterError, RecipeError
 from embedlab.io import sha256_of, write_atomic
 
 BUDGET = "--minutes"
-OUTCOME, MODEL, LOG = "outcome.json", "model", "log.txt"
+OUTCOME, MODEL, LOG, CACHE = "outcome.json", "model", "log.txt", "cache"
 POLL = 0.2  # seconds
 LINE = 300  # characters
 
@@ -44,7 +44,7 @@ class Recipe:
         name: its file name without suffix, with hyphens.
         path: the file.
         description: the first line of its docstring.
-        takes_budget: whether it has the option `--minutes`.
+        takes_budget: whether it has the option `--minutes`, of CPU time.
     """
 
     name: str
@@ -148,7 +148,8 @@ def run(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     command = [sys.executable, str(recipe.path.resolve()), str(data), model, str(folder / MODEL), *arguments]
-    outcome, code = _measured(command, folder / LOG, f"recipe {recipe.name}")
+    outcome, code = _measured(command, folder / LOG, f"recipe {recipe.name}", cache=folder / CACHE)
+    shutil.rmtree(folder / CACHE, ignore_errors=True)
     if code:
         raise _error(recipe, f"ended with exit code {code}", folder / LOG)
     if not (folder / MODEL / "modules.json").is_file():
@@ -157,11 +158,17 @@ def run(
     return outcome, folder / MODEL
 
 
-def _measured(command: list[str], log: Path, stage: str) -> tuple[Outcome, int]:
-    """Run a command to its end; return its cost and its exit code."""
+def _measured(command: list[str], log: Path, stage: str, *, cache: Path) -> tuple[Outcome, int]:
+    """Run a command to its end; return its cost and its exit code.
+
+    It gets a cache of its own: vectors that another recipe has left there would make it look cheaper than it is.
+    """
     start = time.monotonic()
+    settings = os.environ | {"EMBEDLAB_CACHE": str(cache)}
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=settings
+        )
     try:
         finished = 0
         while not finished:

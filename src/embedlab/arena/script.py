@@ -17,7 +17,7 @@ class Job(NamedTuple):
         output: folder of the result.
         seed: random seed.
         max_steps: maximum number of training steps; 0 sets none.
-        minutes: time budget.
+        minutes: budget in minutes of CPU time.
     """
 
     data: str
@@ -53,6 +53,6 @@ def job(description: str | None) -> Job:
     parser.add_argument("output", help="folder of the fine-tuned model")
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--max-steps", type=int, default=-1, help="maximum number of training steps; -1: no maximum")
-    parser.add_argument("--minutes", type=float, default=10.0, help="time, for recipes that take a budget")
+    parser.add_argument("--minutes", type=float, default=10.0, help="CPU time, for recipes that take a budget")
     values = vars(parser.parse_args())
     return Job(**values | {"max_steps": max(0, values["max_steps"])})

@@ -96,6 +96,10 @@ class Vectors(EncodedSplit):
         """Limit searches to these rows of the corpus (n,), ascending; `pair_scores` keeps all documents."""
         return replace(self, searched=rows)
 
+    def corpus_of(self, documents: Iterable[str]) -> np.ndarray:
+        """Return the vectors of n documents of the corpus (n, d), in their order."""
+        return np.asarray(self.corpus[[self._document_rows[document] for document in documents]])
+
     def rank(self, k: int, *, stage: str = "search") -> Ranking:
         """Find the k nearest documents of every query, exactly; `stage` names the search in progress reports."""
         corpus = self.corpus if self.searched is None else self.corpus[self.searched]

@@ -58,6 +58,7 @@ class FitSettings:
         engine: precision, memory, schedule and other parameters that every training has.
         min_steps: at least this many steps, with more epochs on small data.
         steps: this many steps instead of those of the epochs; 0 follows the epochs.
+        evaluate_start: evaluate dev before the first step too, so that a training that only does harm changes nothing.
     """
 
     epochs: float = 3
@@ -75,6 +76,7 @@ class FitSettings:
     engine: EngineParams = EngineParams()
     min_steps: int = 0
     steps: int = 0
+    evaluate_start: bool = True
 
     def deciding(self) -> dict[str, Any]:
         """Return the settings that the weights depend on, ready for JSON."""
@@ -161,7 +163,8 @@ def fit(
             return FitResult(**earlier)
         name = f"{stage.replace('/', '-')}-{identity}"
         objects = (model, dataset, loss, collator, evaluator)
-        effort = launch.train(Training(*objects, settings.engine, name, arguments, best, log, checkpoints))
+        training = Training(*objects, settings.engine, name, arguments, best, log, checkpoints, settings.evaluate_start)
+        effort = launch.train(training)
         result = _result(log, best, effort)
         if folder and finished.is_wanted() and checkpoints.has_room(folder):
             finished.keep(folder, checkpoints.state(), asdict(result))

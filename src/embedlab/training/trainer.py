@@ -155,6 +155,7 @@ class Training:
         best: keeps the best weights on dev.
         log: collects the training log.
         checkpoints: the training's state: written to checkpoints, restored from them, and sent back by a group.
+        evaluate_start: whether dev is evaluated before the first step.
     """
 
     model: SentenceTransformer | CrossEncoder
@@ -168,13 +169,14 @@ class Training:
     best: KeepBest
     log: ProgressReport
     checkpoints: Checkpoints
+    evaluate_start: bool = True
 
     def run(self) -> Effort:
         """Train in this process, alone or as a member of a group, and restore the best weights on dev."""
         with engaged(self.model, self.engine), tracked(self.engine, self.name):
             trainer = self._trainer()
             checkpoint = self.checkpoints.resume()
-            if self.evaluator and not checkpoint:
+            if self.evaluator and self.evaluate_start and not checkpoint:
                 trainer.evaluate()
             earlier = self.log.seconds if checkpoint else 0.0
             progress.add_earlier_seconds(earlier)

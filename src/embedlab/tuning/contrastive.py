@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MAX_EPOCHS = 20
 MIN_STEPS = 10
-TIMED_STEPS, TIMED_BATCH = 3, 32
+TIMED_STEPS, TIMED_BATCH = 3, 16
 DEV_EVALUATIONS = 6  # most in one training
 DEV_SHARE = 0.1  # of the time of a training
 
@@ -59,14 +59,12 @@ class FineTunes:
         rows = self._rows_for(setting.hard_negatives)
         dev_seconds = self.bench.dev_seconds
         evaluations = min(DEV_EVALUATIONS, max(1, round(DEV_SHARE * seconds / dev_seconds)))
-        training_seconds = seconds - (evaluations + 1) * dev_seconds  # one more before the first step
+        training_seconds = seconds - evaluations * dev_seconds
         step_seconds = self._step_seconds(setting)
         most = max(1, math.ceil(MAX_EPOCHS * len(rows.dataset) / setting.batch_size))
         steps = self.bench.capped(min(most, max(MIN_STEPS, int(training_seconds / step_seconds))))
         model, result = self._train(setting, rows, steps, evaluations)
-        self._seconds_per_row = _row_seconds(
-            result, setting.batch_size * _columns(setting), (evaluations + 1) * dev_seconds
-        )
+        self._seconds_per_row = _row_seconds(result, setting.batch_size * _columns(setting), evaluations * dev_seconds)
         dev = result.best_dev or 0.0
         if self.best is None or dev > self.best.dev:
             self.best = Best(model, dev, setting, steps)
@@ -74,9 +72,8 @@ class FineTunes:
 
     @property
     def shortest(self) -> float:
-        """Seconds of the shortest training that makes sense: a few steps of the first setting, and two evaluations."""
-        setting = FIRST[0]
-        return self.bench.capped(MIN_STEPS) * self._step_seconds(setting) + 2 * self.bench.dev_seconds
+        """Seconds of the shortest training that makes sense: a few steps of the first setting, and an evaluation."""
+        return self.bench.capped(MIN_STEPS) * self._step_seconds(FIRST[0]) + self.bench.dev_seconds
 
     def _step_seconds(self, setting: Setting) -> float:
         return self._row_seconds() * _columns(setting) * setting.batch_size
@@ -88,14 +85,20 @@ class FineTunes:
         model = bench.mapped_base(share) if share else copy.deepcopy(bench.base)
         self.trainings += 1
         settings = bench.settings(
-            steps, batch_size=setting.batch_size, learning_rate=setting.learning_rate, evaluations=evaluations
+            steps,
+            batch_size=setting.batch_size,
+            learning_rate=setting.learning_rate,
+            evaluations=evaluations,
+            evaluate_start=False,  # the base model and the linear map are candidates of their own
         )
         prepare(model, settings.engine)
         evaluator = bench.evaluator if evaluations else None
         stage = f"fine-tune {self.trainings}"
-        return model, train_contrastive(
-            model, rows, settings, evaluator=evaluator, output_dir=bench.scratch, stage=stage
-        )
+        with bench.clock.timed() as seconds:
+            result = train_contrastive(
+                model, rows, settings, evaluator=evaluator, output_dir=bench.scratch, stage=stage
+            )
+            return model, replace(result, seconds=seconds())
 
     def _row_seconds(self) -> float:
         """Return the seconds per (query, positive) row of the last training; before the first, of a few steps."""

@@ -34,13 +34,14 @@ class Limits:
         facts = self.measured.setdefault(candidate.name, {"bytes": candidate.bytes})
         if params.max_bytes and candidate.bytes > params.max_bytes:
             return f"{candidate.bytes} bytes per vector, more than max_bytes={params.max_bytes}"
-        model = candidate.build()
-        facts["forgetting"] = self._forgetting(model)
-        if facts["forgetting"] > params.max_forgetting:
-            return f"loses {facts['forgetting']:.3f} on {PROBE}, more than max_forgetting={params.max_forgetting}"
-        facts["speed"] = self._speed(model)
-        if facts["speed"] < params.min_speed:
-            return f"{facts['speed']:.2f} times the base model's speed, less than min_speed={params.min_speed}"
+        if self.bench.measures("max_forgetting"):
+            facts["forgetting"] = self._forgetting(candidate.build())
+            if facts["forgetting"] > params.max_forgetting:
+                return f"loses {facts['forgetting']:.3f} on {PROBE}, more than max_forgetting={params.max_forgetting}"
+        if self.bench.measures("min_speed"):
+            facts["speed"] = self._speed(candidate.build())
+            if facts["speed"] < params.min_speed:
+                return f"{facts['speed']:.2f} times the base model's speed, less than min_speed={params.min_speed}"
         return ""
 
     def _forgetting(self, model: Any) -> float:

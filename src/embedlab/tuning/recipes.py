@@ -18,7 +18,6 @@ from embedlab.models.merging import merge
 from embedlab.search.vectors import Vectors
 from embedlab.training.contrastive.static_model import train_static_model, untrained_static_model
 from embedlab.training.distillation.students import distil_layers
-from embedlab.training.fit import FitResult
 from embedlab.tuning.candidate import BYTES_PER_DIMENSION, METRIC, Candidate
 from embedlab.tuning.contrastive import FineTunes
 from embedlab.tuning.params import Recipe
@@ -38,7 +37,7 @@ STUDENT_TIME, STUDENT_RATE, STUDENT_BATCH = 0.3, 3e-4, 64  # share of the time t
 
 def add_base(bench: Workbench) -> Candidate:
     """Add the base model as it is."""
-    return bench.add("base", "base", "untrained", bench.encode_dev(bench.base), lambda: bench.base)
+    return bench.add("base", "base", "untrained", bench.encode_base_dev(), lambda: bench.base)
 
 
 def run_recipe(recipe: Recipe, bench: Workbench) -> None:
@@ -48,7 +47,7 @@ def run_recipe(recipe: Recipe, bench: Workbench) -> None:
 
 def _linear(bench: Workbench) -> None:
     """Train a linear map on the vectors of the base model."""
-    with bench.timed() as seconds:
+    with bench.clock.timed() as seconds:
         probe = bench.linear_map
         vectors = probe.apply(bench.candidates["base"].vectors)
     if probe.step:
@@ -69,20 +68,20 @@ def _static(bench: Workbench) -> None:
     batch = max(2, min(STATIC_BATCH, rows // 4))
     steps = max(STATIC_STEPS, math.ceil(STATIC_EPOCHS * rows / batch))
 
-    def train(model: SentenceTransformer, steps: int, evaluations: int) -> FitResult:
+    def train(model: SentenceTransformer, steps: int, evaluations: int) -> None:
         settings = bench.settings(
             steps, batch_size=batch, learning_rate=STATIC_RATE, weight_decay=0.0, evaluations=evaluations
         )
         evaluator = bench.evaluator if evaluations else None
-        _, result = train_static_model(
+        train_static_model(
             bench.base, bench.training_data, settings, start=model, evaluator=evaluator, output_dir=bench.scratch
         )
-        return result
 
-    with bench.timed() as seconds:
+    with bench.clock.timed() as seconds:
         static = untrained_static_model(bench.base, bench.training_data)
-        timed = train(copy.deepcopy(static), TIMED_STEPS, 0)
-        step_seconds = max(timed.seconds, 1e-3) / timed.steps
+        with bench.clock.timed() as of_steps:
+            train(copy.deepcopy(static), TIMED_STEPS, 0)
+            step_seconds = max(of_steps(), 1e-3) / TIMED_STEPS
         steps = bench.capped(min(steps, max(TIMED_STEPS, int(STATIC_TIME * bench.left / step_seconds))))
         train(static, steps, 4)
         vectors = bench.encode_dev(static)
@@ -93,7 +92,7 @@ def _static(bench: Workbench) -> None:
 def _contrastive(bench: Workbench) -> None:
     """Search the settings of a contrastive fine-tune in the time that is left."""
     fine_tunes = FineTunes(bench)
-    with bench.timed() as seconds:
+    with bench.clock.timed() as seconds:
         kept = STUDENT_TIME * bench.left if _wants_student(bench) else 0.0
         tried = search_settings(
             fine_tunes, lambda: bench.left - kept, shortest=fine_tunes.shortest, seed=bench.params.seed
@@ -117,7 +116,7 @@ def _merged(bench: Workbench) -> None:
 
 def _add_merged(bench: Workbench, tuned: SentenceTransformer, share: float) -> None:
     """Add the average of a fine-tuned model and the base model, whose weight is `share`."""
-    with bench.timed() as seconds:
+    with bench.clock.timed() as seconds:
         started_from_map = len(tuned) > len(bench.base)  # merged models must have the same modules
         base = bench.mapped_base(0.0) if started_from_map else bench.base
         model = merge([tuned, base], [1 - share, share])
@@ -135,7 +134,7 @@ def _distilled(bench: Workbench) -> None:
     queries = set(data.split_queries("train").values())
     texts = list(dict.fromkeys([*data.corpus.values(), *data.split_queries("train").values()]))
     texts = texts[: max(STUDENT_BATCH, int(budget / 4 / bench.text_seconds))]
-    with bench.timed() as seconds:
+    with bench.clock.timed() as seconds:
         model = teacher.build()
         vectors = encode_by_role(model, texts, queries)
         steps = bench.capped(max(1, int((budget - seconds()) / (3 * bench.text_seconds * STUDENT_BATCH))))
@@ -158,7 +157,7 @@ def _concatenation(bench: Workbench) -> None:
     model = static.build()
     transformers = [bench.candidates["base"], bench.candidates.get("contrastive"), best_transformer(bench)]
     for transformer in dict.fromkeys(candidate for candidate in transformers if candidate):
-        with bench.timed() as seconds:
+        with bench.clock.timed() as seconds:
             built = transformer.build()
             halves = bench.encode_dev(built, static=model)
             joined = {share: transformer.vectors.concatenated(halves, share) for share in SHARES}
@@ -200,7 +199,7 @@ def _add_narrow(
     parts: tuple[str, ...],
 ) -> None:
     """Add a candidate with its vectors projected to their first principal components, computed on dev documents."""
-    with bench.timed() as seconds:
+    with bench.clock.timed() as seconds:
         projection = pca_projection(np.asarray(wide.corpus), dim)
         narrow = wide.mapped(projection.numpy())
     bench.add(

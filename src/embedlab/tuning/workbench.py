@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -34,11 +32,12 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 DEV_SHARE = 0.004  # of the budget, for one evaluation on dev
-DEV_DOCS, DEV_QUERIES = (500, 3000), (200, 1000)  # fewest and most
+DEV_DOCS, DEV_QUERIES = (300, 3000), (200, 1000)  # fewest and most
 TRAIN_SHARE = 0.15  # of the budget, for the vectors that mining and the linear map use
 TRAIN_TEXTS = 1000  # at least so many queries and documents, whatever they cost
 TEST_SHARE = 0.6  # of the budget; above it, too little is left for training
-TIMED_TEXTS = 256
+TIMED_TEXTS, TIMED_FIRST = 256, 32
+TIMED_SECONDS = 1.0  # a sample of long texts is not timed as a whole
 LATER_EVALUATIONS = 3  # on dev, after the trainings
 PROBE, PROBE_QUERIES = "pydocs", (20, 100)  # of forgetting: fewest and most queries, each with two long documents
 PROBE_SHARE = 0.1  # of the budget, for the probe of all models
@@ -58,10 +57,10 @@ class Workbench:
         params: budget and settings.
         scratch: folder for temporary files.
         clock: the time budget, counting since the run began.
+        with_test: keep time to measure what the winner costs and to test it; False if the run ends with the choice.
 
     Attributes:
         candidates: name -> candidate, simple ones first.
-        probe_data: a small dataset of another domain, for forgetting.
 
     Raises:
         ModelError: the base model is static.
@@ -69,21 +68,23 @@ class Workbench:
     """
 
     def __init__(
-        self, data: Dataset, base: SentenceTransformer, params: TuneParams, scratch: str, clock: Clock
+        self,
+        data: Dataset,
+        base: SentenceTransformer,
+        params: TuneParams,
+        scratch: str,
+        clock: Clock,
+        *,
+        with_test: bool = True,
     ) -> None:
         if is_static(base):
             remedy = "Start from a transformer, or train this model with notebook 03_contrastive"
             raise ModelError("tuning starts from a transformer, and this model is static", remedy=remedy)
         self.data, self.base, self.params, self.scratch, self.clock = data, base, params, scratch, clock
+        self.with_test = with_test
         self.candidates: dict[str, Candidate] = {}
-        self.text_seconds = _seconds_per_text(base, spread_texts(data, TIMED_TEXTS))
+        self.text_seconds = _seconds_per_text(base, spread_texts(data, TIMED_TEXTS), clock)
         self._check_budget()
-        probe = load_dataset(PROBE, training=False)
-        per_text = _seconds_per_text(base, spread_texts(probe, TIMED_PROBE_TEXTS))
-        fewest, most = PROBE_QUERIES
-        affordable = round(PROBE_SHARE * clock.seconds / (PROBED_MODELS * 2 * per_text))
-        self.probe_data: Dataset = shrunk(probe, min(most, max(fewest, affordable)))
-        self._probe_seconds = per_text * len(self.probe_data.corpus)
         affordable = round(DEV_SHARE * clock.seconds / self.text_seconds)
         fewest_docs, most_docs = DEV_DOCS
         fewest_queries, most_queries = DEV_QUERIES
@@ -97,15 +98,39 @@ class Workbench:
     @property
     def test_seconds(self) -> float:
         """Seconds that the test of the winner will take, and that of the base model if it is not encoded yet."""
+        if not self.with_test:
+            return 0.0
         texts = len(self.data.corpus) + len(self.data.qrels.get("test", {}))
         return self.text_seconds * texts * (1 if "training_vectors" in self.__dict__ and self.is_whole else 2)
 
     @property
     def left(self) -> float:
         """Seconds left for training, without those of the choice and the test."""
-        speed = SPEED_TEXTS * SPEED_PASSES * self.text_seconds
-        choice = LATER_EVALUATIONS * self.dev_seconds + PROBED_MODELS * self._probe_seconds + speed
-        return max(0.0, self.clock.left - MARGIN * (choice + self.test_seconds))
+        later = LATER_EVALUATIONS * self.dev_seconds + self.test_seconds
+        if self.measures("max_forgetting"):
+            later += PROBED_MODELS * self._probe[1]
+        if self.measures("min_speed"):
+            later += SPEED_TEXTS * SPEED_PASSES * self.text_seconds
+        return max(0.0, self.clock.left - MARGIN * later)
+
+    @property
+    def probe_data(self) -> Dataset:
+        """A small dataset of another domain, for forgetting."""
+        return self._probe[0]
+
+    @cached_property
+    def _probe(self) -> tuple[Dataset, float]:
+        """The probe of forgetting, as large as the time allows, and the seconds that it takes for one model."""
+        probe = load_dataset(PROBE, training=False)
+        per_text = _seconds_per_text(self.base, spread_texts(probe, TIMED_PROBE_TEXTS), self.clock)
+        fewest, most = PROBE_QUERIES
+        affordable = round(PROBE_SHARE * self.clock.seconds / (PROBED_MODELS * 2 * per_text))
+        data = shrunk(probe, min(most, max(fewest, affordable)))
+        return data, per_text * len(data.corpus)
+
+    def measures(self, limit: Literal["max_forgetting", "min_speed"]) -> bool:
+        """Whether a candidate's cost is measured: for its limit, or for the report that follows the test."""
+        return self.with_test or getattr(self.params, limit) != TuneParams.model_fields[limit].default
 
     @property
     def dev_seconds(self) -> float:
@@ -138,6 +163,14 @@ class Workbench:
         """The linear map on the vectors of the base model that is best on dev; see `fit_probe`."""
         dev, pairs = self.candidates["base"].vectors, self.training_data.pairs("train")
         return fit_probe(self.training_vectors, pairs, dev, self.dev_data.qrels["dev"], seed=self.params.seed)
+
+    def encode_base_dev(self) -> Vectors:
+        """Encode the dev queries and documents with the base model; see `encode_split`.
+
+        If the whole corpus is encoded for training, the documents are taken from there.
+        """
+        documents = self.training_vectors.corpus_of(self.dev_data.corpus) if self.is_whole else None
+        return encode_split(self.base, self.dev_data, "dev", corpus_vectors=documents)
 
     def mapped_base(self, share: float) -> SentenceTransformer:
         """Return a copy of the base model with a share of the linear map appended: 0 is the identity, 1 the map."""
@@ -176,12 +209,6 @@ class Workbench:
         params = self.params
         return FitSettings(steps=steps, max_steps=params.max_steps, seed=params.seed, engine=params.engine, **values)
 
-    @contextmanager
-    def timed(self) -> Iterator[Callable[[], float]]:
-        """Give a function that returns the seconds since the block began."""
-        start = time.monotonic()
-        yield lambda: time.monotonic() - start
-
     def table(self) -> pd.DataFrame:
         """Return the candidates so far: name, settings, dimensions, nDCG@10 on dev, gain over base, seconds."""
         import pandas as pd
@@ -213,11 +240,16 @@ def spread_texts(data: Dataset, count: int) -> list[str]:
     return documents[:: max(1, len(documents) // count)][:count]
 
 
-def _seconds_per_text(model: SentenceTransformer, sample: list[str]) -> float:
-    """Measure how long a text takes to encode, on a sample."""
+def _seconds_per_text(model: SentenceTransformer, sample: list[str], clock: Clock) -> float:
+    """Measure how long a text takes to encode, on a sample, or on a part of it if that takes long."""
     from embedlab.models.encode import encode
 
     encode(model, sample[:8], stage="warm up")
-    start = time.monotonic()
-    encode(model, sample, stage="measure speed")
-    return max(1e-6, (time.monotonic() - start) / len(sample))
+    per_text = 0.0
+    for texts in (sample[:: max(1, len(sample) // TIMED_FIRST)], sample):
+        with clock.timed() as seconds:
+            encode(model, texts, stage="measure speed")
+            per_text = max(1e-6, seconds() / len(texts))
+        if per_text * len(sample) > TIMED_SECONDS:
+            break
+    return per_text
