@@ -166,6 +166,22 @@ class TestRun:
         self.run(written(tmp_path, GOOD + "# --minutes"), tmp_path, minutes=1.5)
         assert (tmp_path / "runs").read_text() == "--seed 3 --max-steps -1 --minutes 1.50\n"
 
+    def test_every_process_has_an_empty_cache_of_its_own(self, tmp_path):
+        looks = (
+            GOOD
+            + """
+import os
+cache = pathlib.Path(os.environ["EMBEDLAB_CACHE"])
+assert not cache.exists()
+cache.mkdir(); (cache / "vectors").touch(); (output / "cache.txt").write_text(str(cache))
+"""
+        )
+        caches = {
+            (self.run(written(tmp_path, looks + more), tmp_path)[1] / "cache.txt").read_text() for more in ("", "#")
+        }
+        assert len(caches) == 2 and str(tmp_path / "cache") not in caches
+        assert not any(Path(cache).exists() for cache in caches)
+
     def test_failure_says_the_last_line_and_is_tried_again(self, tmp_path):
         entry = written(tmp_path, '"""Fails."""\nprint("working")\nraise SystemExit("out of luck")')
         for _ in range(2):

@@ -1,10 +1,13 @@
-"""Measure retrievers of different shapes on one dataset: quality, bytes, milliseconds per query, texts per second."""
+"""Measure retrievers of different shapes on one dataset: quality, bytes, milliseconds per query, texts per second.
+
+Speeds are measured at the end, all systems in turns: if the machine slows down, it slows down for all of them.
+"""
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +70,8 @@ class Retrievers:
         documents = list(board.data.corpus.values())
         self._documents = documents[:: max(1, len(documents) // TIMED_DOCUMENTS)][:TIMED_DOCUMENTS]
         self._rows: dict[str, dict[str, Any]] = {}
+        self._answers: dict[str, Answer] = {}
+        self._encoders: dict[str, Encode] = {}
 
     def add(
         self,
@@ -85,8 +90,8 @@ class Retrievers:
             system: a declared name.
             ranking: of the test queries.
             bytes_per_document: size of a document in the index; None if it is not known.
-            answer: encodes and searches one query; it is timed.
-            encode: encodes documents; it is timed.
+            answer: encodes and searches one query, for `measure_speeds`.
+            encode: encodes documents, for `measure_speeds`.
             seconds: of all trainings behind it; `Leaderboard.training` records the last one.
             dim: dimensions of a vector, if there is one per text.
         """
@@ -95,17 +100,31 @@ class Retrievers:
         if bytes_per_document is not None:
             costs["bytes_per_document"] = bytes_per_document
         if answer is not None:
-            costs["milliseconds_per_query"] = self.milliseconds(answer)
+            self._answers[system] = answer
         if encode is not None:
-            costs["texts_per_second"] = self.texts_per_second(encode)
-        for name, value in costs.items():
-            self.board.run.value(name, value, system=system, stage="footprint")
+            self._encoders[system] = encode
+        self._record(system, costs)
         row: dict[str, Any] = {"nDCG@10": evaluation.mean(self.board.metric)}
         for other in self.against:
             gain = None if other == system else self.board.compare(system, other)
             row |= {f"vs {other}": gain and gain.mean}
             row |= {f"vs {other} low": gain and gain.low, f"vs {other} high": gain and gain.high}
         self._rows[system] = row | costs
+
+    def measure_speeds(self) -> None:
+        """Time all systems in turns: every query with each of them, and every pass over the documents.
+
+        A model must not change after it was added, or the changed model is timed.
+        """
+        for system, value in milliseconds_in_turns(self._answers, self._queries).items():
+            self._rows[system] |= self._record(system, {"milliseconds_per_query": value})
+        for system, value in texts_per_second_in_turns(self._encoders, self._documents).items():
+            self._rows[system] |= self._record(system, {"texts_per_second": value})
+
+    def _record(self, system: str, costs: dict[str, float]) -> dict[str, float]:
+        for name, value in costs.items():
+            self.board.run.value(name, value, system=system, stage="footprint")
+        return costs
 
     def add_dense(self, system: str, model: SentenceTransformer, vectors: Vectors, *, seconds: float = 0.0) -> None:
         """Measure a model with one vector per text, searched exactly; see `add`.
@@ -237,28 +256,32 @@ class Retrievers:
 
         return answer
 
-    def milliseconds(self, answer: Answer) -> float:
-        """Return the median milliseconds of one query, encoded and searched alone."""
-        times = []
-        for query in [*self._queries[:WARM_UP], *self._queries]:
-            start = time.perf_counter()
-            answer(query)
-            times.append(time.perf_counter() - start)
-        return 1000 * float(np.median(times[min(WARM_UP, len(self._queries)) :]))
-
-    def texts_per_second(self, encode: Encode) -> float:
-        """Return how many documents are encoded per second, with tokenisation: the median of several passes."""
-        encode(self._documents)  # warms up
-        seconds = []
-        for _ in range(PASSES):
-            start = time.perf_counter()
-            encode(self._documents)
-            seconds.append(time.perf_counter() - start)
-        return len(self._documents) / float(np.median(seconds))
-
     def table(self) -> pd.DataFrame:
         """Return one row per system: quality, gains with intervals, and costs."""
         import pandas as pd
 
         frame = pd.DataFrame.from_dict(self._rows, orient="index")
         return frame.rename_axis("system").reset_index()
+
+
+def milliseconds_in_turns(answers: Mapping[str, Answer], queries: Sequence[str]) -> dict[str, float]:
+    """Return for each system the median milliseconds of one query, encoded and searched alone."""
+    for query in queries[:WARM_UP]:
+        for answer in answers.values():
+            answer(query)
+    times = [{system: _seconds(answer, query) for system, answer in answers.items()} for query in queries]
+    return {system: 1000 * float(np.median([turn[system] for turn in times])) for system in answers}
+
+
+def texts_per_second_in_turns(encoders: Mapping[str, Encode], documents: list[str]) -> dict[str, float]:
+    """Return for each system how many documents it encodes per second, with tokenisation: the median of the passes."""
+    for encoder in encoders.values():
+        encoder(documents)  # warms up
+    times = [{system: _seconds(encoder, documents) for system, encoder in encoders.items()} for _ in range(PASSES)]
+    return {system: len(documents) / float(np.median([turn[system] for turn in times])) for system in encoders}
+
+
+def _seconds(work: Callable[[Any], Any], subject: Any) -> float:
+    start = time.perf_counter()
+    work(subject)
+    return time.perf_counter() - start
