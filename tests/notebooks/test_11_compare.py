@@ -40,7 +40,7 @@ def _make_run(folder, run_id, seed, lr, values) -> str:
 
 
 def compare(tmp_path, **values):
-    return run(notebooks.find_notebook("11_compare"), tmp_path / "out", **values)
+    return run(notebooks.find_notebook("11_compare"), tmp_path / "out", sweep="", **values)
 
 
 @pytest.mark.notebook
