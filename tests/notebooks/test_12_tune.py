@@ -16,7 +16,7 @@ from tests.notebooks.outcomes import rows, smoke_run
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
     path = paths.notebooks_dir() / "12_tune.ipynb"
-    return smoke_run(path, tmp_path_factory.mktemp("runs"), minutes=4.0, max_bytes=512)
+    return smoke_run(path, tmp_path_factory.mktemp("runs"), minutes=2.5, max_bytes=512)
 
 
 @pytest.mark.notebook
