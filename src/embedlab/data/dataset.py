@@ -80,6 +80,11 @@ class Dataset:
     leaks: Mapping[str, int] = field(default_factory=dict)
     headings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """One short line: a notebook cell may end with a dataset."""
+        counts = ", ".join(f"{split} {len(judged)}" for split, judged in self.qrels.items())
+        return f"Dataset({self.name!r}, {len(self.corpus)} documents, queries: {counts})"
+
     def split_queries(self, split: str) -> dict[str, str]:
         """Query id -> text of the queries in `split`, in the order of the qrels."""
         return {query_id: self.queries[query_id] for query_id in self.qrels.get(split, {})}

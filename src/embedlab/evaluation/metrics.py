@@ -37,6 +37,10 @@ class Evaluation:
     values: dict[str, np.ndarray]
     n_without_positives: int
 
+    def __repr__(self) -> str:
+        """One short line: a notebook cell may end with an evaluation."""
+        return f"Evaluation({len(self.query_ids)} queries, {len(self.values)} metrics)"
+
     @property
     def n(self) -> int:
         """Queries that count: those with at least one positive."""

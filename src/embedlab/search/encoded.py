@@ -64,6 +64,10 @@ class EncodedSplit:
             )
             raise DataError(problem, remedy="Encode the whole corpus of this dataset, in its order")
 
+    def __repr__(self) -> str:
+        """One short line: a notebook cell may end with an encoded split."""
+        return f"{type(self).__name__}({len(self.query_ids)} queries, {len(self.corpus_ids)} documents)"
+
     def _ranking(self, scores: np.ndarray, indices: np.ndarray, k: int) -> Ranking:
         """Make a ranking of k documents per query, without the queries' own documents.
 

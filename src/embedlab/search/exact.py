@@ -40,6 +40,10 @@ class Ranking:
     scores: np.ndarray
     measurable: bool = True
 
+    def __repr__(self) -> str:
+        """One short line: a notebook cell may end with a ranking."""
+        return f"Ranking({len(self.query_ids)} queries, {self.indices.shape[-1]} of {len(self.corpus_ids)} documents)"
+
     def __post_init__(self) -> None:
         rows = len(self.query_ids)
         if len(set(self.query_ids)) != rows:

@@ -56,7 +56,7 @@ def max_sim(query: np.ndarray, documents: TokenVectors, rows: np.ndarray | None 
     return best
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TokenIndex(EncodedSplit):
     """The token vectors of a split's queries and of the corpus, to search and score without encoding again.
 

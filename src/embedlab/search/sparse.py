@@ -86,7 +86,7 @@ def _require_weights(vectors: Any, name: str) -> None:
         raise DataError(problem, remedy="Check the model that encoded them")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SparseVectors(EncodedSplit):
     """The sparse vectors of a split's queries and of the corpus, to search and score without encoding again.
 

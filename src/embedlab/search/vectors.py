@@ -49,7 +49,7 @@ def truncate(vectors: np.ndarray, dim: int) -> np.ndarray:
     return prefix / np.where(lengths > 0, lengths, 1)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Vectors(EncodedSplit):
     """The unit vectors of a split's queries and of the corpus, to search and score without encoding again.
 
