@@ -96,6 +96,26 @@ def test_recipes_without_their_parts_add_nothing(data, tmp_path):
     assert list(bench.candidates) == ["base"]
 
 
+def test_principal_components_need_two_texts_per_dimension_and_the_time_to_encode_them(data, tmp_path):
+    bench = bench_of(data, tmp_path)
+    every = [*data.corpus.values(), *data.split_queries("train").values()]
+    most = len(every) // 2
+    assert len(bench.projection_texts(most)) == 2 * most and bench.projection_texts(most + 1) == []
+    sample = bench.projection_texts(8)
+    step = len(every) // 16
+    assert sample == every[::step][:16] and set(sample) & set(data.split_queries("train").values())
+    bench.text_seconds = 0.03 * 120 / 16  # three percent of two minutes
+    assert len(bench.projection_texts(8)) == 16 and bench.projection_texts(9) == []
+
+
+def test_a_concatenation_without_texts_for_its_projection_stays_wide(data, tmp_path, monkeypatch):
+    bench = bench_of(data, tmp_path)
+    run_recipe("static", bench)
+    monkeypatch.setattr(Workbench, "projection_texts", lambda self, dim: [])
+    run_recipe("concatenation", bench)
+    assert [name for name in bench.candidates if "+" in name] == ["base+static"]
+
+
 def test_projection_to_the_bytes_that_are_allowed(data, tmp_path):
     bench = bench_of(data, tmp_path, max_bytes=4 * 8 + 3)
     add_narrow(bench)

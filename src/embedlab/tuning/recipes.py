@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -167,7 +167,8 @@ def _concatenation(bench: Workbench) -> None:
         narrow = f"{name}, {transformer.vectors.dim} dimensions"
         build = partial(concat_static, built, model, share)
         parts = (transformer.name, "static")
-        _add_narrow(bench, narrow, name, detail, wide, transformer.vectors.dim, build, parts)
+        if sample := bench.projection_texts(transformer.vectors.dim):
+            _add_narrow(bench, narrow, name, detail, wide, transformer.vectors.dim, build, parts, sample)
         bench.add(name, name, detail, wide, build, parts=(*parts, narrow), seconds=seconds())
 
 
@@ -179,7 +180,8 @@ def add_narrow(bench: Workbench) -> None:
     for wide in [candidate for candidate in bench.candidates.values() if candidate.vectors.dim > dim]:
         name = f"{wide.name}, {dim} dimensions"
         system = "base-projected" if wide.system == "base" else wide.system
-        _add_narrow(bench, name, system, wide.detail, wide.vectors, dim, wide.build, ())
+        sample = bench.projection_texts(dim)
+        _add_narrow(bench, name, system, wide.detail, wide.vectors, dim, wide.build, (), sample)
 
 
 def best_transformer(bench: Workbench) -> Candidate:
@@ -197,10 +199,16 @@ def _add_narrow(
     dim: int,
     build: Callable[[], SentenceTransformer],
     parts: tuple[str, ...],
+    sample: Sequence[str],
 ) -> None:
-    """Add a candidate with its vectors projected to their first principal components, computed on dev documents."""
+    """Add a candidate with its vectors projected to their first principal components.
+
+    They are computed on `sample`, training texts; without any, on the dev documents, which are fewer.
+    """
     with bench.clock.timed() as seconds:
-        projection = pca_projection(np.asarray(wide.corpus), dim)
+        queries = bench.training_data.split_queries("train").values()
+        rows = encode_by_role(build(), sample, queries) if sample else np.asarray(wide.corpus)
+        projection = pca_projection(rows, dim)
         narrow = wide.mapped(projection.numpy())
     bench.add(
         name,

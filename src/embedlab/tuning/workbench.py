@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 DEV_SHARE = 0.004  # of the budget, for one evaluation on dev
-DEV_DOCS, DEV_QUERIES = (300, 3000), (200, 1000)  # fewest and most
+DEV_DOCS, DEV_QUERIES = 3000, (200, 1000)  # most documents; fewest and most queries
+DOCS_PER_QUERY = 3  # on dev at least; with fewer documents, a model looks better than it is
 TRAIN_SHARE = 0.15  # of the budget, for the vectors that mining and the linear map use
 TRAIN_TEXTS = 1000  # at least so many queries and documents, whatever they cost
+PROJECTION_TEXTS, PROJECTION_SHARE = 2, 0.03  # texts per dimension; of the budget, for each projection
 TEST_SHARE = 0.6  # of the budget; above it, too little is left for training
 TIMED_TEXTS, TIMED_FIRST = 256, 32
 TIMED_SECONDS = 1.0  # a sample of long texts is not timed as a whole
@@ -86,13 +88,10 @@ class Workbench:
         self.text_seconds = _seconds_per_text(base, spread_texts(data, TIMED_TEXTS), clock)
         self._check_budget()
         affordable = round(DEV_SHARE * clock.seconds / self.text_seconds)
-        fewest_docs, most_docs = DEV_DOCS
-        fewest_queries, most_queries = DEV_QUERIES
-        self.evaluator = DevEvaluator(
-            data,
-            max_docs=min(most_docs, max(fewest_docs, affordable)),
-            max_queries=min(most_queries, max(fewest_queries, affordable // 3)),
-        )
+        fewest, most = DEV_QUERIES
+        queries = min(most, max(fewest, affordable // DOCS_PER_QUERY))
+        fewest_docs = DOCS_PER_QUERY * min(queries, len(data.qrels["dev"]))
+        self.evaluator = DevEvaluator(data, max_docs=min(DEV_DOCS, max(fewest_docs, affordable)), max_queries=queries)
         self.dev_data: Dataset = self.evaluator.dataset
 
     @property
@@ -152,6 +151,20 @@ class Workbench:
         judged = {query: grades for query, grades in self.data.qrels["train"].items() if query in kept}
         fewer = replace(self.data, qrels={**self.data.qrels, "train": judged})
         return sample_corpus(fewer, "train", affordable - len(kept), seed=self.params.seed)
+
+    def projection_texts(self, dim: int) -> list[str]:
+        """Return training documents and queries to compute principal components on, twice as many as dimensions.
+
+        Fewer texts than that keep only what these few need. Then, or if it takes too long to encode them, the list is
+        empty.
+
+        Args:
+            dim: dimensions of the projected vectors.
+        """
+        texts = [*self.training_data.corpus.values(), *self.training_data.split_queries("train").values()]
+        count = PROJECTION_TEXTS * dim
+        is_affordable = count * self.text_seconds <= PROJECTION_SHARE * self.clock.seconds
+        return texts[:: len(texts) // count][:count] if len(texts) >= count and is_affordable else []
 
     @cached_property
     def training_vectors(self) -> Vectors:
