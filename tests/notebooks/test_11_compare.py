@@ -5,6 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from embedlab.reporting.compare_params import CompareParams
+from embedlab.reporting.publish import read_published
 from embedlab.runs import notebooks, records
 from embedlab.runs.records import MetricRow, Record
 from embedlab.runs.systems import SYSTEMS
@@ -64,3 +66,9 @@ def test_says_so_when_no_record_matches(tmp_path):
     assert [(row.metric, row.value) for row in outcome.record.metrics] == [("runs", 0)]
     text = (outcome.folder / "executed.ipynb").read_text(encoding="utf-8")
     assert "No record matches" in text and "there are no two runs to compare" in text
+
+
+@pytest.mark.parametrize("name", sorted(read_published().sweeps))
+def test_a_published_sweep_is_compared_from_the_records_of_the_repository(name):
+    found = {record.run_id for record in CompareParams(sweep=name).records()}
+    assert found >= set(read_published().sweeps[name])

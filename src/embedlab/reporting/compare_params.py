@@ -43,6 +43,10 @@ class CompareParams(Params):
         """Return the folder that the records are read from."""
         return paths.runs_dir(self.records_dir)
 
+    def _own_folder(self) -> Path | None:
+        """Return the folder of `records_dir`; None for the default, where the published sweeps belong too."""
+        return self.folder() if self.records_dir else None
+
     def records(self) -> Iterator[Record]:
         """Read the records that match, one at a time.
 
@@ -56,7 +60,7 @@ class CompareParams(Params):
 
     def _all(self) -> Iterator[Record]:
         run_ids = (
-            [run_id for group in groups([self.sweep], self.folder()) for run_id in group.run_ids]
+            [run_id for group in groups([self.sweep], self._own_folder()) for run_id in group.run_ids]
             if self.sweep
             else None
         )
