@@ -96,6 +96,14 @@ def test_recipes_without_their_parts_add_nothing(data, tmp_path):
     assert list(bench.candidates) == ["base"]
 
 
+def test_no_static_model_if_building_it_takes_most_of_the_time(data, tmp_path):
+    bench = bench_of(data, tmp_path)
+    assert bench.vocabulary_seconds > 0
+    bench.vocabulary_seconds = 0.41 * bench.left
+    run_recipe("static", bench)
+    assert list(bench.candidates) == ["base"]
+
+
 def test_principal_components_need_two_texts_per_dimension_and_the_time_to_encode_them(data, tmp_path):
     bench = bench_of(data, tmp_path)
     every = [*data.corpus.values(), *data.split_queries("train").values()]

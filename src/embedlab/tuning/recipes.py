@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 STATIC_EPOCHS, STATIC_STEPS = 8, 200  # passes over the pairs, and fewest steps
 STATIC_BATCH, STATIC_RATE = 256, 3e-3
 STATIC_TIME = 0.2  # of the time that is left
+STATIC_START = 0.4  # of the time that is left: encoding the vocabulary may take so much
 TIMED_STEPS = 5
 BASE_SHARES = (0.3, 0.5)  # of the base model in a merged model
 STUDENT_TIME, STUDENT_RATE, STUDENT_BATCH = 0.3, 3e-4, 64  # share of the time that fine-tuning leaves
@@ -63,7 +64,9 @@ def _linear(bench: Workbench) -> None:
 
 
 def _static(bench: Workbench) -> None:
-    """Train a static model on the pairs."""
+    """Train a static model on the pairs, if building it leaves most of the time for a fine-tune."""
+    if bench.vocabulary_seconds > STATIC_START * bench.left:
+        return
     rows = len(bench.training_data.pairs("train")) + len(bench.training_data.triplets)
     batch = max(2, min(STATIC_BATCH, rows // 4))
     steps = max(STATIC_STEPS, math.ceil(STATIC_EPOCHS * rows / batch))

@@ -136,6 +136,12 @@ class Workbench:
         """Seconds of one evaluation on dev."""
         return self.text_seconds * (len(self.dev_data.corpus) + len(self.dev_data.qrels["dev"]))
 
+    @cached_property
+    def vocabulary_seconds(self) -> float:
+        """Seconds to encode every token of the base model's vocabulary, with which a static model starts."""
+        tokens = sorted(self.base.tokenizer.get_vocab())
+        return len(tokens) * _seconds_per_text(self.base, tokens[:: max(1, len(tokens) // TIMED_TEXTS)], self.clock)
+
     @property
     def is_whole(self) -> bool:
         """Whether training uses every document and query, not a sample that the time allows."""
