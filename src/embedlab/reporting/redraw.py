@@ -14,7 +14,7 @@ import pandas as pd
 
 from embedlab.escaping import csv_frame, from_csv_frame
 from embedlab.reporting import figures, plots
-from embedlab.reporting.pareto import pareto_figure
+from embedlab.reporting.pareto import cost_panels, pareto_figure
 from embedlab.runs.records import Record
 
 if TYPE_CHECKING:
@@ -324,4 +324,5 @@ FIGURES: dict[tuple[str, str], Draw] = {
     ("evaluate", "splits_while_training"): _splits,
     ("matryoshka", "quality_by_bytes"): _bits,
     ("reranker", "quality_by_share"): _shares,
+    ("retrievers", "pareto"): lambda frame, record: cost_panels(frame, "nDCG@10", "nDCG@10 on test")[0],
 }
