@@ -70,6 +70,13 @@ def test_best_weights_come_back_whole(tmp_path):
         assert torch.equal(tensor, evaluator.seen[2][name]), name
 
 
+def test_dev_before_the_first_step_can_be_left_out(tmp_path):
+    evaluator = Scripted([0.1, 0.9, 0.3, 0.4])
+    _, result = train(tmp_path, evaluator=evaluator, evaluate_start=False)
+    assert (result.best_dev, result.best_step, len(evaluator.seen)) == (0.9, 2, 4)
+    assert [row["step"] for row in result.history if row.get("dev") is not None][0] == 1
+
+
 def test_untrained_weights_win_when_training_only_hurts(tmp_path):
     before = weights(tiny_model())
     model, result = train(tmp_path, evaluator=Scripted([0.9, 0.1, 0.1, 0.1, 0.1]))

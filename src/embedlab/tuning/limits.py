@@ -34,12 +34,14 @@ class Limits:
         facts = self.measured.setdefault(candidate.name, {"bytes": candidate.bytes})
         if params.max_bytes and candidate.bytes > params.max_bytes:
             return f"{candidate.bytes} bytes per vector, more than max_bytes={params.max_bytes}"
-        if self.bench.measures("max_forgetting"):
-            facts["forgetting"] = self._forgetting(candidate.build())
+        forgets, is_timed = self.bench.measures("max_forgetting"), self.bench.measures("min_speed")
+        model = candidate.build() if forgets or is_timed else None
+        if forgets:
+            facts["forgetting"] = self._forgetting(model)
             if facts["forgetting"] > params.max_forgetting:
                 return f"loses {facts['forgetting']:.3f} on {PROBE}, more than max_forgetting={params.max_forgetting}"
-        if self.bench.measures("min_speed"):
-            facts["speed"] = self._speed(candidate.build())
+        if is_timed:
+            facts["speed"] = self._speed(model)
             if facts["speed"] < params.min_speed:
                 return f"{facts['speed']:.2f} times the base model's speed, less than min_speed={params.min_speed}"
         return ""
