@@ -5,6 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from embedlab.errors import DataError
+from embedlab.reporting import html_report
 from embedlab.reporting.compare_params import CompareParams
 from embedlab.reporting.publish import read_published
 from embedlab.runs import notebooks, records
@@ -72,3 +74,13 @@ def test_says_so_when_no_record_matches(tmp_path):
 def test_a_published_sweep_is_compared_from_the_records_of_the_repository(name):
     found = {record.run_id for record in CompareParams(sweep=name).records()}
     assert found >= set(read_published().sweeps[name])
+
+
+def test_a_sweep_whose_data_is_not_here_has_the_runs_of_its_table_or_an_error(monkeypatch):
+    def missing(*_arguments):
+        raise DataError("this file does not exist", remedy="Check the path")
+
+    monkeypatch.setattr(html_report.planning, "all_planned", missing)
+    assert set(html_report.sweep_runs("closed_models", None)) == set(read_published().sweeps["closed_models"])
+    with pytest.raises(DataError, match="does not exist"):
+        html_report.sweep_runs("arena", None)

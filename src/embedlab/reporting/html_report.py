@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from embedlab import paths
-from embedlab.errors import ParameterError
+from embedlab.errors import DataError, ParameterError
 from embedlab.io import confined
 from embedlab.reporting import sweep_figures
 from embedlab.reporting.figures import MAX_SERIES
@@ -69,10 +69,20 @@ def groups(names: Sequence[str] = (), folder: Path | None = None) -> list[Group]
 
 
 def sweep_runs(name: str, folder: Path | None) -> list[str]:
-    """List the runs that a sweep plans, as far as their ids are known, and those in its table."""
+    """List the runs that a sweep plans, as far as their ids are known, and those in its table.
+
+    Raises:
+        DataError: the sweep has no table, and the data that its run ids depend on is not here.
+    """
     path = find_sweep(name)
-    planned = planning.all_planned(read_sweep(path), path, str(folder or ""))
-    return list(dict.fromkeys([*_tabled(path.stem, folder), *(item.run_id for item in planned)]))
+    in_table = _tabled(path.stem, folder)
+    try:
+        planned = planning.all_planned(read_sweep(path), path, str(folder or ""))
+    except DataError:  # such as a file of pairs that is not part of the project
+        if not in_table:
+            raise
+        planned = []
+    return list(dict.fromkeys([*in_table, *(item.run_id for item in planned)]))
 
 
 def _tabled(name: str, folder: Path | None) -> list[str]:
