@@ -15,9 +15,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from embedlab import paths
 from embedlab.reporting.publish import read_published
 from embedlab.reporting.tables import markdown
+from embedlab.runs.per_query import query_values
+from embedlab.tuning.choice import mean_and_error
 
 SYSTEMS = ["base", "embedlab-linear", "embedlab-base-static", "embedlab-contrastive"]
 PART = {3: 1}  # the fine-tune starts from the linear map, and must beat it by one standard error
@@ -30,13 +31,10 @@ def chosen(dev: np.ndarray, margin: float) -> int:
     """Return the column of the best system on dev (Q, S) that beats column 0 by `margin` standard errors."""
     for column in np.argsort(-dev.mean(axis=0), kind="stable"):
         parts = [(0, margin)] + ([(PART[column], 1.0)] if column in PART else [])
-        if column == 0 or all(_beats(dev[:, column] - dev[:, part], errors) for part, errors in parts):
+        leads = [(*mean_and_error(dev[:, column] - dev[:, part]), errors) for part, errors in parts]
+        if column == 0 or all(mean > errors * error for mean, error, errors in leads):
             return int(column)
     return 0
-
-
-def _beats(differences: np.ndarray, errors: float) -> bool:
-    return bool(differences.mean() > errors * differences.std(ddof=1) / np.sqrt(len(differences)))
 
 
 def simulate(values: np.ndarray, dev_size: int, *, seed: int = 0) -> dict[float, tuple[float, float, float]]:
@@ -64,9 +62,8 @@ def simulate(values: np.ndarray, dev_size: int, *, seed: int = 0) -> dict[float,
 
 def values_of(run_id: str) -> np.ndarray:
     """Return nDCG@10 of the test queries of an arena run (Q, S) for `SYSTEMS`."""
-    table = pd.read_parquet(paths.runs_dir() / run_id / "per_query.parquet")
-    test = table[(table["task"] == "retrieval") & (table["split"] == "test") & table["system"].isin(SYSTEMS)]
-    return test.pivot_table(index="query_id", columns="system", values="ndcg@10")[SYSTEMS].to_numpy()
+    values = {measured.system: series for measured, series in query_values(run_id, "ndcg@10").items()}
+    return pd.DataFrame(values)[SYSTEMS].to_numpy()
 
 
 def table(run_ids: Sequence[str], *, harm: float | None = None) -> pd.DataFrame:

@@ -17,6 +17,7 @@ import torch
 
 from embedlab.data.dataset import Dataset
 from embedlab.data.load import load_dataset
+from embedlab.data.splits import evenly_spread
 from embedlab.deploy.export import export_model
 from embedlab.deploy.onnx_folder import CARD, GRAPH, TOKENIZER, ExportCard, ExportedEncoder, card_json
 from embedlab.deploy.parity import METRIC, Comparison, cosine_of_rows
@@ -59,8 +60,7 @@ def study(dataset: str, model_name: str, *, texts: int, repeats: int, only: Sequ
         for name, encoder in encoders.items():
             rows[name] = quality(encoder, data, ours)
             print(name, rows[name], flush=True)
-        packed, timed = load_model(model_name), list(data.corpus.values())
-        timed = timed[:: max(1, len(timed) // texts)][:texts]
+        packed, timed = load_model(model_name), evenly_spread(data.corpus.values(), texts)
         arms: dict[str, Callable[[], Any]] = {
             STOCK: lambda: model.encode(timed, batch_size=32, normalize_embeddings=True, show_progress_bar=False),
             PACKED: lambda: encode(packed, timed),

@@ -76,6 +76,7 @@ def measure() -> dict[str, Any]:
     import torch
 
     from embedlab.data.load import load_dataset
+    from embedlab.data.splits import evenly_spread
     from embedlab.deploy.export import export_model
     from embedlab.deploy.parity import Comparison
     from embedlab.models.encode import encode
@@ -88,8 +89,7 @@ def measure() -> dict[str, Any]:
     torch.set_num_threads(1)
     model, data = load_model(packed=False), with_all_queries(load_dataset("icd10cm:mini", training=False))
     ours, packed = encode_split(model, data, ALL), load_model()
-    texts = list(data.corpus.values())
-    texts = texts[:: max(1, len(texts) // TEXTS)][:TEXTS]
+    texts = evenly_spread(data.corpus.values(), TEXTS)
     with tempfile.TemporaryDirectory() as temporary:
         folders = {name: Path(temporary) / name for name in ("fp32", "int8")}
         for name, folder in folders.items():

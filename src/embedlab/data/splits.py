@@ -42,6 +42,12 @@ def seeded_order(items: Iterable[str], seed: int = 0) -> list[str]:
     return sorted(items, key=lambda item: hashlib.sha256(f"{seed}:{item}".encode()).digest())
 
 
+def evenly_spread(texts: Iterable[str], count: int) -> list[str]:
+    """Return at most `count` texts at equal distances, in their order, the first one included."""
+    texts = list(texts)
+    return texts[:: max(1, len(texts) // count)][:count]
+
+
 def components(keys: Mapping[str, Iterable[Hashable]]) -> dict[str, str]:
     """Group items that share a key, directly or through other items (connected components).
 

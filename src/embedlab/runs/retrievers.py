@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedlab.data.splits import evenly_spread
 from embedlab.deploy.indexes import IndexSpec, VectorIndex
 from embedlab.evaluation.metrics import evaluate
 from embedlab.evaluation.significance import paired_difference
@@ -65,10 +66,8 @@ class Retrievers:
 
     def __init__(self, board: Leaderboard, against: Sequence[str] = ()) -> None:
         self.board, self.against = board, tuple(against)
-        queries = list(board.data.split_queries("test").values())
-        self._queries = queries[:: max(1, len(queries) // TIMED_QUERIES)][:TIMED_QUERIES]
-        documents = list(board.data.corpus.values())
-        self._documents = documents[:: max(1, len(documents) // TIMED_DOCUMENTS)][:TIMED_DOCUMENTS]
+        self._queries = evenly_spread(board.data.split_queries("test").values(), TIMED_QUERIES)
+        self._documents = evenly_spread(board.data.corpus.values(), TIMED_DOCUMENTS)
         self._rows: dict[str, dict[str, Any]] = {}
         self._answers: dict[str, Answer] = {}
         self._encoders: dict[str, Encode] = {}

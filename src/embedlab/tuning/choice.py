@@ -34,7 +34,11 @@ def lead(candidate: Candidate, part: Candidate) -> tuple[float, float]:
 
     The error is infinite with fewer than two queries.
     """
-    differences = candidate.values - part.values
+    return mean_and_error(candidate.values - part.values)
+
+
+def mean_and_error(differences: np.ndarray) -> tuple[float, float]:
+    """Return the mean of differences per query (Q,), without NaN, and its standard error; see `lead`."""
     known = differences[~np.isnan(differences)]
     if len(known) < 2:
         return (float(known.mean()) if len(known) else 0.0), float("inf")

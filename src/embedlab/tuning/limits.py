@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from embedlab.data.splits import evenly_spread
 from embedlab.evaluation.efficiency import measure_footprints
 from embedlab.evaluation.probes import ProbeScore, compare_probe, score_dataset
 from embedlab.tuning.candidate import Candidate
-from embedlab.tuning.workbench import PROBE, SPEED_TEXTS, Workbench, spread_texts
+from embedlab.tuning.workbench import PROBE, SPEED_TEXTS, Workbench
 
 
 class Limits:
@@ -56,7 +57,7 @@ class Limits:
     def _speed(self, model: Any) -> float:
         if model is self.bench.base:
             return 1.0
-        texts = spread_texts(self.bench.data, SPEED_TEXTS)
+        texts = evenly_spread(self.bench.data.corpus.values(), SPEED_TEXTS)
         rates = {
             name: footprint.texts_per_second
             for name, footprint in measure_footprints({"base": self.bench.base, "model": model}, texts).items()

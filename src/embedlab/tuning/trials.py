@@ -89,10 +89,10 @@ def search_settings(train: Train, left: Callable[[], float], *, shortest: float 
     for setting in FIRST:
         study.enqueue_trial(asdict(setting))
     survivors = next((counts for counts in SHORTER if left() / units(counts) >= shortest), None)
-    unit, tried = left() / units(survivors or (1,)), 0
-    if survivors is None or not unit:
+    if survivors is None:
         return 0
-    while not tried or left() >= unit * survivors[0]:  # some of the time passes before the first training
+    unit, tried = left() / units(survivors), 0
+    while unit and (not tried or left() >= unit * survivors[0]):  # time passes before the first training
         trials = [study.ask() for _ in range(survivors[0])]
         settings = [_suggest(trial) for trial in trials]
         outcomes = _halve(settings, train, left, unit, survivors)

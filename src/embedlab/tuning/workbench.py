@@ -12,7 +12,7 @@ import torch
 
 from embedlab.data.dataset import Dataset
 from embedlab.data.load import load_dataset
-from embedlab.data.splits import seeded_order
+from embedlab.data.splits import evenly_spread, seeded_order
 from embedlab.errors import ModelError, ParameterError
 from embedlab.evaluation.diagnose.probe import Probe, fit_probe
 from embedlab.evaluation.metrics import Evaluation, evaluate
@@ -85,7 +85,7 @@ class Workbench:
         self.data, self.base, self.params, self.scratch, self.clock = data, base, params, scratch, clock
         self.with_test = with_test
         self.candidates: dict[str, Candidate] = {}
-        self.text_seconds = _seconds_per_text(base, spread_texts(data, TIMED_TEXTS), clock)
+        self.text_seconds = _seconds_per_text(base, evenly_spread(data.corpus.values(), TIMED_TEXTS), clock)
         self._check_budget()
         affordable = round(DEV_SHARE * clock.seconds / self.text_seconds)
         fewest, most = DEV_QUERIES
@@ -121,7 +121,7 @@ class Workbench:
     def _probe(self) -> tuple[Dataset, float]:
         """The probe of forgetting, as large as the time allows, and the seconds that it takes for one model."""
         probe = load_dataset(PROBE, training=False)
-        per_text = _seconds_per_text(self.base, spread_texts(probe, TIMED_PROBE_TEXTS), self.clock)
+        per_text = _seconds_per_text(self.base, evenly_spread(probe.corpus.values(), TIMED_PROBE_TEXTS), self.clock)
         fewest, most = PROBE_QUERIES
         affordable = round(PROBE_SHARE * self.clock.seconds / (PROBED_MODELS * 2 * per_text))
         data = shrunk(probe, min(most, max(fewest, affordable)))
@@ -140,7 +140,7 @@ class Workbench:
     def vocabulary_seconds(self) -> float:
         """Seconds to encode every token of the base model's vocabulary, with which a static model starts."""
         tokens = sorted(self.base.tokenizer.get_vocab())
-        return len(tokens) * _seconds_per_text(self.base, tokens[:: max(1, len(tokens) // TIMED_TEXTS)], self.clock)
+        return len(tokens) * _seconds_per_text(self.base, evenly_spread(tokens, TIMED_TEXTS), self.clock)
 
     @property
     def is_whole(self) -> bool:
@@ -170,7 +170,7 @@ class Workbench:
         texts = [*self.training_data.corpus.values(), *self.training_data.split_queries("train").values()]
         count = PROJECTION_TEXTS * dim
         is_affordable = count * self.text_seconds <= PROJECTION_SHARE * self.clock.seconds
-        return texts[:: len(texts) // count][:count] if len(texts) >= count and is_affordable else []
+        return evenly_spread(texts, count) if len(texts) >= count and is_affordable else []
 
     @cached_property
     def training_vectors(self) -> Vectors:
@@ -253,19 +253,13 @@ class Workbench:
             raise ParameterError(problem, remedy=f"Set minutes to at least {needed:.1f}", field="minutes")
 
 
-def spread_texts(data: Dataset, count: int) -> list[str]:
-    """Return at most `count` documents, evenly spread over the corpus."""
-    documents = list(data.corpus.values())
-    return documents[:: max(1, len(documents) // count)][:count]
-
-
 def _seconds_per_text(model: SentenceTransformer, sample: list[str], clock: Clock) -> float:
     """Measure how long a text takes to encode, on a sample, or on a part of it if that takes long."""
     from embedlab.models.encode import encode
 
     encode(model, sample[:8], stage="warm up")
     per_text = 0.0
-    for texts in (sample[:: max(1, len(sample) // TIMED_FIRST)], sample):
+    for texts in (evenly_spread(sample, TIMED_FIRST), sample):
         with clock.timed() as seconds:
             encode(model, texts, stage="measure speed")
             per_text = max(1e-6, seconds() / len(texts))
