@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ import psutil
 import pytest
 
 from embedlab import paths
-from embedlab.arena import exchange, recipe
+from embedlab.arena import contest, exchange, recipe
 from embedlab.arena.contest import Contest, _ordered
 from embedlab.arena.standings import verdict
 from embedlab.data.dataset import Dataset
@@ -82,6 +83,17 @@ def test_a_recipe_of_this_package_changes_with_the_package(tmp_path, monkeypatch
     before = own.digest, other.digest
     (tmp_path / "notebooks" / "03_contrastive.ipynb").write_text("other defaults")
     assert own.digest != before[0] and other.digest == before[1]
+
+
+def test_a_recipe_depends_on_the_modules_that_it_imports_and_on_no_others():
+    used = {
+        name: {file.relative_to(ROOT / "src/embedlab").as_posix() for file in recipe.modules_of(recipe.find(name).path)}
+        for name in ("embedlab-tune", "embedlab-linear", "stock-mnrl")
+    }
+    assert {"arena/script.py", "tuning/trials.py", "training/contrastive/train.py", "io.py"} <= used["embedlab-tune"]
+    assert "evaluation/diagnose/probe.py" in used["embedlab-linear"]  # through `from embedlab import ...`, or directly
+    assert "tuning/trials.py" not in used["embedlab-linear"]
+    assert not {"arena/contest.py", "cli/main.py"} & used["embedlab-tune"] and not used["stock-mnrl"]
 
 
 class TestFind:
@@ -219,8 +231,8 @@ def test_verdict(difference, p_value, expected):
 class FakeRecord:
     """A record with two recipes, the base model, and stock-mined as reference."""
 
-    def __init__(self, run_id, dataset, values):
-        self.run_id = run_id
+    def __init__(self, run_id, dataset, values, costs=None, forgetting=None):
+        self.run_id, self.commit = run_id, "abc"
         self.parameters = {"dataset": dataset, "seed": 0, "reference": "stock-mined"}
         labels = {
             "technique": "recipe",
@@ -238,6 +250,12 @@ class FakeRecord:
                 difference = value - values["stock-mined"][0]
                 self.metrics.append(MetricRow(**row, **against, statistic="difference", value=difference))
                 self.metrics.append(MetricRow(**row, **against, statistic="p_value", value=p_value))
+        probe = {**labels, "stage": "probe", "task": "pydocs", "statistic": "difference", "against": "base"}
+        for system, (value, low, high) in (forgetting or {}).items():
+            self.metrics.append(MetricRow(**probe, system=system, value=value, ci_low=low, ci_high=high, n=9))
+        for system, peak_bytes in (costs or {}).items():
+            cost = {**labels, "stage": "footprint", "metric": "peak bytes", "split": ""}
+            self.metrics.append(MetricRow(**cost, statistic="value", system=system, value=peak_bytes))
 
 
 def test_leaderboard_by_hand():
@@ -256,6 +274,41 @@ def test_leaderboard_by_hand():
     assert board.loc["mine", ["better", "level", "worse"]].tolist() == [1, 1, 0]
     assert pd.isna(board.loc["mine", "mean ndcg@10"]) and board.loc["base", "mean ndcg@10"] == pytest.approx(0.4)
     assert board.loc["base", ["icd10cm:mini", "faq.jsonl"]].tolist() == pytest.approx([0.2, 0.5])
+
+
+def test_costs_and_forgetting_are_means_over_the_runs_that_have_them():
+    values = {"stock-mined": (0.4, None), "mine": (0.5, 0.02)}
+    runs = [
+        FakeRecord("a", "one", values, {"mine": 1e9, "stock-mined": 4e9}, {"mine": (-0.2, -0.3, -0.1)}),
+        FakeRecord("b", "two", values, {"mine": 2e9, "stock-mined": 4e9}, {"mine": (0.1, 0.0, 0.2)}),
+        FakeRecord("c", "three", values, {"mine": 6e9, "stock-mined": 4e9}),  # trained on the probe's documents
+    ]
+    found = arena_report.all_standings(runs)
+    columns = ["forgetting", "forgetting low", "forgetting high", "commit"]
+    assert found[found["system"] == "mine"][columns].head(2).to_numpy().tolist() == [
+        [-0.2, -0.3, -0.1, "abc"],
+        [0.1, 0.0, 0.2, "abc"],
+    ]
+    board = arena_report.leaderboard(found).set_index("system")
+    assert board.loc["mine", "peak GB"] == pytest.approx(3) and board.loc["stock-mined", "peak GB"] == pytest.approx(4)
+    assert board.loc["mine", "forgetting"] == pytest.approx(-0.05) and pd.isna(board.loc["stock-mined", "forgetting"])
+
+
+def test_every_recipe_has_a_row_with_a_command_that_runs_its_file():
+    table = arena_report.recipe_table().set_index("recipe")
+    assert list(table.index) == recipe.names()
+    for name, command in table["command"].items():
+        program, file, *arguments = command.split()
+        assert (program, arguments) == ("python", ["DATA", "MODEL", "OUTPUT"])
+        assert (ROOT / file).is_file() and table.loc[name, "what it does"]
+
+
+class TestProbe:
+    def test_data_with_documents_of_the_probe_has_none(self, data, monkeypatch):
+        monkeypatch.setattr(contest, "load_dataset", lambda *_args, **_options: data)
+        other = replace(data, corpus={"x": "of another domain"})
+        assert contest._probe_for(other).qrels == {"test": {"q5": {"d5": 1}}}
+        assert contest._probe_for(replace(data, corpus={"x": "third"})) is None
 
 
 def results(best: str, hybrid: float) -> pd.DataFrame:

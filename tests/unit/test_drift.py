@@ -167,7 +167,7 @@ class TestWhatIsCommitted:
         """A table that no declaration names would be written by nobody, and go stale."""
         published = publish.read_published()
         declared = {*published.runs, *(f"sweep-{name}" for name in published.sweeps), "headline", "readme-headline"}
-        declared |= {"arena", "arena_runs"}
+        declared |= {"arena", "arena_runs", "arena_recipes"}
         assert {path.stem for path in paths.tables_dir().glob("*.csv")} == declared
 
     def test_published_runs_are_part_of_the_committed_study(self):

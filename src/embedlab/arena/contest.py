@@ -12,19 +12,26 @@ from embedlab.arena import exchange, recipe
 from embedlab.arena.params import ArenaParams
 from embedlab.arena.recipe import Outcome, Recipe
 from embedlab.arena.standings import METRIC, standings
+from embedlab.data.load import load_dataset
 from embedlab.errors import ParameterError, RecipeError
-from embedlab.evaluation.probes import compare_probe, open_probe
+from embedlab.evaluation.probes import ProbeScore, compare_probe, score_dataset, score_ranking, shrunk
 from embedlab.models.fingerprint import model_fingerprint
+from embedlab.models.folder import ModelFolder
+from embedlab.models.late_interaction import load_late_interaction
 from embedlab.models.load import load_model, model_path
+from embedlab.search.late_interaction import index_tokens
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import MultiVectorEncoder, SentenceTransformer
 
+    from embedlab.data.dataset import Dataset
     from embedlab.runs.leaderboard import Leaderboard
 
 TECHNIQUE = "recipe"
 PROBE, PROBE_QUERIES = "pydocs", 100
 BASE = "base"
+DEPTH = 100  # documents per ranking of a late-interaction model
+FLOAT_BYTES = 4
 
 
 class Contest:
@@ -49,8 +56,8 @@ class Contest:
         self.recipes = _ordered([recipe.find(name) for name in params.recipes], params.reference)
         self.costs: dict[str, Outcome] = {}
         self.failures: dict[str, str] = {}
-        self._probe = open_probe(PROBE, max_queries=PROBE_QUERIES)
-        self._base_probe = self._probe(base)
+        self._probe = _probe_for(board.data)
+        self._base_score = score_dataset(base, self._probe) if self._probe else None
         exchange.write(board.data, self.folder)
         self._facts = {"data": exchange.fingerprint(self.folder), "base": model_fingerprint(base)}
 
@@ -77,7 +84,7 @@ class Contest:
             self.failures[entry.name] = str(error)
             return f"{entry.name}: {error}"
         self.costs[entry.name] = cost
-        self._record(entry, cost, load_model(str(model_folder)))
+        self._record(entry, cost, model_folder)
         value = self.board.evaluations[entry.name].mean(METRIC)
         return f"{entry.name}: {METRIC} {value:.3f} after {cost.cpu_seconds:.0f} s of CPU time"
 
@@ -86,16 +93,33 @@ class Contest:
         reference = self.costs.get(self.params.reference)
         return reference.cpu_seconds / 60 if reference else 0.0
 
-    def _record(self, entry: Recipe, cost: Outcome, model: SentenceTransformer) -> None:
+    def _record(self, entry: Recipe, cost: Outcome, model_folder: Path) -> None:
         run, name = self.board.run, entry.name
         run.declare_system(name, TECHNIQUE, entry.description)
-        vectors = self.board.add_model(name, model)
+        if ModelFolder(str(model_folder), name, "recipes").kind() == "MultiVectorEncoder":
+            size, score = self._test_tokens(name, load_late_interaction(str(model_folder)))
+        else:
+            size, score = self._test_vectors(name, load_model(str(model_folder)))
         self.board.compare(name, against=BASE)
-        change = compare_probe(self._probe(model), self._base_probe)
-        run.difference(change, metric=METRIC, system=name, against=BASE, split="test", task=PROBE, stage="probe")
+        if score and self._base_score:
+            change = compare_probe(score, self._base_score)
+            run.difference(change, metric=METRIC, system=name, against=BASE, split="test", task=PROBE, stage="probe")
         facts = {"seconds": cost.seconds, "CPU seconds": cost.cpu_seconds, "peak bytes": cost.peak_bytes}
-        for metric, value in {**facts, "bytes per vector": vectors.dim * 4}.items():
+        for metric, value in {**facts, "bytes per vector": size}.items():
             run.value(metric, value, system=name, stage="footprint")
+
+    def _test_vectors(self, name: str, model: SentenceTransformer) -> tuple[float, ProbeScore | None]:
+        """Test a model with one vector per text; return the bytes of a document's vector, and the probe's score."""
+        vectors = self.board.add_model(name, model)
+        return FLOAT_BYTES * vectors.dim, score_dataset(model, self._probe) if self._probe else None
+
+    def _test_tokens(self, name: str, model: MultiVectorEncoder) -> tuple[float, ProbeScore | None]:
+        """Test a model with one vector per token, on all documents; return as `_test_vectors`, for all its vectors."""
+        index = index_tokens(model, self.board.data)
+        self.board.add_ranking(name, index.rank(DEPTH))
+        if self._probe is None:
+            return index.bytes_per_document, None
+        return index.bytes_per_document, score_ranking(index_tokens(model, self._probe).rank(10), self._probe)
 
     def results(self) -> pd.DataFrame:
         """Compare all systems of the board with the reference, and record the differences.
@@ -115,6 +139,13 @@ class Contest:
                 self.board.compare(name, against=reference)
         table = standings(self.board.run.rows, reference)
         return table.sort_values(METRIC, ascending=False, ignore_index=True)
+
+
+def _probe_for(data: Dataset) -> Dataset | None:
+    """Return the probe for forgetting; None if the data has documents of it, because a recipe then trains on them."""
+    probe = load_dataset(PROBE, training=False)
+    shared = set(probe.corpus.values()) & set(data.corpus.values())
+    return None if shared else shrunk(probe, PROBE_QUERIES)
 
 
 def _ordered(recipes: Sequence[Recipe], reference: str) -> list[Recipe]:

@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from modulefinder import ModuleFinder
 from pathlib import Path
 
 import embedlab
@@ -54,11 +55,9 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Hash of the file, and of this package and its notebooks if the file uses them: 64 hex digits."""
-        source = self.path.read_text(encoding="utf-8")
-        if "import embedlab" not in source and "from embedlab" not in source:
+        """Hash of the file, and of what it uses of this package and of its notebooks: 64 hex digits."""
+        if not (package := modules_of(self.path)):
             return sha256_of(self.path)
-        package = sorted(Path(embedlab.__file__).parent.rglob("*.py"))
         defaults = sorted(paths.notebooks_dir().glob("*.ipynb"))  # those of a recipe are those of its notebook
         return hashlib.sha256("".join(map(sha256_of, [self.path, *package, *defaults])).encode()).hexdigest()
 
@@ -76,6 +75,15 @@ class Outcome:
     seconds: float
     cpu_seconds: float
     peak_bytes: int
+
+
+def modules_of(script: Path) -> list[Path]:
+    """Find the modules of this package that a script imports, directly or through others, in functions too."""
+    package = Path(embedlab.__file__).parent
+    finder = ModuleFinder(path=[str(package.parent)])  # only what is there: no other package is read
+    finder.run_script(str(script))
+    files = [getattr(module, "__file__", None) for module in finder.modules.values()]
+    return sorted(Path(file) for file in files if file and Path(file).is_relative_to(package))
 
 
 def names() -> list[str]:

@@ -11,7 +11,8 @@ from embedlab.runs.records import MetricRow
 
 METRIC = "ndcg@10"
 VERDICTS = ("better", "level", "worse")
-COSTS = ("seconds", "CPU seconds", "peak bytes", "bytes per vector")
+COSTS = ("seconds", "CPU seconds", "peak bytes", "bytes per vector")  # late interaction: bytes of all vectors of a text
+FORGETTING = "forgetting"
 
 
 def standings(metrics: Sequence[MetricRow], reference: str) -> pd.DataFrame:
@@ -23,8 +24,9 @@ def standings(metrics: Sequence[MetricRow], reference: str) -> pd.DataFrame:
 
     Returns:
         One row per system: system, nDCG@10 with ci_low, ci_high and n, difference from the reference with its interval
-        (low, high), p of the randomisation test after Holm over all systems, verdict, and `COSTS`. The reference has no
-        difference, and a system without training no costs.
+        (low, high), p of the randomisation test after Holm over all systems, verdict, `COSTS`, and forgetting: the
+        change of nDCG@10 against the base model on queries of another domain, with its interval. The reference has no
+        difference, and a system without training neither costs nor forgetting.
     """
     measured = [row for row in metrics if row.metric == METRIC and row.task == "retrieval"]
     values = {row.system: row for row in measured if row.statistic == "value"}
@@ -32,6 +34,7 @@ def standings(metrics: Sequence[MetricRow], reference: str) -> pd.DataFrame:
     chances = {row.system: row.value for row in measured if row.statistic == "p_value" and row.against == reference}
     adjusted = dict(zip(chances, holm([float(value or 0) for value in chances.values()]), strict=True))
     costs = {(row.system, row.metric): row.value for row in metrics if row.metric in COSTS}
+    forgotten = {row.system: row for row in metrics if row.stage == "probe" and row.statistic == "difference"}
     rows: list[dict[str, object]] = []
     for system, row in values.items():
         standing: dict[str, object] = {"system": system, METRIC: row.value}
@@ -41,7 +44,10 @@ def standings(metrics: Sequence[MetricRow], reference: str) -> pd.DataFrame:
             p_value = adjusted[system]
             standing |= {"difference": difference.value, "low": difference.ci_low, "high": difference.ci_high}
             standing |= {"p (Holm)": p_value, "verdict": verdict(float(difference.value or 0), p_value)}
-        rows.append(standing | {name: costs.get((system, name)) for name in COSTS})
+        standing |= {name: costs.get((system, name)) for name in COSTS}
+        change = forgotten.get(system)
+        interval = {"forgetting low": change and change.ci_low, "forgetting high": change and change.ci_high}
+        rows.append(standing | {FORGETTING: change and change.value} | interval)
     return pd.DataFrame(rows)
 
 

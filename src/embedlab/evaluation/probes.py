@@ -207,6 +207,11 @@ def score_dataset(model: SentenceTransformer, data: Dataset, encode: Encode | No
     return _mean_score("ndcg@10", next(iter(evaluation.values())).of("ndcg@10"))
 
 
+def score_ranking(ranking: Ranking, data: Dataset) -> ProbeScore:
+    """Score a ranking of the test queries of a dataset, for models that `score_dataset` cannot search with."""
+    return _mean_score("ndcg@10", evaluate(ranking, data.qrels["test"], [10]).of("ndcg@10"))
+
+
 def _score_task(model: SentenceTransformer, task: AbsTask) -> ProbeScore:
     result = run_task(model, task)
     readers = {"STS": _similarities, "Classification": _correctness, "Clustering": _v_measures, "Retrieval": _ndcg}

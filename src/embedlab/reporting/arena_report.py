@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from embedlab import paths
-from embedlab.arena.standings import COSTS, METRIC, VERDICTS, standings
+from embedlab.arena import recipe
+from embedlab.arena.standings import COSTS, FORGETTING, METRIC, VERDICTS, standings
 from embedlab.reporting import tables
 from embedlab.reporting.figures import COLOURS, Label, draw_level, label_lines, label_points, new_axes
 from embedlab.runs import records
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME = "arena"
+GB = 1e9
+DECIMALS = dict.fromkeys(COSTS, 0) | {"peak GB": 1}  # of a column; else 3
 BASELINES = ("bm25", "base", "hybrid")
 
 
@@ -77,14 +80,14 @@ def all_standings(contests: Iterable[Record]) -> pd.DataFrame:
     """Collect the systems of several runs of notebook 16_arena.
 
     Returns:
-        The rows of `arena.standings` of every run, with the dataset and the seed first and the run last.
+        The rows of `arena.standings` of every run, with the dataset and the seed first, the run and its commit last.
     """
     tables = []
     for record in contests:
         table = standings(record.metrics, str(record.parameters["reference"]))
         table.insert(0, "dataset", _short(str(record.parameters["dataset"])))
         table.insert(1, "seed", record.parameters["seed"])
-        tables.append(table.assign(run=record.run_id))
+        tables.append(table.assign(run=record.run_id, commit=record.commit))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -101,8 +104,8 @@ def leaderboard(results: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per system, the best mean first: the mean of nDCG@10 over the runs, if the system is in all of them; on
-        how many runs it is better than the reference, level or worse; mean CPU seconds; then nDCG@10 per dataset, the
-        mean over seeds.
+        how many runs it is better than the reference, level or worse; means of the CPU seconds, the peak memory in GB,
+        the bytes per vector and the forgetting; then nDCG@10 per dataset, the mean over seeds.
     """
     by_dataset = results.pivot_table(METRIC, "system", "dataset", aggfunc="mean", sort=False)
     runs = results["run"].nunique()
@@ -111,34 +114,55 @@ def leaderboard(results: pd.DataFrame) -> pd.DataFrame:
         counts = of_system["verdict"].value_counts()
         row = {"system": system, f"mean {METRIC}": of_system[METRIC].mean() if len(of_system) == runs else None}
         row |= {name: counts.get(name, 0) for name in VERDICTS} | {"CPU seconds": of_system["CPU seconds"].mean()}
+        row |= {"peak GB": of_system["peak bytes"].mean() / GB}
+        row |= {name: of_system[name].mean() for name in ("bytes per vector", FORGETTING)}
         rows.append(row | by_dataset.loc[system].to_dict())
     table = pd.DataFrame(rows)
     return table.sort_values(f"mean {METRIC}", ascending=False, na_position="last", ignore_index=True)
 
 
+def recipe_table() -> pd.DataFrame:
+    """Describe the recipes of this project: name, what it does, and the command that runs its file alone."""
+    rows = [recipe.find(name) for name in recipe.names()]
+    folder = paths.recipes_dir().relative_to(paths.project_root()).as_posix()
+    return pd.DataFrame(
+        {
+            "recipe": entry.name,
+            "what it does": entry.description,
+            "command": f"python {folder}/{entry.path.name} DATA MODEL OUTPUT",
+        }
+        for entry in rows
+    )
+
+
 def published(run_ids: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Make the published tables from runs of notebook 16_arena: the leaderboard, and all systems of all runs.
+    """Make the published tables from runs of notebook 16_arena: the leaderboard, all systems of all runs, the recipes.
 
     Returns:
-        Name of the table -> table, with qualities to 3 decimals and whole CPU seconds.
+        Name of the table -> table, with qualities to 3 decimals, gigabytes to one, and other costs as whole numbers.
 
     Raises:
         RecordError: a run is missing, or its record is damaged.
     """
     results = all_standings(records.read(paths.runs_dir() / run_id) for run_id in run_ids)
     shown = {NAME: leaderboard(results), f"{NAME}_runs": results}
-    return {
-        name: table.round({name: 0 if name in COSTS else 3 for name in table.select_dtypes("number")}).astype(
-            {name: "Int64" for name in COSTS if name in table}
+    rounded = {
+        name: table.round({column: DECIMALS.get(column, 3) for column in table.select_dtypes("number")}).astype(
+            {column: "Int64" for column in COSTS if column in table}
         )
         for name, table in shown.items()
     }
+    return rounded | {f"{NAME}_recipes": recipe_table()}
 
 
 def write(run_ids: Sequence[str]) -> list[Path]:
     """Write what `published` makes to results/tables."""
     caption = (
-        f"Against the reference of each run, over {len(run_ids)} run(s). arena_runs has all systems with intervals."
+        f"Against the reference of each run, over {len(run_ids)} run(s). A system that is not in every run has no mean "
+        "nDCG@10. CPU seconds, peak memory, bytes per vector and forgetting are means over its runs. Forgetting is the "
+        "change of nDCG@10 on Python docstrings against the base model; runs that train on docstrings do not count. "
+        "For late interaction, the bytes are those of all vectors of a document. arena_runs has all systems with "
+        "intervals, arena_recipes the commands."
     )
     captions = {NAME: caption}
     return [
