@@ -12,6 +12,7 @@ from embedlab.data.dataset import Dataset
 from embedlab.evaluation import reranking
 from embedlab.evaluation.metrics import evaluate
 from embedlab.evaluation.static_share import score_static_shares
+from embedlab.models import concatenation
 from embedlab.models.cache import EmbeddingCache
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.models.layers import layer_count
@@ -143,12 +144,16 @@ class TestLeaderboard:
         (label,) = board.run.of("difference")
         assert label["condition"] == "4 dims, against full" and label["against"] == "base"
 
-    def test_concatenation_is_as_wide_as_the_transformer_with_the_best_share(self, board):
+    @pytest.mark.parametrize(("rows", "narrower"), [(0.1, True), (2, False)])
+    def test_concatenation_has_the_best_share_and_is_projected_if_there_are_enough_documents(
+        self, board, monkeypatch, rows, narrower
+    ):
+        monkeypatch.setattr(concatenation, "ROWS_PER_DIMENSION", rows)
         transformer = tiny_model()
         torch.manual_seed(0)
         static = static_model(transformer, torch.randn(len(transformer.tokenizer), 16))
         model = board.concatenate(transformer, static)
-        assert model.get_embedding_dimension() == transformer.get_embedding_dimension()
+        assert model.get_embedding_dimension() == transformer.get_embedding_dimension() + (0 if narrower else 16)
         on_dev = board.run.notes["static_share_on_dev"]
         assert on_dev[str(board.run.notes["static_share"])] == max(on_dev.values())
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 TEXTS_PER_BATCH = 4096
+ROWS_PER_DIMENSION = 2  # principal components of fewer rows keep only what these few texts need
 
 
 def concatenate(transformer_vectors: np.ndarray, static_vectors: np.ndarray, static_share: float) -> np.ndarray:
@@ -155,6 +156,11 @@ def _special_tokens(transformer: SentenceTransformer) -> list[int]:
     vocabulary = tokenizer.get_vocab()
     special = {vocabulary[token] for token in tokenizer.all_special_tokens if token in vocabulary}
     return sorted(special - {tokenizer.unk_token_id})  # byte-level tokenizers have no unknown words
+
+
+def has_enough_rows(vectors: np.ndarray, dim: int) -> bool:
+    """Whether there are enough rows to compute `dim` principal components on: `ROWS_PER_DIMENSION` for each."""
+    return len(vectors) >= ROWS_PER_DIMENSION * dim
 
 
 def concat_static_pca(

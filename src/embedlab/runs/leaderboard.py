@@ -344,7 +344,8 @@ class Leaderboard:
             transformer: model with d dimensions; left unchanged.
             static: static model with the tokenizer of the transformer, and e dimensions.
             shares: shares of the static model to choose from.
-            narrow: project the result to d dimensions. The PCA is computed on the corpus.
+            narrow: project the result to d dimensions, if the corpus is large enough to compute the PCA on it; see
+                `models.concatenation.has_enough_rows`.
             keep: a dataset on whose dev split a share may lose at most `FORGETTING_BUDGET` against the transformer.
             keep_vectors: the corpus of `keep` (M, d), if the transformer has already encoded it.
             corpus_vectors: the corpus (N, d), likewise.
@@ -352,7 +353,7 @@ class Leaderboard:
         Returns:
             A model with d dimensions, or with d + e. The share is in the notes of the run.
         """
-        from embedlab.models.concatenation import concat_static, concat_static_pca
+        from embedlab.models.concatenation import concat_static, concat_static_pca, has_enough_rows
 
         vectors, static_vectors = self._halves(self.data, transformer, static, corpus_vectors)
         on_dev = score_static_shares(vectors, static_vectors, self.data.qrels["dev"], metric=self.metric, shares=shares)
@@ -364,7 +365,7 @@ class Leaderboard:
         self.run.note(static_share=share, static_share_on_dev={str(name): value for name, value in on_dev.items()})
         if elsewhere:
             self.run.note(static_share_elsewhere={str(name): value for name, value in elsewhere.items()})
-        if not narrow:
+        if not narrow or not has_enough_rows(vectors.corpus, vectors.dim):
             return concat_static(transformer, static, share)
         corpus = vectors.concatenated(static_vectors, share).corpus
         return concat_static_pca(transformer, static, share, corpus, vectors.dim)

@@ -19,6 +19,7 @@ from embedlab.evaluation.metrics import Evaluation, evaluate
 from embedlab.evaluation.probes import shrunk
 from embedlab.evaluation.retrieval import DevEvaluator, sample_corpus
 from embedlab.models.cache import EmbeddingCache
+from embedlab.models.concatenation import ROWS_PER_DIMENSION
 from embedlab.models.layers import project
 from embedlab.models.sides import is_static
 from embedlab.search.vectors import Vectors, encode_split
@@ -36,7 +37,7 @@ DEV_DOCS, DEV_QUERIES = 3000, (200, 1000)  # most documents; fewest and most que
 DOCS_PER_QUERY = 3  # on dev at least; with fewer documents, a model looks better than it is
 TRAIN_SHARE = 0.15  # of the budget, for the vectors that mining and the linear map use
 TRAIN_TEXTS = 1000  # at least so many queries and documents, whatever they cost
-PROJECTION_TEXTS, PROJECTION_SHARE = 2, 0.03  # texts per dimension; of the budget, for each projection
+PROJECTION_SHARE = 0.03  # of the budget, for each projection
 TEST_SHARE = 0.6  # of the budget; above it, too little is left for training
 TIMED_TEXTS, TIMED_FIRST = 256, 32
 TIMED_SECONDS = 1.0  # a sample of long texts is not timed as a whole
@@ -168,7 +169,7 @@ class Workbench:
             dim: dimensions of the projected vectors.
         """
         texts = [*self.training_data.corpus.values(), *self.training_data.split_queries("train").values()]
-        count = PROJECTION_TEXTS * dim
+        count = ROWS_PER_DIMENSION * dim
         is_affordable = count * self.text_seconds <= PROJECTION_SHARE * self.clock.seconds
         return evenly_spread(texts, count) if len(texts) >= count and is_affordable else []
 
