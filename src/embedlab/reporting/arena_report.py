@@ -19,7 +19,7 @@ from embedlab.runs.records import Record
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NAME = "arena"
+NAME, DIFFERENCE = "arena", "mean difference"
 GB = 1e9
 DECIMALS = dict.fromkeys(COSTS, 0) | {"peak GB": 1}  # of a column; else 3
 BASELINES = ("bm25", "base", "hybrid")
@@ -103,22 +103,21 @@ def leaderboard(results: pd.DataFrame) -> pd.DataFrame:
         results: from `all_standings`.
 
     Returns:
-        One row per system, the best mean first: the mean of nDCG@10 over the runs, if the system is in all of them; on
-        how many runs it is better than the reference, level or worse; means of the CPU seconds, the peak memory in GB,
-        the bytes per vector and the forgetting; then nDCG@10 per dataset, the mean over seeds.
+        One row per system, the best first: the mean difference from the reference of a run, over the runs with this
+        system; on how many of them it is better, level or worse; means of the CPU seconds, the peak memory in GB, the
+        bytes per vector and the forgetting; then nDCG@10 per dataset, the mean over seeds.
     """
     by_dataset = results.pivot_table(METRIC, "system", "dataset", aggfunc="mean", sort=False)
-    runs = results["run"].nunique()
     rows = []
     for system, of_system in results.groupby("system", sort=False):
         counts = of_system["verdict"].value_counts()
-        row = {"system": system, f"mean {METRIC}": of_system[METRIC].mean() if len(of_system) == runs else None}
+        row = {"system": system, DIFFERENCE: of_system["difference"].fillna(0).mean()}  # the reference has none
         row |= {name: counts.get(name, 0) for name in VERDICTS} | {"CPU seconds": of_system["CPU seconds"].mean()}
         row |= {"peak GB": of_system["peak bytes"].mean() / GB}
         row |= {name: of_system[name].mean() for name in ("bytes per vector", FORGETTING)}
         rows.append(row | by_dataset.loc[system].to_dict())
     table = pd.DataFrame(rows)
-    return table.sort_values(f"mean {METRIC}", ascending=False, na_position="last", ignore_index=True)
+    return table.sort_values(DIFFERENCE, ascending=False, ignore_index=True)
 
 
 def recipe_table() -> pd.DataFrame:
@@ -147,9 +146,9 @@ def published(run_ids: Sequence[str]) -> dict[str, pd.DataFrame]:
     results = all_standings(records.read(paths.runs_dir() / run_id) for run_id in run_ids)
     shown = {NAME: leaderboard(results), f"{NAME}_runs": results}
     rounded = {
-        name: table.round({column: DECIMALS.get(column, 3) for column in table.select_dtypes("number")}).astype(
-            {column: "Int64" for column in COSTS if column in table}
-        )
+        name: table.round({column: DECIMALS.get(column, 3) for column in table.select_dtypes("number")})
+        .replace(-0.0, 0.0)
+        .astype({column: "Int64" for column in COSTS if column in table})
         for name, table in shown.items()
     }
     return rounded | {f"{NAME}_recipes": recipe_table()}
@@ -158,11 +157,11 @@ def published(run_ids: Sequence[str]) -> dict[str, pd.DataFrame]:
 def write(run_ids: Sequence[str]) -> list[Path]:
     """Write what `published` makes to results/tables."""
     caption = (
-        f"Against the reference of each run, over {len(run_ids)} run(s). A system that is not in every run has no mean "
-        "nDCG@10. CPU seconds, peak memory, bytes per vector and forgetting are means over its runs. Forgetting is the "
-        "change of nDCG@10 on Python docstrings against the base model; runs that train on docstrings do not count. "
-        "For late interaction, the bytes are those of all vectors of a document. arena_runs has all systems with "
-        "intervals, arena_recipes the commands."
+        f"{METRIC} against the reference of each run, over {len(run_ids)} run(s); an empty cell was not run. Mean "
+        "difference, CPU seconds, peak memory, bytes per vector and forgetting are means over the runs of a system. "
+        "Forgetting is the change of nDCG@10 on Python docstrings against the base model, without runs that train on "
+        "docstrings. For late interaction, the bytes are those of all vectors of a document. arena_runs has all "
+        "systems with intervals, arena_recipes the commands."
     )
     captions = {NAME: caption}
     return [
