@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -245,3 +246,13 @@ def test_seen_means_a_positive_of_training():
     assert fields["q8"]["seen"] == "seen"  # through a triplet
     assert fields["q9"] == {"k": "v", "seen": "unseen"}
     assert "q0" not in fields
+
+
+@pytest.mark.parametrize(("length", "count"), [(0, 3), (3, 5), (199, 100), (1000, 7), (10, 10)])
+def test_evenly_spread_reaches_both_ends(length, count):
+    """A stride of 199 // 100 = 1 would return the first hundred."""
+    found = [int(text) for text in splits.evenly_spread(map(str, range(length)), count)]
+    assert len(found) == min(length, count) and found == sorted(set(found))
+    if found:
+        gaps = np.diff([*found, length])
+        assert found[0] == 0 and max(gaps) - min(gaps) <= 1

@@ -43,9 +43,14 @@ def seeded_order(items: Iterable[str], seed: int = 0) -> list[str]:
 
 
 def evenly_spread(texts: Iterable[str], count: int) -> list[str]:
-    """Return at most `count` texts at equal distances, in their order, the first one included."""
+    """Return at most `count` texts at equal distances over the whole list, in their order, the first one included.
+
+    >>> evenly_spread("abcdefgh", 5)
+    ['a', 'b', 'd', 'e', 'g']
+    """
     texts = list(texts)
-    return texts[:: max(1, len(texts) // count)][:count]
+    count = min(count, len(texts))
+    return [texts[number * len(texts) // count] for number in range(count)]
 
 
 def components(keys: Mapping[str, Iterable[Hashable]]) -> dict[str, str]:

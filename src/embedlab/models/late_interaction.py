@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from embedlab.data.splits import evenly_spread
 from embedlab.errors import DataError, ModelError
 from embedlab.models.load import load_checked
 from embedlab.models.packing import on_device, without_gradients
@@ -92,7 +93,7 @@ def late_interaction_from(model: SentenceTransformer, texts: Sequence[str], *, d
     if dim > hidden:
         problem = f"the transformer has {hidden} dimensions, got dim={dim}"
         raise ModelError(problem, remedy=f"Choose at most {hidden}", field="dim")
-    directions = _principal_directions(model, list(texts)[:: max(1, len(texts) // SAMPLE)], dim)
+    directions = _principal_directions(model, evenly_spread(texts, SAMPLE), dim)
     projection = Dense(
         hidden,
         dim,

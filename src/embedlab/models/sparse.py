@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from embedlab.data.splits import evenly_spread
 from embedlab.errors import DataError, ModelError
 from embedlab.models.load import load_checked
 from embedlab.models.packing import on_device, without_gradients
@@ -80,7 +81,7 @@ def sparse_from(model: SentenceTransformer, texts: Sequence[str]) -> SparseStart
     if is_static(model):
         problem = "a sparse model needs vectors of tokens in their context, and a static model has none"
         raise ModelError(problem, remedy="Use a model with a transformer", field="model_name")
-    texts = list(texts)[:: max(1, len(texts) // SAMPLE)]
+    texts = evenly_spread(texts, SAMPLE)
     hidden, pieces, frequency = _token_vectors(model, texts)
     vocabulary, rows = torch.unique(pieces, return_inverse=True)
     if len(vocabulary) < 2:

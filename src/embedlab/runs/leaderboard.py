@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedlab import progress
+from embedlab.data.splits import evenly_spread
 from embedlab.evaluation.diagnose.probe import Probe, fit_probe
 from embedlab.evaluation.metrics import Evaluation, evaluate
 from embedlab.evaluation.retrieval import evaluate_vectors
@@ -403,7 +404,7 @@ class Leaderboard:
         """
         from embedlab.evaluation.efficiency import measure_footprints
 
-        texts = list(self.data.corpus.values())[:: max(1, len(self.data.corpus) // SPEED_TEXTS)]
+        texts = evenly_spread(self.data.corpus.values(), SPEED_TEXTS)
         footprints = measure_footprints({name: self.models[name] for name in systems or self.models}, texts)
         for system, footprint in footprints.items():
             condition = self._details[system][1]

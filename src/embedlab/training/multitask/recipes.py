@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedlab.data.splits import evenly_spread
 from embedlab.data.tasks import Task
 from embedlab.errors import ParameterError
-from embedlab.models.concatenation import merge_and_concat
+from embedlab.models.concatenation import has_enough_rows, merge_and_concat
 from embedlab.models.encode import encode
 from embedlab.models.layers import pca_projection, project
 from embedlab.models.load import load_model
@@ -192,7 +193,9 @@ def build_mixture(
 
 
 def reduce_dimensions(model: SentenceTransformer, texts: Sequence[str], dim: int) -> SentenceTransformer:
-    """Append a PCA projection to `dim` dimensions, fitted on a sample of `texts`; a model that has `dim` is returned.
+    """Append a PCA projection to `dim` dimensions, fitted on a sample of `texts`.
+
+    A model that has `dim` is returned as it is; so is one for which there are too few texts, see `has_enough_rows`.
 
     Args:
         model: the model; it is changed in place.
@@ -201,5 +204,5 @@ def reduce_dimensions(model: SentenceTransformer, texts: Sequence[str], dim: int
     """
     if model.get_embedding_dimension() <= dim:
         return model
-    sample = encode(model, texts[:: max(1, len(texts) // PCA_TEXTS)])
-    return project(model, pca_projection(np.asarray(sample), dim))
+    sample = np.asarray(encode(model, evenly_spread(texts, PCA_TEXTS)))
+    return project(model, pca_projection(sample, dim)) if has_enough_rows(sample, dim) else model
