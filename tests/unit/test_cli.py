@@ -232,7 +232,7 @@ def test_table_formats_filters_and_warns(call):
     assert list(paths.experiments_dir().iterdir()) == []
 
 
-def test_table_shows_own_runs_first_with_dataset_and_varying_parameters(call, home):
+def test_table_shows_own_runs_with_dataset_and_varying_parameters_and_the_study_if_asked(call, home):
     for number in (1, 2, 3):
         parameters = {"seed": 0, "dataset": f"d{number}", "lr": number, "same": 1}
         run_id = f"01_tiny-0000000{number}-s0"
@@ -243,12 +243,26 @@ def test_table_shows_own_runs_first_with_dataset_and_varying_parameters(call, ho
         records.commit(kept, paths.runs_dir() / run_id)
     for command in (["init", "-q"], ["add", "results/runs/01_tiny-00000003-s0"]):
         subprocess.run(["git", "-C", str(home), *command], check=True)
-    _, text, _ = call("table")
+    own = [line for line in call("table")[1].splitlines() if "01_tiny" in line]
+    assert len(own) == 2 and not any(" study " in line for line in own)
+    _, text, _ = call("table", "--study")
+    assert call("table", "--filter", "from=mine")[1].count("01_tiny") == 2
+    assert call("table", "--filter", "seed=0")[1].count("01_tiny") == 3
     lines = [line for line in text.splitlines() if "01_tiny" in line]
     assert [(" mine " in line, " study " in line) for line in lines] == [(True, False), (True, False), (False, True)]
     assert [f"d{number}" in line for number, line in zip((2, 1, 3), lines, strict=True)] == [True] * 3
     assert " lr " in text and " same " not in text and "0.900" not in text
     assert "0.900" in call("table", "--differences")[1]
+
+
+def test_table_leaves_out_parameters_that_do_not_fit_a_terminal(call):
+    for number in (1, 2):
+        parameters = {"seed": 0} | {f"p{index}": number for index in range(7)}
+        run_id = f"01_tiny-0000000{number}-s0"
+        kept = Record(run_id=run_id, notebook="01_tiny", parameters=parameters, metrics=[row()])
+        records.commit(kept, paths.runs_dir() / run_id)
+    _, text, errors = call("table")
+    assert " p0 " not in text and "7 parameters differ between these runs: --format csv shows them" in errors
 
 
 def test_table_without_runs(call):

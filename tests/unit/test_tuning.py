@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -94,6 +97,7 @@ def test_recipes_without_their_parts_add_nothing(data, tmp_path):
     for recipe in ("merged", "concatenation", "distilled"):
         run_recipe(recipe, bench)
     assert list(bench.candidates) == ["base"]
+    assert set(bench.skipped) == {"merged", "concatenation", "distilled"}
 
 
 def test_no_static_model_if_building_it_takes_most_of_the_time(data, tmp_path):
@@ -102,6 +106,17 @@ def test_no_static_model_if_building_it_takes_most_of_the_time(data, tmp_path):
     bench.vocabulary_seconds = 0.41 * bench.left
     run_recipe("static", bench)
     assert list(bench.candidates) == ["base"]
+    assert re.fullmatch(
+        r"it takes about \d+ s, and \d+ s were left: set minutes to \d.* or more", bench.skipped["static"]
+    )
+
+
+def test_minutes_for_a_recipe_by_hand(data, tmp_path):
+    bench = bench_of(data, tmp_path)
+    with patch.object(Workbench, "left", 40.0):
+        assert bench.clock.seconds == 120
+        text = "it takes about 100 s, and 40 s were left: set minutes to 3.2 or more"  # (120 + 1.2 · 60) / 60
+        assert bench.minutes_for(100) == text
 
 
 def test_principal_components_need_two_texts_per_dimension_and_the_time_to_encode_them(data, tmp_path):
@@ -273,16 +288,54 @@ def test_a_static_base_model_is_refused(data, tmp_path):
         Workbench(data, static, params, str(tmp_path), Clock(5))
 
 
-def test_report_says_what_was_tried_and_what_to_do(bench):
+def test_report_says_what_was_tried_and_what_to_do(bench, tmp_path):
     base = bench.candidates["base"]
     choice = Choice(base, {"contrastive": "loses | 0.5"})
     values = base.values
     lines = tuning_report.advice(bench, choice, paired_difference(values, values), paired_difference(values, values))
-    assert lines[0].startswith("No candidate beat the base model")
-    page = tuning_report.page(bench, choice, {"base": base.dev}, {"bytes": 128.0}, lines)
-    for part in ("**Winner: base**", "| bytes | 128 |", "winner", "loses \\| 0.5", "## What to do next"):
+    assert any(line.startswith("No candidate beat the base model") for line in lines)
+    commands = tuning_report.commands(bench, choice, tmp_path / "model")
+    assert commands == [f"embedlab deploy index --dataset {bench.params.dataset} --model {bench.params.model_name}"]
+    result = tuning_report.conclusion(choice, paired_difference(values, values))
+    page = tuning_report.page(bench, choice, {"base": base.dev}, {"bytes": 128.0}, result, lines, commands)
+    for part in ("**Winner: base**", "(float32) | 128 |", "winner", "loses \\| 0.5", "## What to do next", commands[0]):
         assert part in page, part
+    assert page.index("The base model stays") < page.index("## Test") and "nan" not in page
     assert page.count("\n| ") >= len(bench.candidates)
+
+
+def test_report_names_what_was_left_out_and_why(bench, monkeypatch):
+    monkeypatch.setattr(bench, "skipped", {"contrastive": "it takes about 90 s, and 40 s were left"})
+    choice, values = Choice(bench.candidates["static"]), bench.candidates["base"].values
+    page = tuning_report.page(bench, choice, {}, {}, "", [], [])
+    assert "## What was not tried\n\n- contrastive: it takes about 90 s, and 40 s were left." in page
+    lines = tuning_report.advice(bench, choice, paired_difference(values, values), paired_difference(values, values))
+    assert "The transformer was not fine-tuned: it takes about 90 s, and 40 s were left." in lines
+
+
+def test_report_of_one_query_has_no_interval_and_asks_for_queries(bench, monkeypatch):
+    few = replace(bench.dev_data, qrels={"dev": dict([*bench.dev_data.qrels["dev"].items()][:1])})
+    monkeypatch.setattr(bench, "dev_data", few)
+    one = SimpleNamespace(of=lambda metric: np.array([1.0]))
+    choice, gain = Choice(bench.candidates["base"]), paired_difference(np.array([0.0]), np.array([0.0]))
+    lines = tuning_report.advice(bench, choice, gain, gain)
+    assert lines[0].startswith(
+        "Dev queries: 1, too few to choose anything. Add queries and judge their answers: `embedlab"
+    )
+    assert any(line.startswith("Test queries: 1. Below 50, intervals are wide.") for line in lines)
+    assert not any("No candidate beat" in line for line in lines)
+    page = tuning_report.page(bench, choice, {"base": one}, {}, "", lines, [])
+    assert "| base | 1.000 |" in page
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(0.01, 0.03, "The gain is shown"), (-0.01, 0.05, "No gain is shown"), (-0.03, -0.01, "worse than the base model")],
+)
+def test_conclusion_follows_the_interval(bench, low, high, said):
+    gain = SimpleNamespace(mean=(low + high) / 2, low=low, high=high, n=100)
+    text = tuning_report.conclusion(Choice(bench.candidates["static"]), gain)
+    assert said in text and f"{gain.mean:+.3f} [{low:+.3f}, {high:+.3f}]" in text
 
 
 @pytest.mark.parametrize(
@@ -296,8 +349,9 @@ def test_report_says_what_was_tried_and_what_to_do(bench):
         ("static", 0.01, 0.02, 0.03, None),
     ],
 )
-def test_report_advises_hybrid_search_only_where_it_may_be_better(bench, winner, low, mean, high, said):
+def test_report_advises_hybrid_search_only_where_it_may_be_better(bench, monkeypatch, winner, low, mean, high, said):
     gain = SimpleNamespace(low=0.1, n=100)
+    monkeypatch.setattr(tuning_report, "FEW_DEV_QUERIES", 0)
     over_hybrid = SimpleNamespace(low=low, mean=mean, high=high)
     lines = tuning_report.advice(bench, Choice(bench.candidates[winner]), gain, over_hybrid)
     about_hybrid = [line for line in lines if "hybrid search" in line]

@@ -18,6 +18,7 @@ from embedlab.io import confined
 if TYPE_CHECKING:
     import pandas as pd
 
+MAX_PARAMETERS = 6  # columns of parameters that a terminal has room for
 FORMATS = ("table", "csv", "md", "tex")
 OutputDir = Annotated[str, typer.Option(help="folder of the runs; default results/runs")]
 
@@ -33,15 +34,19 @@ def table(
     incomplete: Annotated[
         bool, typer.Option("--incomplete", help="also show, marked, what unfinished runs measured")
     ] = False,
+    study: Annotated[bool, typer.Option("--study", help="show the runs of the committed study too")] = False,
     output_dir: OutputDir = "",
     output: Annotated[Path | None, typer.Option("-o", help="write to this file: .csv, .md, .parquet or .tex")] = None,
 ) -> None:
-    """Show the results of all runs, yours first, then those of the committed study. No file is changed without -o."""
+    """Show the results of your runs. No file is changed without -o.
+
+    The runs of the committed study are shown too with --study or --filter, or if you have none of your own.
+    """
     from embedlab.reporting import tables
 
     _check_table(format, rows, columns, output)
     with paths.runs_in(output_dir):
-        selection, view = _selected(where or [], metric, sort, rows, columns, differences, incomplete)
+        selection, view = _selected(where or [], metric, sort, rows, columns, differences, incomplete, study)
     if output:
         out.print(f"wrote {paths.shown(tables.export(view, output))}", highlight=False)
     elif format != "table":
@@ -49,8 +54,12 @@ def table(
     elif rows and columns:
         print_frame(view.round(4), f"{len(view)} rows {metric}")
     else:
-        narrow, common = tables.compact(selection, tables.varying_parameters(selection))
+        varying = tables.varying_parameters(selection)
+        few = len(varying) <= MAX_PARAMETERS
+        narrow, common = tables.compact(selection, varying if few else ())
         print_frame(narrow, f"{len(selection)} rows {common}")
+        if not few:
+            err.print(f"{len(varying)} parameters differ between these runs: --format csv shows them", highlight=False)
     for warning in tables.mixtures(selection) if len(selection) else ():
         err.print(f"[yellow]{escape(warning)}[/yellow]")
 
@@ -66,7 +75,14 @@ def _check_table(format: str, rows: str, columns: str, output: Path | None) -> N
 
 
 def _selected(
-    where: Sequence[str], metric: str, sort: str, rows: str, columns: str, differences: bool, incomplete: bool
+    where: Sequence[str],
+    metric: str,
+    sort: str,
+    rows: str,
+    columns: str,
+    differences: bool,
+    incomplete: bool,
+    study: bool,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The metric rows that `table` shows, and the same rows, pivoted if asked."""
     from embedlab.reporting import tables
@@ -76,13 +92,15 @@ def _selected(
     run_records = list(record_index.indexed_records([metric]) if metric else tables.all_records())
     if incomplete:
         run_records += failures.incomplete_records(metric=metric)
-    frame = tables.runs_frame(run_records)
+    frame = tables.mine_first(tables.runs_frame(run_records), study_runs())
     if not differences:
         frame = frame[frame["statistic"].isin(["value"])]
+    if not where and not study and (own := frame[frame["from"] == "mine"]).size:
+        frame = own
     matching = filters.where(frame, where)
     if len(frame) and matching.empty:
         raise _no_match(where, metric)
-    selection = tables.mine_first(filters.select(matching, [], sort), study_runs())
+    selection = tables.mine_first(filters.select(matching, [], sort), study_runs())  # sorted within both
     return selection, tables.pivot(selection, rows.split(","), columns, metric) if rows and columns else selection
 
 
@@ -94,7 +112,7 @@ def _no_match(where: Sequence[str], metric: str) -> ParameterError:
             "--metric '' shows all metrics",
         )
     else:
-        problem, remedy = f"no run matches the filter {texts}", "embedlab table without --filter shows all runs"
+        problem, remedy = f"no run matches the filter {texts}", "embedlab table --study shows all runs"
     return ParameterError(problem, remedy=remedy, field="--filter")
 
 

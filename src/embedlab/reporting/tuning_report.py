@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedlab import escaping
+from embedlab import escaping, paths
 from embedlab.evaluation.metrics import Evaluation
 from embedlab.evaluation.significance import PairedDifference, bootstrap_ci
 from embedlab.reporting.tables import markdown
+from embedlab.runs.summary import format_value
 from embedlab.tuning.candidate import METRIC
 from embedlab.tuning.choice import Choice
 from embedlab.tuning.workbench import Workbench
@@ -16,7 +19,12 @@ from embedlab.tuning.workbench import Workbench
 if TYPE_CHECKING:
     import pandas as pd
 
-FEW_TEST_QUERIES = 50
+FEW_TEST_QUERIES, FEW_DEV_QUERIES = 50, 30
+COSTS = {
+    "bytes": "bytes of a document vector (float32)",
+    "forgetting": f"{METRIC} lost on Python docstrings (negative: gained)",
+    "speed": "encoding speed, as a multiple of the base model's",
+}
 
 
 def tried(bench: Workbench, choice: Choice) -> pd.DataFrame:
@@ -27,8 +35,26 @@ def tried(bench: Workbench, choice: Choice) -> pd.DataFrame:
     return table
 
 
+def conclusion(choice: Choice, gain: PairedDifference) -> str:
+    """Say in one or two sentences whether the test shows a gain over the base model.
+
+    Args:
+        choice: the winner.
+        gain: winner against the base model on test.
+    """
+    if choice.winner.name == "base":
+        return "The base model stays: no candidate was chosen over it on dev."
+    size = format_value(gain.mean, gain.low, gain.high, sign="+")
+    tested = f"On {gain.n:,} test queries, {choice.winner.name} against the base model: {size} {METRIC}."
+    if gain.low > 0:
+        return f"{tested} The gain is shown: the interval is above 0."
+    if gain.high < 0:
+        return f"{tested} It is worse than the base model: keep the base model."
+    return f"{tested} No gain is shown: the interval includes 0."
+
+
 def advice(bench: Workbench, choice: Choice, gain: PairedDifference, over_hybrid: PairedDifference) -> list[str]:
-    """Say what to do next, in one sentence each.
+    """Say what to do next, in one or two sentences each.
 
     Args:
         bench: the run.
@@ -36,11 +62,14 @@ def advice(bench: Workbench, choice: Choice, gain: PairedDifference, over_hybrid
         gain: winner against the base model on test.
         over_hybrid: winner against hybrid search with the base model on test.
     """
-    lines = []
-    if choice.winner.name == "base":
-        lines.append("No candidate beat the base model on dev: keep it. More pairs or another base model may help.")
-    elif gain.low <= 0:
-        lines.append("The test does not show a gain over the base model: its interval includes 0.")
+    spec = shlex.quote(bench.params.dataset)
+    more_queries = f"Add queries and judge their answers: `embedlab label next {spec} --queries FILE`"
+    lines, dev_queries = [], len(bench.dev_data.qrels["dev"])
+    if dev_queries < FEW_DEV_QUERIES:
+        few = "too few to choose anything" if dev_queries < 2 else "few, so the choice among candidates is uncertain"
+        lines.append(f"Dev queries: {dev_queries}, {few}. {more_queries}.")
+    elif choice.winner.name == "base":
+        lines.append("No candidate beat the base model on dev. More pairs or another base model may help.")
     hybrid = "hybrid search, BM25 fused with the base model, which needs no training"
     if over_hybrid.high < 0:
         lines.append(f"Use {hybrid}: it beats the winner on test. Try hybrid search with the winner too.")
@@ -50,14 +79,27 @@ def advice(bench: Workbench, choice: Choice, gain: PairedDifference, over_hybrid
             "the winner."
         )
     if gain.n < FEW_TEST_QUERIES:
-        lines.append(f"{gain.n} test queries give wide intervals: label more before you decide.")
-    is_tuned = "contrastive" in bench.candidates
-    if "contrastive" in bench.params.recipes_to_try and not is_tuned:
-        lines.append("The time was too short to fine-tune the transformer: give more minutes.")
-    if is_tuned and not bench.is_whole:
+        lines.append(f"Test queries: {gain.n}. Below {FEW_TEST_QUERIES}, intervals are wide. {more_queries}.")
+    if "contrastive" in bench.skipped:
+        lines.append(f"The transformer was not fine-tuned: {bench.skipped['contrastive']}.")
+    elif not bench.is_whole:
         lines.append("Training used a sample of the data, because of the time: give more minutes.")
-    lines.append("Check the model on your own queries with notebook 09_evaluate, then ship it with 10_deploy.")
     return lines
+
+
+def commands(bench: Workbench, choice: Choice, model: Path) -> list[str]:
+    """Return the commands that follow: examine the winner query by query, then search with it.
+
+    Args:
+        bench: the run.
+        choice: the winner.
+        model: where the winner is saved.
+    """
+    spec = shlex.quote(bench.params.dataset)
+    if choice.winner.name == "base":
+        return [f"embedlab deploy index --dataset {spec} --model {shlex.quote(bench.params.model_name)}"]
+    name = shlex.quote(paths.shown(model))
+    return [f"embedlab evaluate {name} --dataset {spec}", f"embedlab deploy index --dataset {spec} --model {name}"]
 
 
 def page(
@@ -65,7 +107,9 @@ def page(
     choice: Choice,
     test: Mapping[str, Evaluation],
     measured: Mapping[str, float],
+    result: str,
     next_steps: Sequence[str],
+    next_commands: Sequence[str],
 ) -> str:
     """Write the report as Markdown.
 
@@ -74,15 +118,19 @@ def page(
         choice: the winner.
         test: system -> evaluation on test.
         measured: costs of the winner, see `Limits.measured`.
+        result: from `conclusion`.
         next_steps: from `advice`.
+        next_commands: from `commands`.
     """
     import pandas as pd
 
     winner = choice.winner
-    intervals = {system: bootstrap_ci(evaluation.of(METRIC)) for system, evaluation in test.items()}
-    cells = [f"{i.mean:.3f} [{i.low:.3f}, {i.high:.3f}]" for i in intervals.values()]
-    quality = pd.DataFrame({"system": list(test), METRIC: cells})
-    costs = pd.DataFrame({"what": list(measured), "value": [f"{value:.4g}" for value in measured.values()]})
+    intervals = [bootstrap_ci(evaluation.of(METRIC)) for evaluation in test.values()]
+    quality = pd.DataFrame({"system": list(test), METRIC: [format_value(i.mean, i.low, i.high) for i in intervals]})
+    costs = pd.DataFrame(
+        {"what": [COSTS[name] for name in measured], "value": [f"{value:.4g}" for value in measured.values()]}
+    )
+    skipped = [f"- {recipe}: {reason}." for recipe, reason in bench.skipped.items()]
     return "\n".join(
         [
             f"# Tuning report: {escaping.markdown(bench.data.name)}",
@@ -91,7 +139,9 @@ def page(
             f"{winner.vectors.dim} dimensions. Chosen on dev among {len(bench.candidates)} candidates in "
             f"{bench.clock.spent / 60:.1f} of {bench.clock.seconds / 60:g} minutes.",
             "",
-            "## Test, used once",
+            escaping.markdown(result),
+            "",
+            f"## Test, used once: {len(bench.data.qrels['test']):,} queries",
             "",
             markdown(quality),
             "",
@@ -103,9 +153,14 @@ def page(
             "",
             markdown(tried(bench, choice).round(4)),
             "",
+            *(["## What was not tried", "", *skipped, ""] if skipped else []),
             "## What to do next",
             "",
             *(f"- {line}" for line in next_steps),
+            "",
+            "```sh",
+            *next_commands,
+            "```",
             "",
         ]
     )

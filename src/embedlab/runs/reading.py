@@ -80,6 +80,8 @@ def _advice(difference: MetricRow, system: str, against: str, history: Sequence[
 def describe_interval(difference: MetricRow, system: str, against: str) -> str:
     """Say in one sentence whether a system is better or worse than another, or neither is shown."""
     low, high = difference.ci_low, difference.ci_high
+    if low == high == 0:
+        return f"{system} and {against} have the same value on every query."
     if high is not None and high < 0:
         remedy = f"Do not replace {against} by it, unless it is cheaper for you."
         return f"The interval excludes 0: {system} is worse than {against}. {remedy}"

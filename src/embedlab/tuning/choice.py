@@ -60,7 +60,9 @@ def not_better(candidate: Candidate, by_name: Mapping[str, Candidate]) -> str:
         if name not in by_name:
             continue
         mean, error = lead(candidate, by_name[name])
-        if name == base and not (mean > 0 and np.isfinite(error)):  # one query shows nothing
+        if name == base and not np.isfinite(error):
+            return f"{mean:+.4f} against {name} on one dev query, which shows nothing"
+        if name == base and not mean > 0:
             return f"{mean:+.4f} against {name}"
         if name != base and not mean > error:
             return f"{mean:+.4f} against {name}, which is simpler; the standard error is {error:.4f}"

@@ -42,7 +42,7 @@ def add_base(bench: Workbench) -> Candidate:
 
 
 def run_recipe(recipe: Recipe, bench: Workbench) -> None:
-    """Run one recipe; a recipe whose parts are missing, or for which no time is left, adds nothing."""
+    """Run one recipe; one whose parts are missing, or for which no time is left, is noted in `bench.skipped`."""
     RECIPES[recipe](bench)
 
 
@@ -51,7 +51,9 @@ def _linear(bench: Workbench) -> None:
     with bench.clock.timed() as seconds:
         probe = bench.linear_map
         vectors = probe.apply(bench.candidates["base"].vectors)
-    if probe.step:
+    if not probe.step:
+        bench.skipped["linear"] = "no step of its training was better than the base model on dev"
+    else:
         bench.add(
             "linear-probe",
             "linear-probe",
@@ -66,6 +68,7 @@ def _linear(bench: Workbench) -> None:
 def _static(bench: Workbench) -> None:
     """Train a static model on the pairs, if building it leaves most of the time for a fine-tune."""
     if bench.vocabulary_seconds > STATIC_START * bench.left:
+        bench.skipped["static"] = bench.minutes_for(bench.vocabulary_seconds / STATIC_START)
         return
     rows = len(bench.training_data.pairs("train")) + len(bench.training_data.triplets)
     batch = max(2, min(STATIC_BATCH, rows // 4))
@@ -101,6 +104,7 @@ def _contrastive(bench: Workbench) -> None:
             fine_tunes, lambda: bench.left - kept, shortest=fine_tunes.shortest, seed=bench.params.seed
         )
         if fine_tunes.best is None:
+            bench.skipped["contrastive"] = bench.minutes_for(fine_tunes.shortest)
             return
     best = fine_tunes.best
     detail = f"{best.setting}, {best.steps} steps; best of {tried} settings, {fine_tunes.trainings} trainings"
@@ -112,6 +116,7 @@ def _contrastive(bench: Workbench) -> None:
 def _merged(bench: Workbench) -> None:
     """Average the weights of the fine-tuned model and of the base model: it forgets less, and is often better."""
     if (tuned := bench.candidates.get("contrastive")) is None:
+        bench.skipped["merged"] = "it needs a fine-tuned model"
         return
     for share in BASE_SHARES:
         _add_merged(bench, tuned.build(), share)
@@ -131,6 +136,7 @@ def _add_merged(bench: Workbench, tuned: SentenceTransformer, share: float) -> N
 def _distilled(bench: Workbench) -> None:
     """Distil the best transformer into a student with half of its layers, if a limit asks for speed."""
     if not _wants_student(bench):
+        bench.skipped["distilled"] = "no limit asks for a faster model: min_speed is at most 1"
         return
     teacher, layers = best_transformer(bench), layer_count(bench.base) // 2
     data, budget = bench.training_data, bench.left
@@ -156,6 +162,7 @@ def _wants_student(bench: Workbench) -> bool:
 def _concatenation(bench: Workbench) -> None:
     """Concatenate transformers with the static model, at full width and projected to the transformer's width."""
     if (static := bench.candidates.get("static")) is None:
+        bench.skipped["concatenation"] = "it needs a static model"
         return
     model = static.build()
     transformers = [bench.candidates["base"], bench.candidates.get("contrastive"), best_transformer(bench)]

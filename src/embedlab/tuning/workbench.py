@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -64,6 +65,7 @@ class Workbench:
 
     Attributes:
         candidates: name -> candidate, simple ones first.
+        skipped: recipe -> why it added no candidate.
 
     Raises:
         ModelError: the base model is static.
@@ -86,6 +88,7 @@ class Workbench:
         self.data, self.base, self.params, self.scratch, self.clock = data, base, params, scratch, clock
         self.with_test = with_test
         self.candidates: dict[str, Candidate] = {}
+        self.skipped: dict[str, str] = {}
         self.text_seconds = _seconds_per_text(base, evenly_spread(data.corpus.values(), TIMED_TEXTS), clock)
         self._check_budget()
         affordable = round(DEV_SHARE * clock.seconds / self.text_seconds)
@@ -219,6 +222,12 @@ class Workbench:
         made = Candidate(name, system, detail, vectors, self.evaluate_dev(vectors), build, parts, seconds)
         self.candidates[name] = made
         return made
+
+    def minutes_for(self, seconds: float) -> str:
+        """Say that a recipe needs so many seconds now, and with how many minutes in all they would be left."""
+        missing = max(0.0, seconds - self.left)
+        minutes = math.ceil((self.clock.seconds + MARGIN * missing) / 6) / 10
+        return f"it takes about {seconds:.0f} s, and {self.left:.0f} s were left: set minutes to {minutes:g} or more"
 
     def capped(self, steps: int) -> int:
         """Return so many steps, or `max_steps` if that is less."""
