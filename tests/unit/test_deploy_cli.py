@@ -58,10 +58,11 @@ def test_embed_says_what_there_is_to_do_and_does_it_once(call):
 
 
 def test_index_promote_status_rollback(call, shipped, tmp_path):
-    assert "ndcg@10" in call("index", "--dataset", DATA, "--model", "fake-0", "--kind", "flat")
+    built = call("index", "--dataset", DATA, "--model", "fake-0", "--kind", "flat")
+    assert "ndcg@10" in built and f"Next: embedlab deploy promote {shipped[0]}" in built
     assert f"before: {shipped[0]}" in call("promote", shipped[1]).replace("\n", "")
     shown = call("status")
-    assert shown.count(" ok") == 2 and f"→  {shipped[1]}" in shown and f"→  {shipped[0]}" not in shown
+    assert shown.count(" ok") == 2 and DATA in shown and f"→  {shipped[1]}" in shown and f"→  {shipped[0]}" not in shown
     assert shipped[0] in call("rollback").replace("\n", "")
     (tmp_path / shipped[1] / "index.bin").write_bytes(b"")
     assert "damaged" in call("status", exit_code=1)
@@ -75,7 +76,8 @@ def test_documents_alone_are_indexed_and_found_without_an_evaluation(call, tmp_p
     assert "2 texts to encode" in call("embed", "--dataset", f"docs:{manuals}", "--model", "fake-0", "--dry-run")
     shown = call("index", "--dataset", f"docs:{manuals}", "--model", "fake-0", "--kind", "flat")
     assert "2 documents" in shown and "not evaluated" in shown
-    call("promote", versions.versions(tmp_path)[-1])
+    promoted = call("promote", versions.versions(tmp_path)[-1])
+    assert "Next: embedlab deploy search" in promoted and "the one before" not in promoted
     assert "needs oil" in call("search", "pump oil", "--k", "1")
     with pytest.raises(DataError, match="no queries"):
         CliRunner().invoke(

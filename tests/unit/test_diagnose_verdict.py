@@ -100,6 +100,9 @@ def test_good_enough_tells_what_would_still_gain_and_is_not_said_of_a_sample():
     verdict = decide(easy)
     assert (verdict.action, verdict.afterwards) == (GOOD_ENOUGH, ("use hybrid",))
     assert "would still gain +0.100" in str(verdict)
+    assert "the base model reaches 0.900, at least good_enough (0.85)" in verdict.reasons
+    assert "this measures it: embedlab tune" in str(verdict)
+    assert "embedlab tune" not in str(decide(replace(easy, train_pairs=0)))
     assert decide(replace(easy, sampled=True)).action == "use hybrid"
 
 
@@ -173,7 +176,8 @@ class TestNextStep:
             ),
             ({"train_pairs": 9}, [], "embedlab run 02_data -p 'dataset=pairs:a b.csv' -p model_name=base"),
             ({"base": 0.9}, [], "embedlab deploy index --dataset 'pairs:a b.csv' --model base"),
-            ({"n": 9}, [], "embedlab evaluate base --dataset 'pairs:a b.csv' --sheet review.csv"),
+            ({"n": 9}, [], "embedlab label next 'pairs:a b.csv' --queries FILE"),
+            ({"ambiguous": 9}, [], "embedlab label next 'pairs:a b.csv' -m base"),
         ],
     )
     def test_every_verdict_names_the_next_command(self, changes, findings, step):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from embedlab.errors import ParameterError
 from embedlab.evaluation.budgets import Budgets
-from embedlab.evaluation.gate import FAIL, PASS, UNSURE, difference_checks, judge, slice_checks
+from embedlab.evaluation.gate import FAIL, PASS, UNSURE, Gate, difference_checks, judge, slice_checks
 from embedlab.evaluation.metrics import Evaluation
 from embedlab.evaluation.significance import PairedDifference, paired_difference
 
@@ -72,7 +73,7 @@ def test_worst_first_and_named_in_the_summary():
     named = {"fine": difference(0, -0.01, 0.01, 1), "bad": difference(-0.1, -0.2, -0.05, 0.0001)}
     gate = judge([difference_checks(named, 0.02)])
     assert gate.table["check"].tolist() == ["bad", "fine"]
-    assert gate.summary() == "2 checks: 1 pass, 0 unsure, 1 fail (bad -0.100)"
+    assert gate.summary() == "2 checks: 1 pass, 0 unsure, 1 fail (bad -0.100): do not ship the model"
 
 
 def test_a_slice_fails_although_the_mean_is_better():
@@ -127,3 +128,12 @@ def test_impossible_budgets_and_an_empty_gate():
         Budgets(alpha=1)
     with pytest.raises(ParameterError, match="The gate has no check"):
         judge([difference_checks({}, 0.1)])
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "conclusion"),
+    [(["pass"], "ship the model"), (["pass", "unsure"], "more test queries"), (["unsure", "fail"], "do not ship")],
+)
+def test_summary_ends_with_a_conclusion(verdicts, conclusion):
+    rows = [{"check": "overall", "slice": "", "difference": -0.1, "verdict": verdict} for verdict in verdicts]
+    assert conclusion in Gate(pd.DataFrame(rows)).summary().rpartition(": ")[2]

@@ -248,7 +248,7 @@ class TestCard:
         )
         assert "| pydocs | nDCG@10 | 100 | -0.030 [-0.050, -0.010] |" in card.splitlines()
         assert "2 training or dev examples that would reveal held-out queries were dropped" in card
-        assert "4 runs scored it, this one included. This run scored 2 systems." in card
+        assert "4 recorded runs scored it, this one included. This run scored 2 systems." in card
         assert "has the licence apache-2.0" in card and "Not tuned" not in card
         assert "/data/" not in card and "/home/" not in card
         assert not any(text in card for text in [*QUERIES.values(), *CORPUS.values()])

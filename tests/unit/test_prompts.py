@@ -21,7 +21,7 @@ from embedlab.models.packing import pack
 from embedlab.models.prompts import Prompts, prompts_of
 from embedlab.models.static import static_student
 from embedlab.models.tokens import token_ids
-from embedlab.models.truncation import count_truncated
+from embedlab.models.truncation import count_truncated, tell_truncation
 from embedlab.search.vectors import encode_split
 from embedlab.training.contrastive.matryoshka_2d import train_matryoshka
 from embedlab.training.distillation import cross_encoder, distil_layers
@@ -212,6 +212,20 @@ class TestTruncation:
             encode_split(copy.deepcopy(model), data)
         told = [record.getMessage() for record in caplog.records if "exceed" in record.getMessage()]
         assert len(told) == 1 and told[0].startswith("toy: 1 of 2 documents exceed the model's 10 tokens (median 22).")
+
+    @pytest.mark.parametrize(
+        ("name", "remedy"),
+        [
+            ("pairs:a.csv", ", or chunks"),
+            ("docs:manuals?chunk=200+20", ", or smaller chunks, such as docs:manuals?chunk=96+16"),
+        ],
+    )
+    def test_chunks_that_are_too_long_get_a_smaller_size(self, caplog, name, remedy):
+        model = tiny_model()
+        model.max_seq_length = 10
+        with caplog.at_level(logging.WARNING):
+            tell_truncation(model, name, documents={"0": "word " * 20}, queries={})
+        assert caplog.records[-1].getMessage().endswith(f"Use a longer limit, MODEL?max_seq_length=N{remedy}")
 
     def test_a_static_model_has_no_limit(self):
         model: SentenceTransformer = static_student(tiny_model(), TEXTS)

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from embedlab.errors import ParameterError
-from embedlab.runs.reading import describe_difference
+from embedlab.runs.reading import describe_difference, telling_differences
 from embedlab.runs.records import MetricRow
 from embedlab.runs.summary import format_value, summarise
 from embedlab.runs.systems import SYSTEMS, System, resolve_system
@@ -112,3 +112,17 @@ def test_cheaper_systems_that_are_not_beaten_are_named(interval, words):
     hybrid = [row.model_copy(update={"against": "hybrid"}) for row in compared(*interval) if row.against]
     text = describe_difference([*compared(0.1, 0.05, 0.2), *hybrid], "contrastive", "base")
     assert words in text and ("hybrid" in text) is bool(words)
+
+
+@pytest.mark.parametrize(("hybrid", "shown"), [(0.4, ["base"]), (0.6, ["base", "hybrid"])])
+def test_a_gain_over_a_system_below_the_base_model_is_not_shown(hybrid, shown):
+    """The gain over base is what counts: 0.5 to 0.55. Base has a second value, truncated to 64 dimensions."""
+    where = {"technique": "", "stage": "retrieval", "metric": "ndcg@10", "split": "test", "task": "retrieval"}
+    values = [("base", 384, 0.5), ("base", 64, 0.1), ("hybrid", None, hybrid), ("contrastive", 384, 0.55)]
+    rows = [MetricRow(**where, system=system, dim=dim, value=value, statistic="value") for system, dim, value in values]
+    for against in ("base", "hybrid"):
+        difference = {"statistic": "difference", "value": 0.1, "ci_low": 0.01, "ci_high": 0.2}
+        rows.append(MetricRow(**where, system="contrastive", against=against, **difference))
+    assert [row.against for row in telling_differences(rows)] == shown
+    only = [row for row in rows if row.against != "base"]
+    assert [row.against for row in telling_differences(only)] == ["hybrid"]

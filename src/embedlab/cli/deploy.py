@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Table
 
 from embedlab import paths
 from embedlab.cli import deploy_advise, deploy_shards
-from embedlab.cli.console import ALARM, out, print_frame
+from embedlab.cli.console import ALARM, err, out, print_frame
 from embedlab.cli.options import folder_or_new, number, output_file, writable_folder
 from embedlab.errors import ParameterError
 from embedlab.escaping import csv_frame
@@ -35,6 +37,7 @@ app.add_typer(drift_app, name="drift")
 app.add_typer(deploy_shards.app, name="shards")
 app.command("advise")(deploy_advise.advise)
 
+SHOWN_TEXT = 300  # characters of a document that a search shows
 Root = Annotated[
     Path | None, typer.Option(help="folder of all versions; default results/index", callback=folder_or_new)
 ]
@@ -87,6 +90,7 @@ def index(
     from embedlab.deploy.build import build_version
     from embedlab.deploy.recheck import judge
     from embedlab.deploy.versions import read_manifest
+    from embedlab.models.truncation import tell_truncation
     from embedlab.search.encoded import judged_queries
 
     spec, data = _index_spec(kind), _load(dataset, queries=False)
@@ -94,11 +98,19 @@ def index(
     if split:
         judged_queries(data, split)
     encoder = _encoder(model)
+    if (encoding := getattr(encoder, "model", None)) is not None:
+        tell_truncation(encoding, dataset, documents=data.corpus, queries={})
     assess = (lambda served: judge(served, encoder, data, split)) if split else None
     version, report = build_version(_root(root), encoder, _source(dataset, model, data), spec, assess=assess)
     judged = read_manifest(_root(root), version).judged
     out.print(f"{version}: {report.documents:,} documents, {report.encoded:,} newly encoded", highlight=False)
     out.print(_quality(judged), markup=False, highlight=False)
+    out.print(f"Next: embedlab deploy promote {version}{_option(root)}", highlight=False, soft_wrap=True)
+
+
+def _option(root: Path | None) -> str:
+    """The option --root as the user gave it, for a command that follows."""
+    return f" --root {shlex.quote(str(root))}" if root else ""
 
 
 @app.command()
@@ -106,9 +118,19 @@ def promote(version: Annotated[str, typer.Argument(help="FINGERPRINT/BUILD")], r
     """Check a version's files, then serve it."""
     from embedlab.deploy import versions
 
-    pointer = versions.promote(_root(root), _name(version))
+    folder = _root(root)
+    pointer = versions.promote(folder, _name(version))
     previous = f" (before: {pointer.previous[-1]})" if pointer.previous else ""
     out.print(f"served: {pointer.version}{previous}", highlight=False)
+    if pointer.previous:
+        names = (pointer.version, pointer.previous[-1])
+        now, before = (escape(redacted(versions.read_manifest(folder, name).dataset)) for name in names)
+        if now != before:
+            err.print(
+                f"[yellow]This version searches {now}, the one before searched {before}. If these are two collections, "
+                "keep each in a folder of its own: --root FOLDER[/yellow]"
+            )
+    out.print(f"Next: embedlab deploy search 'YOUR QUERY'{_option(root)}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -127,21 +149,21 @@ def status(root: Root = None) -> None:
 
     folder, damaged = _root(root), []
     pointer = versions.read_pointer(folder)
-    columns = (Column(name, overflow="fold") for name in ("model", "index", "documents", "quality", "files"))
-    # Versions are for copying, so they must not be shortened.
-    table = Table(Column(""), Column("version", no_wrap=True, min_width=29), *columns, box=None, pad_edge=False)
     for version in versions.versions(folder):
-        mark = "→" if pointer and pointer.version == version else ""
+        mark = "→" if pointer and pointer.version == version else " "
         try:
             manifest = versions.verify(folder, version)
-            value = manifest.judged.value if manifest.judged else None
-            quality = "" if value is None else f"{value:.3f}"
-            cells = manifest.model_name, manifest.index.kind, f"{manifest.documents:,}", quality
-            table.add_row(mark, version, *cells, "ok")
         except StorageError as error:
             damaged.append(version)
-            table.add_row(mark, version, "", "", "", "", escape(error.problem))
-    out.print(table)
+            state, facts = escape(error.problem), []
+        else:
+            judged = manifest.judged
+            quality = [f"{judged.metric} {judged.value:.3f}"] if judged and judged.value is not None else []
+            names = f"model {manifest.model_name}", f"dataset {redacted(manifest.dataset)}"
+            state, facts = "ok", [*names, manifest.index.kind, f"{manifest.documents:,} documents", *quality]
+        out.print(f"{mark}  {version}  {state}", highlight=False, soft_wrap=True)  # versions are for copying
+        if facts:
+            out.print(f"     {', '.join(facts)}", highlight=False, markup=False, soft_wrap=True)
     if damaged:
         raise typer.Exit(ALARM)
 
@@ -162,7 +184,7 @@ def search(
     texts = _load(served.manifest.dataset, queries=False).corpus if served.manifest.dataset else {}
     table = Table("score", "document", "text", title=served.manifest.version, title_justify="left")
     for name, score in ranking.as_candidates()["query"]:
-        table.add_row(f"{score:.3f}", name, escape(texts.get(name, "")))
+        table.add_row(f"{score:.3f}", name, escape(textwrap.shorten(texts.get(name, ""), SHOWN_TEXT, placeholder=" …")))
     out.print(table)
 
 

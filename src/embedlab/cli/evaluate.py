@@ -90,6 +90,7 @@ def _export(pair: ModelPair, fields: dict[str, dict[str, str]], html: Path | Non
 def _probe_differences(pair: ModelPair, probes: list[str]) -> dict[str, PairedDifference]:
     if not probes:
         return {}
+    typer.echo(f"\nOther domains ({', '.join(probes)}): this encodes more texts; --probe none skips it", err=True)
     table, differences = pair.probes(probes)
     _show("probes", table)
     return differences

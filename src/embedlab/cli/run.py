@@ -47,20 +47,14 @@ def run(
 
 
 def _show_outcome(outcome: Outcome, record: Record) -> None:
-    from embedlab.runs.reading import describe_interval
+    from embedlab.runs.reading import describe_interval, telling_differences
     from embedlab.runs.summary import format_row, summarise
 
     state = "already finished (--force runs it again)" if outcome.skipped else "finished"
     print_frame(summarise(record.metrics), f"{record.run_id}: {state}")
-    for row in record.metrics:
-        if (
-            row.metric == "ndcg@10"
-            and row.statistic == "difference"
-            and row.ci_low is not None
-            and row.ci_high is not None
-        ):
-            comparison = f"{row.system} − {row.against}: {format_row(row)} ndcg@10"
-            out.print(f"{comparison}. {describe_interval(row, row.system, row.against)}", markup=False)
+    for row in telling_differences(record.metrics):
+        comparison = f"{row.system} − {row.against}: {format_row(row)} ndcg@10"
+        out.print(f"{comparison}. {describe_interval(row, row.system, row.against)}", markup=False)
     for training, findings in (record.notes.get("training") or {}).items():
         for advice in findings.values():
             out.print(f"{training}: {advice}" if training else advice, style="yellow", markup=False)

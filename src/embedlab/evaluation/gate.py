@@ -47,12 +47,18 @@ class Gate:
         return not self.table["verdict"].isin(bad).any()
 
     def summary(self) -> str:
-        """Return one line: how many checks pass, are unsure and fail, and which fail."""
+        """Return one line: how many checks pass, are unsure and fail, which fail, and whether to ship."""
         counts = self.table["verdict"].value_counts()
         line = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in (PASS, UNSURE, FAIL))
         failed = self.table[self.table["verdict"] == FAIL]
         names = "; ".join(f"{f'{row.check} {row.slice}'.strip()} {row.difference:+.3f}" for row in failed.itertuples())
-        return f"{len(self.table)} checks: {line}" + (f" ({names})" if names else "")
+        if len(failed):
+            conclusion = "do not ship the model"
+        elif counts.get(UNSURE, 0):
+            conclusion = "nothing fails; more test queries or a larger budget decide what is unsure"
+        else:
+            conclusion = "ship the model"
+        return f"{len(self.table)} checks: {line}" + (f" ({names})" if names else "") + f": {conclusion}"
 
 
 def slice_checks(

@@ -23,7 +23,7 @@ from embedlab.evaluation.local_tasks import local_task
 from embedlab.evaluation.metrics import evaluate
 from embedlab.evaluation.mteb_tasks import SUBSET, TaskResult, run_task, task_by_name
 from embedlab.evaluation.retrieval import evaluate_retrieval, sample_corpus
-from embedlab.evaluation.significance import NAN, PairedDifference, bootstrap_ci, paired_difference
+from embedlab.evaluation.significance import NAN, PairedDifference, paired_difference
 from embedlab.progress import track
 from embedlab.search.exact import Ranking
 from embedlab.search.vectors import Encode
@@ -248,7 +248,8 @@ def _ndcg(task: AbsTask, result: TaskResult) -> ProbeScore:
 
 
 def _mean_score(metric: str, items: np.ndarray) -> ProbeScore:
-    return ProbeScore(metric, bootstrap_ci(items, samples=1).mean, items)
+    known = items[~np.isnan(items)]
+    return ProbeScore(metric, float(known.mean()) if len(known) else NAN, items)
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -194,7 +194,7 @@ def _data_lines(evidence: Evidence) -> list[str]:
         facts["Documents"] = f"{data.documents:,}"
     facts["Leaks"] = leak_sentence(data.leaks)
     if use:
-        runs, systems = _plural(use.runs, "run"), _plural(use.systems, "system")
+        runs, systems = _plural(use.runs, "recorded run"), _plural(use.systems, "system")
         facts["Use of the test split"] = f"{runs} scored it, this one included. This run scored {systems}."
     return [f"- {name}: {value}" for name, value in facts.items()]
 

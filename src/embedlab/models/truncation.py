@@ -114,7 +114,9 @@ def tell_truncation(
     counts = truncation_of(model, documents, queries)
     sentences = [sentence for kind, count in counts.items() if (sentence := count.sentence(kind))]
     if sentences:
-        remedy = "The rest of each text is not read. Use chunks, or a longer limit: MODEL?max_seq_length=N"
+        folder = name.partition("?")[0]
+        chunks = f"smaller chunks, such as {folder}?chunk=96+16" if folder.startswith("docs:") else "chunks"
+        remedy = f"The rest of each text is not read. Use a longer limit, MODEL?max_seq_length=N, or {chunks}"
         logger.warning("%s: %s %s", name, " ".join(sentences), remedy)
 
 

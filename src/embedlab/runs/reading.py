@@ -90,6 +90,31 @@ def describe_interval(difference: MetricRow, system: str, against: str) -> str:
     return "The interval includes 0: these queries do not show a difference. Collect more test queries or pairs."
 
 
+def telling_differences(rows: Sequence[MetricRow], metric: str = "ndcg@10") -> list[MetricRow]:
+    """Return the differences with an interval that tell something.
+
+    A gain over a system below the base model tells nothing where the gain over the base model is there too: it looks
+    like a success even if the base model is not beaten.
+
+    Args:
+        rows: of one run.
+        metric: of the differences.
+    """
+    found = [row for row in rows if row.metric == metric and row.statistic == "difference" and row.ci_low is not None]
+    known = {
+        (row.system, row.split, row.task): row.value
+        for row in reversed(rows)  # the full width was measured first
+        if row.metric == metric and row.statistic == "value" and row.value is not None and row.stage == "retrieval"
+    }
+    against_base = {(row.system, row.split, row.task) for row in found if row.against == "base"}
+
+    def is_weaker(row: MetricRow) -> bool:
+        against, base = (known.get((system, row.split, row.task)) for system in (row.against, "base"))
+        return against is not None and base is not None and against < base
+
+    return [row for row in found if (row.system, row.split, row.task) not in against_base or not is_weaker(row)]
+
+
 def describe_unbeaten(difference: MetricRow) -> str:
     """Say in one sentence that a system does not beat a cheaper one, from their difference."""
     verdict = "is worse than" if (difference.ci_high or 0.0) < 0 else "does not beat"

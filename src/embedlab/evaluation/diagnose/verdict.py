@@ -174,9 +174,12 @@ def _next_step(verdict: Verdict, evidence: Evidence) -> str:
     dataset, model = shlex.quote(evidence.dataset), shlex.quote(evidence.model)
     notebook = f"-p {shlex.quote(f'dataset={evidence.dataset}')} -p {shlex.quote(f'model_name={evidence.model}')}"
     if verdict.action == MORE_DATA:
-        by_hand = f"embedlab evaluate {model} --dataset {dataset} --sheet review.csv (documents to judge by hand)"
-        synthetic = f"embedlab run 02_data {notebook} (synthetic pairs and clicks)"
-        return synthetic if verdict.setting == "training pairs" else by_hand
+        steps = {
+            "test queries": f"embedlab label next {dataset} --queries FILE (a table of more queries, to judge)",
+            "judgements": f"embedlab label next {dataset} -m {model} (documents to judge)",
+            "training pairs": f"embedlab run 02_data {notebook} (synthetic pairs and clicks)",
+        }
+        return steps[verdict.setting]
     pick_model = f"{ACTIONS['model']} "
     if verdict.action.startswith(pick_model):
         model = shlex.quote(verdict.action.removeprefix(pick_model))
@@ -202,10 +205,13 @@ def _too_few_queries(evidence: Evidence, thresholds: Thresholds) -> Verdict | No
 def _good_enough(evidence: Evidence, thresholds: Thresholds) -> Verdict | None:
     if evidence.sampled or evidence.base.mean < thresholds.good_enough:
         return None
-    reason = f"the base model reaches {evidence.base.mean:.3f}; good_enough is {thresholds.good_enough}"
+    reason = f"the base model reaches {evidence.base.mean:.3f}, at least good_enough ({thresholds.good_enough})"
     working = _working(evidence.findings, thresholds)
     other_reasons = [f"{advice(finding)} would still gain {_gain(finding.gain)}" for finding in working]
-    return Verdict(GOOD_ENOUGH, "", None, (reason, *other_reasons), tuple(map(advice, working)))
+    untried = f"training may still gain; this measures it: embedlab tune {shlex.quote(evidence.dataset)} --minutes 30"
+    untried_reasons = [untried] if evidence.train_pairs else []
+    reasons = (reason, *other_reasons, *untried_reasons)
+    return Verdict(GOOD_ENOUGH, "", None, reasons, tuple(map(advice, working)))
 
 
 def _working(findings: Sequence[Finding], thresholds: Thresholds) -> list[Finding]:
