@@ -55,10 +55,10 @@ def halves(data: Dataset) -> tuple[list[str], list[str]]:
 def with_more_training(data: Dataset, learned: list[str], tested: list[str]) -> Dataset:
     """Move test queries to training; the test split is what is left of `tested` with a code that is learned."""
     test = data.qrels["test"]
-    known = {code for query in learned for code in test[query]}
+    learned_codes = {code for query in learned for code in test[query]}
     train = data.qrels["train"] | {query: test[query] for query in learned}
-    kept = {query: test[query] for query in tested if known & set(test[query])}
-    return replace(data, qrels={**data.qrels, "train": train, "test": kept})
+    testable = {query: test[query] for query in tested if learned_codes & set(test[query])}
+    return replace(data, qrels={**data.qrels, "train": train, "test": testable})
 
 
 def trained(data: Dataset, *, epochs: float, seed: int) -> SentenceTransformer:
@@ -85,10 +85,10 @@ def measure(spec: str, *, epochs: float, seed: int) -> dict[str, dict[str, objec
     folds = [with_more_training(data, *halves) for halves in ((first, second), (second, first))]
     never_seen = trained(data, epochs=epochs, seed=seed)
     unseen = [scores(never_seen, fold) for fold in folds]
-    known = [scores(trained(fold, epochs=epochs, seed=seed), fold) for fold in folds]
+    seen = [scores(trained(fold, epochs=epochs, seed=seed), fold) for fold in folds]
     results: dict[str, dict[str, object]] = {}
-    for system in known[0]:
-        without, including = (np.concatenate([fold[system] for fold in values]) for values in (unseen, known))
+    for system in seen[0]:
+        without, including = (np.concatenate([fold[system] for fold in values]) for values in (unseen, seen))
         means, gain = [bootstrap_ci(without), bootstrap_ci(including)], paired_difference(including, without)
         results[system] = {
             "queries": len(including),

@@ -248,8 +248,8 @@ def _ndcg(task: AbsTask, result: TaskResult) -> ProbeScore:
 
 
 def _mean_score(metric: str, items: np.ndarray) -> ProbeScore:
-    known = items[~np.isnan(items)]
-    return ProbeScore(metric, float(known.mean()) if len(known) else NAN, items)
+    scored = items[~np.isnan(items)]
+    return ProbeScore(metric, float(scored.mean()) if len(scored) else NAN, items)
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:

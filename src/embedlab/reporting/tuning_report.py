@@ -122,45 +122,40 @@ def page(
         next_steps: from `advice`.
         next_commands: from `commands`.
     """
+    winner = choice.winner
+    skipped = [f"- {recipe}: {reason}." for recipe, reason in bench.skipped.items()]
+    title = [
+        f"# Tuning report: {escaping.markdown(bench.data.name)}",
+        "",
+        f"**Winner: {escaping.markdown(winner.name)}** ({escaping.markdown(winner.detail)}), "
+        f"{winner.vectors.dim} dimensions. Chosen on dev among {len(bench.candidates)} candidates in "
+        f"{bench.clock.spent / 60:.1f} of {bench.clock.seconds / 60:g} minutes.",
+        "",
+        escaping.markdown(result),
+        "",
+    ]
+    sections = {
+        f"Test, used once: {len(bench.data.qrels['test']):,} queries": [_quality(test)],
+        "What the winner costs": [_costs(measured)],
+        "What was tried": [markdown(tried(bench, choice).round(4))],
+        "What was not tried": skipped,
+        "What to do next": [*(f"- {line}" for line in next_steps), "", "```sh", *next_commands, "```"],
+    }
+    parts = [[f"## {heading}", "", *lines, ""] for heading, lines in sections.items() if lines]
+    return "\n".join([*title, *(line for part in parts for line in part)])
+
+
+def _quality(test: Mapping[str, Evaluation]) -> str:
+    """Tabulate the systems that were tested; a single query has no interval."""
     import pandas as pd
 
-    winner = choice.winner
     intervals = [bootstrap_ci(evaluation.of(METRIC)) for evaluation in test.values()]
-    quality = pd.DataFrame({"system": list(test), METRIC: [format_value(i.mean, i.low, i.high) for i in intervals]})
-    costs = pd.DataFrame(
-        {"what": [COSTS[name] for name in measured], "value": [f"{value:.4g}" for value in measured.values()]}
-    )
-    skipped = [f"- {recipe}: {reason}." for recipe, reason in bench.skipped.items()]
-    return "\n".join(
-        [
-            f"# Tuning report: {escaping.markdown(bench.data.name)}",
-            "",
-            f"**Winner: {escaping.markdown(winner.name)}** ({escaping.markdown(winner.detail)}), "
-            f"{winner.vectors.dim} dimensions. Chosen on dev among {len(bench.candidates)} candidates in "
-            f"{bench.clock.spent / 60:.1f} of {bench.clock.seconds / 60:g} minutes.",
-            "",
-            escaping.markdown(result),
-            "",
-            f"## Test, used once: {len(bench.data.qrels['test']):,} queries",
-            "",
-            markdown(quality),
-            "",
-            "## What the winner costs",
-            "",
-            markdown(costs),
-            "",
-            "## What was tried",
-            "",
-            markdown(tried(bench, choice).round(4)),
-            "",
-            *(["## What was not tried", "", *skipped, ""] if skipped else []),
-            "## What to do next",
-            "",
-            *(f"- {line}" for line in next_steps),
-            "",
-            "```sh",
-            *next_commands,
-            "```",
-            "",
-        ]
-    )
+    cells = [format_value(interval.mean, interval.low, interval.high) for interval in intervals]
+    return markdown(pd.DataFrame({"system": list(test), METRIC: cells}))
+
+
+def _costs(measured: Mapping[str, float]) -> str:
+    import pandas as pd
+
+    values = [f"{value:.4g}" for value in measured.values()]
+    return markdown(pd.DataFrame({"what": [COSTS[name] for name in measured], "value": values}))

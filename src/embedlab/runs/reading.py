@@ -100,19 +100,21 @@ def telling_differences(rows: Sequence[MetricRow], metric: str = "ndcg@10") -> l
         rows: of one run.
         metric: of the differences.
     """
-    found = [row for row in rows if row.metric == metric and row.statistic == "difference" and row.ci_low is not None]
-    known = {
+    differences = [
+        row for row in rows if row.metric == metric and row.statistic == "difference" and row.ci_low is not None
+    ]
+    means = {
         (row.system, row.split, row.task): row.value
         for row in reversed(rows)  # the full width was measured first
         if row.metric == metric and row.statistic == "value" and row.value is not None and row.stage == "retrieval"
     }
-    against_base = {(row.system, row.split, row.task) for row in found if row.against == "base"}
+    against_base = {(row.system, row.split, row.task) for row in differences if row.against == "base"}
 
     def is_weaker(row: MetricRow) -> bool:
-        against, base = (known.get((system, row.split, row.task)) for system in (row.against, "base"))
+        against, base = (means.get((system, row.split, row.task)) for system in (row.against, "base"))
         return against is not None and base is not None and against < base
 
-    return [row for row in found if (row.system, row.split, row.task) not in against_base or not is_weaker(row)]
+    return [row for row in differences if (row.system, row.split, row.task) not in against_base or not is_weaker(row)]
 
 
 def describe_unbeaten(difference: MetricRow) -> str:
