@@ -284,13 +284,13 @@ def test_costs_and_forgetting_are_means_over_the_runs_that_have_them():
         FakeRecord("b", "two", values, {"mine": 2e9, "stock-mined": 4e9}, {"mine": (0.1, 0.0, 0.2)}),
         FakeRecord("c", "three", values, {"mine": 6e9, "stock-mined": 4e9}),  # trained on the probe's documents
     ]
-    found = arena_report.all_standings(runs)
+    table = arena_report.all_standings(runs)
     columns = ["forgetting", "forgetting low", "forgetting high", "commit"]
-    assert found[found["system"] == "mine"][columns].head(2).to_numpy().tolist() == [
+    assert table[table["system"] == "mine"][columns].head(2).to_numpy().tolist() == [
         [-0.2, -0.3, -0.1, "abc"],
         [0.1, 0.0, 0.2, "abc"],
     ]
-    board = arena_report.leaderboard(found).set_index("system")
+    board = arena_report.leaderboard(table).set_index("system")
     assert board.loc["mine", "peak GB"] == pytest.approx(3) and board.loc["stock-mined", "peak GB"] == pytest.approx(4)
     assert board.loc["mine", "forgetting"] == pytest.approx(-0.05) and pd.isna(board.loc["stock-mined", "forgetting"])
 

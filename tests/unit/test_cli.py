@@ -243,8 +243,8 @@ def test_table_shows_own_runs_with_dataset_and_varying_parameters_and_the_study_
         records.commit(kept, paths.runs_dir() / run_id)
     for command in (["init", "-q"], ["add", "results/runs/01_tiny-00000003-s0"]):
         subprocess.run(["git", "-C", str(home), *command], check=True)
-    own = [line for line in call("table")[1].splitlines() if "01_tiny" in line]
-    assert len(own) == 2 and not any(" study " in line for line in own)
+    my_lines = [line for line in call("table")[1].splitlines() if "01_tiny" in line]
+    assert len(my_lines) == 2 and not any(" study " in line for line in my_lines)
     _, text, _ = call("table", "--study")
     assert call("table", "--filter", "from=mine")[1].count("01_tiny") == 2
     assert call("table", "--filter", "seed=0")[1].count("01_tiny") == 3

@@ -251,8 +251,8 @@ def test_seen_means_a_positive_of_training():
 @pytest.mark.parametrize(("length", "count"), [(0, 3), (3, 5), (199, 100), (1000, 7), (10, 10)])
 def test_evenly_spread_reaches_both_ends(length, count):
     """A stride of 199 // 100 = 1 would return the first hundred."""
-    found = [int(text) for text in splits.evenly_spread(map(str, range(length)), count)]
-    assert len(found) == min(length, count) and found == sorted(set(found))
-    if found:
-        gaps = np.diff([*found, length])
-        assert found[0] == 0 and max(gaps) - min(gaps) <= 1
+    sample = [int(text) for text in splits.evenly_spread(map(str, range(length)), count)]
+    assert len(sample) == min(length, count) and sample == sorted(set(sample))
+    if sample:
+        gaps = np.diff([*sample, length])
+        assert sample[0] == 0 and max(gaps) - min(gaps) <= 1

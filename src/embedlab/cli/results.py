@@ -95,8 +95,8 @@ def _selected(
     frame = tables.mine_first(tables.runs_frame(run_records), study_runs())
     if not differences:
         frame = frame[frame["statistic"].isin(["value"])]
-    if not where and not study and (own := frame[frame["from"] == "mine"]).size:
-        frame = own
+    if not where and not study and (my_rows := frame[frame["from"] == "mine"]).size:
+        frame = my_rows
     matching = filters.where(frame, where)
     if len(frame) and matching.empty:
         raise _no_match(where, metric)
