@@ -183,6 +183,7 @@ def test_forgetting_breaks_its_limit(bench, data, tmp_path):
 def test_the_time_of_a_training_decides_its_steps(data, tmp_path, monkeypatch):
     tunes, trained, slowness = FineTunes(bench_of(data, tmp_path, max_steps=0)), [], 1
     monkeypatch.setattr(Workbench, "dev_seconds", 0.5)
+    monkeypatch.setattr(FineTunes, "_document_share", 0.5)  # queries are as long as documents
     tunes._seconds_per_row = 0.01  # of query and positive
 
     def train(setting, rows, steps, evaluations):
@@ -262,8 +263,22 @@ def test_a_short_time_trains_one_setting(data, tmp_path, monkeypatch):
     """Five settings of ten steps each took longer than the whole budget."""
     bench = bench_of(data, tmp_path, max_steps=0)
     fine_tunes = FineTunes(bench)
+    monkeypatch.setattr(FineTunes, "_document_share", 0.5)
     monkeypatch.setattr(fine_tunes, "_row_seconds", lambda: 0.01)  # 10 · 64 · 1.5 · 0.01 = 9.6 s, and dev once
     assert fine_tunes.shortest == pytest.approx(9.6 + bench.dev_seconds)
+
+
+def test_a_hard_negative_costs_as_much_as_a_document(data, tmp_path):
+    """Short queries and long documents: a negative nearly doubles a row, and 1.5 times the time was too little."""
+    texts = {"queries": dict.fromkeys(data.queries, "q" * 10), "corpus": dict.fromkeys(data.corpus, "d" * 500)}
+    fine_tunes = FineTunes(bench_of(data, tmp_path))
+    fine_tunes.bench.training_data = replace(data, **texts)
+    fine_tunes.bench.base.max_seq_length = 10  # 40 characters
+    assert fine_tunes._work(Setting(1e-4, 64, 0)) == 1
+    assert fine_tunes._work(Setting(1e-4, 64, 2)) == pytest.approx(1 + 2 * 40 / 50)
+    fine_tunes = FineTunes(fine_tunes.bench)
+    fine_tunes.bench.base.max_seq_length = None
+    assert fine_tunes._work(Setting(1e-4, 64, 1)) == pytest.approx(1 + 500 / 510)
 
 
 def test_a_sample_of_the_data_when_the_time_is_short(data, tmp_path, monkeypatch):

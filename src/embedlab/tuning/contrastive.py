@@ -6,8 +6,10 @@ import copy
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import fmean
 from typing import TYPE_CHECKING
 
+from embedlab.data.splits import evenly_spread
 from embedlab.training.contrastive.fine_tune import build_rows, mine_negatives
 from embedlab.training.contrastive.mining import Negatives
 from embedlab.training.contrastive.train import ContrastiveParams, train_contrastive
@@ -25,6 +27,8 @@ MIN_STEPS = 10
 TIMED_STEPS, TIMED_BATCH = 3, 16
 DEV_EVALUATIONS = 6  # most in one training
 DEV_SHARE = 0.1  # of the time of a training
+LENGTHS = 1_000  # texts whose lengths are read
+CHARACTERS = 4  # per token
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,9 @@ class FineTunes:
         most = max(1, math.ceil(MAX_EPOCHS * len(rows.dataset) / setting.batch_size))
         steps = self.bench.capped(min(most, max(MIN_STEPS, int(training_seconds / step_seconds))))
         model, result = self._train(setting, rows, steps, evaluations)
-        self._seconds_per_row = _row_seconds(result, setting.batch_size * _columns(setting), evaluations * dev_seconds)
+        self._seconds_per_row = _row_seconds(
+            result, setting.batch_size * self._work(setting), evaluations * dev_seconds
+        )
         dev = result.best_dev or 0.0
         if self.best is None or dev > self.best.dev:
             self.best = Best(model, dev, setting, steps)
@@ -76,7 +82,7 @@ class FineTunes:
         return self.bench.capped(MIN_STEPS) * self._step_seconds(FIRST[0]) + self.bench.dev_seconds
 
     def _step_seconds(self, setting: Setting) -> float:
-        return self._row_seconds() * _columns(setting) * setting.batch_size
+        return self._row_seconds() * self._work(setting) * setting.batch_size
 
     def _train(
         self, setting: Setting, rows: TrainingRows, steps: int, evaluations: int
@@ -99,6 +105,19 @@ class FineTunes:
                 model, rows, settings, evaluator=evaluator, output_dir=bench.scratch, stage=stage
             )
             return model, replace(result, seconds=seconds())
+
+    def _work(self, setting: Setting) -> float:
+        """Return the text in a row, as a multiple of a row without hard negatives, which are documents."""
+        return 1 + setting.hard_negatives * self._document_share
+
+    @cached_property
+    def _document_share(self) -> float:
+        """The document's part of the text in a (query, positive) row, from 0 to 1, without what the model truncates."""
+        data, limit = self.bench.training_data, self.bench.base.max_seq_length
+        texts = (data.split_queries("train").values(), data.corpus.values())
+        most = CHARACTERS * limit if limit else math.inf
+        query, document = (fmean(min(len(text), most) for text in evenly_spread(kind, LENGTHS)) for kind in texts)
+        return document / (query + document)
 
     def _row_seconds(self) -> float:
         """Return the seconds per (query, positive) row of the last training; before the first, of a few steps."""
@@ -136,11 +155,6 @@ class FineTunes:
                 "hard_negatives": max(HARD_NEGATIVES),
             }
         )
-
-
-def _columns(setting: Setting) -> float:
-    """Texts per row, as a multiple of the two texts of a row without hard negatives."""
-    return (2 + setting.hard_negatives) / 2
 
 
 def _row_seconds(result: FitResult, rows_per_step: float, dev_seconds: float) -> float:
