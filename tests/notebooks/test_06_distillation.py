@@ -52,8 +52,8 @@ class TestDistillation:
 
     def test_static_models_are_recorded_at_every_width(self, outcome):
         dims = {(r.system, r.dim) for r in outcome.record.metrics if r.metric == "ndcg@10" and r.statistic == "value"}
-        for system in ("static", "contrastive+static"):
-            assert {(system, dim) for dim in (384, 256, 128, 64, 32, 16)} <= dims
+        for system, width in (("static", 384), ("contrastive+static", 768)):  # 400 documents are too few to project
+            assert {(system, dim) for dim in (width, 256, 128, 64, 32, 16)} <= dims
 
     def test_costs_are_in_the_expected_order(self, outcome):
         parameters, speed = values(outcome, "parameters"), values(outcome, "texts_per_second")

@@ -28,7 +28,10 @@ def test_every_system_is_measured_with_its_costs(outcome):
         later = (DENSE | OTHER | {"contrastive+sparse"}) - {"base", "linear-probe", "contrastive"}
         assert later <= set(rows(outcome, "ndcg@10", against=against))
     size = {system: row.value for system, row in rows(outcome, "bytes_per_document").items()}
-    assert set(size) == DENSE | OTHER and {size[system] for system in DENSE} == {4 * 384}
+    assert set(size) == DENSE | OTHER
+    width = {system: size[system] / 4 for system in DENSE}
+    assert width.pop("contrastive+static") == 768  # 400 documents are too few to project it to 384 dimensions
+    assert set(width.values()) == {384}
     vectors = rows(outcome, "tokens_per_document")["late-interaction"].value
     terms = rows(outcome, "terms_per_document")["sparse"].value
     assert size["late-interaction"] == pytest.approx(2 * 128 * vectors) and size["sparse"] == pytest.approx(8 * terms)

@@ -366,10 +366,11 @@ class Leaderboard:
         self.run.note(static_share=share, static_share_on_dev={str(name): value for name, value in on_dev.items()})
         if elsewhere:
             self.run.note(static_share_elsewhere={str(name): value for name, value in elsewhere.items()})
-        if not narrow or not has_enough_rows(vectors.corpus, vectors.dim):
+        if not narrow:
             return concat_static(transformer, static, share)
-        corpus = vectors.concatenated(static_vectors, share).corpus
-        return concat_static_pca(transformer, static, share, corpus, vectors.dim)
+        wide = vectors.concatenated(static_vectors, share)
+        dim = vectors.dim if has_enough_rows(wide.corpus, vectors.dim) else wide.dim  # a rotation, to truncate later
+        return concat_static_pca(transformer, static, share, wide.corpus, dim)
 
     def _halves(
         self,
