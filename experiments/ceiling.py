@@ -82,7 +82,7 @@ def measure(spec: str, *, epochs: float, seed: int) -> dict[str, dict[str, objec
     """Measure with and without the other terms of the test codes: system -> means, interval of the gain, queries."""
     data = load_dataset(spec)
     first, second = halves(data)
-    folds = [with_more_training(data, *halves) for halves in ((first, second), (second, first))]
+    folds = [with_more_training(data, first, second), with_more_training(data, second, first)]
     never_seen = trained(data, epochs=epochs, seed=seed)
     unseen = [scores(never_seen, fold) for fold in folds]
     seen = [scores(trained(fold, epochs=epochs, seed=seed), fold) for fold in folds]

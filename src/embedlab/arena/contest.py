@@ -19,6 +19,7 @@ from embedlab.models.fingerprint import model_fingerprint
 from embedlab.models.folder import ModelFolder
 from embedlab.models.late_interaction import load_late_interaction
 from embedlab.models.load import load_model, model_path
+from embedlab.runs.retrievers import DEPTH, FLOAT_BYTES
 from embedlab.search.late_interaction import index_tokens
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 TECHNIQUE = "recipe"
 PROBE, PROBE_QUERIES = "pydocs", 100
 BASE = "base"
-DEPTH = 100  # documents per ranking of a late-interaction model
-FLOAT_BYTES = 4
 
 
 class Contest:

@@ -92,7 +92,8 @@ def _selected(
     run_records = list(record_index.indexed_records([metric]) if metric else tables.all_records())
     if incomplete:
         run_records += failures.incomplete_records(metric=metric)
-    frame = tables.mine_first(tables.runs_frame(run_records), study_runs())
+    study_ids = study_runs()
+    frame = tables.mine_first(tables.runs_frame(run_records), study_ids)
     if not differences:
         frame = frame[frame["statistic"].isin(["value"])]
     if not where and not study and (my_rows := frame[frame["from"] == "mine"]).size:
@@ -100,7 +101,7 @@ def _selected(
     matching = filters.where(frame, where)
     if len(frame) and matching.empty:
         raise _no_match(where, metric)
-    selection = tables.mine_first(filters.select(matching, [], sort), study_runs())  # sorted within both
+    selection = tables.mine_first(filters.select(matching, [], sort), study_ids)  # sorted within both
     return selection, tables.pivot(selection, rows.split(","), columns, metric) if rows and columns else selection
 
 

@@ -53,16 +53,10 @@ def _linear(bench: Workbench) -> None:
         vectors = probe.apply(bench.candidates["base"].vectors)
     if not probe.step:
         bench.skipped["linear"] = "no step of its training was better than the base model on dev"
-    else:
-        bench.add(
-            "linear-probe",
-            "linear-probe",
-            f"best at step {probe.step}",
-            vectors,
-            lambda: bench.mapped_base(1.0),
-            parts=("base",),
-            seconds=seconds(),
-        )
+        return
+    detail = f"best at step {probe.step}"
+    build = partial(bench.mapped_base, 1.0)
+    bench.add("linear-probe", "linear-probe", detail, vectors, build, parts=("base",), seconds=seconds())
 
 
 def _static(bench: Workbench) -> None:
