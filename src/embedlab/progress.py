@@ -20,6 +20,18 @@ Item = TypeVar("Item")
 ENVIRONMENT_NAME = "EMBEDLAB_PROGRESS"
 EVERY_S = 0.5  # seconds between two reports of a stage
 LINE_EVERY_S = 10.0  # seconds between two lines in a log file
+_budget: tuple[Callable[[], float], float] | None = None
+
+
+def show_budget(spent: Callable[[], float], seconds: float) -> None:
+    """Add the time spent and the budget of the run to every report from now on.
+
+    Args:
+        spent: returns the seconds since the start.
+        seconds: the budget.
+    """
+    global _budget
+    _budget = spent, seconds
 
 
 def report(stage: str, step: int = 0, total: int | None = None, **numbers: float | str | None) -> None:
@@ -34,6 +46,9 @@ def report(stage: str, step: int = 0, total: int | None = None, **numbers: float
     path = os.environ.get(ENVIRONMENT_NAME)
     if not path:
         return
+    if _budget:
+        spent, seconds = _budget
+        numbers |= {"spent": spent(), "budget": seconds}
     line = json.dumps({"time": time.time(), "stage": stage, "step": step, "total": total, **numbers})
     with suppress(OSError), open(path, "a", encoding="utf-8") as file:  # a full disk must not end a run here
         file.write(line + "\n")

@@ -12,6 +12,7 @@ from embedlab.data.dataset import Dataset
 from embedlab.errors import DataError, ParameterError
 from embedlab.evaluation.local_tasks import labelled_columns, local_task, sts_columns
 from embedlab.evaluation.probes import ProbeScore, compare_probe, compare_probes, correlation_difference, open_probe
+from embedlab.models.encode import encode
 from tests.conftest import tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -163,6 +164,23 @@ class TestScores:
         score = open_probe("pydocs")(tiny)
         assert score.items.tolist() == [1] * 10 and score.value == 1 and score.metric == "ndcg@10"
         assert open_probe("pydocs", max_queries=3)(tiny).items.shape == (3,)
+
+    def test_each_model_is_encoded_by_its_own_encoder(self, monkeypatch):
+        tuned, base = tiny_model(seed=1), tiny_model(seed=0)
+        data = Dataset("x", {"d0": "cholera"}, {"q0": "cholera"}, {"test": {"q0": {"d0": 1}}})
+        monkeypatch.setattr("embedlab.evaluation.probes.load_dataset", lambda spec, **_options: data)
+        used = []
+
+        def encoder(name):
+            def spy(model, texts, **options):
+                used.append((name, model))
+                return encode(model, texts, **options)
+
+            return spy
+
+        compare_probes(tuned, base, ["pydocs"], encoders=(encoder("tuned"), encoder("base")))
+        assert ("tuned", tuned) in used and ("base", base) in used
+        assert ("tuned", base) not in used and ("base", tuned) not in used
 
     def test_an_unknown_probe_is_named(self):
         with pytest.raises(DataError, match="unknown dataset 'pydoc'.*pydocs"):

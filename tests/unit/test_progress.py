@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 
 from embedlab import progress
+from embedlab.runs.run_progress import LiveView, ProgressFile
+from embedlab.tuning.clock import Clock
 
 
 @pytest.fixture
@@ -45,6 +49,24 @@ def test_steps_of_any_size_are_reported_to_the_driver(clock, monkeypatch, tmp_pa
     reports = [json.loads(line) for line in file.read_text().splitlines()]
     assert [report["step"] for report in reports] == [0, 20, 40, 60, 80, 100]
     assert {report["total"] for report in reports} == {100}
+
+
+def test_a_budget_is_part_of_every_report(monkeypatch, tmp_path):
+    file = tmp_path / "progress.jsonl"
+    monkeypatch.setenv(progress.ENVIRONMENT_NAME, str(file))
+    monkeypatch.setattr(progress, "_budget", None)
+    now = [0.0]
+    Clock(30, now=lambda: now[0]).show()
+    progress.report("linear")
+    now[0] = 252.0
+    progress.report("train", 3, 10, loss=0.5)
+    reports = ProgressFile(file).news()
+    assert [(report["spent"], report["budget"]) for report in reports] == [(0.0, 1800.0), (252.0, 1800.0)]
+    view = LiveView("12_tune", Console(file=io.StringIO()))
+    assert [view.line(report) for report in reports] == [
+        "12_tune · linear 0.0 of 30 min",
+        "12_tune · train 3/10, loss 0.5, 4.2 of 30 min",
+    ]
 
 
 def test_a_full_disk_does_not_end_a_run(monkeypatch, tmp_path):

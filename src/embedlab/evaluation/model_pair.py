@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,8 +59,8 @@ class ModelPair:
         vectors: system name -> vectors of the queries and the corpus.
         rankings: system name -> ranking; BM25 is "bm25".
         evaluations: (system name, dimensions) -> evaluation; BM25 has the dimensions None.
-        cache: keeps the base model's embeddings.
         split: the split of the queries.
+        encoders: what encodes with each of the models in place of `embedlab.models.encode.encode`.
     """
 
     models: tuple[SentenceTransformer, SentenceTransformer]
@@ -71,8 +71,8 @@ class ModelPair:
     vectors: dict[str, Vectors]
     rankings: dict[str, Ranking]
     evaluations: dict[tuple[str, int | None], Evaluation]
-    cache: EmbeddingCache = field(default_factory=EmbeddingCache)
     split: str = "test"
+    encoders: tuple[Encode | None, Encode | None] = (None, None)
 
     @property
     def candidate(self) -> Evaluation:
@@ -157,7 +157,7 @@ class ModelPair:
         self, probes: Sequence[str], *, max_queries: int | None = None
     ) -> tuple[pd.DataFrame, dict[str, PairedDifference]]:
         """Compare both models on probes of other domains; see `probes.compare_probes`."""
-        return compare_probes(*self.models, probes, max_queries=max_queries, encode=self.cache.encode)
+        return compare_probes(*self.models, probes, max_queries=max_queries, encoders=self.encoders)
 
     def gate(
         self,
@@ -305,10 +305,10 @@ def compare_models(
     Returns:
         The pair; both models also at 64 dimensions.
     """
-    cache = EmbeddingCache()
+    models, encoders = (candidate, base), (encode, EmbeddingCache().encode)
     vectors = {
-        names[1]: encode_split(base, data, split, encode=cache.encode),
-        names[0]: encode_split(candidate, data, split, encode=encode),
+        name: encode_split(model, data, split, encode=encoder)
+        for name, model, encoder in reversed(list(zip(names, models, encoders, strict=True)))
     }
     rankings = {name: encoded.rank(DEPTH) for name, encoded in vectors.items()}
     rankings["bm25"] = bm25_ranking(
@@ -320,7 +320,7 @@ def compare_models(
         evaluations[name, encoded.dim] = evaluate(rankings[name], qrels)
         if encoded.dim > SHORT_DIM:
             evaluations[name, SHORT_DIM] = evaluate(encoded.truncated(SHORT_DIM).rank(DEPTH), qrels)
-    return ModelPair((candidate, base), names, data, metric, seed, vectors, rankings, evaluations, cache, split)
+    return ModelPair(models, names, data, metric, seed, vectors, rankings, evaluations, split, encoders)
 
 
 def _label(name: str, dim: int | None) -> str:

@@ -159,7 +159,7 @@ def compare_probes(
     probes: Iterable[str] = DEFAULT_PROBES,
     *,
     max_queries: int | None = None,
-    encode: Encode | None = None,
+    encoders: tuple[Encode | None, Encode | None] = (None, None),
 ) -> tuple[pd.DataFrame, dict[str, PairedDifference]]:
     """Score both models on every probe.
 
@@ -167,7 +167,7 @@ def compare_probes(
         tuned, base: the models.
         probes: names of probes, see above.
         max_queries: see `open_probe`.
-        encode: replaces `embedlab.models.encode.encode` for the base model, e.g. a cache's.
+        encoders: for each of the two models, what replaces `embedlab.models.encode.encode`, e.g. a cache's.
 
     Returns:
         Columns probe, metric, n, base, tuned, difference, ci_low, ci_high, p_value; and
@@ -178,7 +178,7 @@ def compare_probes(
     rows, differences = [], {}
     scorers = [(probe, open_probe(probe, max_queries=max_queries)) for probe in probes]  # read before any is scored
     for probe, score in track(scorers, "probes"):
-        of_tuned, of_base = score(tuned), score(base, encode)
+        of_tuned, of_base = (score(model, encode) for model, encode in zip((tuned, base), encoders, strict=True))
         outcome = differences[probe] = compare_probe(of_tuned, of_base)
         numbers = {"difference": outcome.mean, "ci_low": outcome.low, "ci_high": outcome.high}
         scores = {"n": outcome.n, "base": of_base.value, "tuned": of_tuned.value}

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -50,7 +50,7 @@ def _report(line: str) -> dict[str, Any] | None:
     return report if "total" in report and all(map(_is_finite, numbers)) else None
 
 
-def _is_finite(value: Any) -> bool:
+def _is_finite(value: Any) -> TypeGuard[float]:
     return type(value) in (int, float) and math.isfinite(value)
 
 
@@ -119,7 +119,7 @@ class LiveView:
         bar.update(self._task, completed=report["step"], total=report["total"], numbers=numbers)
 
     def _numbers(self, report: Mapping[str, Any]) -> str:
-        """step/total, rate, time left and the main values."""
+        """step/total, rate, time left, the main values, and the time spent of the budget."""
         parts = []
         if report["total"]:
             parts.append(f"{report['step']}/{report['total']}")
@@ -129,6 +129,8 @@ class LiveView:
                 parts.append(f"{done / seconds:.2g}/s, {remaining_s:.0f} s left")
         parts += [f"{name} {report[name]:.4g}" for name in NUMBERS if isinstance(report.get(name), int | float)]
         parts += [f"{name} {float(report[name]):.4g}" for name in NUMBERS if _is_number(report.get(name))]
+        if _is_finite(spent := report.get("spent")) and _is_finite(budget := report.get("budget")):
+            parts.append(f"{spent / 60:.1f} of {budget / 60:g} min")
         return ", ".join(parts)
 
 

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from embedlab import progress
+
 
 class Clock:
     """Counts down from a number of minutes.
@@ -31,6 +33,10 @@ class Clock:
     def left(self) -> float:
         """Seconds until the budget is used up; 0 after that."""
         return max(0.0, self.seconds - self.spent)
+
+    def show(self) -> None:
+        """Show the time spent and the budget in every progress report from now on."""
+        progress.show_budget(lambda: self.spent, self.seconds)
 
     @contextmanager
     def timed(self) -> Iterator[Callable[[], float]]:
