@@ -7,6 +7,7 @@ import textwrap
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
@@ -290,6 +291,7 @@ def test_costs_and_forgetting_are_means_over_the_runs_that_have_them():
         [-0.2, -0.3, -0.1, "abc"],
         [0.1, 0.0, 0.2, "abc"],
     ]
+    assert set(table[columns[:3]].dtypes) == {np.dtype(float)}  # so that they are rounded
     board = arena_report.leaderboard(table).set_index("system")
     assert board.loc["mine", "peak GB"] == pytest.approx(3) and board.loc["stock-mined", "peak GB"] == pytest.approx(4)
     assert board.loc["mine", "forgetting"] == pytest.approx(-0.05) and pd.isna(board.loc["stock-mined", "forgetting"])

@@ -12,7 +12,7 @@ from embedlab.runs.records import MetricRow
 METRIC = "ndcg@10"
 VERDICTS = ("better", "level", "worse")
 COSTS = ("seconds", "CPU seconds", "peak bytes", "bytes per vector")  # late interaction: bytes of all vectors of a text
-FORGETTING = "forgetting"
+FORGETTING, FORGETTING_LOW, FORGETTING_HIGH = "forgetting", "forgetting low", "forgetting high"
 
 
 def standings(metrics: Sequence[MetricRow], reference: str) -> pd.DataFrame:
@@ -46,9 +46,10 @@ def standings(metrics: Sequence[MetricRow], reference: str) -> pd.DataFrame:
             standing |= {"p (Holm)": p_value, "verdict": verdict(float(difference.value or 0), p_value)}
         standing |= {name: costs.get((system, name)) for name in COSTS}
         change = forgotten.get(system)
-        interval = {"forgetting low": change and change.ci_low, "forgetting high": change and change.ci_high}
+        interval = {FORGETTING_LOW: change and change.ci_low, FORGETTING_HIGH: change and change.ci_high}
         rows.append(standing | {FORGETTING: change and change.value} | interval)
-    return pd.DataFrame(rows)
+    numbers = (*COSTS, FORGETTING, FORGETTING_LOW, FORGETTING_HIGH)  # also in a run that has none of them
+    return pd.DataFrame(rows).astype(dict.fromkeys(numbers, float))
 
 
 def verdict(difference: float, p_value: float) -> str:
