@@ -209,6 +209,12 @@ def test_a_declaration_that_does_not_fit_is_one_clear_error(home, row, message):
         table()
 
 
+def test_more_training_pairs_leave_the_test_as_it_is(home):
+    expected = table()
+    declare(*ROWS, dataset=f"{DATA}?extra=glossary:terms.csv")
+    pd.testing.assert_frame_equal(table(), expected)
+
+
 def test_too_many_marked_rows_missing_file_and_other_datasets(home):
     declare(*ROWS, *({**ROWS[0], "label": f"row {number}"} for number in range(4)))
     with pytest.raises(ParameterError, match="8 rows have readme: true, at most 6 fit"):

@@ -7,7 +7,7 @@ missing or did not measure the system is an error.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from embedlab import paths
+from embedlab.data.load import Spec, parse_spec
 from embedlab.errors import ParameterError
 from embedlab.evaluation.significance import bootstrap_ci, paired_difference
 from embedlab.reporting.sweep_table import FLOAT32
@@ -185,9 +186,16 @@ def _read(group: HeadlineGroup) -> dict[str, Record]:
         for run_id in row.all_runs():
             if run_id not in records:
                 raise _problem(row, f"the run {run_id} has no record", "Check the id, or fetch the run")
-            if (dataset := records[run_id].parameters.get("dataset")) != group.dataset:
+            dataset = str(records[run_id].parameters.get("dataset"))
+            if _tested(dataset) != _tested(group.dataset):
                 raise _problem(row, f"the run {run_id} used {dataset}, expected {group.dataset}", "Move the row")
     return records
+
+
+def _tested(dataset: str) -> Spec:
+    """A spec without additional training pairs, which change neither the documents nor the test queries."""
+    spec = parse_spec(dataset)
+    return replace(spec, options={name: value for name, value in spec.options.items() if name != "extra"})
 
 
 def _problem(row: HeadlineRow, problem: str, remedy: str) -> ParameterError:
