@@ -232,7 +232,7 @@ def test_verdict(difference, p_value, expected):
 class FakeRecord:
     """A record with two recipes, the base model, and stock-mined as reference."""
 
-    def __init__(self, run_id, dataset, values, costs=None, forgetting=None):
+    def __init__(self, run_id, dataset, values, costs=None, forgetting=None, seconds=None):
         self.run_id, self.commit = run_id, "abc"
         self.parameters = {"dataset": dataset, "seed": 0, "reference": "stock-mined"}
         labels = {
@@ -254,9 +254,10 @@ class FakeRecord:
         probe = {**labels, "stage": "probe", "task": "pydocs", "statistic": "difference", "against": "base"}
         for system, (value, low, high) in (forgetting or {}).items():
             self.metrics.append(MetricRow(**probe, system=system, value=value, ci_low=low, ci_high=high, n=9))
-        for system, peak_bytes in (costs or {}).items():
-            cost = {**labels, "stage": "footprint", "metric": "peak bytes", "split": ""}
-            self.metrics.append(MetricRow(**cost, statistic="value", system=system, value=peak_bytes))
+        for metric, of_systems in {"peak bytes": costs, "CPU seconds": seconds}.items():
+            cost = {**labels, "stage": "footprint", "metric": metric, "split": "", "statistic": "value"}
+            rows = [MetricRow(**cost, system=system, value=value) for system, value in (of_systems or {}).items()]
+            self.metrics += rows
 
 
 def test_leaderboard_by_hand():
@@ -295,6 +296,17 @@ def test_costs_and_forgetting_are_means_over_the_runs_that_have_them():
     board = arena_report.leaderboard(table).set_index("system")
     assert board.loc["mine", "peak GB"] == pytest.approx(3) and board.loc["stock-mined", "peak GB"] == pytest.approx(4)
     assert board.loc["mine", "forgetting"] == pytest.approx(-0.05) and pd.isna(board.loc["stock-mined", "forgetting"])
+
+
+def test_relative_time_is_the_geometric_mean_over_runs():
+    values = {"base": (0.3, 0.01), "stock-mined": (0.4, None), "mine": (0.5, 0.02)}
+    runs = [
+        FakeRecord("a", "one", values, seconds={"mine": 100.0, "stock-mined": 50.0}),  # 2
+        FakeRecord("b", "two", values, seconds={"mine": 500.0, "stock-mined": 4000.0}),  # 1 / 8
+    ]
+    board = arena_report.leaderboard(arena_report.all_standings(runs)).set_index("system")
+    assert board.loc["mine", "relative CPU time"] == pytest.approx(0.5)  # the root of 2 / 8
+    assert board.loc["stock-mined", "relative CPU time"] == 1 and pd.isna(board.loc["base", "relative CPU time"])
 
 
 def test_every_recipe_has_a_row_with_a_command_that_runs_its_file():

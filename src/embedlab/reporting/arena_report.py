@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from embedlab import paths
@@ -19,9 +20,9 @@ from embedlab.runs.records import Record
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NAME, DIFFERENCE = "arena", "mean difference"
+NAME, DIFFERENCE, RELATIVE_TIME = "arena", "mean difference", "relative CPU time"
 GB = 1e9
-DECIMALS = dict.fromkeys(COSTS, 0) | {"peak GB": 1}  # of a column; else 3
+DECIMALS = dict.fromkeys(COSTS, 0) | {"peak GB": 1, RELATIVE_TIME: 2}  # of a column; else 3
 BASELINES = ("bm25", "base", "hybrid")
 
 
@@ -104,15 +105,19 @@ def leaderboard(results: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per system, the best first: the mean difference from the reference of a run, over the runs with this
-        system; on how many of them it is better, level or worse; means of the CPU seconds, the peak memory in GB, the
-        bytes per vector and the forgetting; then nDCG@10 per dataset, the mean over seeds.
+        system; on how many of them it is better, level or worse; its CPU time divided by that of the reference, the
+        geometric mean; means of the peak memory in GB, the bytes per vector and the forgetting; then nDCG@10 per
+        dataset, the mean over seeds.
     """
+    references = results[results["verdict"] == ""].set_index("run")["CPU seconds"]  # they are compared with nothing
+    results = results.assign(logarithm=np.log(results["CPU seconds"] / results["run"].map(references)))
     by_dataset = results.pivot_table(METRIC, "system", "dataset", aggfunc="mean", sort=False)
     rows = []
     for system, of_system in results.groupby("system", sort=False):
         counts = of_system["verdict"].value_counts()
         row = {"system": system, DIFFERENCE: of_system["difference"].fillna(0).mean()}  # the reference has none
-        row |= {name: counts.get(name, 0) for name in VERDICTS} | {"CPU seconds": of_system["CPU seconds"].mean()}
+        row |= {name: counts.get(name, 0) for name in VERDICTS}
+        row[RELATIVE_TIME] = np.exp(of_system["logarithm"].mean())
         row |= {"peak GB": of_system["peak bytes"].mean() / GB}
         row |= {name: of_system[name].mean() for name in ("bytes per vector", FORGETTING)}
         rows.append(row | by_dataset.loc[system].to_dict())
@@ -158,10 +163,11 @@ def write(run_ids: Sequence[str]) -> list[Path]:
     """Write what `published` makes to results/tables."""
     caption = (
         f"{METRIC} against the reference of each run, over {len(run_ids)} run(s); an empty cell was not run. Mean "
-        "difference, CPU seconds, peak memory, bytes per vector and forgetting are means over the runs of a system. "
-        "Forgetting is the change of nDCG@10 on Python docstrings against the base model, without runs that train on "
-        "docstrings. For late interaction, the bytes are those of all vectors of a document. arena_runs has all "
-        "systems with intervals, arena_recipes the commands."
+        "difference, peak memory, bytes per vector and forgetting are means over the runs of a system. Relative CPU "
+        "time is a multiple of the reference's in the same run, the geometric mean over runs. Forgetting is the change "
+        "of nDCG@10 on Python docstrings against the base model, without runs that train on docstrings. For late "
+        "interaction, the bytes are those of all vectors of a document. arena_runs has all systems with intervals, "
+        "arena_recipes the commands."
     )
     captions = {NAME: caption}
     return [
