@@ -38,6 +38,24 @@ def test_a_text_that_fits_keeps_its_white_space_and_one_without_words_stays():
     assert Chunking(2).split(" a\n b  c ") == ["a\n b", "c"]
 
 
+@pytest.mark.parametrize(
+    "spec, chunks",
+    [
+        ("4", ["水泵漏水。请打开盖", "子。「为什么？」"]),
+        ("4 sentences", ["水泵漏水。", "请打开盖子。", "「为什么？」"]),
+        ("5 sentences", ["水泵漏水。请打开盖子。", "「为什么？」"]),
+    ],
+)
+def test_scripts_without_spaces(spec, chunks):
+    assert Chunking.parse(spec).split("水泵漏水。请打开盖子。「为什么？」") == chunks
+
+
+@given(st.text("水泵。！「」 a.b\né（่กกำ,", max_size=80), st.integers(1, 8), st.booleans())
+def test_no_character_of_any_script_is_lost(text, size, sentences):
+    chunks = Chunking(size, 0, sentences).split(text)
+    assert "".join("".join(chunks).split()) == "".join(text.split())
+
+
 @given(
     st.lists(st.sampled_from(["a", "bb.", "ccc", "d?", "e!", "f."]), max_size=40),
     st.integers(1, 8),

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from embedlab.data.text_analysis import unspaced_words
 from embedlab.errors import ParameterError
 
 _SPEC = re.compile(r"(\d+)(?:\+(\d+))?( sentences)?")
 _WORD = re.compile(r"\S+")
-_SENTENCE = re.compile(r"\S.*?(?:(?<=[.!?])(?=\s)|$)", re.DOTALL)
+_SENTENCE = re.compile(r"\S.*?(?:(?<=[.!?])(?=\s)|(?<=[。！？])(?![。！？」』”’）])|$)", re.DOTALL)
 
 
 class _Unit(NamedTuple):
@@ -29,10 +30,11 @@ class Chunking:
     """How to split a document into chunks.
 
     Attributes:
-        size: maximum number of words in a chunk; words are separated by white space.
+        size: maximum number of words in a chunk; words are separated by white space. In Chinese, Japanese, Thai and
+            other scripts without spaces, two characters count as a word.
         overlap: maximum number of words that a chunk repeats from the previous one.
-        sentences: split between sentences only (after . ! or ? and white space). A sentence longer than `size` is
-            split between words.
+        sentences: split between sentences only (after . ! or ? and white space, and after 。！？). A sentence longer
+            than `size` is split between words.
 
     Raises:
         ParameterError: the overlap is not smaller than the size.
@@ -77,7 +79,7 @@ class Chunking:
         return [text[units[first].start : units[last - 1].end] for first, last in windows]
 
     def _units(self, text: str) -> Iterator[_Unit]:
-        words = [match.span() for match in _WORD.finditer(text)]
+        words = [span for match in _WORD.finditer(text) for span in unspaced_words(text, *match.span())]
         if not self.sentences:
             yield from (_Unit(start, end, 1) for start, end in words)
             return

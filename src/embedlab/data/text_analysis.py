@@ -27,6 +27,11 @@ _LEFT, _RIGHT = r"(?<=[\p{L}\p{N}\p{M}_+#%°)\]]\s*)", r"(?=\s*[+-]?\.?[\p{L}\p{
 _WORDS = regex.compile(_WORD)
 _CHARACTERS = regex.compile(r"[^\p{M}]\p{M}*")
 _SPACELESS_RUN = regex.compile(rf"((?:{_CHARACTER})+)")
+_OPENING = r"[\p{Ps}\p{Pi}]"
+_UNSPACED_WORD = regex.compile(
+    rf"{_OPENING}{{0,3}}(?:{_CHARACTER}){{1,2}}(?:(?!{_OPENING})[^\p{{L}}\p{{N}}])*|(?:(?!{_OPENING}{{0,3}}{_CHARACTER}).)+",
+    regex.DOTALL,
+)
 _TOKENS = regex.compile(
     rf"""(?<![\p{{L}}\p{{N}}\p{{M}}_)])[+-]\.?\d[\p{{L}}\p{{N}}\p{{M}}_]*  # a sign: +5, -5
     | (?<![\p{{L}}\p{{N}}\p{{M}}_.])\.{_WORD}                              # .NET, .5
@@ -73,6 +78,19 @@ def words(text: str) -> list[str]:
     if text.isascii():  # nothing to fold or to cut
         return _ascii_words(text)
     return [piece for word in _WORDS.findall(_folded(text)) for piece, _ in _pieces(word)]
+
+
+def unspaced_words(text: str, start: int, end: int) -> list[tuple[int, int]]:
+    """Divide the characters [start, end) of `text`, which hold no white space, where a script has no spaces.
+
+    Two characters of such a script are a word, with the punctuation around them. Every other part stays whole.
+
+    >>> unspaced_words("水泵漏水，见C++手册。", 0, 12)
+    [(0, 2), (2, 5), (5, 6), (6, 9), (9, 12)]
+    """
+    if text[start:end].isascii():
+        return [(start, end)]
+    return [match.span() for match in _UNSPACED_WORD.finditer(text, start, end)]
 
 
 def symbols(text: str) -> frozenset[str]:
@@ -249,6 +267,8 @@ def _apart(folded: str) -> str:
 
 def _joined(folded: str) -> str:
     """The tokens of a text, with a space between them except inside scripts that have none."""
+    if not _SPACELESS_RUN.search(folded):
+        return " ".join(_TOKENS.findall(folded))
     form: list[str] = []
     after_run = False
     for token in _TOKENS.findall(folded):
