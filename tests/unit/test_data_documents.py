@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -64,6 +65,29 @@ def test_every_kind_of_file(tmp_path):
     assert dataset.fields["d.pdf#2"] == {"source": "d.pdf", "place": "page 3", "title": "Pump manual", "chunk": whole}
     assert dataset.fields["sub/f.csv#1"] == {"source": "sub/f.csv", "place": "line 2", "chunk": whole}
     assert not dataset.queries and not any(dataset.qrels.values())
+
+
+def test_blocks_and_cells_of_a_page_stay_apart(tmp_path):
+    table = "<table><tr><th>size</th><th>torque</th></tr><tr><td>8</td><td>25</td></tr></table>"
+    (tmp_path / "a.html").write_text(f"<blockquote>one</blockquote>two<hr>three{table}<b>f</b>our")
+    assert load(tmp_path).corpus["a.html#1"] == "one\ntwo\nthree\n\nsize torque\n\n8 25\n\nfour"
+
+
+def test_names_and_characters_that_no_file_can_store(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"one\0two")
+    (tmp_path / os.fsdecode(b"gr\xfcn.txt")).write_text("three")
+    dataset = load(tmp_path)
+    assert dataset.corpus == {"a.txt#1": "one two", "gr\\xfcn.txt#1": "three"}
+    assert source_fingerprint(f"docs:{tmp_path}")
+
+
+def test_links_that_are_not_followed_are_named(tmp_path, caplog):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.txt").write_text("text")
+    (tmp_path / "docs" / "more").symlink_to(tmp_path)
+    (tmp_path / "docs" / "gone.txt").symlink_to(tmp_path / "gone.txt")
+    assert list(load(tmp_path / "docs").corpus) == ["a.txt#1"]
+    assert "links to folders are not followed, and these are not read: gone.txt, more" in caplog.text
 
 
 def test_chunks_by_hand(tmp_path):

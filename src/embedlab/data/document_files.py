@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
@@ -12,14 +13,21 @@ from embedlab.data import textio
 from embedlab.errors import DataError
 
 BLOCKS = frozenset(
-    ("p", "div", "br", "li", "tr", "table", "section", "article", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "dd", "dt")
+    (
+        *("address", "article", "aside", "blockquote", "br", "caption", "dd", "details", "dialog", "div", "dl", "dt"),
+        *("fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr"),
+        *("legend", "li", "main", "ol", "optgroup", "option", "p", "pre", "section", "summary", "table", "tbody"),
+        *("tfoot", "thead", "tr", "ul"),
+    )
 )
+CELLS = frozenset(("td", "th"))
 HIDDEN = frozenset(("script", "style", "noscript", "template", "nav", "svg"))
 TEXT_COLUMNS = ("text", "document", "content", "body", "passage")
 
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
 _SPACE = re.compile(r"\s+")
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # NUL and half characters, as some PDF files have them
 _BLANK_LINES = re.compile(r"\n\s*\n+")
 
 
@@ -47,7 +55,8 @@ def read(path: Path, column: str = "") -> list[Text]:
     Raises:
         DataError: the file is damaged, not UTF-8, protected by a password, or has no such column.
     """
-    return READERS[textio.format_of(path)](path, column)
+    texts = READERS[textio.format_of(path)](path, column)
+    return [Text(_UNSTORABLE.sub(" ", text), _UNSTORABLE.sub(" ", title), place) for text, title, place in texts]
 
 
 def _plain(path: Path, column: str) -> list[Text]:
@@ -73,14 +82,19 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: object) -> None:
         if tag in HIDDEN or tag == "title":
             self._open.append(tag)
-        elif tag in BLOCKS:
-            self.pieces.append("\n")
+        else:
+            self._separate(tag)
 
     def handle_endtag(self, tag: str) -> None:
         if tag in self._open:
             del self._open[self._open.index(tag) :]
-        elif tag in BLOCKS:
-            self.pieces.append("\n")
+        else:
+            self._separate(tag)
+
+    def _separate(self, tag: str) -> None:
+        """Keep the texts on both sides of a block or a cell apart."""
+        if tag in BLOCKS or tag in CELLS:
+            self.pieces.append("\n" if tag in BLOCKS else " ")
 
     def handle_data(self, data: str) -> None:
         if not self._open:
@@ -164,5 +178,20 @@ def files_of(location: Path) -> Iterator[Path]:
         yield textio.find_file(location)
         return
     for path in sorted(location.rglob("*")):
-        if path.is_file() and not any(name.startswith(".") for name in path.relative_to(location).parts):
+        if path.is_file() and not _is_hidden(path, location):
             yield path
+
+
+def unread_folders(location: Path) -> list[Path]:
+    """Return the links to folders, the broken links and the folders without permission that `files_of` leaves out."""
+    return [
+        path
+        for path in sorted(location.rglob("*"))
+        if not path.is_file()
+        and (path.is_symlink() or (path.is_dir() and not os.access(path, os.R_OK | os.X_OK)))
+        and not _is_hidden(path, location)
+    ]
+
+
+def _is_hidden(path: Path, location: Path) -> bool:
+    return any(name.startswith(".") for name in path.relative_to(location).parts)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -38,14 +38,13 @@ def load(location: str, *, name: str, chunk: str = CHUNK, column: str = "") -> D
         ParameterError: `chunk` has another form.
     """
     folder = textio.location_path(location)
-    # In an address, a plus is a blank.
-    chunking = None if chunk == "0" else Chunking.parse(re.sub(r"^(\d+) (\d+)", r"\1+\2", chunk))
+    chunking = None if chunk == "0" else Chunking.parse(chunk.replace("+sentences", " sentences"))
     corpus: dict[str, str] = {}
     fields: dict[str, dict[str, str]] = {}
     counts: Counter[str] = Counter()
     seen: set[str] = set()
     for path in _readable(folder):
-        source = path.relative_to(folder).as_posix() if folder.is_dir() else path.name
+        source = _name(path, folder)
         number = 0
         for text in document_files.read(path, column):
             counts["texts"] += 1
@@ -75,7 +74,7 @@ def source_fingerprint(location: str) -> str:
     """
     folder = textio.location_path(location)
     files = list(_readable(folder))
-    names = "\n".join(str(path.relative_to(folder)) if folder.is_dir() else path.name for path in files)
+    names = "\n".join(_name(path, folder) for path in files)
     digest = hashlib.sha256(f"{textio.fingerprint(files)}\n{names}".encode())
     return digest.hexdigest()[: textio.FINGERPRINT_LENGTH]
 
@@ -90,7 +89,16 @@ def _readable(folder: Path) -> list[Path]:
     if suffixes := Counter(path.suffix.lower() or path.name for path in set(files) - set(readable)):
         unread = ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items()))
         logger.warning("%s: these files are not read: %s", folder, unread)
+    if unread_folders := document_files.unread_folders(folder):
+        names = ", ".join(_name(path, folder) for path in unread_folders)
+        logger.warning("%s: links to folders are not followed, and these are not read: %s", folder, names)
     return readable
+
+
+def _name(path: Path, folder: Path) -> str:
+    """A file's path inside the folder; what is not UTF-8 in it is written as \\xff."""
+    name = path.relative_to(folder).as_posix() if folder.is_dir() else path.name
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _with_title(title: str, text: str) -> str:
