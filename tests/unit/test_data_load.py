@@ -24,6 +24,8 @@ from embedlab.evaluation.diagnose.verdict import Thresholds
         ("beir:a/b c", Spec("beir", "a/b c")),
         ("pairs:x.csv?split_by=query&repair=true", Spec("pairs", "x.csv", {"split_by": "query", "repair": "true"})),
         ("hf:org/name:config", Spec("hf", "org/name:config")),
+        ("pairs:x.csv?query=Q+A&positive=a%20b", Spec("pairs", "x.csv", {"query": "Q+A", "positive": "a b"})),
+        ("pairs:x.csv?extra=pairs:a+b.csv", Spec("pairs", "x.csv", {"extra": "pairs:a+b.csv"})),
     ],
 )
 def test_specs(spec, parsed):
@@ -42,6 +44,8 @@ def test_specs(spec, parsed):
         ("pairs:", "does not say what to load", "pairs:PATH"),
         ("pairs:x.csv?splitby=query", "no option 'splitby'", "'split_by'"),
         ("pairs:x.csv?repair", "repair must be true or false, got ''", "repair=true"),
+        ("pairs:x.csv?split_by=querys", "must be document or query", "split_by=query."),
+        ("pairs:x.csv?repair=true&repair=false", "the option 'repair' is given twice", "Keep one"),
         ("icd10cm?split_by=query", "no option 'split_by'", "repair"),
     ],
 )
@@ -51,6 +55,12 @@ def test_bad_specs(spec, problem, remedy):
             call(spec)
         assert remedy in caught.value.remedy
         assert caught.value.field == "dataset"
+
+
+def test_two_question_marks_say_how_options_are_separated(tmp_path):
+    (tmp_path / "x.csv").touch()
+    with pytest.raises(DataError, match=r"two question marks.*Write \?split_by=query&repair=true"):
+        parse_spec(f"pairs:{tmp_path / 'x.csv'}?split_by=query?repair=true")
 
 
 def test_a_path_without_a_scheme_names_the_spec(tmp_path):

@@ -80,6 +80,8 @@ class TestColumnsOfAnotherName:
 
     def test_swapped_columns(self, tmp_path):
         usual = pairs.load(jsonl(tmp_path / "usual.jsonl", rows()), name="n")
+        with pytest.raises(DataError, match="'reply' is named as query and as positive"):
+            pairs.load(self.table(tmp_path), name="n", query="reply", positive="Reply")
         swapped = pairs.load(str(tmp_path / "usual.jsonl"), name="n", query="positive", positive="query")
         assert set(swapped.queries.values()) == set(usual.corpus.values())
 

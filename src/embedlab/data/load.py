@@ -204,12 +204,21 @@ def parse_spec(spec: str) -> Spec:
         usual = f"{_suggestion(scheme, SCHEMES)} For your own data, write pairs:FILE, beir:FOLDER or docs:FOLDER."
         remedy = _path_remedy(spec) or usual
         raise DataError(f"unknown dataset '{spec}'", remedy=remedy, field="dataset")
-    parsed = Spec(scheme, location, dict(parse_qsl(query, keep_blank_values=True)))
+    parsed = Spec(scheme, location, _options(query))
     if not location and scheme not in BUILT_IN:
         remedy = f"Write {scheme}:NAME." if scheme == "hf" else f"Write {scheme}:PATH."
         raise DataError(f"'{spec}' does not say what to load", remedy=remedy, field="dataset")
     _check_options(parsed)
     return parsed
+
+
+def _options(query: str) -> dict[str, str]:
+    """The options of a spec. As in a file name, a plus is a plus."""
+    pairs = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)
+    names = [name for name, _ in pairs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DataError(f"the option '{twice}' is given twice", remedy="Keep one of the two.", field="dataset")
+    return dict(pairs)
 
 
 def _path_remedy(spec: str) -> str:
@@ -228,7 +237,13 @@ def _without_options(spec: str) -> tuple[str, str]:
     if not address:
         return spec, ""
     location = spec.partition(":")[2]
-    return (spec, "") if location and textio.path_exists(Path(location)) else (address, query)
+    if location and textio.path_exists(Path(location)):
+        return spec, ""
+    file, mark, first = address.partition(":")[2].partition("?")
+    if mark and "=" in first and textio.path_exists(Path(file)) and not textio.path_exists(Path(f"{file}?{first}")):
+        remedy = f"Write ?{first}&{query}."
+        raise DataError("two question marks: options are separated by &", remedy=remedy, field="dataset")
+    return address, query
 
 
 def _check_options(parsed: Spec) -> None:
@@ -247,7 +262,8 @@ def _check_options(parsed: Spec) -> None:
             raise DataError(f"{parsed.scheme} has no option '{option}'", remedy=remedy, field="dataset")
         if value not in allowed[option]:
             problem = f"{option} must be {' or '.join(allowed[option])}, got '{value}'"
-            raise DataError(problem, remedy=f"Write {option}={allowed[option][0]}.", field="dataset")
+            closest = difflib.get_close_matches(value.lower(), allowed[option], n=1, cutoff=0)[0]
+            raise DataError(problem, remedy=f"Write {option}={closest}.", field="dataset")
 
 
 def _suggestion(name: str, valid: Iterable[str]) -> str:

@@ -58,6 +58,9 @@ def load(
     """
     path = textio.location_path(location)
     columns = {column: name for column, name in ((query, "query"), (positive, "positive")) if column}
+    if query and query.strip().lower() == positive.strip().lower():
+        remedy = "Name the column of the documents that answer as positive=COLUMN."
+        raise DataError(f"'{query}' is named as query and as positive", remedy=remedy, file=path, field=query)
     if registry.is_beir(path):
         if columns:
             raise DataError("a BEIR folder has no columns to name", remedy=f"Write beir:{location}.", field="dataset")

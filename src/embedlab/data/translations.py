@@ -27,7 +27,7 @@ from embedlab.errors import DataError
 
 SCHEMES = ("icd10multi", "parallel")  # of `load_dataset`: their texts have the field `language`
 
-_SEPARATOR = re.compile(r"[+, ]")  # a plus sign in the options of a spec arrives as a space
+_SEPARATOR = re.compile(r"[+, ]")
 
 
 @dataclass(frozen=True)
