@@ -29,6 +29,13 @@ GOOD = b'{"query": "a", "positive": "b"}\n'
         ("x.csv", b"query,positive\n", None, "no rows"),
         ("x.parquet", b"PAR1 but not really PAR1", None, "damaged Parquet"),
         ("x.xlsx", b"", None, "damaged Excel file"),
+        ("x.csv", gzip.compress(GOOD, mtime=0), None, "not a text but a gzip file"),
+        ("x.csv", b"PK\x03\x04\xff\xff", None, "not a text but an Excel or ZIP file"),
+        ("x.jsonl", b"PAR1\x15\n\xff\xff", None, "not a text but a Parquet file"),
+        ("x.csv", "query,positive\nä,b\n".encode("cp1252"), 2, "not UTF-8.*or as .xlsx"),
+        ("x.csv", b"query;positive\na;b\n", 1, "separated by semicolons.*or as .xlsx"),
+        ("x.parquet.gz", gzip.compress(GOOD, mtime=0), None, "compressed .parquet file is not read. Unpack"),
+        ("x.xlsx.gz", gzip.compress(GOOD, mtime=0), None, "compressed .xlsx file is not read. Unpack"),
         ("x.ods", b"", None, "unsupported file type '.ods'"),
     ],
 )
@@ -57,11 +64,12 @@ def test_missing_file_is_named(tmp_path):
         ("x.jsonl.gz", gzip.compress(b'{"a": "1", "b": "x y"}\n{"a": "2", "b": "z"}\n', mtime=0)),
         ("x.csv", b"a,b\n1,x y\n2,z\n"),
         ("x.csv", b'\xef\xbb\xbfa, b\r\n1,"x y"\r\n\r\n2,z'),
+        ("x.csv", b"a,b\n1,x y\n,\n2,z\n , \n  \n"),
         ("x.tsv", b"a\tb\n1\tx y\n2\tz\n"),
     ],
 )
 def test_formats_agree(tmp_path, name, content):
-    """BOM, CRLF, blank lines, quoting and compression do not change the records."""
+    """BOM, CRLF, blank lines, empty rows, quoting and compression do not change the records."""
     (tmp_path / name).write_bytes(content)
     rows = textio.read_rows(tmp_path / name)
     assert [row.values for row in rows] == [{"a": "1", "b": "x y"}, {"a": "2", "b": "z"}]

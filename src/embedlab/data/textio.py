@@ -35,6 +35,14 @@ if TYPE_CHECKING:
 FINGERPRINT_LENGTH = 16  # hex characters
 INDEX_COLUMNS = ("", "unnamed: 0", "__index_level_0__")  # pandas writes its row numbers into columns of these names
 ROWS_PER_BLOCK = 1 << 14  # records of an Arrow table that are made at a time
+# First bytes of files that often have the suffix of a text file -> what they are, and what to do.
+SIGNATURES = {
+    b"\x1f\x8b": ("a gzip file", "Add .gz to its name."),
+    b"PK\x03\x04": ("an Excel or ZIP file", "Give an Excel file the suffix .xlsx, or unpack it."),
+    b"\xd0\xcf\x11\xe0": ("an old Excel or Word file", "Save it as .xlsx."),
+    b"PAR1\x15": ("a Parquet file", "Give it the suffix .parquet."),
+    b"%PDF-": ("a PDF file", "Give it the suffix .pdf, and write docs:FILE."),
+}
 DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars", " ": "spaces"}
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -85,6 +93,8 @@ def read_rows(path: Path, *, columns: Sequence[str] = ()) -> list[Row]:
     }
     file = find_file(path)
     suffix = format_of(path)
+    if suffix in (".parquet", ".xlsx") and file.suffix.lower() == ".gz":
+        raise DataError(f"a compressed {suffix} file is not read", remedy="Unpack it first: gunzip FILE.", file=file)
     if suffix not in readers:
         problem = f"unsupported file type '{suffix}'" if suffix else "the file name does not say what format it has"
         raise DataError(problem, remedy=f"Save it as one of {', '.join(readers)}.", file=path)
@@ -448,12 +458,16 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
             for number, raw in enumerate(file, start=1):
+                if number == 1:
+                    _refuse_other_formats(path, raw)
                 if b"\r" in raw.rstrip(b"\r\n") and number == 1:
                     _refuse_bare_returns(path, raw)
                 yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         encoding = " but UTF-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else ""
         problem, remedy = f"this line is not UTF-8{encoding}", "Save the file as UTF-8."
+        if format_of(path) == ".csv":
+            remedy = "Save the file as UTF-8 (in Excel: CSV UTF-8), or as .xlsx."
         raise DataError(problem, remedy=remedy, file=path, line=number) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(
@@ -462,6 +476,13 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(f"this file cannot be read: {reason}", remedy="Check its permissions.", file=path) from error
+
+
+def _refuse_other_formats(path: Path, start: bytes) -> None:
+    """Raise an error for a file that is no text, although its suffix says so."""
+    for mark, (kind, remedy) in SIGNATURES.items():
+        if start.startswith(mark):
+            raise DataError(f"this is not a text but {kind}", remedy=remedy, file=path)
 
 
 def _refuse_bare_returns(path: Path, first_line: bytes) -> None:
@@ -534,6 +555,8 @@ def _delimited_rows(path: Path, delimiter: str, columns: Sequence[str]) -> Itera
                 header = _header(cells, path, start, delimiter, columns)
                 if header != [cell.strip() for cell in cells]:
                     yield Row(start, dict(zip(header, cells, strict=True)))
+            elif not any(map(str.strip, cells)):  # spreadsheet programs write empty rows
+                continue
             elif len(cells) == len(header):
                 yield Row(start, dict(zip(header, cells, strict=True)))
             else:
@@ -552,12 +575,13 @@ def _header(cells: list[str], path: Path, line: int, delimiter: str, columns: Se
     other = next((mark for mark in DELIMITERS if mark in names[0] and mark != delimiter), None)
     if len(names) == 1 and other and (other != " " or delimiter == "\t"):
         problem = f"the cells are separated by {DELIMITERS[other]}: the header is {short(names[0])}"
-        remedy = f"Save the file with {DELIMITERS[delimiter]} between the cells."
+        remedy = f"Save the file with {DELIMITERS[delimiter]} between the cells"
+        remedy += ", or as .xlsx." if delimiter == "," else "."
         raise DataError(problem, remedy=remedy, file=path, line=line)
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
         problem = f"the column '{repeated}' occurs twice" if repeated else "two columns have no name"
-        raise DataError(problem, remedy="Rename one of them.", file=path, line=line, field=repeated)
+        raise DataError(problem, remedy="Name or remove them.", file=path, line=line, field=repeated or None)
     return names
 
 
