@@ -403,6 +403,25 @@ class TestConvert:
         with pytest.raises(DataError, match="this file or folder exists"):
             convert(path, path)
 
+    @pytest.mark.parametrize(
+        ("target", "to", "problem"),
+        [
+            ("y.jsonl.gz", "", "compressed files are not written. Write .*y.jsonl.$"),
+            ("y.tsv", "msmarco", "no query has a hard negative"),
+            ("y.xlsx", "", r"^[^ ]*/y.xlsx:2 \[positive\]: a text has 39,999 characters"),
+        ],
+    )
+    def test_what_cannot_be_written(self, tmp_path, target, to, problem):
+        source = lines(tmp_path / "x.jsonl", {"query": "q", "positive": "long " * 8_000})
+        with pytest.raises(DataError, match=problem):
+            convert(source, tmp_path / target, to)
+        assert not (tmp_path / target).exists()
+
+    def test_a_spec_is_not_a_path(self, tmp_path):
+        path = self.source(tmp_path)
+        with pytest.raises(DataError, match=f"this is the spec of a dataset. Write the path alone: {path}"):
+            convert(Path(f"pairs:{path}"), tmp_path / "y.csv")
+
     def test_similarities_need_a_format_that_holds_them(self, tmp_path):
         (tmp_path / "x.csv").write_text("sentence1,sentence2,score\na,b,0.5\n")
         with pytest.raises(DataError, match="Tevatron cannot hold similarities.*--to with one of"):

@@ -252,6 +252,11 @@ class TestNewQueries:
         with pytest.raises(DataError, match=r"\[query_id\]: 'n\d' is not in the dataset"):
             invoke("add", f"beir:{folder}", fill(sheet, "f.csv", shares_a_word), "-o", tmp_path / "out")
 
+    def test_an_unknown_split_is_refused(self, folder, queries, tmp_path):
+        arguments = ("s.csv", "--queries", queries, "-o", tmp_path / "x.jsonl", "--split", "tset")
+        with pytest.raises(DataError, match="unknown split 'tset'. Use one of train, dev, test"):
+            invoke("add", f"beir:{folder}", *arguments)
+
     @pytest.mark.parametrize(
         ("rows", "problem", "field"),
         [

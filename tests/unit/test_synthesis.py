@@ -132,6 +132,8 @@ class TestFile:
         (tmp_path / "x.jsonl").write_text("")
         with pytest.raises(DataError, match="this file or folder exists"):
             write_pairs(CORPUS, Writer(), tmp_path / "x.jsonl", Plan())
+        with pytest.raises(DataError, match="queries are not written as '.csv'"):
+            write_pairs(CORPUS, Writer(), tmp_path / "x.csv", Plan())
         judge = lambda pairs: np.zeros(len(pairs))  # noqa: E731
         with pytest.raises(DataError, match="no query is left"):
             write_pairs(CORPUS, Writer(), tmp_path / "y.jsonl", Plan(("question",), 2, judge=judge, threshold=0.5))

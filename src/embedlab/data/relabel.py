@@ -9,9 +9,9 @@ from pathlib import Path
 
 from embedlab.data import beir, textio
 from embedlab.data.collection import Collection
-from embedlab.data.dataset import Dataset, Qrels
+from embedlab.data.dataset import SPLITS, Dataset, Qrels
 from embedlab.data.formats import registry, table
-from embedlab.data.formats.base import Example, Export, Format, Judged, Negative
+from embedlab.data.formats.base import Example, Export, Format, Judged, Negative, check_new
 from embedlab.data.formats.convert import default_format, not_held
 from embedlab.data.load import Spec, parse_spec
 from embedlab.errors import DataError
@@ -80,8 +80,11 @@ def with_queries(dataset: Dataset, path: Path, split: str) -> Dataset:
         split: the split that gets the queries, without judgements.
 
     Raises:
-        DataError: a row has no query, or its id is one of the dataset (names file, line and column).
+        DataError: a row has no query, or its id is one of the dataset (names file, line and column); or the split is
+            unknown.
     """
+    if split not in SPLITS:
+        raise DataError(f"unknown split '{split}'", remedy=f"Use one of {', '.join(SPLITS)}.", field="--split")
     known, added = set(dataset.queries.values()), dict[str, str]()
     for number, row in enumerate(textio.read_rows(path), start=1):
         row = textio.rename_columns(row, QUERY_NAMES, path)
@@ -141,8 +144,7 @@ def write_dataset(dataset: Dataset, export: Export, target: Path) -> list[str]:
     Raises:
         DataError: the target exists, its suffix is unknown, or it needs the text of a document that has none.
     """
-    if target.exists():
-        raise DataError("this file or folder exists", remedy="Choose another name, or remove it.", file=target)
+    check_new(target)
     writer = default_format(target)
     if writer is table.PAIRS and any(not positive.text for e in export.examples for positive in e.positives):
         remedy = "Write a BEIR folder: choose a name without a suffix."

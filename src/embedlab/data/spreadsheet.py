@@ -67,16 +67,17 @@ def _header(values: Sequence[Any], path: Path, line: int) -> list[str]:
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
         problem = f"the column '{repeated}' occurs twice" if repeated else "two columns have no name"
-        raise DataError(problem, remedy="Rename one of them.", file=path, line=line, field=repeated)
+        raise DataError(problem, remedy="Name or remove them.", file=path, line=line, field=repeated or None)
     return names
 
 
-def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write(path: Path, rows: Sequence[Mapping[str, Any]], *, file: Path | None = None) -> None:
     """Write rows as the only sheet of an Excel file. Texts stay texts, also if they look like formulas.
 
     Args:
         path: the file.
         rows: column -> value; the columns of all rows make the header.
+        file: the file that errors name, if `path` is temporary.
 
     Raises:
         DataError: a text or the table is too long for Excel, or a text has a character that it cannot store.
@@ -84,9 +85,10 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     import openpyxl
     from openpyxl.utils.exceptions import IllegalCharacterError
 
+    file = file or path
     if len(rows) >= MAX_ROWS:
         problem = f"{len(rows):,} rows are more than Excel can hold"
-        raise DataError(problem, remedy="Write a .jsonl or .parquet file.", file=path)
+        raise DataError(problem, remedy="Write a .jsonl or .parquet file.", file=file)
     columns = list(dict.fromkeys(column for row in rows for column in row))
     book = openpyxl.Workbook()
     sheet = book.worksheets[0]
@@ -96,13 +98,13 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             if isinstance(value, str) and len(value) > MAX_CELL:
                 problem = f"a text has {len(value):,} characters, and a cell holds {MAX_CELL:,}"
                 remedy = "Write a .jsonl or .parquet file."
-                raise DataError(problem, remedy=remedy, file=path, line=line, field=columns[position - 1])
+                raise DataError(problem, remedy=remedy, file=file, line=line, field=columns[position - 1])
             cell = sheet.cell(line, position)
             try:
                 cell.value = value
             except IllegalCharacterError:
                 problem, remedy = "a text has a control character", "Remove it, or write a .jsonl or .parquet file."
-                raise DataError(problem, remedy=remedy, file=path, line=line, field=columns[position - 1]) from None
+                raise DataError(problem, remedy=remedy, file=file, line=line, field=columns[position - 1]) from None
             if isinstance(value, str):
                 cell.data_type = "s"
     book.save(path)

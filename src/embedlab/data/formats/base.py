@@ -137,6 +137,18 @@ class Source:
         return next((text for _, text in textio.lines(textio.find_file(self.path)) if text.strip()), "").rstrip("\r\n")
 
 
+def check_new(target: Path) -> None:
+    """Check that a file or folder can be written under a name.
+
+    Raises:
+        DataError: it exists, or its name says that it is compressed.
+    """
+    if target.exists():
+        raise DataError("this file or folder exists", remedy="Choose another name, or remove it.", file=target)
+    if target.suffix.lower() == ".gz":
+        raise DataError("compressed files are not written", remedy=f"Write {target.with_suffix('')}.", file=target)
+
+
 @dataclass(frozen=True)
 class Format:
     """A format that can be recognised, read and written.

@@ -10,7 +10,7 @@ from typing import Any
 from embedlab.data import textio
 from embedlab.data.collection import Collection
 from embedlab.data.formats import registry, table, trec
-from embedlab.data.formats.base import Export, Format, Negative, Source
+from embedlab.data.formats.base import Export, Format, Negative, Source, check_new
 from embedlab.data.formats.export import export_of
 from embedlab.errors import DataError
 
@@ -43,8 +43,8 @@ def convert(
     Raises:
         DataError: the source is malformed, or the target exists or cannot hold it.
     """
-    if target.exists():
-        raise DataError("this file or folder exists", remedy="Choose another name, or remove it.", file=target)
+    check_new(target)
+    _refuse_spec(source)
     if (ids := _convert_ids(source, target)) is not None:
         return ids
     writer = registry.named(to, "--to") if to else default_format(target)
@@ -63,6 +63,13 @@ def convert(
     count = len(export.similarities) or len(export.examples)
     lines.append(f"wrote {target} as {writer.title}: {count:,} {'pairs' if export.similarities else 'queries'}")
     return lines + ([f"not kept: {', '.join(lost)}"] if lost else [])
+
+
+def _refuse_spec(source: Path) -> None:
+    """Raise an error for `pairs:FILE`, which all other commands take."""
+    scheme, mark, path = str(source).partition(":")
+    if scheme in ("pairs", "beir") and mark and not textio.path_exists(source):
+        raise DataError("this is the spec of a dataset", remedy=f"Write the path alone: {path}.", file=source)
 
 
 def default_format(target: Path) -> Format:

@@ -62,6 +62,9 @@ def _read(source: Source) -> Contents:
 def _write(export: Export, path: Path) -> list[str]:
     """One line per positive and negative; the shorter list is repeated."""
     lines = [line for example in export.examples for line in _triples(example)]
+    if not lines:
+        remedy = "Add some with --run, or choose another format."
+        raise DataError("no query has a hard negative, and a triple needs one", remedy=remedy, file=path)
     clean = ["\t".join(" ".join(cell.split()) for cell in line) for line in lines]
     write_atomic(path, "".join(f"{line}\n" for line in clean))
     without = sum(not example.negatives for example in export.examples)

@@ -91,7 +91,7 @@ def write_records(records: list[dict[str, Any]], path: Path) -> None:
         _write_parquet(records, path)
     elif suffix == ".xlsx":
         with atomic_path(path) as temporary:
-            spreadsheet.write(temporary, records)
+            spreadsheet.write(temporary, records, file=path)
     else:
         raise DataError(
             f"unsupported file type '{suffix}'", remedy=f"Use one of {', '.join(NESTED + FLAT)}.", file=path

@@ -17,7 +17,7 @@ import numpy as np
 
 from embedlab.data import textio
 from embedlab.data.chat import UnusableAnswerError
-from embedlab.data.formats.base import Example, Export, Judged, json_lines
+from embedlab.data.formats.base import Example, Export, Judged, check_new, json_lines
 from embedlab.data.formats.beir_folder import FORMAT as BEIR
 from embedlab.data.splits import seeded_order
 from embedlab.data.synthetic_llm import LanguageModel, generate_queries
@@ -112,8 +112,10 @@ def write_pairs(corpus: Mapping[str, str], model: LanguageModel, path: Path, pla
         ChatError: see `generate_queries`.
         ParameterError: a template is unknown, or a budget is set but prices are unknown.
     """
-    if path.exists():
-        raise DataError("this file or folder exists", remedy="Choose another name, or remove it.", file=path)
+    check_new(path)
+    if path.suffix not in ("", ".jsonl"):
+        remedy = "Write a name that ends in .jsonl, or one without a suffix for a BEIR folder."
+        raise DataError(f"queries are not written as '{path.suffix}'", remedy=remedy, file=path)
     path.parent.mkdir(parents=True, exist_ok=True)
     job = _Job(corpus, model, plan, path.with_name(f"{path.name}.partial"))
     templates = [Template(name, plan.seed, plan.shots) for name in plan.templates]
