@@ -264,6 +264,8 @@ class TestFiles:
         ({"clicks": "many"}, "clicks", "clicks must be a whole number, 0 or more, got 'many'"),
         ({"clicks": -1}, "clicks", "must be a whole number"),
         ({"clicks": 0.5}, "clicks", "must be a whole number"),
+        ({"impressions": "1.000"}, "impressions", "'1.000' can be read in two ways"),
+        ({"impressions": "1,000"}, "impressions", "'1,000' can be read in two ways"),
         ({"position": 0}, "position", "must be 1 or more, got 0"),
         ({"position": ""}, "position", "must be a whole number"),
         ({"query": ""}, "query", "is empty"),

@@ -16,6 +16,7 @@ only document ids, put a `corpus.jsonl` in BEIR format with their texts into the
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ ALIASES = {"rank": "position", "doc_id": "document_id"}
 MAX_COUNT = 10**12  # more than that is an error of the log, and sums of it would not fit
 KEYS = ["query", "document", "position"]
 CORPUS = "corpus.jsonl"
+
+_THOUSANDS = re.compile(r"[1-9]\d{0,2}([.,]\d{3})+", re.ASCII)  # 1.000 and 1,000: one or a thousand
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +151,9 @@ def _count(row: Row, field: str, path: Path) -> int:
     """A whole number from 0; true and false count as 1 and 0."""
     value = row.values.get(field)
     number = textio.number_of(value)
+    if isinstance(value, str) and _THOUSANDS.fullmatch(value.strip()):
+        problem, remedy = f"{field} {value!r} can be read in two ways", "Write it without a point or comma."
+        raise DataError(problem, remedy=remedy, file=path, line=row.line, field=field)
     if number is not None and number.is_integer() and 0 <= number <= MAX_COUNT:
         return int(number)
     if number is not None and number > MAX_COUNT:
