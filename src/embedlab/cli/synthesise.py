@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,7 +32,9 @@ def synthesise(
     judge: Annotated[str, typer.Option(help="'self', or a cross-encoder: a folder or hub name")] = "",
     threshold: Annotated[float | None, typer.Option(help="lowest score of the judge; self: 2 of 3, else 0.5")] = None,
     round_trip: Annotated[bool, typer.Option(help="remove queries that BM25 does not lead to their document")] = True,
-    budget: Annotated[float | None, typer.Option(help="most dollars to spend; needs --price")] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="most dollars to spend; needs --price", callback=number(above=0))
+    ] = None,
     price: Annotated[str, typer.Option(help="dollars per million tokens, IN,OUT, such as 0.15,0.60")] = "",
     workers: Annotated[int, typer.Option(help="concurrent requests", callback=number(at_least=1))] = 1,
     seed: Annotated[int, typer.Option(help="random seed", callback=number(at_least=0, below=2**32))] = 0,
@@ -41,6 +44,9 @@ def synthesise(
     from embedlab.evaluation.data_sources import synthesis
 
     prices = _prices(price)
+    if budget is not None and url and prices is None:
+        problem, remedy = "a budget needs prices", "Add --price IN,OUT, or remove --budget"
+        raise ParameterError(problem, remedy=remedy, field="--budget")
     data = load_dataset(dataset, training=False, queries=False)
     writer = _open_model(model, url, prices, per_document, seed)
     plan = synthesis.Plan(
@@ -65,8 +71,10 @@ def _prices(text: str) -> tuple[float, float] | None:
         return None
     try:
         before, after = (float(price) for price in text.split(","))
+        if not (0 <= before < math.inf and 0 <= after < math.inf):
+            raise ValueError
     except ValueError:
-        problem = f"expected two prices, got {text!r}"
+        problem = f"expected two prices of 0 or more, got {text!r}"
         raise ParameterError(problem, remedy="Write 0.15,0.60, for example", field="--price") from None
     return before, after
 
