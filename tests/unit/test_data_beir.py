@@ -119,6 +119,25 @@ def test_missing_parts(tmp_path, gone):
     assert gone.rstrip("/*") in str(caught.value.file)
 
 
+def test_ids_that_lost_their_zeros_are_explained(tmp_path):
+    write(tmp_path, line(_id="007", text="x"), test="q0\t7\t1\n")
+    with pytest.raises(DataError, match="'7' is not in corpus.jsonl.*There is '007'.*removed zeros"):
+        beir.load(str(tmp_path), name="n")
+
+
+def test_other_files_of_judgements_are_named(tmp_path):
+    write(tmp_path, test="q0\td0\t1\n")
+    (tmp_path / "qrels" / "test.tsv").rename(tmp_path / "qrels" / "test.csv")
+    with pytest.raises(DataError, match="contains no judgements.*There are other files: test.csv"):
+        beir.load(str(tmp_path), name="n")
+
+
+def test_a_file_is_not_a_folder(tmp_path):
+    (tmp_path / "x.csv").touch()
+    with pytest.raises(DataError, match="this is a file. Write pairs:"):
+        load_dataset(f"beir:{tmp_path / 'x.csv'}")
+
+
 def test_missing_folder():
     with pytest.raises(DataError, match="folder does not exist"):
         load_dataset("beir:no/such/folder")

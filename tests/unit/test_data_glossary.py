@@ -147,7 +147,8 @@ def test_faults_have_a_location(tmp_path, name, text, line, field, problem):
 def test_a_language_of_skos(tmp_path):
     (tmp_path / "x.ttl").write_text(SKOS, "utf-8")
     assert list(content(glossary_files.read(tmp_path / "x.ttl", "de"))) == ["Atemwegserkrankung"]
-    with pytest.raises(DataError, match="no label has the language 'fr'"):
+    assert list(content(glossary_files.read(tmp_path / "x.ttl", "DE"))) == ["Atemwegserkrankung"]
+    with pytest.raises(DataError, match="no label has the language 'fr'.*there are en, de"):
         load_dataset(f"glossary:{tmp_path / 'x.ttl'}?language=fr")
 
 

@@ -26,6 +26,7 @@ ALIASES = {"query_id": "query-id", "corpus_id": "corpus-id"}
 RESERVED = ("_id", "title", "text", "metadata")
 MAX_GRADE = 1_000
 QRELS_SUFFIXES = (".tsv", ".qrels", ".trec", ".txt")
+NAMED = 5  # files that an error names
 USUAL_GRADE = 10  # above it, the grades are probably percentages
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,8 @@ def _folder(location: str) -> Path:
     folder = textio.location_path(location)
     if textio.path_exists(folder) and folder.is_dir():
         return folder
+    if textio.path_exists(folder):
+        raise DataError("this is a file", remedy=f"Write pairs:{location}, or name its folder.", file=folder)
     remedy = "Pass a folder that contains corpus.jsonl, queries.jsonl and qrels/."
     if not folder.is_absolute():
         remedy += f" It was searched at {folder.absolute()}."
@@ -120,6 +123,8 @@ def _qrels_files(folder: Path) -> dict[str, Path]:
     if files:
         return files
     remedy = "Add at least one of train.tsv, dev.tsv and test.tsv."
+    found = sorted(path.name for path in (folder / "qrels").glob("*"))
+    remedy += f" There are other files: {', '.join(found[:NAMED])}." if found else ""
     raise DataError("this folder contains no judgements", remedy=remedy, file=folder / "qrels")
 
 
@@ -350,6 +355,8 @@ def _hint(key: str, texts: Mapping[str, str]) -> str:
     integer = key.removesuffix(".0")
     if integer in texts:
         return f" There is '{integer}': write ids as whole numbers."
+    if key.isdecimal() and (padded := [name for name in texts if name.isdecimal() and int(name) == int(key)]):
+        return f" There is '{padded[0]}': a spreadsheet program may have removed zeros. Write ids as texts."
     plain = _plain(key)
     similar = next((name for name in texts if _plain(name) == plain), None)
     return "" if similar is None else f" There is {ascii(similar)}, and this is {ascii(key)}: write both the same way."

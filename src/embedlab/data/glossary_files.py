@@ -187,7 +187,8 @@ def _skos(path: Path, syntax: str, language: str) -> list[Term]:
     if not labels:
         remedy = "Export it as SKOS; OWL classes without skos:prefLabel are not read."
         raise DataError("no concept has a skos:prefLabel", remedy=remedy, file=path)
-    language = language or Counter(getattr(label, "language", None) or "" for _, label in labels).most_common(1)[0][0]
+    languages = Counter(getattr(label, "language", None) or "" for _, label in labels)
+    language = language.lower() or languages.most_common(1)[0][0]
     terms = {}
     for concept in dict.fromkeys(concept for concept, _ in labels):
         names = _texts(graph, concept, NAMES.prefLabel, language)
@@ -204,7 +205,9 @@ def _skos(path: Path, syntax: str, language: str) -> list[Term]:
         term.parents = [parent for parent in term.parents if parent in terms]
     if terms:
         return sorted(terms.values(), key=lambda term: term.id)
-    raise DataError(f"no label has the language '{language}'", remedy="Name another with ?language=.", file=path)
+    named = ", ".join(filter(None, languages))
+    remedy = f"Name another with ?language=; there are {named}." if named else "Remove the option language."
+    raise DataError(f"no label has the language '{language}'", remedy=remedy, file=path)
 
 
 def _texts(graph: Any, concept: Any, name: Any, language: str) -> list[str]:

@@ -178,10 +178,11 @@ def group_split(
     for item, group in groups.items():
         members[group].append(item)
     if len(members) <= len(sizes):
-        raise DataError(
-            f"{len(groups)} queries form {len(members)} unrelated groups, too few for {len(sizes) + 1} splits",
-            remedy="Add queries about other documents, or set the split of every record yourself (column 'split').",
-        )
+        remedy = "Add queries about other documents, or set the split of every record yourself (column 'split')."
+        if len(groups) > len(members):
+            remedy += " If only the queries are new and the documents stay the same, add ?split_by=query."
+        problem = f"{len(groups)} queries form {len(members)} unrelated groups, too few for {len(sizes) + 1} splits"
+        raise DataError(problem, remedy=remedy)
     free, split_of = seeded_order(members, seed), dict.fromkeys(members, rest)
     for position, (split, size) in enumerate(sizes.items()):
         most = len(free) - (len(sizes) - position)  # leave a group for every later split and for `rest`
