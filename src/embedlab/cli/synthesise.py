@@ -32,9 +32,7 @@ def synthesise(
     judge: Annotated[str, typer.Option(help="'self', or a cross-encoder: a folder or hub name")] = "",
     threshold: Annotated[float | None, typer.Option(help="lowest score of the judge; self: 2 of 3, else 0.5")] = None,
     round_trip: Annotated[bool, typer.Option(help="remove queries that BM25 does not lead to their document")] = True,
-    budget: Annotated[
-        float | None, typer.Option(help="most dollars to spend; needs --price", callback=number(above=0))
-    ] = None,
+    budget: Annotated[float | None, typer.Option(help="most dollars; needs --price", callback=number(above=0))] = None,
     price: Annotated[str, typer.Option(help="dollars per million tokens, IN,OUT, such as 0.15,0.60")] = "",
     workers: Annotated[int, typer.Option(help="concurrent requests", callback=number(at_least=1))] = 1,
     seed: Annotated[int, typer.Option(help="random seed", callback=number(at_least=0, below=2**32))] = 0,
@@ -43,10 +41,7 @@ def synthesise(
     from embedlab.data.load import load_dataset
     from embedlab.evaluation.data_sources import synthesis
 
-    prices = _prices(price)
-    if budget is not None and url and prices is None:
-        problem, remedy = "a budget needs prices", "Add --price IN,OUT, or remove --budget"
-        raise ParameterError(problem, remedy=remedy, field="--budget")
+    prices = _prices(price, needed=budget is not None and bool(url))
     data = load_dataset(dataset, training=False, queries=False)
     writer = _open_model(model, url, prices, per_document, seed)
     plan = synthesis.Plan(
@@ -66,7 +61,10 @@ def synthesise(
     typer.echo(f"train on them with: -p dataset={'pairs' if out.suffix else 'beir'}:{out}")
 
 
-def _prices(text: str) -> tuple[float, float] | None:
+def _prices(text: str, needed: bool) -> tuple[float, float] | None:
+    if not text and needed:
+        remedy = "Add --price IN,OUT, or remove --budget"
+        raise ParameterError("a budget needs prices", remedy=remedy, field="--budget")
     if not text:
         return None
     try:

@@ -123,8 +123,8 @@ def _qrels_files(folder: Path) -> dict[str, Path]:
     if files:
         return files
     remedy = "Add at least one of train.tsv, dev.tsv and test.tsv."
-    found = sorted(path.name for path in (folder / "qrels").glob("*"))
-    remedy += f" There are other files: {', '.join(found[:NAMED])}." if found else ""
+    file_names = sorted(path.name for path in (folder / "qrels").glob("*"))[:NAMED]
+    remedy += f" There are other files: {', '.join(file_names)}." if file_names else ""
     raise DataError("this folder contains no judgements", remedy=remedy, file=folder / "qrels")
 
 

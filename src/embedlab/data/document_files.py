@@ -56,7 +56,7 @@ def read(path: Path, column: str = "") -> list[Text]:
         DataError: the file is damaged, not UTF-8, protected by a password, or has no such column.
     """
     texts = READERS[textio.format_of(path)](path, column)
-    return [Text(_UNSTORABLE.sub(" ", text), _UNSTORABLE.sub(" ", title), place) for text, title, place in texts]
+    return [Text(_UNSTORABLE.sub(" ", text), _UNSTORABLE.sub(" ", title), location) for text, title, location in texts]
 
 
 def _plain(path: Path, column: str) -> list[Text]:

@@ -479,10 +479,10 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _refuse_other_formats(path: Path, start: bytes) -> None:
-    """Raise an error for a file that is no text, although its suffix says so."""
+    """Raise an error for a file that is not a text file, although its suffix says so."""
     for mark, (kind, remedy) in SIGNATURES.items():
         if start.startswith(mark):
-            raise DataError(f"this is not a text but {kind}", remedy=remedy, file=path)
+            raise DataError(f"this is not a text file but {kind}", remedy=remedy, file=path)
 
 
 def _refuse_bare_returns(path: Path, first_line: bytes) -> None:
