@@ -149,12 +149,12 @@ def published(run_ids: Sequence[str]) -> dict[str, pd.DataFrame]:
         RecordError: a run is missing, or its record is damaged.
     """
     results = all_standings(records.read(paths.runs_dir() / run_id) for run_id in run_ids)
-    shown = {NAME: leaderboard(results), f"{NAME}_runs": results}
+    frames = {NAME: leaderboard(results), f"{NAME}_runs": results}
     rounded = {
         name: table.round({column: DECIMALS.get(column, 3) for column in table.select_dtypes("number")})
         .replace(-0.0, 0.0)
         .astype({column: "Int64" for column in COSTS if column in table})
-        for name, table in shown.items()
+        for name, table in frames.items()
     }
     return rounded | {f"{NAME}_recipes": recipe_table()}
 
