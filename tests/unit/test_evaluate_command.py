@@ -51,6 +51,12 @@ def test_a_loss_is_called_a_loss_and_a_gain_a_gain():
     assert "show no difference between same and twin." in invoke("same", "--against", "twin").output
 
 
+def test_a_gain_on_few_queries_is_not_called_one(monkeypatch):
+    monkeypatch.setattr("embedlab.evaluation.model_pair.FEWEST_QUERIES", 10_000)
+    said = "These are too few queries to show a difference."
+    assert said in " ".join(invoke("broken", "--against", "same").output.split())
+
+
 def test_the_dataset_is_never_guessed():
     result = CliRunner().invoke(app, ["same", "--against", "twin"])
     assert result.exit_code == 2 and "--dataset" in result.output

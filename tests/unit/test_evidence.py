@@ -274,11 +274,16 @@ class TestCard:
         assert data.model_name == "03_contrastive-1a2b3c4d-s3"
 
     @pytest.mark.parametrize(
-        ("low", "high", "says"),
-        [(-0.1, 0.3, "includes 0"), (-0.3, -0.1, "worse than its base"), (0.1, 0.3, "excludes")],
+        ("low", "high", "n", "says"),
+        [
+            (-0.1, 0.3, 9, "includes 0"),
+            (-0.3, -0.1, 9, "worse than its base"),
+            (0.1, 0.3, 9, "excludes"),
+            (0.1, 0.3, 5, "too few queries to show a gain"),
+        ],
     )
-    def test_verdict(self, tmp_path, low, high, says):
-        gain = Score(metric="ndcg@10", value=0.1, ci_low=low, ci_high=high, n=9)
+    def test_verdict(self, tmp_path, low, high, n, says):
+        gain = Score(metric="ndcg@10", value=0.1, ci_low=low, ci_high=high, n=n)
         assert says in evidence_card(collected().model_copy(update={"gains": [gain]}), tmp_path)
 
     def test_a_name_cannot_add_markup(self, tmp_path):

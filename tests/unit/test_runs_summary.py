@@ -7,7 +7,7 @@ import math
 import pytest
 
 from embedlab.errors import ParameterError
-from embedlab.runs.reading import describe_difference, telling_differences
+from embedlab.runs.reading import describe_difference, describe_interval, telling_differences
 from embedlab.runs.records import MetricRow
 from embedlab.runs.summary import format_value, summarise
 from embedlab.runs.systems import SYSTEMS, System, resolve_system
@@ -69,6 +69,14 @@ def test_reading_gives_the_numbers_of_this_run_and_one_line_of_advice(interval, 
     assert text.endswith(advice) or advice in text
     assert text.startswith("ndcg@10 on 200 test queries: base 0.424, contrastive")
     assert f"{interval[0]:+.3f} [{interval[1]:+.3f}, {interval[2]:+.3f}]" in text
+
+
+@pytest.mark.parametrize(("queries", "is_evidence"), [(5, False), (6, True)])
+def test_five_queries_show_nothing_even_if_they_agree(queries, is_evidence):
+    difference = row("contrastive", 0.2, 0.1, 0.3, against="base", statistic="difference", n=queries)
+    text = describe_interval(difference, "contrastive", "base")
+    assert ("established" in text) == is_evidence
+    assert is_evidence or text == "5 queries are too few to show a difference. Collect more test queries."
 
 
 def test_a_search_with_a_shortlist_is_not_the_value_that_was_compared():

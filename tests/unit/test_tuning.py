@@ -353,6 +353,21 @@ def test_conclusion_follows_the_interval(bench, low, high, said):
     assert said in text and f"{gain.mean:+.3f} [{low:+.3f}, {high:+.3f}]" in text
 
 
+def test_a_gain_on_five_queries_is_not_shown(bench):
+    gain = paired_difference(np.full(5, 0.9), np.array([0.1, 0.2, 0.3, 0.4, 0.5]))
+    text = tuning_report.conclusion(Choice(bench.candidates["static"]), gain)
+    assert gain.low > 0 and text.endswith("These are too few queries to show a gain.")
+
+
+def test_a_candidate_that_was_higher_on_dev_is_mentioned(bench):
+    best = max(bench.candidates.values(), key=lambda candidate: candidate.score)
+    winner = min(bench.candidates.values(), key=lambda candidate: candidate.score)
+    none = paired_difference(winner.values, winner.values)
+    said = f"{best.name} was higher on dev and was not chosen: the column verdict says why."
+    assert said in tuning_report.advice(bench, Choice(winner, {best.name: "level"}), none, none)
+    assert not any("higher on dev" in line for line in tuning_report.advice(bench, Choice(best), none, none))
+
+
 @pytest.mark.parametrize(
     ("winner", "low", "mean", "high", "said"),
     [

@@ -11,6 +11,7 @@ import numpy as np
 
 from embedlab.data.dataset import Dataset
 from embedlab.data.review import export_sheet, import_judgements, with_judgements
+from embedlab.data.splits import FEWEST_QUERIES
 from embedlab.evaluation.budgets import Budgets
 from embedlab.evaluation.clustering import Clustering, cluster, labelled_rows, project
 from embedlab.evaluation.comparison import compare_systems, metric_table
@@ -97,6 +98,8 @@ class ModelPair:
         numbers = (
             f"{self.metric} on {gain.n:,} {self.split} queries: {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]."
         )
+        if gain.n < FEWEST_QUERIES:
+            return f"{numbers} These are too few queries to show a difference."
         if gain.high < 0:
             return f"{numbers} {candidate} is worse than {base}: do not ship it."
         if gain.low > 0:

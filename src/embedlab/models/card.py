@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from embedlab.data.splits import FEWEST_QUERIES
 from embedlab.escaping import markdown, markdown_cell
 from embedlab.models.evidence import CARD, SCORED, Evidence, Score, SliceDifference, TaskDifference
 from embedlab.models.static_table import TOKENIZER
@@ -140,7 +141,9 @@ def _gain_lines(evidence: Evidence) -> list[str]:
         return ["This model was not compared with its base model."]
     numbers = f"**{label(gain.metric)} {gain.value:+.3f}{_interval(gain, sign='+')}**"
     what = f"against the base model, paired over {_count(gain.n)} test queries (95 % interval)"
-    if gain.ci_low is not None and gain.ci_low > 0:
+    if gain.n is not None and gain.n < FEWEST_QUERIES:
+        verdict = "These are too few queries to show a gain."
+    elif gain.ci_low is not None and gain.ci_low > 0:
         verdict = "The interval excludes 0: the gain is established on these queries."
     elif gain.ci_high is not None and gain.ci_high < 0:
         verdict = "The interval excludes 0: the model is worse than its base model."

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedlab import escaping, paths
+from embedlab.data.splits import FEWEST_QUERIES, MIN_TEST_QUERIES
 from embedlab.evaluation.metrics import Evaluation
 from embedlab.evaluation.significance import PairedDifference, bootstrap_ci
 from embedlab.reporting.tables import markdown
@@ -19,7 +20,7 @@ from embedlab.tuning.workbench import Workbench
 if TYPE_CHECKING:
     import pandas as pd
 
-FEW_TEST_QUERIES, FEW_DEV_QUERIES = 50, 30
+FEW_DEV_QUERIES = 30
 COSTS = {
     "bytes": "bytes of a document vector (float32)",
     "forgetting": f"{METRIC} lost on Python docstrings (negative: gained)",
@@ -46,6 +47,8 @@ def conclusion(choice: Choice, gain: PairedDifference) -> str:
         return "The base model stays: no candidate was chosen over it on dev."
     size = format_value(gain.mean, gain.low, gain.high, sign="+")
     tested = f"On {gain.n:,} test queries, {choice.winner.name} against the base model: {size} {METRIC}."
+    if gain.n < FEWEST_QUERIES:
+        return f"{tested} These are too few queries to show a gain."
     if gain.low > 0:
         return f"{tested} The gain is shown: the interval is above 0."
     if gain.high < 0:
@@ -78,8 +81,10 @@ def advice(bench: Workbench, choice: Choice, gain: PairedDifference, over_hybrid
             f"The winner does not clearly beat {hybrid}: compare both on your own queries, and try hybrid search with "
             "the winner."
         )
-    if gain.n < FEW_TEST_QUERIES:
-        lines.append(f"Test queries: {gain.n}. Below {FEW_TEST_QUERIES}, intervals are wide. {more_queries}.")
+    if gain.n < MIN_TEST_QUERIES:
+        lines.append(f"Test queries: {gain.n}. Below {MIN_TEST_QUERIES}, intervals are wide. {more_queries}.")
+    if ahead := [name for name in choice.why_not if bench.candidates[name].score > choice.winner.score]:
+        lines.append(f"{ahead[0]} was higher on dev and was not chosen: the column verdict says why.")
     if "contrastive" in bench.skipped:
         lines.append(f"The transformer was not fine-tuned: {bench.skipped['contrastive']}.")
     elif not bench.is_whole:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from embedlab.data.splits import FEWEST_QUERIES
 from embedlab.errors import ParameterError
 from embedlab.runs.records import MetricRow
 from embedlab.runs.summary import format_row, format_value
@@ -82,6 +83,8 @@ def describe_interval(difference: MetricRow, system: str, against: str) -> str:
     low, high = difference.ci_low, difference.ci_high
     if low == high == 0:
         return f"{system} and {against} have the same value on every query."
+    if difference.n is not None and difference.n < FEWEST_QUERIES:
+        return f"{difference.n} queries are too few to show a difference. Collect more test queries."
     if high is not None and high < 0:
         remedy = f"Do not replace {against} by it, unless it is cheaper for you."
         return f"The interval excludes 0: {system} is worse than {against}. {remedy}"
