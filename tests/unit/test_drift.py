@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from embedlab import paths
+from embedlab.arena.standings import VERDICTS
 from embedlab.escaping import csv_frame
 from embedlab.reporting import arena_report, headline_views, publish, sweep_table
 from embedlab.reporting.headline import headline, read_headline
@@ -162,6 +163,14 @@ class TestWhatIsCommitted:
         for name, again in arena_report.published(publish.read_published().arena).items():
             written = (paths.tables_dir() / f"{name}.csv").read_text(encoding="utf-8")
             assert csv_frame(again).to_csv(index=False, lineterminator="\n") == written
+
+    @pytest.mark.parametrize("page", ["README.md", "results/README.md"])
+    def test_pages_say_about_tune_what_the_leaderboard_says(self, page):
+        table = arena_report.published(publish.read_published().arena)["arena"].set_index("system")
+        tune, words = table.loc["embedlab-tune"], ("none", "one", "two", "three", "four", "five")
+        better, level, worse = (words[int(tune[name])] for name in VERDICTS)
+        said = f"better on {better}, level on {level} and worse on {worse}, at {tune[arena_report.RELATIVE_TIME]} times"
+        assert said in " ".join((paths.project_root() / page).read_text(encoding="utf-8").split())
 
     def test_every_committed_table_is_declared(self):
         """A table that no declaration names would be written by nobody, and go stale."""
