@@ -42,7 +42,7 @@ TEXT = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "Zs")), m
 
 def word(number, text):
     """A text that no other number gives, and that does not look like a list or an Excel error."""
-    return f"w{number} {' '.join(text.split())} end"
+    return " ".join(f"w{number} {text} end".split())
 
 
 @st.composite

@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import nbformat
 import pytest
 
 from embedlab import paths
@@ -105,6 +106,15 @@ def test_every_notebook_is_a_page_with_all_its_figures(built, pages):
         assert len(page.pictures) == len(drawn)
         text = (built / "notebooks" / f"{path.stem}.html").read_text()
         assert executed or ("has not been executed yet" if published else "Not executed yet") in text
+
+
+def test_headings_of_an_output_are_below_the_title_of_the_page():
+    text = ["# Report\n", "## Costs\n", "```sh\n", "# a comment\n", "```\n", "#not a heading\n"]
+    output = nbformat.v4.new_output("display_data", data={"text/markdown": text})
+    shown = site.with_lower_headings(output)["data"]["text/markdown"]
+    assert shown == "## Report\n### Costs\n```sh\n# a comment\n```\n#not a heading\n"
+    plain = nbformat.v4.new_output("stream", text="# x")
+    assert site.with_lower_headings(plain)["text"] == "# x"
 
 
 def test_menu_and_indexes_link_every_page(built, pages):

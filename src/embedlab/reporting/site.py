@@ -42,6 +42,7 @@ BEFORE_LIST = re.compile(
 )
 ANSWER = re.compile(r"^ *<details>.*?</details>", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^(```|~~~)", re.MULTILINE)
+HEADING = re.compile(r"^(#{1,5}) ", re.MULTILINE)
 EXTERNAL = ("http://", "https://", "mailto:")
 NEEDS = ("mkdocs", "latex2mathml", "mkdocstrings")
 CODE_STYLE, REPORT, STYLE = "code.css", "report.html", "site.css"
@@ -197,7 +198,8 @@ def _write_notebook(path: Path, docs: Path, pages: Mapping[str, str]) -> None:
         if cell.cell_type == "markdown":
             cell.source = with_answers(with_lists(with_mathematics(relinked(cell.source, source, page, pages))))
         else:
-            cell.outputs = [without_active_parts(output) for output in cell.get("outputs", ()) if _is_shown(output)]
+            outputs = [without_active_parts(output) for output in cell.get("outputs", ()) if _is_shown(output)]
+            cell.outputs = [with_lower_headings(output) for output in outputs]
     if executed is None:
         note = OLDER if published else NOT_EXECUTED.format(number=path.stem.partition("_")[0])
         notebook.cells.insert(1, nbformat.v4.new_markdown_cell(note))
@@ -235,6 +237,16 @@ def with_answers(text: str) -> str:
         return textwrap.dedent(match[0]).replace("<details>", '<details markdown="1">', 1)
 
     return ANSWER.sub(answer, text)
+
+
+def with_lower_headings(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Lower the headings of a Markdown output by one level: the title of the page is that of the notebook."""
+    data = output.get("data", {})
+    if text := data.get("text/markdown"):
+        text = "".join(text) if isinstance(text, list) else text
+        pieces = _parts(text)
+        data["text/markdown"] = "".join(piece if code else HEADING.sub(r"#\1 ", piece) for piece, code in pieces)
+    return output
 
 
 def _is_shown(output: Mapping[str, Any]) -> bool:
