@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import NamedTuple
@@ -168,30 +168,24 @@ READERS: dict[str, Callable[[Path, str], list[Text]]] = {
 }
 
 
-def files_of(location: Path) -> Iterator[Path]:
-    """Yield a file, or the files in a folder and its subfolders in the order of their names, without hidden ones.
+def files_of(location: Path) -> tuple[list[Path], list[Path]]:
+    """Find a file, or the files in a folder and its subfolders, without hidden ones.
+
+    Returns:
+        The files in the order of their names; and what is left out in the same order: links to folders, broken links
+        and folders without permission.
 
     Raises:
         DataError: there is nothing at this location.
     """
     if not textio.path_exists(location) or not location.is_dir():
-        yield textio.find_file(location)
-        return
+        return [textio.find_file(location)], []
+    files, unread = [], []
     for path in sorted(location.rglob("*")):
-        if path.is_file() and not _is_hidden(path, location):
-            yield path
-
-
-def unread_folders(location: Path) -> list[Path]:
-    """Return the links to folders, the broken links and the folders without permission that `files_of` leaves out."""
-    return [
-        path
-        for path in sorted(location.rglob("*"))
-        if not path.is_file()
-        and (path.is_symlink() or (path.is_dir() and not os.access(path, os.R_OK | os.X_OK)))
-        and not _is_hidden(path, location)
-    ]
-
-
-def _is_hidden(path: Path, location: Path) -> bool:
-    return any(name.startswith(".") for name in path.relative_to(location).parts)
+        if any(name.startswith(".") for name in path.relative_to(location).parts):
+            continue
+        if path.is_file():
+            files.append(path)
+        elif path.is_symlink() or (path.is_dir() and not os.access(path, os.R_OK | os.X_OK)):
+            unread.append(path)
+    return files, unread

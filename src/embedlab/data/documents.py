@@ -81,7 +81,7 @@ def source_fingerprint(location: str) -> str:
 
 def _readable(folder: Path) -> list[Path]:
     """The files of known formats; the others are named in a warning."""
-    files = list(document_files.files_of(folder))
+    files, unread_folders = document_files.files_of(folder)
     readable = [path for path in files if textio.format_of(path) in document_files.READERS]
     formats = ", ".join(document_files.READERS)
     if not readable:
@@ -89,7 +89,7 @@ def _readable(folder: Path) -> list[Path]:
     if suffixes := Counter(path.suffix.lower() or path.name for path in set(files) - set(readable)):
         unread = ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items()))
         logger.warning("%s: these files are not read: %s", folder, unread)
-    if unread_folders := document_files.unread_folders(folder):
+    if unread_folders:
         names = ", ".join(_name(path, folder) for path in unread_folders)
         logger.warning("%s: links to folders are not followed, and these are not read: %s", folder, names)
     return readable

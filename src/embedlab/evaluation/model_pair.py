@@ -308,10 +308,10 @@ def compare_models(
     Returns:
         The pair; both models also at 64 dimensions.
     """
-    models, encoders = (candidate, base), (encode, EmbeddingCache().encode)
+    encoders = encode, EmbeddingCache().encode
     vectors = {
-        name: encode_split(model, data, split, encode=encoder)
-        for name, model, encoder in reversed(list(zip(names, models, encoders, strict=True)))
+        names[1]: encode_split(base, data, split, encode=encoders[1]),
+        names[0]: encode_split(candidate, data, split, encode=encoders[0]),
     }
     rankings = {name: encoded.rank(DEPTH) for name, encoded in vectors.items()}
     rankings["bm25"] = bm25_ranking(
@@ -323,7 +323,7 @@ def compare_models(
         evaluations[name, encoded.dim] = evaluate(rankings[name], qrels)
         if encoded.dim > SHORT_DIM:
             evaluations[name, SHORT_DIM] = evaluate(encoded.truncated(SHORT_DIM).rank(DEPTH), qrels)
-    return ModelPair(models, names, data, metric, seed, vectors, rankings, evaluations, split, encoders)
+    return ModelPair((candidate, base), names, data, metric, seed, vectors, rankings, evaluations, split, encoders)
 
 
 def _label(name: str, dim: int | None) -> str:

@@ -178,7 +178,7 @@ def compare_probes(
     rows, differences = [], {}
     scorers = [(probe, open_probe(probe, max_queries=max_queries)) for probe in probes]  # read before any is scored
     for probe, score in track(scorers, "probes"):
-        of_tuned, of_base = (score(model, encode) for model, encode in zip((tuned, base), encoders, strict=True))
+        of_tuned, of_base = score(tuned, encoders[0]), score(base, encoders[1])
         outcome = differences[probe] = compare_probe(of_tuned, of_base)
         numbers = {"difference": outcome.mean, "ci_low": outcome.low, "ci_high": outcome.high}
         scores = {"n": outcome.n, "base": of_base.value, "tuned": of_tuned.value}

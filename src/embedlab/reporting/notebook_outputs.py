@@ -103,12 +103,13 @@ def _links_of_copy(text: str, folder: Path) -> str:
 def without_active_parts(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Return an output without forms that run or load something; the plain text of the same output stays."""
     data = output.get("data", {})
-    for kind in [kind for kind in data if kind in ACTIVE or (kind in MARKUP and is_active_html(_text(data[kind])))]:
+    for kind in [kind for kind in data if kind in ACTIVE or (kind in MARKUP and is_active_html(joined(data[kind])))]:
         del data[kind]
     return output
 
 
-def _text(content: object) -> str:
+def joined(content: object) -> str:
+    """Return a text of a notebook, which is stored whole or as a list of lines."""
     return "".join(content) if isinstance(content, list) else str(content)
 
 

@@ -30,6 +30,7 @@ from embedlab.reporting.html_report import groups, write_report
 from embedlab.reporting.notebook_outputs import (
     WIDGET,
     executed_copy,
+    joined,
     with_current_prose,
     without_active_parts,
 )
@@ -243,8 +244,7 @@ def with_lower_headings(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Lower the headings of a Markdown output by one level: the title of the page is that of the notebook."""
     data = output.get("data", {})
     if text := data.get("text/markdown"):
-        text = "".join(text) if isinstance(text, list) else text
-        pieces = _parts(text)
+        pieces = _parts(joined(text))
         data["text/markdown"] = "".join(piece if code else HEADING.sub(r"#\1 ", piece) for piece, code in pieces)
     return output
 
