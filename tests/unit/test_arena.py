@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+import typing
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from embedlab.arena import contest, exchange, recipe
 from embedlab.arena.contest import Contest, _ordered
 from embedlab.arena.standings import verdict
 from embedlab.data.dataset import Dataset
-from embedlab.errors import DataError, ParameterError, RecipeError
+from embedlab.errors import DataError, ParameterError, RecipeError, RecordError
 from embedlab.reporting import arena_report
+from embedlab.runs.per_query import Measured
 from embedlab.runs.records import MetricRow
 from experiments.arena import datasets
 
@@ -232,9 +234,9 @@ def test_verdict(difference, p_value, expected):
 class FakeRecord:
     """A record with two recipes, the base model, and stock-mined as reference."""
 
-    def __init__(self, run_id, dataset, values, costs=None, forgetting=None, seconds=None):
+    def __init__(self, run_id, dataset, values, costs=None, forgetting=None, seconds=None, seed=0):
         self.run_id, self.commit = run_id, "abc"
-        self.parameters = {"dataset": dataset, "seed": 0, "reference": "stock-mined"}
+        self.parameters = {"dataset": dataset, "seed": seed, "reference": "stock-mined"}
         labels = {
             "technique": "recipe",
             "stage": "retrieval",
@@ -260,23 +262,89 @@ class FakeRecord:
             self.metrics += rows
 
 
+QUERIES = [f"q{number}" for number in range(20)]
+NOISE = np.tile([0.9, -0.9], 10)  # too much for a test to see a difference of 0.3
+
+
+def over_seeds(runs, noise=None):
+    """Compare runs whose systems have the same value for every query, plus noise for those that a run calls level."""
+    noise = noise or {run.run_id: NOISE for run in runs}
+
+    def values_of(run_id, _metric):
+        rows = [row for run in runs if run.run_id == run_id for row in run.metrics if row.task == "retrieval"]
+        level = {row.system for row in rows if row.statistic == "p_value" and row.value >= 0.05}
+        measured = {row.system: row.value for row in rows if row.statistic == "value" and row.metric == "ndcg@10"}
+        return {
+            Measured(system): pd.Series(value + noise[run_id] * (system in level), QUERIES)
+            for system, value in measured.items()
+        }
+
+    return arena_report.over_seeds(arena_report.all_standings(runs), values_of)
+
+
 def test_leaderboard_by_hand():
     reference = {"stock-mined": (0.4, None)}
     runs = [
         FakeRecord("a", "icd10cm:mini", {"base": (0.2, 0.01), "mine": (0.5, 0.02), **reference}),
-        FakeRecord("b", "pairs:x/faq.jsonl?repair=true", {"base": (0.4, 0.6), "mine": (0.1, 0.03), **reference}),
-        FakeRecord("c", "pairs:x/faq.jsonl", {"base": (0.63, 0.3), **reference}),
+        FakeRecord("b", "pairs:x/faq.jsonl?repair=true", {"base": (0.4, 0.6), "mine": (0.1, 0.06), **reference}),
+        FakeRecord("c", "pairs:x/faq.jsonl", {"base": (0.63, 0.3), **reference}, seed=1),
     ]
     found = arena_report.all_standings(runs)
     assert found[found["run"] == "a"]["p (Holm)"].tolist()[:2] == [0.02, 0.02]  # 2 · 0.01, then at least as much
-    assert found[found["run"] == "b"]["p (Holm)"].tolist()[:2] == [0.6, 0.06]
-    board = arena_report.leaderboard(found).set_index("system")
-    assert board.index.tolist() == ["base", "stock-mined", "mine"]
-    assert board.loc["base", ["better", "level", "worse"]].tolist() == [0, 2, 1]
+    assert found[found["run"] == "b"]["p (Holm)"].tolist()[:2] == [0.6, 0.12]
+    datasets = over_seeds(runs)
+    assert datasets[datasets["system"] == "base"]["seeds"].tolist() == [1, 2]
+    board = arena_report.leaderboard(datasets).set_index("system")
+    assert board.index.tolist() == ["stock-mined", "base", "mine"]
+    assert board.loc["base", ["better", "level", "worse"]].tolist() == [0, 1, 1]
     assert board.loc["mine", ["better", "level", "worse"]].tolist() == [1, 1, 0]
-    # base: (-0.2 + 0 + 0.23) / 3; mine, in two runs only: (0.1 - 0.3) / 2
-    assert board["mean difference"].tolist() == pytest.approx([0.01, 0, -0.1])
+    # base: (-0.2 + (0 + 0.23) / 2) / 2; mine: (0.1 - 0.3) / 2
+    assert board["mean difference"].tolist() == pytest.approx([0, -0.0425, -0.1])
     assert board.loc["base", ["icd10cm:mini", "faq.jsonl"]].tolist() == pytest.approx([0.2, 0.515])
+
+
+class TestOverSeeds:
+    """Each query is averaged over seeds before the test."""
+
+    REFERENCE: typing.ClassVar = {"stock-mined": (0.4, None)}
+
+    def test_two_seeds_can_show_what_none_of_them_shows(self):
+        values = {"mine": (0.5, 0.6), **self.REFERENCE}
+        runs = [FakeRecord("a", "one", values), FakeRecord("b", "one", values, seed=1)]
+        alone, opposite = over_seeds(runs[:1]), over_seeds(runs, {"a": NOISE, "b": -NOISE})
+        assert alone.loc[0, "verdict"] == "level" and opposite.loc[0, "verdict"] == "better"
+        assert opposite.loc[0, ["difference", "low", "high"]].tolist() == pytest.approx([0.1, 0.1, 0.1])
+
+    def test_a_system_of_some_seeds_is_compared_with_the_reference_of_these(self):
+        runs = [
+            FakeRecord("a", "one", {"mine": (0.5, 0.01), "stock-mined": (0.4, None)}),
+            FakeRecord("b", "one", {"stock-mined": (0.8, None)}, seed=1),
+        ]
+        table = over_seeds(runs).set_index("system")
+        assert table["seeds"].to_dict() == {"mine": 1, "stock-mined": 2}
+        assert table.loc["mine", "difference"] == pytest.approx(0.1)
+        assert table.loc["stock-mined", "ndcg@10"] == pytest.approx(0.6)
+
+    def test_holm_counts_the_systems_of_a_dataset(self):
+        runs = [FakeRecord("a", "one", {"x": (0.5, 0.01), "y": (0.5, 0.01), "z": (0.4, 0.9), **self.REFERENCE})]
+        alone = [FakeRecord("b", "two", {"x": (0.5, 0.01), **self.REFERENCE})]
+        table = over_seeds([*runs, *alone]).set_index(["dataset", "system"])["p (Holm)"]
+        assert table["one", "x"] == pytest.approx(3 * table["two", "x"])
+        assert pd.isna(table["one", "stock-mined"])
+
+    def test_runs_of_different_queries_are_refused(self):
+        values = {"mine": (0.5, 0.6), **self.REFERENCE}
+        runs = arena_report.all_standings([FakeRecord("a", "x/one", values), FakeRecord("b", "y/one", values, seed=1)])
+        series = {"a": pd.Series(0.0, ["q1"]), "b": pd.Series(0.0, ["q2"])}
+        with pytest.raises(RecordError, match="a, b have different test queries"):
+            arena_report.over_seeds(
+                runs, lambda run, _metric: {Measured(name): series[run] for name in ("mine", "stock-mined")}
+            )
+
+    def test_a_run_without_values_per_query_is_refused(self):
+        runs = arena_report.all_standings([FakeRecord("a", "one", {"mine": (0.5, 0.6), **self.REFERENCE})])
+        with pytest.raises(RecordError, match="values per query of mine are missing in one of a"):
+            arena_report.over_seeds(runs, lambda _run, _metric: {})
 
 
 def test_costs_and_forgetting_are_means_over_the_runs_that_have_them():
@@ -293,7 +361,7 @@ def test_costs_and_forgetting_are_means_over_the_runs_that_have_them():
         [0.1, 0.0, 0.2, "abc"],
     ]
     assert set(table[columns[:3]].dtypes) == {np.dtype(float)}  # so that they are rounded
-    board = arena_report.leaderboard(table).set_index("system")
+    board = arena_report.leaderboard(over_seeds(runs)).set_index("system")
     assert board.loc["mine", "peak GB"] == pytest.approx(3) and board.loc["stock-mined", "peak GB"] == pytest.approx(4)
     assert board.loc["mine", "forgetting"] == pytest.approx(-0.05) and pd.isna(board.loc["stock-mined", "forgetting"])
 
@@ -304,7 +372,7 @@ def test_relative_time_is_the_geometric_mean_over_runs():
         FakeRecord("a", "one", values, seconds={"mine": 100.0, "stock-mined": 50.0}),  # 2
         FakeRecord("b", "two", values, seconds={"mine": 500.0, "stock-mined": 4000.0}),  # 1 / 8
     ]
-    board = arena_report.leaderboard(arena_report.all_standings(runs)).set_index("system")
+    board = arena_report.leaderboard(over_seeds(runs)).set_index("system")
     assert board.loc["mine", "relative CPU time"] == pytest.approx(0.5)  # the root of 2 / 8
     assert board.loc["stock-mined", "relative CPU time"] == 1 and pd.isna(board.loc["base", "relative CPU time"])
 

@@ -103,6 +103,12 @@ def written_by_hand() -> dict[str, str]:
     return texts
 
 
+@pytest.fixture(scope="module")
+def arena() -> dict[str, pd.DataFrame]:
+    """The published tables of the arena, made again from the records."""
+    return arena_report.published(publish.read_published().arena)
+
+
 class TestWhatIsCommitted:
     @pytest.mark.parametrize(("name", "text"), written_by_hand().items(), ids=lambda value: value[:30])
     def test_prose_says_what_the_records_say(self, name, text):
@@ -159,14 +165,14 @@ class TestWhatIsCommitted:
         assert values == {key: pytest.approx(value) for key, value in recorded.items()} and len(values) > 50
         assert (paths.figures_dir() / "languages_quality_by_language.png").is_file()
 
-    def test_leaderboard_of_recipes_is_what_its_records_give(self):
-        for name, again in arena_report.published(publish.read_published().arena).items():
+    def test_leaderboard_of_recipes_is_what_its_records_give(self, arena):
+        for name, again in arena.items():
             written = (paths.tables_dir() / f"{name}.csv").read_text(encoding="utf-8")
             assert csv_frame(again).to_csv(index=False, lineterminator="\n") == written
 
     @pytest.mark.parametrize("page", ["README.md", "results/README.md"])
-    def test_pages_say_about_tune_what_the_leaderboard_says(self, page):
-        table = arena_report.published(publish.read_published().arena)["arena"].set_index("system")
+    def test_pages_say_about_tune_what_the_leaderboard_says(self, arena, page):
+        table = arena["arena"].set_index("system")
         tune, words = table.loc["embedlab-tune"], ("none", "one", "two", "three", "four", "five")
         better, level, worse = (words[int(tune[name])] for name in VERDICTS)
         said = f"better on {better}, level on {level} and worse on {worse}, at {tune[arena_report.RELATIVE_TIME]} times"
@@ -176,7 +182,7 @@ class TestWhatIsCommitted:
         """A table that no declaration names would be written by nobody, and go stale."""
         published = publish.read_published()
         declared = {*published.runs, *(f"sweep-{name}" for name in published.sweeps), "headline", "readme-headline"}
-        declared |= {"arena", "arena_runs", "arena_recipes"}
+        declared |= {"arena", "arena_datasets", "arena_runs", "arena_recipes"}
         assert {path.stem for path in paths.tables_dir().glob("*.csv")} == declared
 
     def test_published_runs_are_part_of_the_committed_study(self):
