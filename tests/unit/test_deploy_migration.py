@@ -263,6 +263,11 @@ class TestDecision:
         assert check(decision, unproven, {}, **budgets).checks == {"not worse than re-embed": "unsure"}
         assert check(retired, unproven, {}, can_stay=False, **budgets).checks == {}
 
+    def test_five_queries_prove_no_gain(self):
+        few = {name: values[:5] for name, values in self.DEV.items()}
+        assert self.decide(few).candidate == QUERY_ADAPTER and self.decide(few).recommended == STAY
+        assert self.decide({name: values[:6] for name, values in self.DEV.items()}).recommended == QUERY_ADAPTER
+
     def test_a_retired_model_is_never_recommended(self):
         better = {**self.DEV, STAY: self.DEV[RE_EMBED] + 0.1}
         assert self.decide(better).recommended == STAY

@@ -52,7 +52,7 @@ def test_a_loss_is_called_a_loss_and_a_gain_a_gain():
 
 
 def test_a_gain_on_few_queries_is_not_called_one(monkeypatch):
-    monkeypatch.setattr("embedlab.evaluation.model_pair.FEWEST_QUERIES", 10_000)
+    monkeypatch.setattr("embedlab.finding.FEWEST_QUERIES", 10_000)
     said = "These are too few queries to show a difference."
     assert said in " ".join(invoke("broken", "--against", "same").output.split())
 

@@ -54,18 +54,19 @@ def test_only_what_differs_is_listed():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "paired", "cell"),
+    ("low", "high", "n", "paired", "cell"),
     [
-        (-0.4, -0.1, True, "-0.250 [-0.400, -0.100] worse"),
-        (0.1, 0.4, True, "-0.250 [+0.100, +0.400] better"),
-        (-0.4, 0.0, True, "-0.250 [-0.400, +0.000]"),
-        (-0.4, -0.1, False, "-0.250"),
+        (-0.4, -0.1, 6, True, "-0.250 [-0.400, -0.100] worse"),
+        (0.1, 0.4, 6, True, "-0.250 [+0.100, +0.400] better"),
+        (0.1, 0.4, 5, True, "-0.250 [+0.100, +0.400]"),
+        (-0.4, 0.0, 6, True, "-0.250 [-0.400, +0.000]"),
+        (-0.4, -0.1, 6, False, "-0.250"),
     ],
 )
-def test_a_terminal_says_what_an_interval_shows(low, high, paired, cell):
+def test_a_terminal_says_what_an_interval_shows(low, high, n, paired, cell):
     found = diff(record("a"), record("b")).metrics.head(1)
-    found = found.assign(difference=-0.25, ci_low=low, ci_high=high, paired=paired, n=4)
-    assert readable(found)[["difference", "n"]].values.tolist() == [[cell, 4]]
+    found = found.assign(difference=-0.25, ci_low=low, ci_high=high, paired=paired, n=n)
+    assert readable(found)[["difference", "n"]].values.tolist() == [[cell, n]]
 
 
 def test_paired_difference_by_hand_whatever_the_order_of_the_queries():

@@ -22,8 +22,6 @@ SHARES = {"train": 0.75, "dev": 0.10, "test": 0.15}
 # Queries of the splits that we make. More would take hours to evaluate and narrow the intervals very little.
 LARGEST = {"dev": 5_000, "test": 10_000}
 MIN_TEST_QUERIES = 50
-# Five queries that agree can do so by chance (2 · 0.5^5 > 0.05), and a bootstrap interval of so few is too narrow.
-FEWEST_QUERIES = 6
 DIGEST_BYTES = 16
 SPREAD = 0.4  # usual standard deviation of nDCG@10 over queries
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from embedlab.data.dataset import Dataset
 from embedlab.data.review import export_sheet, import_judgements, with_judgements
-from embedlab.data.splits import FEWEST_QUERIES
 from embedlab.evaluation.budgets import Budgets
 from embedlab.evaluation.clustering import Clustering, cluster, labelled_rows, project
 from embedlab.evaluation.comparison import compare_systems, metric_table
@@ -27,6 +26,7 @@ from embedlab.evaluation.probes import compare_probes
 from embedlab.evaluation.segments import derived_fields
 from embedlab.evaluation.significance import Interval, PairedDifference, bootstrap_ci, paired_difference
 from embedlab.evaluation.slices import slice_differences
+from embedlab.finding import Finding, finding
 from embedlab.models.cache import EmbeddingCache
 from embedlab.models.fingerprint import model_fingerprint
 from embedlab.search.bm25 import bm25_ranking
@@ -98,13 +98,13 @@ class ModelPair:
         numbers = (
             f"{self.metric} on {gain.n:,} {self.split} queries: {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]."
         )
-        if gain.n < FEWEST_QUERIES:
-            return f"{numbers} These are too few queries to show a difference."
-        if gain.high < 0:
-            return f"{numbers} {candidate} is worse than {base}: do not ship it."
-        if gain.low > 0:
-            return f"{numbers} {candidate} is better than {base} on these queries."
-        return f"{numbers} These queries show no difference between {candidate} and {base}."
+        shown = {
+            Finding.TOO_FEW: "These are too few queries to show a difference.",
+            Finding.LOSS: f"{candidate} is worse than {base}: do not ship it.",
+            Finding.GAIN: f"{candidate} is better than {base} on these queries.",
+            Finding.NEITHER: f"These queries show no difference between {candidate} and {base}.",
+        }
+        return f"{numbers} {shown[finding(gain.low, gain.high, gain.n)]}"
 
     @property
     def fingerprints(self) -> dict[str, str]:

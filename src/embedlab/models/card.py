@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from embedlab.data.splits import FEWEST_QUERIES
 from embedlab.escaping import markdown, markdown_cell
+from embedlab.finding import Finding, finding
 from embedlab.models.evidence import CARD, SCORED, Evidence, Score, SliceDifference, TaskDifference
 from embedlab.models.static_table import TOKENIZER
 
@@ -22,6 +22,13 @@ TASKS = {
 }
 LABELS = {"ndcg": "nDCG", "recall": "Recall", "precision": "Precision", "mrr": "MRR", "map": "MAP"}
 INDEX_METRICS = ("ndcg@10", "recall@10", "precision@10", "mrr@10", "map@10")  # that the hub shows
+
+SHOWN = {
+    Finding.TOO_FEW: "These are too few queries to show a gain.",
+    Finding.GAIN: "The interval excludes 0: the gain is established on these queries.",
+    Finding.LOSS: "The interval excludes 0: the model is worse than its base model.",
+    Finding.NEITHER: "The interval includes 0: these queries do not show a gain.",
+}
 
 
 def plain_card(folder: Path, kind: str, base: str, facts: Mapping[str, str]) -> str:
@@ -141,15 +148,7 @@ def _gain_lines(evidence: Evidence) -> list[str]:
         return ["This model was not compared with its base model."]
     numbers = f"**{label(gain.metric)} {gain.value:+.3f}{_interval(gain, sign='+')}**"
     what = f"against the base model, paired over {_count(gain.n)} test queries (95 % interval)"
-    if gain.n is not None and gain.n < FEWEST_QUERIES:
-        verdict = "These are too few queries to show a gain."
-    elif gain.ci_low is not None and gain.ci_low > 0:
-        verdict = "The interval excludes 0: the gain is established on these queries."
-    elif gain.ci_high is not None and gain.ci_high < 0:
-        verdict = "The interval excludes 0: the model is worse than its base model."
-    else:
-        verdict = "The interval includes 0: these queries do not show a gain."
-    return [f"{numbers} {what}. {verdict}"]
+    return [f"{numbers} {what}. {SHOWN[finding(gain.ci_low, gain.ci_high, gain.n)]}"]
 
 
 def _score_table(evidence: Evidence) -> list[str]:

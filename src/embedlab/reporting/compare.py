@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from embedlab.evaluation.significance import paired_difference
+from embedlab.finding import Finding, finding
 from embedlab.runs.notebooks import flat
 from embedlab.runs.per_query import Measured, query_values
 from embedlab.runs.records import MetricRow, Record
@@ -166,7 +167,7 @@ def readable(metrics: pd.DataFrame) -> pd.DataFrame:
     constant = [name for name in ("stage", "task", "split") if metrics[name].nunique() <= 1]
     constant += [] if metrics["condition"].fillna("").ne("").any() else ["condition"]
     cells = [
-        f"{row.difference:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}]{_word(row.ci_low, row.ci_high)}"
+        f"{row.difference:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}]{_word(row.ci_low, row.ci_high, row.n)}"
         if row.paired
         else f"{row.difference:+.3f}"
         for row in metrics.itertuples()
@@ -177,6 +178,6 @@ def readable(metrics: pd.DataFrame) -> pd.DataFrame:
     return numbers.drop(columns=[*constant, "ci_low", "ci_high", "paired"])
 
 
-def _word(low: float, high: float) -> str:
+def _word(low: float, high: float, n: int) -> str:
     """Better or worse if the interval excludes 0."""
-    return " worse" if high < 0 else " better" if low > 0 else ""
+    return {Finding.GAIN: " better", Finding.LOSS: " worse"}.get(finding(low, high, n), "")

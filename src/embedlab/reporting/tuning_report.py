@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedlab import escaping, paths
-from embedlab.data.splits import FEWEST_QUERIES, MIN_TEST_QUERIES
+from embedlab.data.splits import MIN_TEST_QUERIES
 from embedlab.evaluation.metrics import Evaluation
 from embedlab.evaluation.significance import PairedDifference, bootstrap_ci
+from embedlab.finding import Finding, finding
 from embedlab.reporting.tables import markdown
 from embedlab.runs.summary import format_value
 from embedlab.tuning.candidate import METRIC
@@ -25,6 +26,13 @@ COSTS = {
     "bytes": "bytes of a document vector (float32)",
     "forgetting": f"{METRIC} lost on Python docstrings (negative: gained)",
     "speed": "encoding speed, as a multiple of the base model's",
+}
+
+SHOWN = {
+    Finding.TOO_FEW: "These are too few queries to show a gain.",
+    Finding.GAIN: "The gain is shown: the interval is above 0.",
+    Finding.LOSS: "It is worse than the base model: keep the base model.",
+    Finding.NEITHER: "No gain is shown: the interval includes 0.",
 }
 
 
@@ -47,13 +55,7 @@ def conclusion(choice: Choice, gain: PairedDifference) -> str:
         return "The base model stays: no candidate was chosen over it on dev."
     size = format_value(gain.mean, gain.low, gain.high, sign="+")
     tested = f"On {gain.n:,} test queries, {choice.winner.name} against the base model: {size} {METRIC}."
-    if gain.n < FEWEST_QUERIES:
-        return f"{tested} These are too few queries to show a gain."
-    if gain.low > 0:
-        return f"{tested} The gain is shown: the interval is above 0."
-    if gain.high < 0:
-        return f"{tested} It is worse than the base model: keep the base model."
-    return f"{tested} No gain is shown: the interval includes 0."
+    return f"{tested} {SHOWN[finding(gain.low, gain.high, gain.n)]}"
 
 
 def advice(bench: Workbench, choice: Choice, gain: PairedDifference, over_hybrid: PairedDifference) -> list[str]:

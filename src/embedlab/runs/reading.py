@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from embedlab.data.splits import FEWEST_QUERIES
 from embedlab.errors import ParameterError
+from embedlab.finding import Finding, finding
 from embedlab.runs.records import MetricRow
 from embedlab.runs.summary import format_row, format_value
 from embedlab.training.outcome import NOTHING_LEARNED, by_training, judge_training
@@ -80,17 +80,18 @@ def _advice(difference: MetricRow, system: str, against: str, history: Sequence[
 
 def describe_interval(difference: MetricRow, system: str, against: str) -> str:
     """Say in one sentence whether a system is better or worse than another, or neither is shown."""
-    low, high = difference.ci_low, difference.ci_high
+    low, high, n = difference.ci_low, difference.ci_high, difference.n
     if low == high == 0:
         return f"{system} and {against} have the same value on every query."
-    if difference.n is not None and difference.n < FEWEST_QUERIES:
-        return f"{difference.n} queries are too few to show a difference. Collect more test queries."
-    if high is not None and high < 0:
-        remedy = f"Do not replace {against} by it, unless it is cheaper for you."
-        return f"The interval excludes 0: {system} is worse than {against}. {remedy}"
-    if low is not None and low > 0:
-        return f"The interval excludes 0: the gain over {against} is established on these queries."
-    return "The interval includes 0: these queries do not show a difference. Collect more test queries or pairs."
+    shown = {
+        Finding.TOO_FEW: f"{n} queries are too few to show a difference. Collect more test queries.",
+        Finding.LOSS: f"The interval excludes 0: {system} is worse than {against}. "
+        f"Do not replace {against} by it, unless it is cheaper for you.",
+        Finding.GAIN: f"The interval excludes 0: the gain over {against} is established on these queries.",
+        Finding.NEITHER: "The interval includes 0: these queries do not show a difference. "
+        "Collect more test queries or pairs.",
+    }
+    return shown[finding(low, high, n)]
 
 
 def telling_differences(rows: Sequence[MetricRow], metric: str = "ndcg@10") -> list[MetricRow]:

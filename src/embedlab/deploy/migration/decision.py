@@ -8,7 +8,8 @@
 4. The *candidate* is the cheapest option that is good enough: fewest documents to encode, then fewest hours, mixed days
    and bytes, then the one that changes least.
 5. The candidate is recommended if it is shown to be better than staying: the whole interval of its paired difference to
-   staying lies above 0. Otherwise you stay. If the old model is retired, you cannot stay, and this step is left out.
+   staying lies above 0, on at least six queries. Otherwise you stay. If the old model is retired, you cannot stay, and
+   this step is left out.
 
 Test is looked at once, after the choice: the recommended option must be neither worse than the best one nor worse than
 staying by more than the tolerance (`evaluation.gate`).
@@ -25,6 +26,7 @@ from embedlab.deploy.migration.costs import Cost, cost_key
 from embedlab.deploy.migration.options import STAY
 from embedlab.evaluation.gate import FAIL, PASS, UNSURE, difference_checks, judge
 from embedlab.evaluation.significance import PairedDifference, paired_difference
+from embedlab.finding import Finding, finding
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,9 @@ def decide(
     within = {best, *_with_verdict(to_best, tolerance, PASS)}
     good_enough = [name for name in options if name in within]
     candidate = min(good_enough, key=lambda name: cost_key(costs[name]))
-    recommended = candidate if to_stay[candidate].low > 0 or not can_stay else STAY
+    gain = to_stay[candidate]
+    is_shown = finding(gain.low, gain.high, gain.n) is Finding.GAIN
+    recommended = candidate if is_shown or not can_stay else STAY
     forgetful = tuple(name for name in dev if name in forgets)
     return Decision(recommended, candidate, best, to_best, to_stay, tuple(good_enough), forgetful)
 
