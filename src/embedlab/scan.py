@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from embedlab.data import text_analysis
 from embedlab.redaction import redacted, shareable
@@ -25,7 +28,8 @@ TEXT_FILES = (
     *(".json", ".jsonl", ".md", ".txt", ".csv", ".tsv", ".yaml", ".yml", ".py", ".html", ".ipynb", ".cfg"),
     *(".xml", ".toml", ".ini", ".log", ".jinja", ""),
 )
-WEIGHTS = (".safetensors", ".bin", ".onnx", ".data", ".model")  # binary files that a model may have
+ARRAYS = ".npz"  # the weights of adapters
+WEIGHTS = (".safetensors", ARRAYS, ".bin", ".onnx", ".data", ".model")  # binary files that a model may have
 MIN_WORDS = 4  # shorter texts occur in vocabularies and in any prose
 EXCERPT = 60  # characters of a text that a finding quotes
 LONGEST_HEADER = 100 << 20  # bytes
@@ -112,12 +116,12 @@ def scan_file(file: Path, folder: Path, texts: Texts | None = None) -> Iterator[
         yield Finding(name, UNKNOWN, "a link")
         return
     is_text, is_weights = file.suffix in TEXT_FILES, file.suffix in WEIGHTS
-    content = _header(file) if file.suffix == ".safetensors" else file.read_bytes()
+    content = _content(file)
     if machine_folders := folders_in(content):
         yield Finding(name, FOLDER, machine_folders[0].decode(errors="replace"))
     if not is_text and not is_weights:
         yield Finding(name, UNKNOWN, f"{file.suffix} is not a file of a model")
-    if is_weights and file.suffix != ".safetensors":
+    if not is_text and b"\0" in content:  # weights, pictures: no text
         return
     text = readable(content)
     if redacted(text) != text:
@@ -158,11 +162,25 @@ def _strings(value: object) -> Iterator[str]:
         yield str(value)
 
 
-def _header(file: Path) -> bytes:
-    """Return the header of a safetensors file, its only part with texts."""
-    with open(file, "rb") as handle:
-        length = int.from_bytes(handle.read(8), "little")
-        return handle.read(min(length, LONGEST_HEADER))
+def _content(file: Path) -> bytes:
+    """Return the parts of a file that can hold texts: the header of a safetensors file, the texts among arrays."""
+    if file.suffix == ".safetensors":
+        with open(file, "rb") as handle:
+            length = int.from_bytes(handle.read(8), "little")
+            return handle.read(min(length, LONGEST_HEADER))
+    if file.suffix == ARRAYS and (texts := _array_texts(file)) is not None:
+        return texts
+    return file.read_bytes()
+
+
+def _array_texts(file: Path) -> bytes | None:
+    """The names of the arrays in a file, and all elements of those with texts; None if it cannot be read."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            elements = [text for values in arrays.values() if values.dtype.kind in "US" for text in values.flat]
+            return "\n".join([*arrays, *map(str, elements)]).encode()
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None
 
 
 def without_folders(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from embedlab.models.save import save_model
@@ -90,6 +91,27 @@ def test_a_path_in_the_header_of_weights(tmp_path):
     assert kinds(tmp_path) == [("model.safetensors", FOLDER), ("model.safetensors", TEXT)]
     (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}" + b"/home/ada/x")
     assert kinds(tmp_path) == []
+
+
+def test_texts_among_the_arrays_of_an_adapter(tmp_path):
+    np.savez(tmp_path / "adapter.npz", weights=np.zeros((3, 2)), vocabulary=np.array(["ok", TEXTS[0]]))
+    assert kinds(tmp_path) == [("adapter.npz", TEXT)]
+    np.savez(tmp_path / "adapter.npz", weights=np.zeros((3, 2)), vocabulary=np.array(["/home/ada/x"]))
+    assert kinds(tmp_path) == [("adapter.npz", FOLDER)]
+    np.savez(tmp_path / "adapter.npz", weights=np.frombuffer(TEXTS[0].encode(), dtype=np.uint8))
+    assert kinds(tmp_path) == []
+
+
+def test_arrays_that_cannot_be_read_are_looked_into_as_bytes(tmp_path):
+    (tmp_path / "adapter.npz").write_bytes(b"PK\3\4 torn /home/ada/x")
+    assert kinds(tmp_path) == [("adapter.npz", FOLDER)]
+
+
+def test_a_binary_file_is_not_read_as_text(tmp_path):
+    """Regular expressions of a megabyte of noise take seconds. Folders are looked for in the bytes."""
+    (tmp_path / "weights.bin").write_bytes(b"\0" + TEXTS[0].encode() + b" from /home/ada/x")
+    (tmp_path / "photo.png").write_bytes(b"\0" + TEXTS[0].encode())
+    assert kinds(tmp_path) == [("photo.png", UNKNOWN), ("weights.bin", FOLDER)]
 
 
 def test_a_link_is_not_followed(tmp_path):
