@@ -53,6 +53,39 @@ def test_ambiguous_and_repeating_docstrings_are_not_chosen():
     assert pydocs._select([*asked_twice, good, repeats]) == [good]
 
 
+class TestKept:
+    """The selection stays in the cache."""
+
+    @pytest.fixture
+    def file(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("EMBEDLAB_CACHE", str(tmp_path))
+        found = [pydocs.Docstring("a", "p", "Return the sum of it", BODY)]
+        monkeypatch.setattr(pydocs, "_docstrings", lambda package: found if package == "numpy" else [])
+        assert list(pydocs.load("", name="x").queries) == ["a"]
+        (file,) = tmp_path.rglob("*.json")
+        return file
+
+    def test_is_read_the_second_time(self, monkeypatch, file):
+        before = pydocs.load("", name="x")
+        monkeypatch.setattr(pydocs, "_docstrings", None)
+        assert pydocs.load("", name="x") == before
+
+    @pytest.mark.parametrize("damage", ["", "[[", "[1]", '[["a"]]', "{}1"])
+    def test_a_damaged_file_is_made_again(self, file, damage):
+        whole = file.read_text()
+        file.write_text(damage)
+        assert list(pydocs.load("", name="x").queries) == ["a"] and file.read_text() == whole
+
+    def test_other_packages_are_read_again(self, monkeypatch, file):
+        monkeypatch.setattr(pydocs.importlib.metadata, "version", lambda _package: "0.0")
+        monkeypatch.setattr(pydocs, "_docstrings", lambda _package: [])
+        assert pydocs.load("", name="x").queries == {}
+
+    def test_a_cache_that_cannot_be_written_costs_nothing(self, monkeypatch, file):
+        monkeypatch.setenv("EMBEDLAB_CACHE", str(file))
+        assert list(pydocs.load("", name="x").queries) == ["a"]
+
+
 @pytest.fixture(scope="module")
 def probe():
     return load_dataset("pydocs")

@@ -182,6 +182,19 @@ class TestScores:
         assert ("tuned", tuned) in used and ("base", base) in used
         assert ("tuned", base) not in used and ("base", tuned) not in used
 
+    def test_vectors_of_the_base_model_are_kept_for_later_runs(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("EMBEDLAB_CACHE", str(tmp_path))
+        encoded = []
+        monkeypatch.setattr(
+            "embedlab.models.cache.encode",
+            lambda model, texts, **options: encoded.extend(texts) or encode(model, texts, **options),
+        )
+        tuned, base = tiny_model(seed=1), tiny_model(seed=0)
+        first, _ = compare_probes(tuned, base, ["pydocs"], max_queries=10)
+        assert len(encoded) == 30  # 10 queries and 20 documents
+        again, _ = compare_probes(tuned, base, ["pydocs"], max_queries=10)
+        assert len(encoded) == 30 and again.equals(first)
+
     def test_an_unknown_probe_is_named(self):
         with pytest.raises(DataError, match="unknown dataset 'pydoc'.*pydocs"):
             open_probe("pydoc")

@@ -21,6 +21,7 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -155,6 +156,7 @@ def graded_pairs(descriptions: Mapping[str, str], count: int = GRADED_PAIRS) -> 
     return tuple(GradedPair(*texts, score) for texts, score in pairs.items())
 
 
+@cache  # asked for every code
 def _icd() -> ModuleType:
     """The code book, imported on first use because it parses 10 MB of XML."""
     return importlib.import_module("simple_icd_10_cm")

@@ -7,20 +7,25 @@ domain, so a large drop of a fine-tuned model shows what its gain has cost. All 
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from embedlab import paths
 from embedlab.data.dataset import Dataset
 from embedlab.data.splits import seeded_order
 from embedlab.data.text_analysis import without_symbols
 from embedlab.data.textio import FINGERPRINT_LENGTH
 from embedlab.errors import DataError
+from embedlab.io import sha256_of, write_atomic
 
 # Distribution name -> folders with well-documented public code. The list is fixed, so that the probe is the same on
 # two machines with the same package versions.
@@ -62,7 +67,7 @@ def load(location: str, *, name: str) -> Dataset:
         DataError: `location` is not empty.
     """
     _require_no_location(location)
-    docstrings = _select([docstring for package in PACKAGES for docstring in _docstrings(package)])
+    docstrings = _selected()
     documents: dict[str, str] = {}  # body -> document id; inherited docstrings share a body
     for docstring in docstrings:
         documents.setdefault(docstring.body, f"{docstring.name}#body")
@@ -98,6 +103,18 @@ def _require_no_location(location: str) -> None:
     if location:
         problem = f"pydocs takes no location or size, got '{location}'"
         raise DataError(problem, remedy="Write pydocs.", field="dataset")
+
+
+def _selected() -> list[Docstring]:
+    """The docstrings of the dataset. Parsing the packages takes ten seconds, so the result stays in the cache."""
+    made_by = f"{source_fingerprint('')}{sys.version}{sha256_of(Path(__file__))}"
+    file = paths.cache_dir() / "pydocs" / f"{hashlib.sha256(made_by.encode()).hexdigest()[:FINGERPRINT_LENGTH]}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError):  # none yet, or damaged
+        return [Docstring(*row) for row in json.loads(file.read_text(encoding="utf-8"))]
+    docstrings = _select([docstring for package in PACKAGES for docstring in _docstrings(package)])
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time and nothing else
+        write_atomic(file, json.dumps(docstrings))
+    return docstrings
 
 
 def _select(docstrings: list[Docstring]) -> list[Docstring]:

@@ -24,6 +24,7 @@ from embedlab.evaluation.metrics import evaluate
 from embedlab.evaluation.mteb_tasks import SUBSET, TaskResult, run_task, task_by_name
 from embedlab.evaluation.retrieval import evaluate_retrieval, sample_corpus
 from embedlab.evaluation.significance import NAN, PairedDifference, paired_difference
+from embedlab.models.cache import EmbeddingCache
 from embedlab.progress import track
 from embedlab.search.exact import Ranking
 from embedlab.search.vectors import Encode
@@ -159,7 +160,7 @@ def compare_probes(
     probes: Iterable[str] = DEFAULT_PROBES,
     *,
     max_queries: int | None = None,
-    encoders: tuple[Encode | None, Encode | None] = (None, None),
+    encoders: tuple[Encode | None, Encode | None] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, PairedDifference]]:
     """Score both models on every probe.
 
@@ -167,7 +168,8 @@ def compare_probes(
         tuned, base: the models.
         probes: names of probes, see above.
         max_queries: see `open_probe`.
-        encoders: for each of the two models, what replaces `embedlab.models.encode.encode`, e.g. a cache's.
+        encoders: for each of the two models, what replaces `embedlab.models.encode.encode`, e.g. a cache's. By default
+            the vectors of the base model stay in the cache, because later runs use it again.
 
     Returns:
         Columns probe, metric, n, base, tuned, difference, ci_low, ci_high, p_value; and
@@ -176,9 +178,10 @@ def compare_probes(
     import pandas as pd
 
     rows, differences = [], {}
+    encode_tuned, encode_base = encoders or (None, EmbeddingCache().encode)
     scorers = [(probe, open_probe(probe, max_queries=max_queries)) for probe in probes]  # read before any is scored
     for probe, score in track(scorers, "probes"):
-        of_tuned, of_base = score(tuned, encoders[0]), score(base, encoders[1])
+        of_tuned, of_base = score(tuned, encode_tuned), score(base, encode_base)
         outcome = differences[probe] = compare_probe(of_tuned, of_base)
         numbers = {"difference": outcome.mean, "ci_low": outcome.low, "ci_high": outcome.high}
         scores = {"n": outcome.n, "base": of_base.value, "tuned": of_tuned.value}
