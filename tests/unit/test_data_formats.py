@@ -276,7 +276,7 @@ class TestReading:
         assert (caught.value.line, caught.value.field) == (6, "positive")
         assert "only the first sheet is read, not more" in caplog.text
         rows = registry.read(tmp_path / "x.xlsx")[1].rows
-        assert rows[0].values == {"query": "q", "positive": "=1+1", "number": 3}
+        assert rows[0].values == {"query": "q", "positive": "=1+1", "number": "3"}
 
 
 FLAG, SWIFT, NEMO = "flagembedding", "ms-swift", "nemo"

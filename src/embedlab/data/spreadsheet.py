@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from embedlab.errors import DataError
 
 if TYPE_CHECKING:
+    from openpyxl.cell import Cell
     from openpyxl.worksheet.worksheet import Worksheet
 
 MAX_CELL = 32_767  # characters that Excel can show in a cell
@@ -21,7 +22,8 @@ logger = logging.getLogger(__name__)
 def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield row number and column -> value of every row below the header, of the first sheet.
 
-    The first row with a value is the header. Rows without any value are skipped.
+    The first row with a value is the header. Rows without any value are skipped. Numbers become the text that a cell
+    shows in the format "General": who types 4711 into a cell cannot tell whether it is a number or a text.
 
     Args:
         path: the file.
@@ -32,7 +34,7 @@ def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     sheet = _first_sheet(path)
     header: list[str] | None = None
     for number, cells in enumerate(sheet.iter_rows(), start=1):
-        values = [cell.value for cell in cells]
+        values = [_value(cell) for cell in cells]
         if all(value is None or value == "" for value in values):
             continue
         if header is None:
@@ -43,6 +45,15 @@ def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 remedy = "Correct the formula, or write its value."
                 raise DataError(f"cell {cell.coordinate} holds the error {cell.value}", remedy=remedy, file=path)
         yield number, {name: value for name, value in zip(header, values, strict=False) if name}
+
+
+def _value(cell: Cell) -> Any:
+    """The value of a cell, a number as text with the 15 digits that Excel computes with: 4711, 0.5, 1E-07."""
+    if not isinstance(cell.value, int | float):
+        return cell.value
+    text = f"{cell.value:.15G}" if isinstance(cell.value, float) else str(cell.value)
+    is_padded = text.isdecimal() and set(cell.number_format) == {"0"}  # the format 00000 shows 471 as 00471
+    return text.zfill(len(cell.number_format)) if is_padded else text
 
 
 def _first_sheet(path: Path) -> Worksheet:

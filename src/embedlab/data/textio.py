@@ -1,7 +1,8 @@
 """Read JSONL, JSON, CSV, TSV, Parquet and Excel files, with errors that name file, line and field.
 
 The same table gives the same records in every format. Numbers, dates and truth values of typed formats are read as the
-text that pandas writes into a CSV file (3.0, 2024-01-31, True), and NaN is an empty cell.
+text that pandas writes into a CSV file (3.0, 2024-01-31, True), and NaN is an empty cell. In Excel, where a column may
+hold numbers and texts, they are texts everywhere (3). In JSON and Parquet, a number where a text belongs is an error.
 """
 
 from __future__ import annotations
@@ -217,7 +218,7 @@ def checked_text(value: object, row: Row, field: str, file: Path) -> str:
         raise error_at(row, field, file, f"'{field}' is empty", "Fill it in or remove the record.")
     if not isinstance(value, str):
         problem = f"'{field}' must be a string, got {short(value)}"
-        raise error_at(row, field, file, problem, "Write it as a string.")
+        raise error_at(row, field, file, problem, _text_remedy(value, row.file or file))
     if "\0" in value or _HALF_PAIR.search(value):
         problem = "a NUL character" if "\0" in value else "half of a surrogate pair"
         raise error_at(row, field, file, f"'{field}' contains {problem}", "Save the text as valid Unicode.")
@@ -227,6 +228,15 @@ def checked_text(value: object, row: Row, field: str, file: Path) -> str:
         remedy = "Save the file as JSONL or Parquet, or write one text per column."
         raise error_at(row, field, file, problem, remedy)
     return text
+
+
+def _text_remedy(value: object, file: Path) -> str:
+    """How to write a value as a text in the format of a file."""
+    if not isinstance(value, int | float):
+        return "Write it as a string."
+    if format_of(file) in (".json", ".jsonl"):
+        return f'Write it in quotes: "{json.dumps(value)}".'
+    return "Store the column as text, in pandas with astype(str)."
 
 
 def _is_list(text: str) -> bool:
