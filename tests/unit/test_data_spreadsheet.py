@@ -15,12 +15,17 @@ from embedlab.data import textio
 from embedlab.data.load import load_dataset
 from embedlab.errors import DataError
 
+HEADER = ["query", "positive"]
 
-def save(path, rows):
-    """Write rows as the only sheet of a new book."""
+
+def save(path, *sheets):
+    """Write each list of rows as a sheet of a new book; the sheets are named s1, s2 and so on."""
     book = openpyxl.Workbook()
-    for row in rows:
-        book.active.append(row)
+    book.remove(book.active)
+    for number, rows in enumerate(sheets, start=1):
+        sheet = book.create_sheet(f"s{number}")
+        for row in rows:
+            sheet.append(row)
     book.save(path)
 
 
@@ -82,6 +87,32 @@ def test_every_table_is_read_like_a_csv_file(tmp_path, spec):
         assert list(excel.corpus.values()) == list(plain.corpus.values())
     else:
         assert replace(excel, name="") == replace(plain, name="")
+
+
+class TestSheets:
+    def read(self, tmp_path, *sheets):
+        save(tmp_path / "x.xlsx", *sheets)
+        return [(row.line, row.values["query"]) for row in textio.read_rows(tmp_path / "x.xlsx")]
+
+    @pytest.mark.parametrize("empty", [[], [[]], [["", None]], [HEADER], [[], HEADER, [None, ""]]])
+    def test_the_only_sheet_with_rows_is_read(self, tmp_path, caplog, empty):
+        filled = [[], HEADER, ["q", "p"]]
+        assert self.read(tmp_path, empty, filled, empty) == [(3, "q")]
+        assert "x.xlsx: read the sheet 's2', the only one with rows" in caplog.text
+        caplog.clear()
+        assert self.read(tmp_path, filled, empty) == [(3, "q")]
+        assert not caplog.text
+
+    def test_the_first_of_several_is_read(self, tmp_path, caplog):
+        filled = [[HEADER, [f"q{number}", "p"]] for number in range(3)]
+        assert self.read(tmp_path, *filled) == [(2, "q0")]
+        assert "only the sheet 's1' is read, not s2, s3" in caplog.text
+        assert self.read(tmp_path, [HEADER], *filled) == [(2, "q0")]
+        assert "only the sheet 's2' is read, not s3, s4" in caplog.text
+
+    def test_without_rows_the_error_says_so_of_all_sheets(self, tmp_path):
+        with pytest.raises(DataError, match="x.xlsx: no sheet has rows. Add at least one record"):
+            self.read(tmp_path, [], [HEADER])
 
 
 @pytest.mark.parametrize("value", [4711, 0.5, True])

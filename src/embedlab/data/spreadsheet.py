@@ -1,9 +1,10 @@
-"""Read and write the first sheet of an Excel file (.xlsx) with openpyxl."""
+"""Read and write a sheet of an Excel file (.xlsx) with openpyxl."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield row number and column -> value of every row below the header, of the first sheet.
+    """Yield row number and column -> value of every row below the header, of the first sheet that has rows.
 
     The first row with a value is the header. Rows without any value are skipped. Numbers become the text that a cell
     shows in the format "General": who types 4711 into a cell cannot tell whether it is a number or a text.
@@ -29,13 +30,13 @@ def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         path: the file.
 
     Raises:
-        DataError: the file is damaged, a column name is missing or repeated, or a cell holds an error.
+        DataError: the file is damaged, no sheet has rows, a column name is missing or repeated, or a cell holds an
+            error.
     """
-    sheet = _first_sheet(path)
     header: list[str] | None = None
-    for number, cells in enumerate(sheet.iter_rows(), start=1):
+    for number, cells in enumerate(_sheet(path).iter_rows(), start=1):
         values = [_value(cell) for cell in cells]
-        if all(value is None or value == "" for value in values):
+        if _is_blank(values):
             continue
         if header is None:
             header = _header(values, path, number)
@@ -56,18 +57,33 @@ def _value(cell: Cell) -> Any:
     return text.zfill(len(cell.number_format)) if is_padded else text
 
 
-def _first_sheet(path: Path) -> Worksheet:
+def _sheet(path: Path) -> Worksheet:
+    """The first sheet that has rows; says which one is read if that is not obvious."""
     import openpyxl
 
     try:
         # Not read_only: that mode trusts the size that some programs write into the file.
-        book = openpyxl.load_workbook(path, data_only=True)
+        sheets = openpyxl.load_workbook(path, data_only=True).worksheets
     except Exception as error:  # a damaged file raises errors of zipfile, XML parsers and openpyxl
         raise DataError("damaged Excel file", remedy="Save it again as .xlsx.", file=path) from error
-    if len(book.worksheets) > 1:
-        names = ", ".join(sheet.title for sheet in book.worksheets[1:])
-        logger.warning("%s: only the first sheet is read, not %s", path, names)
-    return book.worksheets[0]
+    filled = [sheet for sheet in sheets if _has_rows(sheet)]
+    if not filled:
+        raise DataError("no sheet has rows", remedy="Add at least one record below the column names.", file=path)
+    if unread := [sheet.title for sheet in filled[1:]]:
+        logger.warning("%s: only the sheet '%s' is read, not %s", path, filled[0].title, ", ".join(unread))
+    elif filled[0] is not sheets[0]:
+        logger.warning("%s: read the sheet '%s', the only one with rows", path, filled[0].title)
+    return filled[0]
+
+
+def _has_rows(sheet: Worksheet) -> bool:
+    """Whether a sheet has a row with a value below its header."""
+    filled = (values for values in sheet.iter_rows(values_only=True) if not _is_blank(values))
+    return len(list(islice(filled, 2))) == 2
+
+
+def _is_blank(values: Sequence[Any]) -> bool:
+    return all(value is None or value == "" for value in values)
 
 
 def _header(values: Sequence[Any], path: Path, line: int) -> list[str]:
