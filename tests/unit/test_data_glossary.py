@@ -76,6 +76,25 @@ def content(terms):
     }
 
 
+def test_several_columns_hold_synonyms_or_parents(tmp_path):
+    rows = [
+        {"term": "respiratory disease", "is_a": "", "Parent": None},
+        {"term": "influenza", "synonym": "flu", "Abbreviation": "", "alias": ["grippe"], "is_a": "respiratory disease"},
+        {"term": "cold", "synonym": "", "Abbreviation": "URTI; CC", "is_a": None, "Parent": "respiratory disease"},
+    ]
+    path = tmp_path / "x.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert content(glossary_files.read(path)) == {
+        "respiratory disease": ([], "", []),
+        "influenza": (["flu", "grippe"], "", ["respiratory disease"]),
+        "cold": (["CC", "URTI"], "", ["respiratory disease"]),
+    }
+    path.write_text('{"term": "a", "synonym": "b", "abbreviation": 5}\n')
+    with pytest.raises(DataError, match="'abbreviation' must be a string") as caught:
+        glossary_files.read(path)
+    assert caught.value.field == "abbreviation"
+
+
 def test_every_kind_of_file_has_the_same_terms(file):
     assert content(glossary_files.read(file)) == {
         "respiratory disease": ([], "", []),

@@ -75,7 +75,8 @@ def read(path: Path, language: str = "") -> list[Term]:
 
     Args:
         path: `.obo`, `.ttl`, `.rdf`, `.xml` or `.nt` (SKOS), or a table with the column `term`, and perhaps
-            `synonyms`, `definition` and `parents`, whose cells may be lists or texts separated by `;` or `|`.
+            `synonyms`, `definition` and `parents`, whose cells may be lists or texts separated by `;` or `|`. Several
+            columns may hold synonyms or parents, under different names (see `COLUMNS`).
         language: of the labels in SKOS, such as `en`; empty for the most frequent one.
 
     Raises:
@@ -95,10 +96,15 @@ def read(path: Path, language: str = "") -> list[Term]:
 
 
 def _from_row(row: Row, path: Path) -> Term:
-    row = textio.rename_columns(row, COLUMNS, path)
+    meaning = {column: COLUMNS.get(str(column).strip().lower(), "") for column in row.values}
+    synonyms, parents = (
+        [text for column in row.values if meaning[column] == name for text in _list(row, column, path)]
+        for name in LISTS
+    )
+    single = {column: value for column, value in row.values.items() if meaning[column] not in LISTS}
+    row = textio.rename_columns(row._replace(values=single), COLUMNS, path)
     name = textio.text_of(row, "term", path)
     key = textio.id_of(row, "id", path) if not textio.is_empty(row.values.get("id")) else name
-    synonyms, parents = (_list(row, column, path) for column in LISTS)
     has_definition = not textio.is_empty(row.values.get("definition"))
     definition = textio.text_of(row, "definition", path) if has_definition else ""
     return Term(key, name, row.line, synonyms, definition, parents)
@@ -106,7 +112,7 @@ def _from_row(row: Row, path: Path) -> Term:
 
 def _list(row: Row, column: str, path: Path) -> list[str]:
     """The texts of a cell that may be a list, or a text with separators."""
-    value = row.values.get(column)
+    value = row.values[column]
     if textio.is_empty(value):
         return []
     items = value if isinstance(value, list) else _SEPARATOR.split(textio.checked_text(value, row, column, path))
