@@ -118,8 +118,6 @@ def test_splits_that_a_large_group_spoils_are_reported_with_its_size(caplog):
 def test_too_few_groups_is_an_error():
     with pytest.raises(DataError, match="2 unrelated groups, too few for 3 splits"):
         group_split({"a": "1", "b": "2", "c": "2"}, {"test": 1, "dev": 1})
-    with pytest.raises(DataError, match=r"add \?split_by=query"):
-        group_split({"a": "1", "b": "1", "c": "1"}, {"test": 1, "dev": 1})
 
 
 def test_seeds_differ_and_samples_are_nested():

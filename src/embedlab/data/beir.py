@@ -17,7 +17,7 @@ from typing import NamedTuple
 from embedlab.data import textio
 from embedlab.data.dataset import SPLIT_ALIASES, SPLITS, Dataset, Qrels, split_name
 from embedlab.data.formats import trec
-from embedlab.data.splits import complete_splits
+from embedlab.data.splits import MORE_QUERIES, complete_splits
 from embedlab.data.textio import Row
 from embedlab.errors import DataError
 
@@ -27,6 +27,7 @@ RESERVED = ("_id", "title", "text", "metadata")
 MAX_GRADE = 1_000
 QRELS_SUFFIXES = (".tsv", ".qrels", ".trec", ".txt")
 NAMED = 5  # files that an error names
+CHOOSE_SPLITS = " You can choose their splits with qrels/train.tsv, qrels/dev.tsv and qrels/test.tsv."
 USUAL_GRADE = 10  # above it, the grades are probably percentages
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,9 @@ def load(location: str, *, name: str, split_by: str = "document", repair: bool =
         problem = "no relevant document is in corpus.jsonl with a text"
         raise DataError(problem, remedy=remedy, file=path / "qrels", field="corpus-id")
     with textio.naming(path):
-        qrels, groups = complete_splits(judged, queries.texts, corpus.texts, split_by=split_by, divide=divide)
+        qrels, groups = complete_splits(
+            judged, queries.texts, corpus.texts, split_by=split_by, divide=divide, remedy=MORE_QUERIES + CHOOSE_SPLITS
+        )
     qrels = {**qrels, "train": _found(qrels["train"], corpus.texts)}
     relevant = {query: queries.texts[query] for judgements in qrels.values() for query in judgements}
     fields = {

@@ -15,6 +15,7 @@ from embedlab.data.splits import complete_splits
 from embedlab.errors import DataError
 
 HARD_NEGATIVES = 3  # triplets per positive
+MORE_QUERIES = "Collect clicks on other documents."
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,9 @@ def to_dataset(
         )
         raise DataError("no document is clicked clearly more often than the average", remedy=remedy, file=file)
     judged: Qrels = {query: dict.fromkeys(documents, 1) for query, documents in positives.items()}
-    qrels, groups = complete_splits({"train": judged}, log.queries, log.documents, split_by=split_by)
+    qrels, groups = complete_splits(
+        {"train": judged}, log.queries, log.documents, split_by=split_by, remedy=MORE_QUERIES
+    )
     negatives = _by_query(verdicts, "negative", by="impressions")
     logger.info("%s: %s", name, verdicts["verdict"].replace("", "undecided").value_counts().to_dict())
     return Dataset(

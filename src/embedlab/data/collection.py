@@ -11,7 +11,7 @@ from typing import NamedTuple
 from embedlab.data import pair_rows, textio
 from embedlab.data.dataset import Dataset, GradedPair, Triplet
 from embedlab.data.pair_rows import RESERVED, Passage
-from embedlab.data.splits import complete_splits
+from embedlab.data.splits import MORE_QUERIES, complete_splits
 from embedlab.data.textio import Row
 from embedlab.errors import DataError
 
@@ -48,6 +48,7 @@ class Collection:
         fields: query id -> metadata.
         original_ids: id of a query or document here -> its id in the file, if it has one.
         graded_pairs: two texts and their similarity; such a file has no queries.
+        more_queries: what helps if splits cannot be made, see `complete_splits`.
     """
 
     file: Path
@@ -60,6 +61,7 @@ class Collection:
     fields: dict[str, dict[str, str]] = field(default_factory=dict)
     original_ids: dict[str, str] = field(default_factory=dict)
     graded_pairs: tuple[GradedPair, ...] = ()
+    more_queries: str = MORE_QUERIES
     _may_contradict: bool = False  # only then all judgements are kept, with their records
     _judgements: dict[tuple[str, str], _Judgement] = field(default_factory=dict)
     _ambiguous: set[tuple[str, str]] = field(default_factory=set)  # query id, metadata field with several values
@@ -121,7 +123,13 @@ class Collection:
         }
         with textio.naming(self.file):
             qrels, groups = complete_splits(
-                judged, queries, corpus, split_by=split_by, user_groups=groups, divide=divide
+                judged,
+                queries,
+                corpus,
+                split_by=split_by,
+                user_groups=groups,
+                divide=divide,
+                remedy=self.more_queries,
             )
         negatives = [(negative.query, negative.triplet) for negative in self.negatives] + self.judged_negatives()
         return Dataset(

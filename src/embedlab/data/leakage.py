@@ -190,6 +190,7 @@ def guard(
     file: str | None = None,
     expected: bool = True,
     needs_training: bool = False,
+    can_share: bool = True,
 ) -> Dataset:
     """Return a dataset without leaks.
 
@@ -199,6 +200,7 @@ def guard(
         file: the file that the error names.
         expected: log dropped examples without a warning, for datasets that are known to have some.
         needs_training: raise an error if no training query is left.
+        can_share: whether the dataset's spec takes split_by=query.
 
     Raises:
         LeakageError: the dataset leaks and `drop_leaks` is False, or nothing would be left to train on.
@@ -207,7 +209,7 @@ def guard(
     if report.clean:
         return dataset
     if not drop_leaks:
-        raise LeakageError(str(report), remedy=" ".join(_remedies(dataset, repaired)), file=file)
+        raise LeakageError(str(report), remedy=" ".join(_remedies(dataset, repaired, can_share)), file=file)
     if needs_training and dataset.qrels.get("train") and not repaired.qrels["train"]:
         remedy = "Split the data again: no text of dev or test may occur in train."
         raise LeakageError(f"without the leaking examples, train has no query left: {report}", remedy=remedy, file=file)
@@ -223,10 +225,10 @@ def _emptied(dataset: Dataset, repaired: Dataset) -> list[str]:
     return [split for split, queries in dataset.qrels.items() if queries and not repaired.qrels[split]]
 
 
-def _remedies(dataset: Dataset, repaired: Dataset) -> Iterator[str]:
+def _remedies(dataset: Dataset, repaired: Dataset, can_share: bool) -> Iterator[str]:
     """What each way to go on would leave of `dataset`, whose leaks are dropped in `repaired`; sentences."""
     yield "Split the data again, or choose one of these datasets."
-    if dataset.split_by == "document":
+    if can_share and dataset.split_by == "document":
         shared, report = repair(replace(dataset, split_by="query"))
         options = {"split_by": "query", **({} if report.clean else {"repair": "true"})}
         spec = _with_options(dataset.name, options)

@@ -108,7 +108,12 @@ def load_dataset(
     dataset = _load(parsed, spec, options, repair=drop_leaks, divide=divide)
     built_in = parsed.scheme in BUILT_IN
     dataset = guard(
-        dataset, drop_leaks=drop_leaks, file=parsed.location or None, expected=built_in, needs_training=training
+        dataset,
+        drop_leaks=drop_leaks,
+        file=parsed.location or None,
+        expected=built_in,
+        needs_training=training,
+        can_share="split_by" in inspect.signature(parsed.module.load).parameters,
     )
     for warning in [] if built_in else [*size_warnings(dataset), *own_document_notices(dataset)]:
         _log.warning("%s: %s", spec, warning)

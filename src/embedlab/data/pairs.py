@@ -26,7 +26,7 @@ from pathlib import Path
 from embedlab.data import beir, pair_rows, textio
 from embedlab.data.collection import Collection
 from embedlab.data.dataset import Dataset
-from embedlab.data.formats import registry
+from embedlab.data.formats import registry, table
 from embedlab.data.textio import Row
 from embedlab.errors import DataError
 
@@ -67,8 +67,11 @@ def load(
         return beir.load(location, name=name, split_by=split_by, repair=repair, divide=divide)
     if columns:
         rows = pair_rows.with_columns(textio.read_rows(path), columns, path)
-        return from_rows(rows, path, name=name, split_by=split_by, repair=repair, divide=divide)
-    return registry.collect(path, format, repair=repair).dataset(name, split_by=split_by, divide=divide)
+        collection = Collection.from_rows(rows, path, repair=repair)
+        collection.more_queries += table.CHOOSE_SPLITS
+    else:
+        collection = registry.collect(path, format, repair=repair)
+    return collection.dataset(name, split_by=split_by, divide=divide)
 
 
 def source_fingerprint(location: str) -> str:

@@ -31,6 +31,7 @@ from embedlab.data.translations import Term, dataset, parse_languages, term_grou
 from embedlab.errors import DataError
 
 RESERVED = ("id", "parent", "group", "split")
+MORE_TERMS = "Add terms. In a table, you can choose their splits with a column 'split'."
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}(_[a-z0-9]{2,8})*")
 _XML_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
@@ -110,7 +111,7 @@ def _split(terms: list[Term]) -> list[Term]:
     if terms[0].split:
         return terms
     sizes = {split: round(SHARES[split] * len(terms)) for split in ("test", "dev")}
-    return with_splits(terms, group_split(term_groups(terms), sizes))
+    return with_splits(terms, group_split(term_groups(terms), sizes, remedy=MORE_TERMS))
 
 
 def _from_row(row: Row, path: Path) -> Term:

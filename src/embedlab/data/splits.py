@@ -24,6 +24,8 @@ LARGEST = {"dev": 5_000, "test": 10_000}
 MIN_TEST_QUERIES = 50
 DIGEST_BYTES = 16
 SPREAD = 0.4  # usual standard deviation of nDCG@10 over queries
+MORE_QUERIES = "Add queries about other documents."  # what helps if there are too few groups
+SHARE_DOCUMENTS = " If only the queries are new and the documents stay the same, add ?split_by=query."
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +159,12 @@ def group_queries(
 
 
 def group_split(
-    groups: Mapping[str, str], sizes: Mapping[str, int], *, rest: str = "train", seed: int = 0
+    groups: Mapping[str, str],
+    sizes: Mapping[str, int],
+    *,
+    rest: str = "train",
+    seed: int = 0,
+    remedy: str = MORE_QUERIES,
 ) -> dict[str, list[str]]:
     """Divide items into splits without dividing a group.
 
@@ -167,6 +174,7 @@ def group_split(
             skipped. If no group fits, the split gets the smallest group.
         rest: the split that gets all remaining items.
         seed: determines which groups are drawn.
+        remedy: what the error advises.
 
     Returns:
         Split -> items, in the order of `groups`.
@@ -178,9 +186,6 @@ def group_split(
     for item, group in groups.items():
         members[group].append(item)
     if len(members) <= len(sizes):
-        remedy = "Add queries about other documents, or set the split of every record yourself (column 'split')."
-        if len(groups) > len(members):
-            remedy += " If only the queries are new and the documents stay the same, add ?split_by=query."
         problem = f"{len(groups)} queries form {len(members)} unrelated groups, too few for {len(sizes) + 1} splits"
         raise DataError(problem, remedy=remedy)
     free, split_of = seeded_order(members, seed), dict.fromkeys(members, rest)
@@ -213,6 +218,7 @@ def complete_splits(
     split_by: str = "document",
     user_groups: Mapping[str, str] | None = None,
     divide: bool = True,
+    remedy: str = MORE_QUERIES,
 ) -> tuple[dict[str, Qrels], dict[str, str]]:
     """Add missing splits, by groups.
 
@@ -227,6 +233,7 @@ def complete_splits(
         split_by: see `Dataset`.
         user_groups: query id -> group, from the data.
         divide: divide dev or test if there is no train split; False leaves the missing splits empty.
+        remedy: what helps if there are too few groups, a sentence for the user of this kind of data.
 
     Returns:
         The qrels of all three splits, and query id -> group.
@@ -237,9 +244,13 @@ def complete_splits(
     present = {split: qrels[split] for split in SPLITS if qrels.get(split)}
     missing = [split for split in reversed(SPLITS) if split not in present]
     groups: dict[str, str] = {}
-    for grades in present.values():
+
+    def grouped(grades: Qrels, split_by: str) -> dict[str, str]:
         inside = {query: group for query, group in (user_groups or {}).items() if query in grades}
-        groups |= group_queries(queries, grades, corpus, split_by=split_by, user_groups=inside)
+        return group_queries(queries, grades, corpus, split_by=split_by, user_groups=inside)
+
+    for grades in present.values():
+        groups |= grouped(grades, split_by)
     donor, grades = next(iter(present.items()))
     if not missing or (donor != "train" and not divide):
         return {split: present.get(split, {}) for split in SPLITS}, _with_user_names(groups, user_groups)
@@ -248,14 +259,17 @@ def complete_splits(
     sizes = {split: min(size, LARGEST.get(split, size)) for split, size in shares.items()}
     if sizes != shares:
         logger.info("%s instead of %s queries: see LARGEST in data/splits.py", sizes, shares)
-    members = group_split({query: groups[query] for query in grades}, sizes, rest=donor)
-    _report_division(members, sizes, {query: groups[query] for query in grades}, split_by)
+    donated = {query: groups[query] for query in grades}
+    if split_by == "document" and len({*donated.values()}) <= len(sizes):
+        remedy += SHARE_DOCUMENTS if len({*grouped(grades, "query").values()}) > len(sizes) else ""
+    members = group_split(donated, sizes, rest=donor, remedy=remedy)
+    _report_division(members, sizes, donated, remedy + (SHARE_DOCUMENTS if split_by == "document" else ""))
     divided = {split: {query: grades[query] for query in ids} for split, ids in members.items()}
     return {split: {**present, **divided}[split] for split in SPLITS}, _with_user_names(groups, user_groups)
 
 
 def _report_division(
-    members: Mapping[str, Sequence[str]], sizes: Mapping[str, int], groups: Mapping[str, str], split_by: str
+    members: Mapping[str, Sequence[str]], sizes: Mapping[str, int], groups: Mapping[str, str], remedy: str
 ) -> None:
     """Log how a split was divided: a warning if it was dev or test, or if a split missed its share.
 
@@ -263,7 +277,7 @@ def _report_division(
         members: split -> its queries; the split that was divided comes first.
         sizes: made split -> wanted number of queries.
         groups: query id -> group.
-        split_by: see `Dataset`.
+        remedy: what helps if a split missed its share.
     """
     donor = next(iter(members))
     planned_sizes = {donor: len(groups) - sum(sizes.values()), **sizes}
@@ -277,10 +291,6 @@ def _report_division(
     if any(abs(len(members[split]) - planned_sizes[split]) > max(1, planned_sizes[split] / 2) for split in members):
         planned = ", ".join(f"{planned_sizes[split]} {split}" for split in SPLITS if split in planned_sizes)
         largest = max(Counter(groups.values()).values())
-        remedy = {
-            "document": "Add ?split_by=query to let splits share documents.",
-            "query": "Set the split of every record yourself (column 'split').",
-        }[split_by]
         logger.warning(
             "The splits have %s queries, wanted were %s. The largest group of related queries has %d of %d queries and "
             "stays in one split. %s",
@@ -296,10 +306,7 @@ def size_warnings(dataset: Dataset) -> list[str]:
     """
     warnings = []
     if len(dataset.qrels.get("dev", {})) == 1:
-        warnings.append(
-            "dev has one query, and training steps and weights are chosen on it. Add queries, or set the split of "
-            "every record yourself (column 'split')."
-        )
+        warnings.append("dev has one query, and training steps and weights are chosen on it. Add queries.")
     test = len(dataset.qrels.get("test", {}))
     if 0 < test < MIN_TEST_QUERIES:
         half_width = min(1.0, 1.96 * SPREAD / test**0.5)

@@ -115,7 +115,9 @@ def collect(path: Path, name: str = "", *, repair: bool = False) -> Collection:
     """
     format_, contents = read(path, name)
     collection = Collection.from_rows(contents.rows, path, documents=contents.documents, repair=repair)
-    if format_ is not table.PAIRS:
+    if format_ is table.PAIRS:
+        collection.more_queries += table.CHOOSE_SPLITS
+    else:
         logger.warning("%s: %s", path, description(format_, contents, collection))
     return collection
 
