@@ -82,6 +82,14 @@ def test_plain_texts_have_the_words_and_the_form_of_the_long_way(text):
     assert normalise(text) == (pieces or text.strip())
 
 
+@given(st.text("aB1 é–+#-.<>=%°€½µαЁ水ガー、กำ่ ःहిxअ\u0301\u200d✓ـب٣", max_size=12))
+def test_shortcuts_do_not_change_the_form(text):
+    pieces = text_analysis._joined(text_analysis._folded(text))
+    while (shorter := text_analysis._joined(pieces)) != pieces:
+        pieces = shorter
+    assert normalise(text) == (pieces or text.strip())
+
+
 @scripts
 def test_the_normal_form_ignores_typing_and_keeps_words(script):
     query, same, other, _ = SCRIPTS[script]

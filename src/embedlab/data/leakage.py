@@ -18,6 +18,7 @@ from embedlab.data.dataset import Dataset
 from embedlab.data.overlap import near_duplicates
 from embedlab.data.splits import drop_queries
 from embedlab.data.text_analysis import normalise
+from embedlab.data.text_keys import text_key
 from embedlab.errors import LeakageError
 
 IDENTICAL, NEAR_IDENTICAL = "identical query", "near-identical query"
@@ -142,15 +143,15 @@ def _with_held_out_of(dataset: Dataset, other: Dataset) -> Dataset:
     new_id = {key: f"{other.name} {key}" for key in (*other.corpus, *other.queries)}
     held_out: dict[str, None] = {}
     by_code: dict[str, dict[str, None]] = defaultdict(dict)
-    by_text: dict[str, dict[str, None]] = defaultdict(dict)
+    by_text: dict[str | bytes, dict[str, None]] = defaultdict(dict)
     for query, document in (pair for split in ("dev", "test") for pair in other.pairs(split)):
-        held_out[document] = by_text[normalise(other.corpus[document])][new_id[document]] = None
+        held_out[document] = by_text[text_key(other.corpus[document])][new_id[document]] = None
         for code in codes_of(other, query, [document]):
             by_code[code][new_id[document]] = None
 
     def judged(query: str, grades: Mapping[str, int]) -> dict[str, int]:
         with_code = (document for code in codes_of(dataset, query, grades) for document in by_code.get(code, ()))
-        return dict.fromkeys((*grades, *with_code, *by_text.get(normalise(dataset.queries[query]), ())), 1)
+        return dict.fromkeys((*grades, *with_code, *by_text.get(text_key(dataset.queries[query]), ())), 1)
 
     train = {query: judged(query, grades) for query, grades in dataset.qrels.get("train", {}).items()}
     held_out_qrels = {
@@ -262,17 +263,17 @@ def _leaks(dataset: Dataset, examples: Callable[[], Examples], held_out: tuple[s
     The examples are made twice, because all of them together would take a kilobyte per training pair.
     """
     queries = {q: text for split in held_out for q, text in dataset.split_queries(split).items()}
-    query_texts = {normalise(text): text for text in queries.values()}
+    query_texts = {text_key(text): text for text in queries.values()}
     document_texts = _relevant_texts(dataset, held_out) if dataset.split_by == "document" else {}
     groups = {dataset.groups[q]: text for q, text in queries.items() if q in dataset.groups}
     with_query = {number: e.query for number, (_, e) in enumerate(examples()) if e.query is not None}
     near = {number: queries[q] for number, q in near_duplicates(with_query, queries)}
-    form = lru_cache(1 << 16)(normalise)  # examples of the same document often follow each other
+    key_of = lru_cache(1 << 16)(text_key)  # examples of the same document often follow each other
     for number, (key, example) in enumerate(examples()):
-        positives = tuple(map(form, example.positives))
-        trained = () if key.source == "dev" else (*positives, *map(form, example.negatives))
+        positives = tuple(map(key_of, example.positives))
+        trained = () if key.source == "dev" else (*positives, *map(key_of, example.negatives))
         matches = {
-            IDENTICAL: query_texts.get(normalise(example.query)) if example.query is not None else None,
+            IDENTICAL: query_texts.get(text_key(example.query)) if example.query is not None else None,
             NEAR_IDENTICAL: near.get(number),
             TRAINING_TEXT: _first_match(query_texts, trained),
             SHARED_DOCUMENT: _first_match(document_texts, positives),
@@ -280,17 +281,17 @@ def _leaks(dataset: Dataset, examples: Callable[[], Examples], held_out: tuple[s
         }
         for kind, match in matches.items():
             if match is not None:
-                yield Leak(kind, key, example.query or positives[0], match)
+                yield Leak(kind, key, example.query or normalise(example.positives[0]), match)
                 break
 
 
-def _first_match(held_out: Mapping[str, str], texts: Iterable[str]) -> str | None:
-    return next((held_out[text] for text in texts if text in held_out), None)
+def _first_match(held_out: Mapping[str | bytes, str], keys: Iterable[str | bytes]) -> str | None:
+    return next((held_out[key] for key in keys if key in held_out), None)
 
 
-def _relevant_texts(dataset: Dataset, splits: Iterable[str]) -> dict[str, str]:
+def _relevant_texts(dataset: Dataset, splits: Iterable[str]) -> dict[str | bytes, str]:
     relevant = {document for split in splits for _, document in dataset.pairs(split)}
-    return {normalise(dataset.corpus[document]): dataset.corpus[document] for document in sorted(relevant)}
+    return {text_key(dataset.corpus[document]): dataset.corpus[document] for document in sorted(relevant)}
 
 
 def _training_examples(dataset: Dataset) -> Examples:

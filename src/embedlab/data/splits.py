@@ -15,14 +15,14 @@ import numpy as np
 
 from embedlab.data.dataset import SPLITS, Dataset, GradedPair, Qrels, Triplet
 from embedlab.data.overlap import near_duplicates
-from embedlab.data.text_analysis import normalise, without_symbols
+from embedlab.data.text_analysis import without_symbols
+from embedlab.data.text_keys import digest, text_key
 from embedlab.errors import DataError, ParameterError
 
 SHARES = {"train": 0.75, "dev": 0.10, "test": 0.15}
 # Queries of the splits that we make. More would take hours to evaluate and narrow the intervals very little.
 LARGEST = {"dev": 5_000, "test": 10_000}
 MIN_TEST_QUERIES = 50
-DIGEST_BYTES = 16
 SPREAD = 0.4  # usual standard deviation of nDCG@10 over queries
 MORE_QUERIES = "Add queries about other documents."  # what helps if there are too few groups
 SHARE_DOCUMENTS = " If only the queries are new and the documents stay the same, add ?split_by=query."
@@ -86,13 +86,9 @@ class _Links:
         self._items.append(item)
         self._keys.append(self._numbers.setdefault(key, len(self._numbers)))
 
-    def add_text(self, item: int, text: str) -> None:
-        """Give an item a text as key."""
-        self.add(item, _digest(text))
-
-    def has_text(self, text: str) -> bool:
-        """Whether an item has this text as key."""
-        return _digest(text) in self._numbers
+    def has(self, key: Hashable) -> bool:
+        """Whether an item has this key."""
+        return key in self._numbers
 
     def groups(self, items: Sequence[str]) -> dict[str, str]:
         """Return item -> smallest item that is linked with it, for the names of the items."""
@@ -108,9 +104,8 @@ class _Links:
         return {item: names.setdefault(label_of[item], item) for item in sorted(label_of)}
 
 
-def _digest(text: str) -> str | bytes:
-    """`text`, or a hash of it if that is shorter."""
-    return text if len(text) <= DIGEST_BYTES else hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
+def _words_key(text: str) -> str | bytes:
+    return digest(without_symbols(text))
 
 
 def group_queries(
@@ -139,20 +134,19 @@ def group_queries(
     Returns:
         Query id -> group.
     """
-    form = without_symbols if ignore_symbols else normalise
+    key_of = lru_cache(1 << 16)(_words_key if ignore_symbols else text_key)  # texts of a document often recur
     numbers = {query: number for number, query in enumerate(qrels)}
     links = _Links()
     for query, number in numbers.items():
-        links.add_text(number, form(queries[query]))
-    form_of = lru_cache(1 << 16)(form)  # queries of the same document often follow each other
+        links.add(number, key_of(queries[query]))
     for query, grades in qrels.items():
-        for text in (form_of(corpus[document]) for document in grades if document in corpus):
-            if split_by == "document" or links.has_text(text):
-                links.add_text(numbers[query], text)
+        for key in (key_of(corpus[document]) for document in grades if document in corpus):
+            if split_by == "document" or links.has(key):
+                links.add(numbers[query], key)
     texts = {number: queries[query] for query, number in numbers.items()}
     for number, other in near_duplicates(texts, texts, ignore_symbols=ignore_symbols):
         if number < other:
-            links.add_text(number, form(texts[other]))
+            links.add(number, key_of(texts[other]))
     for query, group in (user_groups or {}).items():
         links.add(numbers[query], ("user group", group))
     return links.groups(list(numbers))
