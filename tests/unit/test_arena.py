@@ -311,9 +311,9 @@ class TestOverSeeds:
     def test_two_seeds_can_show_what_none_of_them_shows(self):
         values = {"mine": (0.5, 0.6), **self.REFERENCE}
         runs = [FakeRecord("a", "one", values), FakeRecord("b", "one", values, seed=1)]
-        alone, opposite = over_seeds(runs[:1]), over_seeds(runs, {"a": NOISE, "b": -NOISE})
-        assert alone.loc[0, "verdict"] == "level" and opposite.loc[0, "verdict"] == "better"
-        assert opposite.loc[0, ["difference", "low", "high"]].tolist() == pytest.approx([0.1, 0.1, 0.1])
+        one_seed, two_seeds = over_seeds(runs[:1]), over_seeds(runs, {"a": NOISE, "b": -NOISE})
+        assert one_seed.loc[0, "verdict"] == "level" and two_seeds.loc[0, "verdict"] == "better"
+        assert two_seeds.loc[0, ["difference", "low", "high"]].tolist() == pytest.approx([0.1, 0.1, 0.1])
 
     def test_a_system_of_some_seeds_is_compared_with_the_reference_of_these(self):
         runs = [
@@ -327,8 +327,8 @@ class TestOverSeeds:
 
     def test_holm_counts_the_systems_of_a_dataset(self):
         runs = [FakeRecord("a", "one", {"x": (0.5, 0.01), "y": (0.5, 0.01), "z": (0.4, 0.9), **self.REFERENCE})]
-        alone = [FakeRecord("b", "two", {"x": (0.5, 0.01), **self.REFERENCE})]
-        table = over_seeds([*runs, *alone]).set_index(["dataset", "system"])["p (Holm)"]
+        single = [FakeRecord("b", "two", {"x": (0.5, 0.01), **self.REFERENCE})]
+        table = over_seeds([*runs, *single]).set_index(["dataset", "system"])["p (Holm)"]
         assert table["one", "x"] == pytest.approx(3 * table["two", "x"])
         assert pd.isna(table["one", "stock-mined"])
 

@@ -59,8 +59,8 @@ class TestKept:
     @pytest.fixture
     def file(self, monkeypatch, tmp_path):
         monkeypatch.setenv("EMBEDLAB_CACHE", str(tmp_path))
-        found = [pydocs.Docstring("a", "p", "Return the sum of it", BODY)]
-        monkeypatch.setattr(pydocs, "_docstrings", lambda package: found if package == "numpy" else [])
+        docstrings = [pydocs.Docstring("a", "p", "Return the sum of it", BODY)]
+        monkeypatch.setattr(pydocs, "_docstrings", lambda package: docstrings if package == "numpy" else [])
         assert list(pydocs.load("", name="x").queries) == ["a"]
         (file,) = tmp_path.rglob("*.json")
         return file

@@ -148,15 +148,17 @@ def _compared(
     if any(series is None for series in [*its_own, *of_reference]):
         problem = f"the values per query of {system} are missing in one of {', '.join(runs)}"
         raise RecordError(problem, remedy=f"Restore its {FILE}")
-    mine, theirs = (mean_over_runs([series for series in of if series is not None]) for of in (its_own, of_reference))
-    if mine is None or theirs is None or not mine.index.equals(theirs.index):
+    mean, reference_mean = (
+        mean_over_runs([series for series in of if series is not None]) for of in (its_own, of_reference)
+    )
+    if mean is None or reference_mean is None or not mean.index.equals(reference_mean.index):
         remedy = "List runs of the same data under arena in experiments/published.yaml"
         raise RecordError(f"the runs {', '.join(runs)} have different test queries", remedy=remedy)
-    interval = bootstrap_ci(mine.to_numpy())
+    interval = bootstrap_ci(mean.to_numpy())
     row = {METRIC: interval.mean, "ci_low": interval.low, "ci_high": interval.high, "n": interval.n}
     if system in references:
         return row
-    gain = paired_difference(mine.to_numpy(), theirs.to_numpy())
+    gain = paired_difference(mean.to_numpy(), reference_mean.to_numpy())
     return row | {"difference": gain.mean, "low": gain.low, "high": gain.high, "p": gain.p_value}
 
 
