@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from embedlab import paths
-from embedlab.arena import contest, exchange, recipe
+from embedlab.arena import contest, exchange, recipe, seeds
 from embedlab.arena.contest import Contest, _ordered
 from embedlab.arena.standings import verdict
 from embedlab.data.dataset import Dataset
@@ -234,9 +234,11 @@ def test_verdict(difference, p_value, expected):
 class FakeRecord:
     """A record with two recipes, the base model, and stock-mined as reference."""
 
-    def __init__(self, run_id, dataset, values, costs=None, forgetting=None, seconds=None, seed=0):
+    def __init__(
+        self, run_id, dataset, values, costs=None, forgetting=None, seconds=None, seed=0, reference="stock-mined"
+    ):
         self.run_id, self.commit = run_id, "abc"
-        self.parameters = {"dataset": dataset, "seed": seed, "reference": "stock-mined"}
+        self.parameters = {"dataset": dataset, "seed": seed, "reference": reference}
         labels = {
             "technique": "recipe",
             "stage": "retrieval",
@@ -249,8 +251,8 @@ class FakeRecord:
             row = {"system": system, **labels, "n": 100}
             self.metrics.append(MetricRow(**row, statistic="value", value=value))
             if p_value is not None:
-                against = {"against": "stock-mined"}
-                difference = value - values["stock-mined"][0]
+                against = {"against": reference}
+                difference = value - values[reference][0]
                 self.metrics.append(MetricRow(**row, **against, statistic="difference", value=difference))
                 self.metrics.append(MetricRow(**row, **against, statistic="p_value", value=p_value))
         probe = {**labels, "stage": "probe", "task": "pydocs", "statistic": "difference", "against": "base"}
@@ -279,7 +281,7 @@ def over_seeds(runs, noise=None):
             for system, value in measured.items()
         }
 
-    return arena_report.over_seeds(arena_report.all_standings(runs), values_of)
+    return seeds.over_seeds(arena_report.all_standings(runs), values_of)
 
 
 def test_leaderboard_by_hand():
@@ -332,19 +334,42 @@ class TestOverSeeds:
         assert table["one", "x"] == pytest.approx(3 * table["two", "x"])
         assert pd.isna(table["one", "stock-mined"])
 
-    def test_runs_of_different_queries_are_refused(self):
-        values = {"mine": (0.5, 0.6), **self.REFERENCE}
-        runs = arena_report.all_standings([FakeRecord("a", "x/one", values), FakeRecord("b", "y/one", values, seed=1)])
-        series = {"a": pd.Series(0.0, ["q1"]), "b": pd.Series(0.0, ["q2"])}
-        with pytest.raises(RecordError, match="a, b have different test queries"):
-            arena_report.over_seeds(
-                runs, lambda run, _metric: {Measured(name): series[run] for name in ("mine", "stock-mined")}
-            )
+    def test_one_run_keeps_what_it_recorded(self):
+        runs = arena_report.all_standings([FakeRecord("a", "one", {"mine": (0.5, 0.03), **self.REFERENCE})])
+        table = seeds.over_seeds(runs, lambda _run, _metric: {})
+        assert table.loc[0, ["p (Holm)", "verdict"]].tolist() == [0.03, "better"]
 
-    def test_a_run_without_values_per_query_is_refused(self):
-        runs = arena_report.all_standings([FakeRecord("a", "one", {"mine": (0.5, 0.6), **self.REFERENCE})])
-        with pytest.raises(RecordError, match="values per query of mine are missing in one of a"):
-            arena_report.over_seeds(runs, lambda _run, _metric: {})
+    def two_runs(self, **queries):
+        """Two runs with the seeds 0 and 1 of two systems, and the test queries of each."""
+        values = {"mine": (0.5, 0.6), **self.REFERENCE}
+        runs = [FakeRecord(run, "one", values, seed=seed) for seed, run in enumerate(queries)]
+        kept = {run: {Measured(name): pd.Series(0.0, ids) for name in values} for run, ids in queries.items()}
+        return arena_report.all_standings(runs), kept
+
+    def test_runs_of_different_queries_are_refused(self):
+        runs, kept = self.two_runs(a=["q1"], b=["q2"])
+        with pytest.raises(RecordError, match="a, b have different test queries"):
+            seeds.over_seeds(runs, lambda run, _metric: kept[run])
+
+    @pytest.mark.parametrize("system", ["mine", "stock-mined"])
+    def test_a_run_without_values_per_query_is_named_with_the_system(self, system):
+        runs, kept = self.two_runs(a=["q1"], b=["q1"])
+        del kept["b"][Measured(system)]
+        with pytest.raises(RecordError, match=f"b has no values per query of {system}"):
+            seeds.over_seeds(runs, lambda run, _metric: kept[run])
+
+    def test_runs_with_different_references_are_refused(self):
+        runs = [
+            FakeRecord("a", "one", {"mine": (0.5, 0.6), **self.REFERENCE}),
+            FakeRecord("b", "one", {"mine": (0.5, None), "stock-mined": (0.4, 0.6)}, seed=1, reference="mine"),
+        ]
+        with pytest.raises(RecordError, match="one have different references: stock-mined, mine"):
+            seeds.over_seeds(arena_report.all_standings(runs))
+
+    def test_a_seed_that_is_there_twice_is_refused(self):
+        runs = [FakeRecord(run, "one", {"mine": (0.5, 0.6), **self.REFERENCE}) for run in "ab"]
+        with pytest.raises(RecordError, match="one: mine was measured twice with seed 0"):
+            seeds.over_seeds(arena_report.all_standings(runs))
 
 
 def test_costs_and_forgetting_are_means_over_the_runs_that_have_them():

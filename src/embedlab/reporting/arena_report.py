@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,24 +11,20 @@ import pandas as pd
 
 from embedlab import paths
 from embedlab.arena import recipe
-from embedlab.arena.standings import COSTS, FORGETTING, METRIC, VERDICTS, standings, verdict
-from embedlab.errors import RecordError
-from embedlab.evaluation.significance import bootstrap_ci, holm, paired_difference
+from embedlab.arena.seeds import RELATIVE_TIME, over_seeds
+from embedlab.arena.standings import COSTS, FORGETTING, METRIC, VERDICTS, standings
 from embedlab.reporting import tables
 from embedlab.reporting.figures import COLOURS, Label, draw_level, label_lines, label_points, new_axes
 from embedlab.runs import records
-from embedlab.runs.per_query import FILE, Measured, mean_over_runs, query_values
 from embedlab.runs.records import Record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NAME, DIFFERENCE, RELATIVE_TIME = "arena", "mean difference", "relative CPU time"
+NAME, DIFFERENCE = "arena", "mean difference"
 GB = 1e9
 DECIMALS = dict.fromkeys(COSTS, 0) | {"peak GB": 1, RELATIVE_TIME: 2}  # of a column; else 3
 BASELINES = ("bm25", "base", "hybrid")
-
-ValuesOf = Callable[[str, str], Mapping[Measured, pd.Series]]
 
 
 def quality_and_cost(results: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
@@ -102,86 +98,11 @@ def _short(spec: str) -> str:
     return spec.partition("?")[0].removeprefix("beir:").rpartition("/")[2]
 
 
-def over_seeds(results: pd.DataFrame, values_of: ValuesOf = query_values) -> pd.DataFrame:
-    """Compare the systems of every dataset with the reference, after averaging each query over seeds.
-
-    Args:
-        results: from `all_standings`.
-        values_of: (run, metric) -> the values per query of its systems.
-
-    Returns:
-        One row per dataset and system: dataset, system, seeds, nDCG@10 with ci_low, ci_high and n, difference from the
-        reference of the same runs with its interval (low, high), p (Holm, over the systems of the dataset), verdict;
-        then means over its runs of `COSTS` and of the forgetting; and its CPU time divided by that of the reference in
-        the same run, the geometric mean.
-
-    Raises:
-        RecordError: a run has no values per query, or runs of one dataset have different test queries.
-    """
-    references = results[results["verdict"] == ""].set_index("run")  # it is compared with nothing
-    logarithms = np.log(results["CPU seconds"] / results["run"].map(references["CPU seconds"]))
-    results = results.assign(logarithm=logarithms)
-    values = {run: _by_system(values_of(run, METRIC)) for run in results["run"].unique()}
-    tables = []
-    for dataset, of_dataset in results.groupby("dataset", sort=False):
-        rows = []
-        for system, of_system in of_dataset.groupby("system", sort=False):
-            runs = of_system["run"].tolist()
-            row = {"dataset": dataset, "system": system, "seeds": of_system["seed"].nunique()}
-            row |= _compared(values, runs, str(system), [str(references.loc[run, "system"]) for run in runs])
-            row |= {name: of_system[name].mean() for name in (*COSTS, FORGETTING)}
-            rows.append(row | {RELATIVE_TIME: np.exp(of_system["logarithm"].mean())})
-        tables.append(_judged(pd.DataFrame(rows)))
-    return pd.concat(tables, ignore_index=True)
-
-
-def _by_system(values: Mapping[Measured, pd.Series]) -> dict[str, pd.Series]:
-    return {measured.system: series for measured, series in values.items()}
-
-
-def _compared(
-    values: Mapping[str, Mapping[str, pd.Series]], runs: Sequence[str], system: str, references: Sequence[str]
-) -> dict[str, float]:
-    """A system's mean over the queries, and its difference from the reference in the same runs, with intervals."""
-    its_own = [values[run].get(system) for run in runs]
-    of_reference = [values[run].get(reference) for run, reference in zip(runs, references, strict=True)]
-    if any(series is None for series in [*its_own, *of_reference]):
-        problem = f"the values per query of {system} are missing in one of {', '.join(runs)}"
-        raise RecordError(problem, remedy=f"Restore its {FILE}")
-    mean, reference_mean = (
-        mean_over_runs([series for series in of if series is not None]) for of in (its_own, of_reference)
-    )
-    if mean is None or reference_mean is None or not mean.index.equals(reference_mean.index):
-        remedy = "List runs of the same data under arena in experiments/published.yaml"
-        raise RecordError(f"the runs {', '.join(runs)} have different test queries", remedy=remedy)
-    interval = bootstrap_ci(mean.to_numpy())
-    row = {METRIC: interval.mean, "ci_low": interval.low, "ci_high": interval.high, "n": interval.n}
-    if system in references:
-        return row
-    gain = paired_difference(mean.to_numpy(), reference_mean.to_numpy())
-    return row | {"difference": gain.mean, "low": gain.low, "high": gain.high, "p": gain.p_value}
-
-
-def _judged(table: pd.DataFrame) -> pd.DataFrame:
-    """Replace p by p after Holm's correction over the rows, and add the verdict; the reference has neither."""
-    compared = table["p"].notna()
-    adjusted = pd.Series(holm(table.loc[compared, "p"].tolist()), table.index[compared], dtype=float)
-    verdicts = [
-        verdict(difference, p_value) if p_value == p_value else ""
-        for difference, p_value in zip(table["difference"], adjusted.reindex(table.index), strict=True)
-    ]
-    after = table.columns.get_loc("p")
-    table = table.drop(columns="p")
-    table.insert(after, "p (Holm)", adjusted)
-    table.insert(after + 1, "verdict", verdicts)
-    return table
-
-
 def leaderboard(datasets: pd.DataFrame) -> pd.DataFrame:
     """Rank the systems over all datasets.
 
     Args:
-        datasets: from `over_seeds`.
+        datasets: from `arena.seeds.over_seeds`.
 
     Returns:
         One row per system, the best first: the mean difference from the reference over the datasets with this system;
@@ -223,7 +144,7 @@ def published(run_ids: Sequence[str]) -> dict[str, pd.DataFrame]:
         Name of the table -> table, with qualities to 3 decimals, gigabytes to one, and other costs as whole numbers.
 
     Raises:
-        RecordError: a run is missing or damaged, or does not fit the others (see `over_seeds`).
+        RecordError: a run is missing or damaged, or does not fit the others (see `arena.seeds`).
     """
     results = all_standings(records.read(paths.runs_dir() / run_id) for run_id in run_ids)
     datasets = over_seeds(results)
@@ -240,12 +161,13 @@ def published(run_ids: Sequence[str]) -> dict[str, pd.DataFrame]:
 def write(run_ids: Sequence[str]) -> list[Path]:
     """Write what `published` makes to results/tables."""
     caption = (
-        f"{METRIC} against the reference of the same runs, over {len(run_ids)} run(s); an empty cell was not run. Each "
-        "query is averaged over the seeds first. Mean difference, peak memory, bytes per vector and forgetting are "
-        "means over the datasets of a system. Relative CPU time is a multiple of the reference's in the same run, the "
-        "geometric mean. Forgetting is the change of nDCG@10 on Python docstrings against the base model, without runs "
-        "that train on docstrings. For late interaction, the bytes are those of all vectors of a document. "
-        "arena_datasets has the intervals and the number of seeds, arena_runs every run, arena_recipes the commands."
+        f"{METRIC} against the reference of the same runs, over {len(run_ids)} run(s); an empty cell was not run. With "
+        "several seeds, each query is averaged over them first. Mean difference, peak memory, bytes per vector and "
+        "forgetting are means over the datasets of a system. Relative CPU time is a multiple of the reference's in "
+        "the same run, the geometric mean over datasets. Forgetting is the change of nDCG@10 on Python docstrings "
+        "against the base model, without runs that train on docstrings. For late interaction, the bytes are those of "
+        "all vectors of a document. arena_datasets has the intervals and the number of seeds, arena_runs every run, "
+        "arena_recipes the commands."
     )
     captions = {NAME: caption}
     return [
