@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,12 +115,16 @@ def scan_file(file: Path, folder: Path, texts: Texts | None = None) -> Iterator[
         yield Finding(name, UNKNOWN, "a link")
         return
     is_text, is_weights = file.suffix in TEXT_FILES, file.suffix in WEIGHTS
-    content = _content(file)
+    texts_inside = _texts_inside(file)
+    content = file.read_bytes() if texts_inside is None else texts_inside
     if machine_folders := folders_in(content):
         yield Finding(name, FOLDER, machine_folders[0].decode(errors="replace"))
     if not is_text and not is_weights:
         yield Finding(name, UNKNOWN, f"{file.suffix} is not a file of a model")
-    if not is_text and b"\0" in content:  # weights, pictures: no text
+    if file.suffix == ARRAYS and texts_inside is None:
+        yield Finding(name, UNKNOWN, "its arrays cannot be read, or are no numbers and texts")
+    is_noise = is_weights or (not is_text and b"\0" in content)  # a picture: its bytes are no text
+    if texts_inside is None and is_noise:
         return
     text = readable(content)
     if redacted(text) != text:
@@ -162,25 +165,38 @@ def _strings(value: object) -> Iterator[str]:
         yield str(value)
 
 
-def _content(file: Path) -> bytes:
-    """Return the parts of a file that can hold texts: the header of a safetensors file, the texts among arrays."""
-    if file.suffix == ".safetensors":
+def _texts_inside(file: Path) -> bytes | None:
+    """Return the texts in a binary file of which we know where they are; None for any other file."""
+    if file.suffix == ".safetensors":  # only its header has texts
         with open(file, "rb") as handle:
             length = int.from_bytes(handle.read(8), "little")
             return handle.read(min(length, LONGEST_HEADER))
-    if file.suffix == ARRAYS and (texts := _array_texts(file)) is not None:
-        return texts
-    return file.read_bytes()
+    return _array_texts(file) if file.suffix == ARRAYS else None
 
 
 def _array_texts(file: Path) -> bytes | None:
-    """The names of the arrays in a file, and all elements of those with texts; None if it cannot be read."""
+    """The names of the arrays in a file and their texts; None if it cannot be read, or holds more than numbers."""
     try:
         with np.load(file, allow_pickle=False) as arrays:
-            elements = [text for values in arrays.values() if values.dtype.kind in "US" for text in values.flat]
-            return "\n".join([*arrays, *map(str, elements)]).encode()
-    except (OSError, ValueError, zipfile.BadZipFile):
+            texts = list(arrays)
+            for array in arrays.values():
+                if array.dtype.kind not in "biufUS":
+                    return None
+                texts += _elements(array)
+    except Exception:  # a damaged file raises errors of zipfile, zlib, tokenize and NumPy
         return None
+    return "\n".join(texts).replace("\0", " ").encode(errors="replace")
+
+
+def _elements(array: np.ndarray) -> list[str]:
+    """The texts of an array: its elements, or its bytes if these are a text."""
+    if array.dtype.kind == "U":
+        return [str(element) for element in array.flat]
+    if array.dtype.kind == "S":
+        return [bytes(element).decode(errors="replace") for element in array.flat]
+    if array.dtype.itemsize == 1 and b"\0" not in (content := array.tobytes()):
+        return [content.decode(errors="replace")]
+    return []
 
 
 def without_folders(text: str) -> str:

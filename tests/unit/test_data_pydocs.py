@@ -70,7 +70,9 @@ class TestKept:
         monkeypatch.setattr(pydocs, "_docstrings", None)
         assert pydocs.load("", name="x") == before
 
-    @pytest.mark.parametrize("damage", ["", "[[", "[1]", '[["a"]]', "{}1"])
+    @pytest.mark.parametrize(
+        "damage", ["", "[[", "[1]", '[["a"]]', "{}1", "{}", "[]", '["abcd"]', '[["a", "p", "s", 1]]']
+    )
     def test_a_damaged_file_is_made_again(self, file, damage):
         whole = file.read_text()
         file.write_text(damage)
@@ -78,8 +80,9 @@ class TestKept:
 
     def test_other_packages_are_read_again(self, monkeypatch, file):
         monkeypatch.setattr(pydocs.importlib.metadata, "version", lambda _package: "0.0")
-        monkeypatch.setattr(pydocs, "_docstrings", lambda _package: [])
-        assert pydocs.load("", name="x").queries == {}
+        other = [pydocs.Docstring("b", "p", "Return the sum of it", BODY)]
+        monkeypatch.setattr(pydocs, "_docstrings", lambda package: other if package == "numpy" else [])
+        assert list(pydocs.load("", name="x").queries) == ["b"]
 
     def test_a_cache_that_cannot_be_written_costs_nothing(self, monkeypatch, file):
         monkeypatch.setenv("EMBEDLAB_CACHE", str(file))

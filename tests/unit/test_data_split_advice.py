@@ -72,18 +72,30 @@ def parallel(path, count, documents):
 
 
 KINDS = {  # kind of data -> its advice, and whether it can share documents
-    pairs: ("Add queries about other documents. You can choose their splits with a column 'split'.", True),
+    pairs: ("Add queries about other documents. A column 'split' lets you choose the splits yourself.", True),
     flag_embedding: ("Add queries about other documents.", True),
     hub: ("Add queries about other documents.", True),
     beir: (
-        "Add queries about other documents. You can choose their splits with qrels/train.tsv, qrels/dev.tsv and "
-        "qrels/test.tsv.",
+        "Add queries about other documents. With qrels/train.tsv, qrels/dev.tsv and qrels/test.tsv you choose the "
+        "splits yourself.",
         True,
     ),
     clicks: ("Collect clicks on other documents.", True),
     glossary: ("Add terms with synonyms or definitions.", False),
-    parallel: ("Add terms. In a table, you can choose their splits with a column 'split'.", False),
+    parallel: ("Add terms. In a table, a column 'split' lets you choose the splits yourself.", False),
 }
+
+
+def test_a_warning_names_only_what_changes_the_splits(tmp_path, caplog):
+    distinct = [" ".join(f"{number * prime:x}" for prime in (7_919, 104_729, 1_299_709)) for number in range(1, 69)]
+    texts = [{"query": distinct[n], "positive": distinct[34 if n < 30 else 34 + n]} for n in range(34)]
+    lines(tmp_path / "x.jsonl", texts)
+    load_dataset(f"pairs:{tmp_path / 'x.jsonl'}")
+    assert "The splits have 30 train" in caplog.text and SHARING in caplog.text
+    caplog.clear()
+    lines(tmp_path / "x.jsonl", [row | {"group": "g" if n < 30 else str(n)} for n, row in enumerate(texts)])
+    load_dataset(f"pairs:{tmp_path / 'x.jsonl'}")
+    assert "The splits have 30 train" in caplog.text and SHARING not in caplog.text
 
 
 @pytest.mark.parametrize("make", KINDS)

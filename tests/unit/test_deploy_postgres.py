@@ -55,31 +55,29 @@ def programs(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def server():
     """A server on a socket in a private folder; PostgreSQL does not run as root."""
-    pytest.importorskip("psycopg")
     root = os.geteuid() == 0
-    folder = Path(tempfile.mkdtemp(prefix="pg"))  # short: the path of a socket has at most 107 bytes
-    binaries = programs(folder)
-    password = folder / "password"
-    password.write_text(PASSWORD)
-    if root:
-        for path in (folder, password):
-            shutil.chown(path, "nobody")
-    user = ["runuser", "-u", "nobody", "--"] if root else []
+    with tempfile.TemporaryDirectory(prefix="pg") as name:  # short: the path of a socket has at most 107 bytes
+        folder = Path(name)
+        binaries, password = programs(folder), folder / "password"
+        password.write_text(PASSWORD)
+        if root:
+            for path in (folder, password):
+                shutil.chown(path, "nobody")
+        user = ["runuser", "-u", "nobody", "--"] if root else []
 
-    def call(program, *arguments):
-        command = [*user, str(binaries / program), "-D", str(folder / "data"), *arguments]
-        with open(folder / "log.txt", "a") as log:
-            subprocess.run(command, check=True, cwd="/", stdout=log, stderr=log, timeout=60)
+        def call(program, *arguments):
+            command = [*user, str(binaries / program), "-D", str(folder / "data"), *arguments]
+            with open(folder / "log.txt", "a") as log:
+                subprocess.run(command, check=True, cwd="/", stdout=log, stderr=log, timeout=60)
 
-    try:
-        # A password also for sockets, so that a wrong one is an error.
-        call("initdb", "-U", "lab", "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8", "--no-sync")
-        call("pg_ctl", "start", "-w", "-o", f"-k {folder} -c listen_addresses= -c fsync=off")
-        yield folder
-    finally:
-        with suppress(subprocess.CalledProcessError):
-            call("pg_ctl", "stop", "-m", "immediate")
-        shutil.rmtree(folder)
+        try:
+            # A password also for sockets, so that a wrong one is an error.
+            call("initdb", "-U", "lab", "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8", "--no-sync")
+            call("pg_ctl", "start", "-w", "-o", f"-k {folder} -c listen_addresses= -c fsync=off")
+            yield folder
+        finally:
+            with suppress(subprocess.CalledProcessError):
+                call("pg_ctl", "stop", "-m", "immediate")
 
 
 def run_sql(target, *statements):
@@ -92,7 +90,7 @@ def run_sql(target, *statements):
 
 
 @pytest.fixture
-def empty(server, monkeypatch):
+def empty(server):
     """The address of a new database."""
     address = f"postgresql://lab:{QUOTED}@/NAME?host={server}"
     start = address.replace("NAME", "postgres")

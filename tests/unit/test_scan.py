@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,13 +100,58 @@ def test_texts_among_the_arrays_of_an_adapter(tmp_path):
     assert kinds(tmp_path) == [("adapter.npz", TEXT)]
     np.savez(tmp_path / "adapter.npz", weights=np.zeros((3, 2)), vocabulary=np.array(["/home/ada/x"]))
     assert kinds(tmp_path) == [("adapter.npz", FOLDER)]
-    np.savez(tmp_path / "adapter.npz", weights=np.frombuffer(TEXTS[0].encode(), dtype=np.uint8))
+    np.savez(tmp_path / "adapter.npz", weights=np.arange(20, dtype=np.int8))
     assert kinds(tmp_path) == []
 
 
-def test_arrays_that_cannot_be_read_are_looked_into_as_bytes(tmp_path):
-    (tmp_path / "adapter.npz").write_bytes(b"PK\3\4 torn /home/ada/x")
-    assert kinds(tmp_path) == [("adapter.npz", FOLDER)]
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.frombuffer(TEXTS[0].encode(), dtype=np.uint8),
+        np.array(["x\0y", TEXTS[0]]),
+        np.array(["\ud800", TEXTS[0]]),
+        np.array([TEXTS[0].encode()]),
+    ],
+    ids=["bytes", "NUL", "surrogate", "encoded"],
+)
+def test_a_text_is_found_in_an_array_of_any_kind(tmp_path, array):
+    np.savez(tmp_path / "adapter.npz", v=array)
+    assert kinds(tmp_path) == [("adapter.npz", TEXT)]
+
+
+def test_texts_with_other_letters_in_an_array_of_bytes(tmp_path):
+    text = "Lungenentzündung durch Streptokokken bei älteren Menschen"
+    np.savez(tmp_path / "adapter.npz", v=np.array([text.encode()]))
+    assert [finding.kind for finding in scan_folder(tmp_path, [text])] == [TEXT]
+
+
+def not_arrays(kind: str, file: Path) -> None:
+    """Write a file that NumPy refuses in one of its ways."""
+    if kind == "a single array":
+        with open(file, "wb") as handle:
+            np.save(handle, np.zeros(3))
+    elif kind == "a text in the archive":
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("notes.txt", "hello")
+    elif kind in ("objects", "fields"):
+        dtype = object if kind == "objects" else [("text", "U20")]
+        np.savez(file, v=np.array([("x",)] if kind == "fields" else [TEXTS[0]], dtype=dtype))
+    else:
+        file.write_bytes({"empty": b"", "torn": b"PK\3\4 torn", "header": b"\x93NUMPY\1\0\5\0{(((\n"}[kind])
+
+
+@pytest.mark.parametrize(
+    "kind", ["empty", "torn", "header", "a single array", "a text in the archive", "objects", "fields"]
+)
+def test_what_is_no_arrays_of_numbers_and_texts_is_unknown(tmp_path, kind):
+    not_arrays(kind, tmp_path / "adapter.npz")
+    assert kinds(tmp_path) == [("adapter.npz", UNKNOWN)]
+
+
+def test_zeros_in_a_header_hide_nothing(tmp_path):
+    header = json.dumps({"__metadata__": {"text": TEXTS[0]}}).encode() + b"\0" * 8
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert kinds(tmp_path) == [("model.safetensors", TEXT)]
 
 
 def test_a_binary_file_is_not_read_as_text(tmp_path):

@@ -382,7 +382,7 @@ def test_a_candidate_that_was_higher_on_dev_is_mentioned(bench):
 def test_report_advises_hybrid_search_only_where_it_may_be_better(bench, monkeypatch, winner, low, mean, high, said):
     gain = SimpleNamespace(low=0.1, n=100)
     monkeypatch.setattr(tuning_report, "FEW_DEV_QUERIES", 0)
-    over_hybrid = SimpleNamespace(low=low, mean=mean, high=high)
+    over_hybrid = SimpleNamespace(low=low, mean=mean, high=high, n=100)
     lines = tuning_report.advice(bench, Choice(bench.candidates[winner]), gain, over_hybrid)
     about_hybrid = [line for line in lines if "hybrid search" in line]
     assert len(about_hybrid) == bool(said) and (not said or said in about_hybrid[0])

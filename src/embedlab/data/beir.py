@@ -27,7 +27,7 @@ RESERVED = ("_id", "title", "text", "metadata")
 MAX_GRADE = 1_000
 QRELS_SUFFIXES = (".tsv", ".qrels", ".trec", ".txt")
 NAMED = 5  # files that an error names
-CHOOSE_SPLITS = " You can choose their splits with qrels/train.tsv, qrels/dev.tsv and qrels/test.tsv."
+CHOOSE_SPLITS = " With qrels/train.tsv, qrels/dev.tsv and qrels/test.tsv you choose the splits yourself."
 USUAL_GRADE = 10  # above it, the grades are probably percentages
 
 logger = logging.getLogger(__name__)

@@ -31,7 +31,7 @@ from embedlab.data.translations import Term, dataset, parse_languages, term_grou
 from embedlab.errors import DataError
 
 RESERVED = ("id", "parent", "group", "split")
-MORE_TERMS = "Add terms. In a table, you can choose their splits with a column 'split'."
+MORE_TERMS = "Add terms. In a table, a column 'split' lets you choose the splits yourself."
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}(_[a-z0-9]{2,8})*")
 _XML_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"

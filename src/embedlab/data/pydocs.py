@@ -17,9 +17,12 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from pydantic import Field, TypeAdapter
 
 from embedlab import paths
+from embedlab.data import splits, text_analysis
 from embedlab.data.dataset import Dataset
 from embedlab.data.splits import seeded_order
 from embedlab.data.text_analysis import without_symbols
@@ -51,6 +54,9 @@ class Docstring(NamedTuple):
     package: str
     summary: str
     body: str
+
+
+_KEPT = TypeAdapter(Annotated[list[Docstring], Field(min_length=1)])
 
 
 def load(location: str, *, name: str) -> Dataset:
@@ -107,10 +113,11 @@ def _require_no_location(location: str) -> None:
 
 def _selected() -> list[Docstring]:
     """The docstrings of the dataset. Parsing the packages takes ten seconds, so the result stays in the cache."""
-    made_by = f"{source_fingerprint('')}{sys.version}{sha256_of(Path(__file__))}"
+    code = [sha256_of(Path(str(module.__file__))) for module in (sys.modules[__name__], splits, text_analysis)]
+    made_by = "\n".join([source_fingerprint(""), sys.version, *code])
     file = paths.cache_dir() / "pydocs" / f"{hashlib.sha256(made_by.encode()).hexdigest()[:FINGERPRINT_LENGTH]}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError):  # none yet, or damaged
-        return [Docstring(*row) for row in json.loads(file.read_text(encoding="utf-8"))]
+    with contextlib.suppress(OSError, ValueError):  # none yet, or damaged
+        return _KEPT.validate_json(file.read_bytes())
     docstrings = _select([docstring for package in PACKAGES for docstring in _docstrings(package)])
     with contextlib.suppress(OSError):  # a cache that cannot be written costs time and nothing else
         write_atomic(file, json.dumps(docstrings))

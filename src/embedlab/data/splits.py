@@ -254,12 +254,18 @@ def complete_splits(
     if sizes != shares:
         logger.info("%s instead of %s queries: see LARGEST in data/splits.py", sizes, shares)
     donated = {query: groups[query] for query in grades}
-    if split_by == "document" and len({*donated.values()}) <= len(sizes):
-        remedy += SHARE_DOCUMENTS if len({*grouped(grades, "query").values()}) > len(sizes) else ""
+    if split_by == "document" and _is_coarse(donated, sizes) and not _is_coarse(grouped(grades, "query"), sizes):
+        remedy += SHARE_DOCUMENTS
     members = group_split(donated, sizes, rest=donor, remedy=remedy)
-    _report_division(members, sizes, donated, remedy + (SHARE_DOCUMENTS if split_by == "document" else ""))
+    _report_division(members, sizes, donated, remedy)
     divided = {split: {query: grades[query] for query in ids} for split, ids in members.items()}
     return {split: {**present, **divided}[split] for split in SPLITS}, _with_user_names(groups, user_groups)
+
+
+def _is_coarse(groups: Mapping[str, str], sizes: Mapping[str, int]) -> bool:
+    """Whether there are too few groups for the splits, or one is larger than what the made splits leave."""
+    largest = max(Counter(groups.values()).values(), default=0)
+    return len({*groups.values()}) <= len(sizes) or largest > len(groups) - sum(sizes.values())
 
 
 def _report_division(

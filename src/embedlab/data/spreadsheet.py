@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MAX_CELL = 32_767  # characters that Excel can show in a cell
 MAX_ROWS = 1_048_576
+LONGEST_NUMBER = 1e15
 
 logger = logging.getLogger(__name__)
 
@@ -23,19 +24,19 @@ logger = logging.getLogger(__name__)
 def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield row number and column -> value of every row below the header, of the first sheet that has rows.
 
-    The first row with a value is the header. Rows without any value are skipped. Numbers become the text that a cell
-    shows in the format "General": who types 4711 into a cell cannot tell whether it is a number or a text.
+    The first row with a value is the header. Rows without any value are skipped. Numbers become texts with at most 15
+    digits: who types 4711 into a cell cannot tell whether it is a number or a text.
 
     Args:
         path: the file.
 
     Raises:
         DataError: the file is damaged, no sheet has rows, a column name is missing or repeated, or a cell holds an
-            error.
+            error or a number that is too long.
     """
     header: list[str] | None = None
     for number, cells in enumerate(_sheet(path).iter_rows(), start=1):
-        values = [_value(cell) for cell in cells]
+        values = [_value(cell, path) for cell in cells]
         if _is_blank(values):
             continue
         if header is None:
@@ -48,10 +49,13 @@ def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, {name: value for name, value in zip(header, values, strict=False) if name}
 
 
-def _value(cell: Cell) -> Any:
-    """The value of a cell, a number as text with the 15 digits that Excel computes with: 4711, 0.5, 1E-07."""
+def _value(cell: Cell, path: Path) -> Any:
+    """The value of a cell, a number as text with the 15 digits that Excel shows: 4711, 0.5, 1E-07."""
     if not isinstance(cell.value, int | float):
         return cell.value
+    if isinstance(cell.value, float) and abs(cell.value) >= LONGEST_NUMBER:
+        problem = f"cell {cell.coordinate} holds a number of more than 15 digits, of which Excel keeps only 15"
+        raise DataError(problem, remedy="Format the column as text, then enter the numbers again.", file=path)
     text = f"{cell.value:.15G}" if isinstance(cell.value, float) else str(cell.value)
     is_padded = text.isdecimal() and set(cell.number_format) == {"0"}  # the format 00000 shows 471 as 00471
     return text.zfill(len(cell.number_format)) if is_padded else text

@@ -1,8 +1,8 @@
 """Read JSONL, JSON, CSV, TSV, Parquet and Excel files, with errors that name file, line and field.
 
 The same table gives the same records in every format. Numbers, dates and truth values of typed formats are read as the
-text that pandas writes into a CSV file (3.0, 2024-01-31, True), and NaN is an empty cell. In Excel, where a column may
-hold numbers and texts, they are texts everywhere (3). In JSON and Parquet, a number where a text belongs is an error.
+text that pandas writes into a CSV file (3.0, 2024-01-31, True), and NaN is an empty cell. In Excel, every number is
+read as text (3), because a column may hold both. In JSON and Parquet, a number where a text belongs is an error.
 """
 
 from __future__ import annotations

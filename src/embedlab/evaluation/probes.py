@@ -169,7 +169,7 @@ def compare_probes(
         probes: names of probes, see above.
         max_queries: see `open_probe`.
         encoders: for each of the two models, what replaces `embedlab.models.encode.encode`, e.g. a cache's. By default
-            the vectors of the base model stay in the cache, because later runs use it again.
+            the base model's vectors of a dataset stay in the cache, because later runs use them again.
 
     Returns:
         Columns probe, metric, n, base, tuned, difference, ci_low, ci_high, p_value; and

@@ -179,5 +179,5 @@ def readable(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def _word(low: float, high: float, n: int) -> str:
-    """Better or worse if the interval excludes 0."""
+    """Better or worse if the interval shows it."""
     return {Finding.GAIN: " better", Finding.LOSS: " worse"}.get(finding(low, high, n), "")

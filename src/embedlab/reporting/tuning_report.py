@@ -76,9 +76,10 @@ def advice(bench: Workbench, choice: Choice, gain: PairedDifference, over_hybrid
     elif choice.winner.name == "base":
         lines.append("No candidate beat the base model on dev. More pairs or another base model may help.")
     hybrid = "hybrid search, BM25 fused with the base model, which needs no training"
-    if over_hybrid.high < 0:
+    against_hybrid = finding(over_hybrid.low, over_hybrid.high, over_hybrid.n)
+    if against_hybrid is Finding.LOSS:
         lines.append(f"Use {hybrid}: it beats the winner on test. Try hybrid search with the winner too.")
-    elif not over_hybrid.low > 0 and (choice.winner.name != "base" or over_hybrid.mean < 0):
+    elif against_hybrid is not Finding.GAIN and (choice.winner.name != "base" or over_hybrid.mean < 0):
         lines.append(
             f"The winner does not clearly beat {hybrid}: compare both on your own queries, and try hybrid search with "
             "the winner."

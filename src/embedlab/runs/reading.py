@@ -123,7 +123,8 @@ def telling_differences(rows: Sequence[MetricRow], metric: str = "ndcg@10") -> l
 
 def describe_unbeaten(difference: MetricRow) -> str:
     """Say in one sentence that a system does not beat a cheaper one, from their difference."""
-    verdict = "is worse than" if (difference.ci_high or 0.0) < 0 else "does not beat"
+    is_worse = finding(difference.ci_low, difference.ci_high, difference.n) is Finding.LOSS
+    verdict = "is worse than" if is_worse else "does not beat"
     cheaper = f"{difference.against}, which is much cheaper"
     return f"{difference.system} {verdict} {cheaper}: a difference of {format_row(difference)}."
 

@@ -15,7 +15,7 @@ from embedlab.io import atomic_path, write_atomic
 
 NESTED = (".jsonl", ".json", ".parquet")  # cells may be lists
 FLAT = (".csv", ".tsv", ".xlsx")
-CHOOSE_SPLITS = " You can choose their splits with a column 'split'."
+CHOOSE_SPLITS = " A column 'split' lets you choose the splits yourself."
 SENTENCES = ("sentence1", "text1")
 
 

@@ -8,6 +8,7 @@ from embedlab.deploy.migration.decision import Verdict
 from embedlab.deploy.migration.options import STAY
 from embedlab.evaluation.gate import UNSURE
 from embedlab.evaluation.significance import PairedDifference
+from embedlab.finding import Finding, finding
 
 
 def advice(comparison: Comparison) -> list[str]:
@@ -26,10 +27,13 @@ def _reason(comparison: Comparison, row: Row) -> str:
     decision = comparison.decision
     best = comparison.of(decision.best)
     if row.option != decision.candidate:
+        gain = decision.to_stay[decision.candidate]
+        too_few = finding(gain.low, gain.high, gain.n) is Finding.TOO_FEW
+        not_above = "The interval is not above 0, so a gain is not shown"
+        why = f"{gain.n} dev queries are too few to show a gain" if too_few else not_above
         return (
-            f"On dev, the candidate is {decision.candidate}: nDCG@10 changes by "
-            f"{_signed(decision.to_stay[decision.candidate])} against staying. The interval is not above 0, so a gain "
-            f"is not shown. More than {comparison.queries['dev']:,} dev queries may show one."
+            f"On dev, the candidate is {decision.candidate}: nDCG@10 changes by {_signed(gain)} against staying. "
+            f"{why}. More than {comparison.queries['dev']:,} dev queries may show one."
         )
     if row is best:
         return f"On dev it has the highest nDCG@10, {row.dev:.3f}, and no cheaper option is shown to be as good."
