@@ -122,8 +122,8 @@ def scan_file(file: Path, folder: Path, texts: Texts | None = None) -> Iterator[
     if not is_text and not is_weights:
         yield Finding(name, UNKNOWN, f"{file.suffix} is not a file of a model")
     if file.suffix == ARRAYS and texts_inside is None:
-        yield Finding(name, UNKNOWN, "its arrays cannot be read, or are no numbers and texts")
-    is_noise = is_weights or (not is_text and b"\0" in content)  # a picture: its bytes are no text
+        yield Finding(name, UNKNOWN, "its arrays cannot be read, or hold something other than numbers and texts")
+    is_noise = is_weights or (not is_text and b"\0" in content)  # a picture, for example
     if texts_inside is None and is_noise:
         return
     text = readable(content)

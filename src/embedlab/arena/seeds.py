@@ -85,8 +85,8 @@ def _averaged(rows: pd.DataFrame, values_of: ValuesOf) -> pd.DataFrame:
             "p (Holm)": gain and gain.p_value,
         }
     table = pd.DataFrame.from_dict(compared, orient="index").astype(float).astype({"n": int})
-    others = table.index != reference
-    table.loc[others, "p (Holm)"] = holm(table.loc[others, "p (Holm)"].tolist())
+    compared_rows = table.index != reference
+    table.loc[compared_rows, "p (Holm)"] = holm(table.loc[compared_rows, "p (Holm)"].tolist())
     table["verdict"] = [
         "" if system == reference else verdict(difference, p_value)
         for system, difference, p_value in table[["difference", "p (Holm)"]].itertuples()
