@@ -40,35 +40,35 @@ def over_seeds(results: pd.DataFrame, values_of: ValuesOf = query_values) -> pd.
     results = results.assign(logarithm=np.log(results["CPU seconds"] / results["run"].map(references)))
     tables = []
     for dataset, rows in results.groupby("dataset", sort=False):
-        _check(rows)
+        reference = _reference(str(dataset), rows)
         systems = rows.groupby("system", sort=False)
         costs = systems[[*COSTS, FORGETTING]].mean()
         costs[RELATIVE_TIME] = np.exp(systems["logarithm"].mean())
         several = rows["run"].nunique() > 1
-        compared = _averaged(rows, values_of) if several else rows.set_index("system")[list(COMPARED)]
+        compared = _averaged(rows, reference, values_of) if several else rows.set_index("system")[list(COMPARED)]
         table = pd.concat([systems["seed"].nunique().rename("seeds"), compared, costs], axis=1).reset_index()
         table.insert(0, "dataset", dataset)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 
-def _check(rows: pd.DataFrame) -> None:
-    """Raise an error if the runs of a dataset do not belong together."""
-    dataset = rows["dataset"].iloc[0]
-    if len(references := rows[rows["verdict"] == ""]["system"].unique()) > 1:
+def _reference(dataset: str, rows: pd.DataFrame) -> str:
+    """The reference of a dataset's runs; raises an error if they do not belong together."""
+    references = [str(system) for system in rows[rows["verdict"] == ""]["system"].unique()]
+    if len(references) > 1:
         raise RecordError(f"the runs of {dataset} have different references: {', '.join(references)}", remedy=REMEDY)
     if len(twice := rows[rows.duplicated(["system", "seed"])]):
         system, seed = twice.iloc[0][["system", "seed"]]
         raise RecordError(f"{dataset}: {system} was measured twice with seed {seed}", remedy=REMEDY)
+    return references[0]
 
 
-def _averaged(rows: pd.DataFrame, values_of: ValuesOf) -> pd.DataFrame:
+def _averaged(rows: pd.DataFrame, reference: str, values_of: ValuesOf) -> pd.DataFrame:
     """Compare the systems of one dataset over several runs; the columns `COMPARED` by system."""
     values = {
         run: {measured.system: series for measured, series in values_of(run, METRIC).items()}
         for run in rows["run"].unique()
     }
-    (reference,) = rows[rows["verdict"] == ""]["system"].unique()
     compared = {}
     for system, of_system in rows.groupby("system", sort=False):
         mean, baseline = (_mean(values, of_system["run"].tolist(), name) for name in (str(system), reference))
