@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from embedlab.data import textio
+from embedlab.data import splits, textio
 from embedlab.data.dataset import SPLIT_ALIASES, SPLITS, Dataset, Qrels, split_name
 from embedlab.data.formats import trec
-from embedlab.data.splits import MORE_QUERIES, complete_splits
+from embedlab.data.splits import complete_splits
 from embedlab.data.textio import Row
 from embedlab.errors import DataError
 
@@ -27,7 +27,9 @@ RESERVED = ("_id", "title", "text", "metadata")
 MAX_GRADE = 1_000
 QRELS_SUFFIXES = (".tsv", ".qrels", ".trec", ".txt")
 NAMED = 5  # files that an error names
-CHOOSE_SPLITS = " With qrels/train.tsv, qrels/dev.tsv and qrels/test.tsv you choose the splits yourself."
+MORE_QUERIES = (
+    f"{splits.MORE_QUERIES} With qrels/train.tsv, qrels/dev.tsv and qrels/test.tsv you choose the splits yourself."
+)
 USUAL_GRADE = 10  # above it, the grades are probably percentages
 
 logger = logging.getLogger(__name__)
@@ -65,7 +67,7 @@ def load(location: str, *, name: str, split_by: str = "document", repair: bool =
         raise DataError(problem, remedy=remedy, file=path / "qrels", field="corpus-id")
     with textio.naming(path):
         qrels, groups = complete_splits(
-            judged, queries.texts, corpus.texts, split_by=split_by, divide=divide, remedy=MORE_QUERIES + CHOOSE_SPLITS
+            judged, queries.texts, corpus.texts, split_by=split_by, divide=divide, remedy=MORE_QUERIES
         )
     qrels = {**qrels, "train": _found(qrels["train"], corpus.texts)}
     relevant = {query: queries.texts[query] for judgements in qrels.values() for query in judgements}

@@ -68,7 +68,13 @@ class Collection:
 
     @classmethod
     def from_rows(
-        cls, records: Iterable[Row], file: Path, *, documents: Mapping[str, str] | None = None, repair: bool = False
+        cls,
+        records: Iterable[Row],
+        file: Path,
+        *,
+        documents: Mapping[str, str] | None = None,
+        repair: bool = False,
+        more_queries: str = MORE_QUERIES,
     ) -> Collection:
         """Collect records with the columns that `pairs` describes.
 
@@ -76,13 +82,13 @@ class Collection:
             records: the records.
             file: the file that errors name.
             documents: id -> text of documents that perhaps no record names.
-            repair: see the attribute.
+            repair, more_queries: see the attributes.
 
         Raises:
             DataError: a record is malformed, or records contradict each other.
         """
         rows = pair_rows.with_scores(pair_rows.canonical(records, file), file)
-        collection = cls(file, repair)
+        collection = cls(file, repair, more_queries=more_queries)
         if rows and all("text1" in row.values for row in rows):
             return collection._with_graded_pairs(rows, "text1", "text2")
         rows = [single for row in rows for single in pair_rows.one_positive_each(row, file)]

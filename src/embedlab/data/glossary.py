@@ -60,9 +60,8 @@ def collect(path: Path, language: str = "") -> Collection:
         raise DataError(problem, remedy="Add the columns synonyms or definition.", file=path)
     kinds = {kind: sum(row.values["kind"] == kind for row in rows) for kind in ("synonym", "definition")}
     logger.warning("%s: %d terms, %d synonyms, %d definitions", path, len(terms), *kinds.values())
-    collection = Collection.from_rows(rows, path, documents={term.id: term.name for term in terms})
-    collection.more_queries = "Add terms with synonyms or definitions."
-    return collection
+    names = {term.id: term.name for term in terms}
+    return Collection.from_rows(rows, path, documents=names, more_queries="Add terms with synonyms or definitions.")
 
 
 def source_fingerprint(location: str) -> str:

@@ -96,7 +96,7 @@ def read(path: Path, language: str = "") -> list[Term]:
 
 
 def _from_row(row: Row, path: Path) -> Term:
-    meaning = {column: COLUMNS.get(str(column).strip().lower(), "") for column in row.values}
+    meaning = {column: textio.column_name(column, COLUMNS) for column in row.values}
     synonyms, parents = (
         [text for column in row.values if meaning[column] == name for text in _list(row, column, path)]
         for name in LISTS

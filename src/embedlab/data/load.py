@@ -7,7 +7,7 @@ import hashlib
 import importlib
 import inspect
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -113,7 +113,7 @@ def load_dataset(
         file=parsed.location or None,
         expected=built_in,
         needs_training=training,
-        can_share="split_by" in inspect.signature(parsed.module.load).parameters,
+        can_share="split_by" in _taken_by(parsed),
     )
     for warning in [] if built_in else [*size_warnings(dataset), *own_document_notices(dataset)]:
         _log.warning("%s: %s", spec, warning)
@@ -145,10 +145,14 @@ def dataset_in_use(spec: str) -> Dataset | None:
 
 def _load(parsed: Spec, name: str, options: dict[str, str], **switches: bool) -> Dataset:
     """Load with the options of the spec, and those switches that the loader has."""
-    load = parsed.module.load
-    taken_switches = {switch: on for switch, on in switches.items() if switch in inspect.signature(load).parameters}
-    dataset: Dataset = load(parsed.location, name=name, **options, **taken_switches)
+    taken_switches = {switch: on for switch, on in switches.items() if switch in _taken_by(parsed)}
+    dataset: Dataset = parsed.module.load(parsed.location, name=name, **options, **taken_switches)
     return dataset
+
+
+def _taken_by(parsed: Spec) -> Collection[str]:
+    """The names of the options and switches that the loader of a spec has."""
+    return inspect.signature(parsed.module.load).parameters
 
 
 def _without_queries(dataset: Dataset, parsed: Spec) -> DataError:
@@ -252,7 +256,7 @@ def _without_options(spec: str) -> tuple[str, str]:
 
 
 def _check_options(parsed: Spec) -> None:
-    parameters = inspect.signature(parsed.module.load).parameters
+    parameters = _taken_by(parsed)
     choices = {"split_by": ("document", "query"), "divide": ("true", "false"), "format": tuple(BY_NAME)}
     allowed: dict[str, tuple[str, ...]] = {"repair": ("true", "false")}
     allowed |= {option: values for option, values in choices.items() if option in parameters}

@@ -67,8 +67,7 @@ def load(
         return beir.load(location, name=name, split_by=split_by, repair=repair, divide=divide)
     if columns:
         rows = pair_rows.with_columns(textio.read_rows(path), columns, path)
-        collection = Collection.from_rows(rows, path, repair=repair)
-        collection.more_queries += table.CHOOSE_SPLITS
+        collection = Collection.from_rows(rows, path, repair=repair, more_queries=table.MORE_QUERIES)
     else:
         collection = registry.collect(path, format, repair=repair)
     return collection.dataset(name, split_by=split_by, divide=divide)

@@ -164,14 +164,24 @@ def rename_columns(row: Row, aliases: Mapping[str, str], file: Path) -> Row:
     """
     values: dict[str, Any] = {}
     for column, value in row.values.items():
-        key = str(column).strip().lower()
-        key = aliases.get(key, key)
+        key = column_name(column, aliases)
         if key in INDEX_COLUMNS:
             continue
         if key in values:
             raise error_at(row, str(column), file, f"two columns are read as '{key}'", "Remove or rename one of them.")
         values[key] = value
     return row._replace(values=values)
+
+
+def column_name(column: object, aliases: Mapping[str, str]) -> str:
+    """Return a column's name in lower case, without surrounding white space; for an alias the name that it stands for.
+
+    Args:
+        column: its name in the file.
+        aliases: other name -> name.
+    """
+    key = str(column).strip().lower()
+    return aliases.get(key, key)
 
 
 def is_empty(value: object) -> bool:

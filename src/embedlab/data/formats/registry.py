@@ -23,6 +23,7 @@ from embedlab.data.formats import (
     trec,
 )
 from embedlab.data.formats.base import Contents, Format, Source
+from embedlab.data.splits import MORE_QUERIES
 from embedlab.errors import DataError
 
 # The first that matches is taken, so the plainest comes last.
@@ -114,10 +115,15 @@ def collect(path: Path, name: str = "", *, repair: bool = False) -> Collection:
         DataError: as for `read`, or its records contradict each other.
     """
     format_, contents = read(path, name)
-    collection = Collection.from_rows(contents.rows, path, documents=contents.documents, repair=repair)
-    if format_ is table.PAIRS:
-        collection.more_queries += table.CHOOSE_SPLITS
-    else:
+    is_table = format_ is table.PAIRS
+    collection = Collection.from_rows(
+        contents.rows,
+        path,
+        documents=contents.documents,
+        repair=repair,
+        more_queries=table.MORE_QUERIES if is_table else MORE_QUERIES,
+    )
+    if not is_table:
         logger.warning("%s: %s", path, description(format_, contents, collection))
     return collection
 

@@ -8,14 +8,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from embedlab.data import pair_rows, spreadsheet, textio
+from embedlab.data import pair_rows, splits, spreadsheet, textio
 from embedlab.data.formats.base import Contents, Example, Export, Format, Source, json_lines
 from embedlab.errors import DataError
 from embedlab.io import atomic_path, write_atomic
 
 NESTED = (".jsonl", ".json", ".parquet")  # cells may be lists
 FLAT = (".csv", ".tsv", ".xlsx")
-CHOOSE_SPLITS = " A column 'split' lets you choose the splits yourself."
+MORE_QUERIES = f"{splits.MORE_QUERIES} A column 'split' lets you choose the splits yourself."
 SENTENCES = ("sentence1", "text1")
 
 
