@@ -153,17 +153,18 @@ def _priority(pool: Pool) -> np.ndarray:
     return pool.priority
 
 
-def _expected_effect(pool: Pool) -> np.ndarray:
-    """Effect times the mean discount, taken as the probability that the document is relevant."""
-    return pool.weights.mean(1) * pool.effect
+def _disagreement(pool: Pool) -> np.ndarray:
+    """Effect times the variance 4 m (1 - m) of the votes: query by committee (Seung et al., COLT 1992)."""
+    mean = pool.weights.mean(1)
+    return 4 * mean * (1 - mean) * pool.effect
 
 
 ORDERS: dict[str, Order] = {
     "priority": _sorted_by(_priority),
     "priority, in rounds": _in_rounds(_priority),
     "effect": _sorted_by(lambda pool: pool.effect),
-    "expected effect": _sorted_by(_expected_effect),
-    "expected effect, in rounds": _in_rounds(_expected_effect),
+    "disagreement": _sorted_by(_disagreement),
+    "disagreement, in rounds": _in_rounds(_disagreement),
     "best rank": _sorted_by(lambda pool: pool.weights.max(1)),
     "random": lambda pool, rng: rng.permutation(pool.size),
     "random, scaled": lambda pool, rng: rng.permutation(pool.size),

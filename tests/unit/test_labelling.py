@@ -110,11 +110,9 @@ class TestPriority:
             {"d1": 0.36907, "d2": 0.63093, "d3": 0.5, "d4": 0.5}, abs=1e-5
         )
         votes = {"d1": 0.815465, "d2": 0.315465, "d3": 0.75, "d4": 0.25}
-        assert {d: c.disagreement for d, c in found.items()} == pytest.approx(
-            {d: 4 * m * (1 - m) for d, m in votes.items()}, abs=1e-5
-        )
-        assert list(found) == ["d2", "d3", "d4", "d1"]
-        assert found["d2"].priority == pytest.approx(0.54499, abs=1e-5)
+        assert {d: c.relevance for d, c in found.items()} == pytest.approx(votes, abs=1e-5)
+        assert list(found) == ["d3", "d1", "d2", "d4"]
+        assert found["d2"].priority == pytest.approx(0.19904, abs=1e-5)
         assert found["d1"].ranks == (1, 2) and found["d2"].ranks == (2, None)
 
     def test_a_query_with_a_positive_has_a_larger_ideal(self):
@@ -199,16 +197,16 @@ class TestSheet:
     def test_rows_texts_and_the_empty_column(self, sheet):
         with sheet.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
-        assert [row["document_id"] for row in rows] == ["d2", "d3", "d4"]
-        assert [row["document"] for row in rows] == ["'=2+3", "third", "fourth"]
+        assert [row["document_id"] for row in rows] == ["d3", "d2", "d4"]
+        assert [row["document"] for row in rows] == ["third", "'=2+3", "fourth"]
         assert {row["query"] for row in rows} == {"a query"} and {row["relevant"] for row in rows} == {""}
         assert "1 if the document answers" in rows[0]["instructions"]
 
     def test_the_reason_names_neither_system_nor_rank(self):
         text = reason(prioritise([A, B], {}, k=3)[0])
         assert text == (
-            "in the first 10 of 1 of 2 systems; if it is relevant, it changes the difference of their nDCG@10 on this "
-            "query by 0.63"
+            "in the first 10 of 2 of 2 systems; if it is relevant, it changes the difference of their nDCG@10 on this "
+            "query by 0.50"
         )
 
     def test_a_filled_sheet_is_never_overwritten(self, sheet):
@@ -255,7 +253,7 @@ class TestReading:
 
     @pytest.mark.parametrize("grade", ["2", "-1", "0.5", "yes", "true", "nan", "1e400", "=1"])
     def test_a_bad_grade_is_one_error_with_its_place(self, sheet, grade):
-        filled = fill(sheet, "bad.csv", {"d2": "1", "d3": grade})
+        filled = fill(sheet, "bad.csv", {"d3": "1", "d2": grade})
         with pytest.raises(DataError, match="relevant must be a whole number from 0 to 1") as caught:
             read_label_sheets([filled], DATA)
         error = caught.value
@@ -268,7 +266,7 @@ class TestReading:
     @pytest.mark.parametrize("field", ["document", "query"])
     def test_an_id_that_now_means_another_text(self, sheet, field):
         filled = fill(sheet, "old.csv", {"d2": "1", "d3": "1"})
-        corpus = {**DATA.corpus, "d2": "another"} if field == "document" else DATA.corpus
+        corpus = {**DATA.corpus, "d3": "another"} if field == "document" else DATA.corpus
         changed = Dataset("toy", corpus, DATA.queries if field == "document" else {"q": "another"}, DATA.qrels)
         with pytest.raises(DataError, match=f"the {field} is not the one that the dataset has") as caught:
             read_label_sheets([filled], changed)

@@ -76,8 +76,8 @@ def test_every_order_asks_for_every_pair_once_and_ends_at_the_truth(pool, name):
 def test_orders_by_hand():
     rng = np.random.default_rng(0)
     assert list(ORDERS["priority"](tiny(), rng)) == [0, 1, 2] and list(ORDERS["effect"](tiny(), rng)) == [2, 1, 0]
-    # mean discounts 0.5, 0.75 and 1 times the effects 1, 2 and 3; largest discounts 1, 1 and 1
-    assert list(ORDERS["expected effect"](tiny(), rng)) == [2, 1, 0]
+    # mean discounts 0.5, 0.75 and 1, so 4 m (1 - m) is 1, 0.75 and 0, times the effects 1, 2 and 3
+    assert list(ORDERS["disagreement"](tiny(), rng)) == [1, 0, 2]
 
 
 def test_a_known_positive_makes_the_rest_of_its_query_wait(monkeypatch):
