@@ -161,13 +161,14 @@ def published(run_ids: Sequence[str]) -> dict[str, pd.DataFrame]:
 def write(run_ids: Sequence[str]) -> list[Path]:
     """Write what `published` makes to results/tables."""
     caption = (
-        f"{METRIC} against the reference of the same runs, over {len(run_ids)} run(s); an empty cell was not run. With "
-        "several seeds, each query is averaged over them first. Mean difference, peak memory, bytes per vector and "
-        "forgetting are means over the datasets of a system. Relative CPU time is a multiple of the reference's in "
-        "the same run, the geometric mean over datasets. Forgetting is the change of nDCG@10 on Python docstrings "
-        "against the base model, without runs that train on docstrings. For late interaction, the bytes are those of "
-        "all vectors of a document. arena_datasets has the intervals and the number of seeds, arena_runs every run, "
-        "arena_recipes the commands."
+        f"{METRIC} against the reference of the same runs (the row with relative CPU time 1), over {len(run_ids)} "
+        "run(s); an empty cell was not run. With several seeds, each query is averaged over them first. Mean "
+        "difference, peak memory, bytes per vector and forgetting are means over the datasets of a system. "
+        "Relative CPU time is a multiple of the reference's in the same run, the geometric mean over datasets. "
+        "Forgetting is the change of nDCG@10 on Python docstrings against the base model, without runs that train "
+        "on docstrings. For late interaction, the bytes are those of all vectors of a document. arena_datasets has "
+        "the intervals and the number of seeds, arena_runs every run, arena_recipes the commands. Peak memory is "
+        "never below that of the notebook that starts a recipe."
     )
     captions = {NAME: caption}
     return [
