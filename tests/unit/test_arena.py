@@ -142,7 +142,8 @@ GOOD = '''
 import pathlib, sys, time
 start = time.process_time()
 while time.process_time() - start < 0.5: pass
-block = bytearray(120_000_000)
+block = bytearray(b"x") * 120_000_000
+time.sleep(0.5)
 output = pathlib.Path(sys.argv[3]); output.mkdir()
 (output / "modules.json").write_text("[]")
 with (pathlib.Path(sys.argv[1]) / "runs").open("a") as file: file.write(" ".join(sys.argv[4:]) + "\\n")
@@ -164,6 +165,11 @@ class TestRun:
         assert (folder / "modules.json").is_file()
         assert self.run(entry, tmp_path) == (cost, folder)
         assert (tmp_path / "runs").read_text() == "--seed 3 --max-steps -1\n"
+
+    def test_the_memory_is_that_of_the_recipe_and_not_of_the_process_that_starts_it(self, tmp_path):
+        ballast = bytearray(b"x") * 500_000_000
+        cost, _ = self.run(written(tmp_path, GOOD), tmp_path)
+        assert 100_000_000 < cost.peak_bytes < 300_000_000 < len(ballast)
 
     def test_what_decides_the_result_decides_the_key(self, tmp_path):
         entry = written(tmp_path, GOOD)

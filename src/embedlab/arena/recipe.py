@@ -28,6 +28,7 @@ import embedlab
 from embedlab import paths, progress
 from embedlab.errors import DataError, ParameterError, RecipeError
 from embedlab.io import sha256_of, write_atomic
+from embedlab.memory import peak_bytes
 
 BUDGET = "--minutes"
 OUTCOME, MODEL, LOG, CACHE = "outcome.json", "model", "log.txt", "cache"
@@ -69,7 +70,7 @@ class Outcome:
     Attributes:
         seconds: from the start of its process to the end.
         cpu_seconds: of all its threads and child processes.
-        peak_bytes: largest resident memory of the process.
+        peak_bytes: largest resident memory of the process, without its child processes.
     """
 
     seconds: float
@@ -178,9 +179,10 @@ def _measured(command: list[str], log: Path, stage: str, *, cache: Path) -> tupl
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=settings
         )
     try:
-        finished = 0
+        finished = peak = 0
         while not finished:
             time.sleep(POLL)
+            peak = max(peak, peak_bytes(process.pid))
             progress.report(stage, int(time.monotonic() - start))
             finished, status, usage = os.wait4(process.pid, os.WNOHANG)
     except BaseException:
@@ -189,8 +191,8 @@ def _measured(command: list[str], log: Path, stage: str, *, cache: Path) -> tupl
         raise
     process.returncode = os.waitstatus_to_exitcode(status)  # Popen cannot ask again
     unit = 1 if sys.platform == "darwin" else 1024  # there ru_maxrss is in bytes, elsewhere in KiB
-    cost = Outcome(time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit)
-    return cost, process.returncode
+    memory = peak or usage.ru_maxrss * unit
+    return Outcome(time.monotonic() - start, usage.ru_utime + usage.ru_stime, memory), process.returncode
 
 
 def _error(recipe: Recipe, problem: str, log: Path) -> RecipeError:

@@ -11,7 +11,6 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +21,7 @@ from embedlab.deploy.space import Space
 from embedlab.deploy.storage import HashedFile, Storage, sha256_of
 from embedlab.errors import DataError, ParameterError, StorageError
 from embedlab.io import npy_header
+from embedlab.memory import peak_bytes
 
 if TYPE_CHECKING:
     import pyarrow.parquet
@@ -290,13 +290,6 @@ def remove_orphans(folder: Storage, plan: Plan) -> int:
     for name in orphans:
         folder.remove(name)
     return len(orphans)
-
-
-def peak_bytes() -> int:
-    """Return the peak of this process's resident memory; 0 where the system does not report it."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def _check(names: list[str], block: np.ndarray, seen: set[str], piece: Piece) -> None:
