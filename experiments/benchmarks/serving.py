@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import psutil
 
+from embedlab.memory import peak_bytes
 from embedlab.models.load import BASE_MODEL
 from embedlab.paths import benchmarks_dir, project_root
 from experiments.benchmarks import environment
@@ -72,7 +73,7 @@ def _measure(
             }
         busy_now, total_now, own_now = _processors(process)
         others = (busy_now - busy - (own_now - own)) / (total_now - total)
-        peak = _peak_bytes(process.pid)
+        peak = peak_bytes(process.pid)
         return {
             **measured,
             "seconds": seconds,
@@ -116,12 +117,6 @@ def _processors(server: psutil.Process) -> tuple[float, float, float]:
     """Return the busy and total seconds of all processors, and the seconds of the server and this process."""
     own = sum(times.user + times.system for times in (server.cpu_times(), psutil.Process().cpu_times()))
     return *environment.processor_seconds(), own
-
-
-def _peak_bytes(process: int) -> float:
-    """Return the peak of a process's resident memory (Linux)."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def table(result: Mapping[str, Any] | None) -> str:

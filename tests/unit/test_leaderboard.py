@@ -20,7 +20,7 @@ from embedlab.models.static import static_model
 from embedlab.runs.leaderboard import Leaderboard
 from embedlab.search.exact import Ranking
 from embedlab.search.strategies import at_width
-from embedlab.search.vectors import Vectors
+from embedlab.search.vectors import Vectors, encode_split
 from tests.conftest import TEXTS, tiny_model
 
 QRELS = {"q1": {"d0": 1}, "q2": {"d3": 1}}
@@ -153,9 +153,21 @@ class TestLeaderboard:
         torch.manual_seed(0)
         static = static_model(transformer, torch.randn(len(transformer.tokenizer), 16))
         model = board.concatenate(transformer, static)
+        joined, encoded = board.vectors(model), encode_split(model, board.data, "test")
+        assert joined.queries == pytest.approx(encoded.queries, abs=1e-5)
+        assert joined.corpus == pytest.approx(encoded.corpus, abs=1e-5) and joined.dim == encoded.dim
         assert model.get_embedding_dimension() == transformer.get_embedding_dimension() + (0 if narrower else 16)
         on_dev = board.run.notes["static_share_on_dev"]
         assert on_dev[str(board.run.notes["static_share"])] == max(on_dev.values())
+
+    def test_a_concatenation_is_measured_without_encoding_its_parts_again(self, board, monkeypatch):
+        transformer = tiny_model()
+        static = static_model(transformer, torch.randn(len(transformer.tokenizer), 12))
+        board.vectors(transformer)
+        model = board.concatenate(transformer, static, narrow=False)
+        monkeypatch.setattr(type(transformer[0]), "forward", lambda *_, **__: pytest.fail("the transformer ran again"))
+        board.add_model("base+static", model)
+        assert board.evaluations["base+static"].mean("ndcg@10") > 0
 
     def test_examples_show_gains_then_losses(self, board):
         documents = tuple(board.data.corpus)

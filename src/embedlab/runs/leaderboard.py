@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,7 @@ class Leaderboard:
         self.rankings: dict[str, Ranking] = {}
         self.models: dict[str, SentenceTransformer] = {}
         self._details: dict[str, tuple[int | None, str]] = {}  # system -> dimensions and condition
+        self._joined: dict[SentenceTransformer, Callable[[Dataset, str], Vectors]] = {}  # see `concatenate`
         self._cache = EmbeddingCache()
 
     def encode(self, model: SentenceTransformer, texts: Sequence[str], *, queries: Collection[str] = ()) -> np.ndarray:
@@ -99,6 +100,8 @@ class Leaderboard:
         """
         encode = self._cache.encode if cached else None
         data = self.data if data is None else data
+        if joined := self._joined.get(model):
+            return joined(data, split)
         return encode_split(model, data, split, corpus_vectors=corpus_vectors, encode=encode)
 
     def add_bm25(self, system: str = "bm25", *, queries: Mapping[str, str] | None = None) -> Evaluation:
@@ -341,6 +344,8 @@ class Leaderboard:
     ) -> SentenceTransformer:
         """Concatenate a transformer with a static model; the share is chosen on dev.
 
+        Later, `vectors` and `add_model` join the vectors of the two parts, so the transformer encodes nothing twice.
+
         Args:
             transformer: model with d dimensions; left unchanged.
             static: static model with the tokenizer of the transformer, and e dimensions.
@@ -354,7 +359,8 @@ class Leaderboard:
         Returns:
             A model with d dimensions, or with d + e. The share is in the notes of the run.
         """
-        from embedlab.models.concatenation import concat_static, concat_static_pca, has_enough_rows
+        from embedlab.models.concatenation import concat_static, has_enough_rows
+        from embedlab.models.layers import pca_projection, project
 
         vectors, static_vectors = self._halves(self.data, transformer, static, corpus_vectors)
         on_dev = score_static_shares(vectors, static_vectors, self.data.qrels["dev"], metric=self.metric, shares=shares)
@@ -366,11 +372,22 @@ class Leaderboard:
         self.run.note(static_share=share, static_share_on_dev={str(name): value for name, value in on_dev.items()})
         if elsewhere:
             self.run.note(static_share_elsewhere={str(name): value for name, value in elsewhere.items()})
-        if not narrow:
-            return concat_static(transformer, static, share)
-        wide = vectors.concatenated(static_vectors, share)
-        dim = vectors.dim if has_enough_rows(wide.corpus, vectors.dim) else wide.dim  # a rotation, to truncate later
-        return concat_static_pca(transformer, static, share, wide.corpus, dim)
+        combined, projection = concat_static(transformer, static, share), None
+        if narrow:
+            wide = vectors.concatenated(static_vectors, share)
+            dim = (
+                vectors.dim if has_enough_rows(wide.corpus, vectors.dim) else wide.dim
+            )  # a rotation, to truncate later
+            projection = pca_projection(wide.corpus, dim)
+            project(combined, projection)
+
+        def joined(data: Dataset, split: str) -> Vectors:
+            encoded = corpus_vectors if data is self.data else None
+            both = Vectors.concatenated(*self._halves(data, transformer, static, encoded, split), share)
+            return both if projection is None else both.mapped(projection.numpy())
+
+        self._joined[combined] = joined
+        return combined
 
     def _halves(
         self,
@@ -378,10 +395,11 @@ class Leaderboard:
         transformer: SentenceTransformer,
         static: SentenceTransformer,
         corpus_vectors: np.ndarray | None = None,
+        split: str = "dev",
     ) -> tuple[Vectors, Vectors]:
-        """The dev queries and the corpus, encoded with both parts of a concatenation."""
-        vectors = encode_split(transformer, data, "dev", corpus_vectors=corpus_vectors, encode=self._cache.encode)
-        return vectors, encode_split(transformer, data, "dev", static=static)
+        """The queries of a split and the corpus, encoded with both parts of a concatenation."""
+        vectors = encode_split(transformer, data, split, corpus_vectors=corpus_vectors, encode=self._cache.encode)
+        return vectors, encode_split(transformer, data, split, static=static)
 
     @contextmanager
     def training(self, system: str, condition: str = "") -> Iterator[None]:
