@@ -128,6 +128,47 @@ class TestFile:
         assert not written.complete and "run again to go on" in written.summary()
         assert len(lines(tmp_path / "x.jsonl")) == 3 and (tmp_path / "x.jsonl.partial").exists()
 
+    @pytest.mark.parametrize("name", ["x.jsonl", "x"])
+    def test_after_a_budget_it_goes_on_under_the_same_name(self, tmp_path, name):
+        plan = Plan(("question",), 2, budget=3.0)
+        assert not write_pairs(CORPUS, Writer(), tmp_path / name, plan).complete
+        written = write_pairs(CORPUS, second := Writer(), tmp_path / name, plan)
+        assert written.complete and len(second.prompts) == 3 and len(written.records) == 6
+        scheme = "pairs" if name == "x.jsonl" else "beir"
+        assert len(load_dataset(f"{scheme}:{tmp_path / name}").queries) == 6
+        with pytest.raises(DataError, match="this file or folder exists"):
+            write_pairs(CORPUS, Writer(), tmp_path / name, plan)
+
+    @pytest.mark.parametrize("change", ["examples", "document"])
+    def test_an_answer_to_another_question_is_not_taken(self, tmp_path, change):
+        with pytest.raises(KeyboardInterrupt):
+            write_pairs(CORPUS, Writer(fails_after=3), tmp_path / "x.jsonl", Plan(("question",), 2))
+        asked = [
+            json.loads(line)["document"] for line in (tmp_path / "x.jsonl.partial").read_text("utf-8").splitlines()
+        ]
+        corpus = CORPUS if change == "examples" else {**CORPUS, asked[0]: "pump9 needs oil9 and grease9"}
+        shots = (Shot("in this style"),) if change == "examples" else ()
+        write_pairs(corpus, second := Writer(), tmp_path / "x.jsonl", Plan(("question",), 2, shots=shots))
+        assert len(second.prompts) == (6 if change == "examples" else 4)
+
+    def test_the_judge_keeps_to_the_budget(self, tmp_path):
+        class Judge(Writer):
+            def ask(self, prompt, parse):
+                if not prompt.startswith("Does the document"):
+                    return super().ask(prompt, parse)
+                self.cost += 1.0
+                return parse("3")
+
+        writer = Judge()
+        plan = Plan(("question",), 2, budget=8.0, judge=synthesis.language_judge(writer, 8.0), threshold=2.0)
+        written = write_pairs(CORPUS, writer, tmp_path / "x.jsonl", plan)
+        assert writer.cost == 8.0 and len(written.records) == 2 and not written.complete
+        assert written.rejected[synthesis.NOT_JUDGED] == 4 and (tmp_path / "x.jsonl.partial").exists()
+        poor = Judge(cost=8.0)
+        plan = Plan(("question",), 2, budget=8.0, judge=synthesis.language_judge(poor, 8.0), threshold=2.0)
+        with pytest.raises(DataError, match="the budget was used up before a query passed"):
+            write_pairs(CORPUS, poor, tmp_path / "y.jsonl", plan)
+
     def test_nothing_is_overwritten_and_nothing_left_is_an_error(self, tmp_path):
         (tmp_path / "x.jsonl").write_text("")
         with pytest.raises(DataError, match="this file or folder exists"):

@@ -52,7 +52,7 @@ def synthesise(
         workers=workers if url else 1,
         budget=budget,
         round_trip=round_trip,
-        judge=_open_judge(judge, writer),
+        judge=_open_judge(judge, writer, budget),
         threshold=threshold if threshold is not None else (2.0 if judge == JUDGE else 0.5),
         seed=seed,
         fields=data.fields,
@@ -87,7 +87,7 @@ def _open_model(name: str, url: str, prices: tuple[float, float] | None, per_doc
     return CausalModel(name, sequences=per_document, max_tokens=48 + 40 * per_document, seed=seed)
 
 
-def _open_judge(name: str, writer: LanguageModel) -> Score | None:
+def _open_judge(name: str, writer: LanguageModel, budget: float | None) -> Score | None:
     from embedlab.evaluation.data_sources.synthesis import language_judge
     from embedlab.models.reranker import load_reranker
 
@@ -98,4 +98,4 @@ def _open_judge(name: str, writer: LanguageModel) -> Score | None:
     if not getattr(writer, "follows_instructions", True):
         remedy = "Name a cross-encoder, or use a model with a chat template"
         raise ParameterError("this language model follows no instructions", remedy=remedy, field="--judge")
-    return language_judge(writer)
+    return language_judge(writer, budget)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from embedlab.data.synthetic_llm import LanguageModel, generate_queries
 from embedlab.data.synthetic_templates import SHOTS, Shot, Template
 from embedlab.data.text_analysis import normalise
 from embedlab.errors import DataError
-from embedlab.io import append_line, write_atomic
+from embedlab.io import append_line, sha256_of_json, write_atomic
 from embedlab.search.bm25 import bm25_ranking
 
 DEPTH = 10  # the round trip looks at this many results
@@ -36,7 +37,9 @@ Query: {query}
 Document:
 {document}"""
 
-Score = Callable[[Sequence[tuple[str, str]]], np.ndarray]  # (query, document), n pairs -> n scores
+NOT_JUDGED = "not judged, as the budget was used up"
+
+Score = Callable[[Sequence[tuple[str, str]]], np.ndarray]  # (query, document), n pairs -> n scores; NaN: no score
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def write_pairs(corpus: Mapping[str, str], model: LanguageModel, path: Path, pla
         corpus: document id -> text; all of it is searched in the round trip.
         model: writes the queries.
         path: a new `.jsonl` file; without a suffix, a BEIR folder with the whole corpus. Until it is finished, a file
-            with the ending `.partial` holds what is there.
+            with the ending `.partial` holds what is there, and a further call replaces `path`.
         plan: see its attributes.
 
     Raises:
@@ -112,22 +115,28 @@ def write_pairs(corpus: Mapping[str, str], model: LanguageModel, path: Path, pla
         ChatError: see `generate_queries`.
         ParameterError: a template is unknown, or a budget is set but prices are unknown.
     """
-    check_new(path)
+    partial = path.with_name(f"{path.name}.partial")
+    if not partial.is_file():
+        check_new(path)
     if path.suffix not in ("", ".jsonl"):
         remedy = "Write a name that ends in .jsonl, or one without a suffix for a BEIR folder."
         raise DataError(f"queries are not written as '{path.suffix}'", remedy=remedy, file=path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    job = _Job(corpus, model, plan, path.with_name(f"{path.name}.partial"))
+    job = _Job(corpus, model, plan, partial)
     templates = [Template(name, plan.seed, plan.shots) for name in plan.templates]
     complete = all(job.write(template) for template in templates)
     records, rejected = filtered(job.records(), corpus, plan)
+    complete &= not rejected[NOT_JUDGED]
+    if not records and not complete:
+        remedy = "Run the same command again to go on."
+        raise DataError("the budget was used up before a query passed the filters", remedy=remedy, file=path)
     if not records:
         reason = f"; {len(job.failed):,} documents failed: {next(iter(job.failed.values()))}" if job.failed else ""
         remedy = "Use another model or fewer filters."
         raise DataError(f"no query is left after the filters{reason}", remedy=remedy, file=path)
     _save(records, corpus, path)
     if complete:
-        job.partial.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
     return Written(records, rejected, job.failed, model.cost, complete)
 
 
@@ -143,17 +152,18 @@ class _Job:
         self.corpus, self.model, self.plan, self.partial = corpus, model, plan, partial
         self.sample = seeded_order(corpus, plan.seed)[: plan.documents or None]
         self.failed: dict[str, str] = {}
-        self.answers = _earlier(partial, model, plan)  # (document, template) -> record
+        self.answers = _earlier(partial, corpus, model, plan)  # (document, template) -> record
 
     def write(self, template: Template) -> bool:
         """Ask for the queries of one template; False if the budget was used up first."""
         waiting = {key: self.corpus[key] for key in self.sample if (key, template.name) not in self.answers}
         partners = _partners(waiting, self.corpus) if template.name == "two-hop" else {}
         origin = {"template": template.name, "model": self.model.model, "seed": self.plan.seed}
-        origin |= {"count": self.plan.per_document}
 
         def keep(document: str, queries: list[str]) -> None:
-            record = {**origin, "document": document, "second": partners.get(document, ""), "queries": queries}
+            second = partners.get(document, "")
+            asked = _question(self.corpus, self.plan, document, second)
+            record = {**origin, "asked": asked, "document": document, "second": second, "queries": queries}
             self.answers[document, template.name] = record
             append_line(self.partial, json.dumps(record, ensure_ascii=False))
 
@@ -199,18 +209,25 @@ def _follows_instructions(model: LanguageModel) -> bool:
     return bool(getattr(model, "follows_instructions", True))
 
 
-def _earlier(partial: Path, model: LanguageModel, plan: Plan) -> dict[tuple[str, str], dict[str, Any]]:
-    """(document, template) -> record of an interrupted call with the same model, seed and number of queries."""
+def _question(corpus: Mapping[str, str], plan: Plan, document: str, second: str) -> str:
+    """A digest of what the prompts for a document depend on besides model, template and seed."""
+    return sha256_of_json([corpus[document], corpus.get(second, ""), plan.per_document, plan.shots])
+
+
+def _earlier(
+    partial: Path, corpus: Mapping[str, str], model: LanguageModel, plan: Plan
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """(document, template) -> record of an interrupted call that had the same model and asked the same."""
     records: dict[tuple[str, str], dict[str, Any]] = {}
     if not partial.is_file():
         return records
     for line in partial.read_text(encoding="utf-8").splitlines():
         try:
             record = json.loads(line)
-            own_plan = (record["model"], record["seed"], record["count"])
-            if own_plan == (model.model, plan.seed, plan.per_document):
+            asked = _question(corpus, plan, record["document"], record["second"])
+            if (record["model"], record["seed"], record["asked"]) == (model.model, plan.seed, asked):
                 records[record["document"], record["template"]] = record
-        except (ValueError, LookupError, TypeError):  # cut off in the middle
+        except (ValueError, LookupError, TypeError):  # cut off in the middle, or the document is gone
             continue
     return records
 
@@ -244,14 +261,16 @@ def filtered(
         first.setdefault(normalise(record["query"]), record)
     distinct = list(first.values())
     consistent = _consistent(distinct, corpus) if plan.round_trip and distinct else distinct
-    judged = _judged(consistent, plan.judge, plan.threshold) if plan.judge and consistent else consistent
+    judged = _judged(consistent, plan.judge) if plan.judge and consistent else consistent
+    good = [record for record in judged if record.get("judge", plan.threshold) >= plan.threshold]
     rejected = {
         "copies of an example": len(records) - len(own),
         "repeats": len(own) - len(distinct),
         "the round trip does not find the document": len(distinct) - len(consistent),
-        "the judge's score is too low": len(consistent) - len(judged),
+        NOT_JUDGED: len(consistent) - len(judged),
+        "the judge's score is too low": len(judged) - len(good),
     }
-    return judged, rejected
+    return good, rejected
 
 
 def _consistent(records: list[dict[str, Any]], corpus: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -266,18 +285,19 @@ def _consistent(records: list[dict[str, Any]], corpus: Mapping[str, str]) -> lis
     return consistent
 
 
-def _judged(records: list[dict[str, Any]], judge: Score, threshold: float) -> list[dict[str, Any]]:
-    """Records with at least this score of the judge."""
+def _judged(records: list[dict[str, Any]], judge: Score) -> list[dict[str, Any]]:
+    """Records with the judge's score; those without one are left out."""
     scores = judge([(record["query"], "\n".join(record["texts"])) for record in records])
-    scored = [{**record, "judge": round(float(score), 4)} for record, score in zip(records, scores, strict=True)]
-    return [record for record in scored if record["judge"] >= threshold]
+    scored = zip(records, map(float, scores), strict=True)
+    return [{**record, "judge": round(score, 4)} for record, score in scored if not math.isnan(score)]
 
 
-def language_judge(model: LanguageModel) -> Score:
+def language_judge(model: LanguageModel, budget: float | None = None) -> Score:
     """Return a judge that asks a language model for a grade from 0 to 3; -1 if it gives none.
 
     Args:
         model: a model that follows instructions.
+        budget: dollars that the model may spend in all; pairs that are left then have no score.
     """
 
     def grade(answer: str) -> float:
@@ -289,6 +309,9 @@ def language_judge(model: LanguageModel) -> Score:
     def score(pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         grades = []
         for query, document in pairs:
+            if budget is not None and (model.cost or 0.0) >= budget:
+                grades.append(math.nan)
+                continue
             try:
                 prompt = JUDGE_PROMPT.replace("{query}", query, 1).replace("{document}", document, 1)
                 grades.append(model.ask(prompt, grade))
