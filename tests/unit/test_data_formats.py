@@ -159,7 +159,35 @@ class TestReading:
         path = lines(tmp_path / "x.jsonl", record)
         assert self.grades(path) == ({"a": 1, "b": 1}, ["c"])
         expected = "read as FlagEmbedding: 1 queries, 2.0 positives each, 2.0 hard negatives each, 3 documents"
-        assert expected in caplog.text
+        assert expected in caplog.text and "documents, pos_scores not read" in caplog.text
+
+    @pytest.mark.parametrize("name", ["x.csv", "x.json", "folder", "y.json"])
+    def test_queries_without_a_relevant_document_are_said(self, tmp_path, caplog, name):
+        table = "query,positive,label\nq,a,1\nr,b,0\n"
+        answers = [
+            {"fields": {"query": q, "document": q}, "responses": {"label": [{"value": q}]}} for q in ("yes", "no")
+        ]
+        queries = {**LLAMA, "queries": {"1": "q", "2": "r", "3": "s"}, "relevant_docs": {"1": ["a"], "2": []}}
+        contents = {"x.csv": table, "x.json": json.dumps(answers), "y.json": json.dumps(queries)}
+        if name == "folder":
+            lines(tmp_path / "x.jsonl", {"query": "q", "positive": "a"})
+            convert(tmp_path / "x.jsonl", tmp_path / name)
+            lines(tmp_path / name / "queries.jsonl", {"_id": "q0", "text": "q"}, {"_id": "q1", "text": "r"})
+        else:
+            (tmp_path / name).write_text(contents[name])
+        report = convert(tmp_path / name, tmp_path / "z.jsonl")
+        output = caplog.text + report[0]
+        assert "queries without a" in output and ("2 queries" if name == "y.json" else "1 queries") in output
+        assert len((tmp_path / "z.jsonl").read_text().splitlines()) == 1
+
+    def test_queries_of_a_folder_without_a_relevant_document_are_said(self, tmp_path, caplog):
+        convert(lines(tmp_path / "x.jsonl", {"query": "q", "positive": "a"}), tmp_path / "y")
+        lines(tmp_path / "y" / "queries.jsonl", {"_id": "q0", "text": "q"}, {"_id": "q1", "text": "r"})
+        header = "query-id\tcorpus-id\tscore\n"
+        (tmp_path / "y" / "qrels" / "train.tsv").unlink()
+        (tmp_path / "y" / "qrels" / "test.tsv").write_text(f"{header}q0\td0\t1\nq1\td0\t0\n")
+        load_dataset(f"beir:{tmp_path / 'y'}", training=False)
+        assert "left out 1 queries without a relevant document, for example 'q1'" in caplog.text
 
     def test_triples_without_a_header_and_with_quotes(self, tmp_path):
         good, bad = 'the "big" pump has five words', "no passage about any pump here"
@@ -332,6 +360,7 @@ LLAMA = {"queries": {"1": "q"}, "corpus": {"a": "text"}, "relevant_docs": {"1": 
         ("queries", {}, None, "must be an object that is not empty"),
         ("corpus", {"a": 1}, 1, "must be a string"),
         ("relevant_docs", {"2": ["a"]}, 1, "the query '2' is not in 'queries'"),
+        ("relevant_docs", {"1": []}, None, "no query has a relevant document"),
         ("relevant_docs", {"1": "a"}, 1, "must have a list of document ids"),
         ("relevant_docs", {"1": ["a", "b"]}, 1, "the document 'b' of '1' is not in 'corpus'"),
         ("relevant_docs", {"1": [{"id": "a"}]}, 1, "the document {'id': 'a'} of '1' is not in 'corpus'"),
@@ -341,7 +370,8 @@ def test_faults_of_llama_index(tmp_path, part, value, line, problem):
     path = whole(tmp_path / "x.json", {**LLAMA, part: value})
     with pytest.raises(DataError, match=problem) as caught:
         load_dataset(f"pairs:{path}")
-    assert (caught.value.file, caught.value.line, caught.value.field) == (path, line, part)
+    field = "corpus.a" if part == "corpus" else part
+    assert (caught.value.file, caught.value.line, caught.value.field) == (path, line, field)
 
 
 @pytest.mark.parametrize(
@@ -351,6 +381,9 @@ def test_faults_of_llama_index(tmp_path, part, value, line, problem):
         ("x.tsv", "1\t2\t3\n", 1, "has ids instead of texts"),
         ("x.qrels", "q 0 d 1\n", None, "a TREC file has ids, and no texts"),
         ("x.json", '{"rows": []}', None, "the format of this file is unknown"),
+        ("x.qrels", "q 0 d high\n", 1, "neither TREC judgements"),
+        ("x.json", '{"query": "q"}\n{"query": "r"}\n', 2, r"name the file \*.jsonl"),
+        ("x.jsonl", '[{"query": "q"}]\n', 1, "A list of all records is a .json file"),
     ],
 )
 def test_faults_of_other_files(tmp_path, name, text, line, problem):
@@ -358,6 +391,24 @@ def test_faults_of_other_files(tmp_path, name, text, line, problem):
     with pytest.raises(DataError, match=problem) as caught:
         load_dataset(f"pairs:{tmp_path / name}")
     assert (caught.value.file, caught.value.line) == (tmp_path / name, line)
+
+
+@pytest.mark.parametrize("name", registry.BY_NAME)
+@pytest.mark.parametrize("file", ["x.jsonl", "x.json", "list.json", "folder"])
+def test_a_wrong_format_is_our_error(tmp_path, name, file):
+    lines(tmp_path / "x.jsonl", {"frage": "q", "antwort": "a"})
+    whole(tmp_path / "x.json", {"frage": "q"})
+    whole(tmp_path / "list.json", [{"frage": "q"}])
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError):
+        registry.collect(tmp_path / file, name)
+
+
+def test_annotators_who_never_agree(tmp_path):
+    answers = {"relevance": [{"value": "yes"}, {"value": "no"}]}
+    path = whole(tmp_path / "x.json", [{"fields": {"query": "q", "document": "d"}, "responses": answers}])
+    with pytest.raises(DataError, match="no pair is left: 0 have no answer, and on 1 the annotators disagree"):
+        registry.collect(path)
 
 
 def test_two_questions_and_no_answers(tmp_path):
@@ -406,6 +457,7 @@ class TestConvert:
         [
             ("y.jsonl.gz", "", "compressed files are not written. Write .*y.jsonl.$"),
             ("y.tsv", "msmarco", "no query has a hard negative"),
+            ("y.csv", "msmarco", "separated by tabs. Name the file"),
             ("y.xlsx", "", r"^[^ ]*/y.xlsx:2 \[positive\]: a text has 39,999 characters"),
         ],
     )
@@ -448,6 +500,12 @@ class TestConvert:
         assert convert(first, tmp_path / "x.csv")[0].startswith("read 2 ")
         convert(tmp_path / "x.csv", last)
         assert last.read_text() == text and trec.read(last).kind == kind
+
+    def test_judgements_of_texts(self, tmp_path):
+        convert(lines(tmp_path / "x.jsonl", {"query": "q", "positive": "a"}), tmp_path / "y.qrels")
+        assert (tmp_path / "y.qrels").read_text() == "q0 0 d0 1\n"
+        convert(tmp_path / "y.qrels", tmp_path / "z.jsonl")
+        assert json.loads((tmp_path / "z.jsonl").read_text())["score"] == 1
 
     def test_command(self, tmp_path):
         result = CliRunner().invoke(

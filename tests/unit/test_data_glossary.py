@@ -151,8 +151,15 @@ def test_a_glossary_is_a_dataset(tmp_path):
         ("x.obo", "[Term]\nid: X:1\nname: a\nsynonym: flu EXACT []\n", 4, "synonym", "no text in quotes"),
         ("x.obo", "[Term]\nid: X:1\nname: a\nnonsense\n", 4, None, "expected 'tag: value'"),
         ("x.obo", "[Term]\nid: X:1\nname: a\nis_a: X:9\n", 1, "parents", "the parent 'X:9'"),
-        ("x.ttl", "x:1 skos:prefLabel", None, None, "not valid turtle"),
+        ("x.ttl", "x:1 skos:prefLabel", 1, None, "not valid turtle"),
         ("x.ttl", "<http://a> <http://b> <http://c> .", None, None, "no concept has a skos:prefLabel"),
+        (
+            "x.ttl",
+            "@prefix e: <http://e/> .\ne:a e:b c d .\n",
+            2,
+            None,
+            r"turtle: Bad syntax \(objectList expected\)\.",
+        ),
         ("x.rdf", "<rdf", None, None, "not valid xml"),
     ],
 )
@@ -161,6 +168,12 @@ def test_faults_have_a_location(tmp_path, name, text, line, field, problem):
     with pytest.raises(DataError, match=problem) as caught:
         load_dataset(f"glossary:{tmp_path / name}")
     assert (caught.value.file, caught.value.line, caught.value.field) == (tmp_path / name, line, field)
+
+
+def test_ids_of_parents_may_be_numbers(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"id": 1, "term": "a"}\n{"id": 2, "term": "b", "parents": [1]}\n')
+    (tmp_path / "y.jsonl").write_text('{"id": 1, "term": "a"}\n{"id": 2, "term": "b", "parents": 1}\n')
+    assert [glossary_files.read(tmp_path / name)[1].parents for name in ("x.jsonl", "y.jsonl")] == [["1"], ["1"]]
 
 
 def test_a_language_of_skos(tmp_path):

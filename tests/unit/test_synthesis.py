@@ -143,10 +143,10 @@ class TestFile:
     def test_an_answer_to_another_question_is_not_taken(self, tmp_path, change):
         with pytest.raises(KeyboardInterrupt):
             write_pairs(CORPUS, Writer(fails_after=3), tmp_path / "x.jsonl", Plan(("question",), 2))
-        asked = [
+        documents = [
             json.loads(line)["document"] for line in (tmp_path / "x.jsonl.partial").read_text("utf-8").splitlines()
         ]
-        corpus = CORPUS if change == "examples" else {**CORPUS, asked[0]: "pump9 needs oil9 and grease9"}
+        corpus = CORPUS if change == "examples" else {**CORPUS, documents[0]: "pump9 needs oil9 and grease9"}
         shots = (Shot("in this style"),) if change == "examples" else ()
         write_pairs(corpus, second := Writer(), tmp_path / "x.jsonl", Plan(("question",), 2, shots=shots))
         assert len(second.prompts) == (6 if change == "examples" else 4)

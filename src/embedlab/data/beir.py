@@ -65,6 +65,7 @@ def load(location: str, *, name: str, split_by: str = "document", repair: bool =
         remedy = "Write the ids of corpus.jsonl in the column corpus-id, letter by letter."
         problem = "no relevant document is in corpus.jsonl with a text"
         raise DataError(problem, remedy=remedy, file=path / "qrels", field="corpus-id")
+    _warn_of_unanswered(folder, judged)
     with textio.naming(path):
         qrels, groups = complete_splits(
             judged, queries.texts, corpus.texts, split_by=split_by, divide=divide, remedy=MORE_QUERIES
@@ -84,6 +85,20 @@ def load(location: str, *, name: str, split_by: str = "document", repair: bool =
         fields={key: values for key, values in fields.items() if values},
         split_by=split_by,
     )
+
+
+def _warn_of_unanswered(folder: Folder, positives: Mapping[str, Qrels]) -> None:
+    """Count the queries whose judgements are all 0 or less."""
+    answered = {query for judgements in positives.values() for query in judgements}
+    names = dict.fromkeys(row.query for rows in folder.judged.values() for row in rows if row.query not in answered)
+    if names:
+        files = next(iter(folder.files.values())).parent
+        logger.warning(
+            "%s: left out %d queries without a relevant document, for example '%s'",
+            files,
+            len(names),
+            next(iter(names)),
+        )
 
 
 def source_fingerprint(location: str) -> str:

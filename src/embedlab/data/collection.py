@@ -177,6 +177,10 @@ class Collection:
         if not any(self.qrels.values()):
             remedy = "Set the score of relevant pairs to 1."
             raise DataError("no relevant pair: every score is 0", remedy=remedy, file=self.file)
+        judged = {query for grades in self.qrels.values() for query in grades}
+        if without := [text for text, query in self.queries.items() if query not in judged]:
+            message = "%s: left out %d queries without a relevant document, for example '%s'"
+            logger.warning(message, self.file, len(without), without[0][:80])
         if self._ambiguous:
             columns = ", ".join(sorted({column for _, column in self._ambiguous}))
             logger.warning("%s: queries with different values of %s keep the last one", self.file, columns)

@@ -115,7 +115,9 @@ def _list(row: Row, column: str, path: Path) -> list[str]:
     value = row.values[column]
     if textio.is_empty(value):
         return []
-    items = value if isinstance(value, list) else _SEPARATOR.split(textio.checked_text(value, row, column, path))
+    items = _SEPARATOR.split(value) if isinstance(value, str) else value if isinstance(value, list) else [value]
+    is_id = textio.column_name(column, COLUMNS) == "parents"  # which may be a number, as in the column `id`
+    items = [str(item) if is_id and type(item) is int else item for item in items]
     return [textio.checked_text(item, row, column, path) for item in items if not textio.is_empty(item)]
 
 
@@ -176,6 +178,13 @@ def _complete(term: Term, path: Path) -> Term:
     raise DataError(problem, remedy=f"Add '{missing}: …'.", file=path, line=term.line, field=missing)
 
 
+def _reason(error: Exception) -> tuple[str, int | None]:
+    """What a parser of RDF says in one line, and the line of the file that it names."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    at_line = re.match(r"at line (\d+) of <>: ", text)
+    return (text[at_line.end() :].partition(" at ^")[0], int(at_line[1])) if at_line else (text, None)
+
+
 def _skos(path: Path, syntax: str, language: str) -> list[Term]:
     import rdflib
     from rdflib.namespace import SKOS as NAMES
@@ -186,9 +195,9 @@ def _skos(path: Path, syntax: str, language: str) -> list[Term]:
     except DataError:
         raise
     except Exception as error:  # the parsers raise errors of many classes
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason, line = _reason(error)
         problem, remedy = f"this is not valid {syntax}: {reason}", "Check the file with the tool that wrote it."
-        raise DataError(problem, remedy=remedy, file=path) from error
+        raise DataError(problem, remedy=remedy, file=path, line=line) from error
     labels = list(graph.subject_objects(NAMES.prefLabel))
     if not labels:
         remedy = "Export it as SKOS; OWL classes without skos:prefLabel are not read."

@@ -245,8 +245,14 @@ def _warning(dataset: Dataset, repaired: Dataset) -> str:
 
 
 def _with_options(spec: str, options: Mapping[str, str]) -> str:
-    """`spec` with options, each once."""
-    address, _, query = spec.partition("?")
+    """`spec` with options, each once.
+
+    >>> _with_options("pairs:why?.csv", {"repair": "true"})
+    'pairs:why?.csv?repair=true'
+    """
+    address, mark, query = spec.rpartition("?")
+    if not mark or "=" not in query:  # the question mark of a file name
+        address, query = spec, ""
     return f"{address}?{urlencode({**dict(parse_qsl(query)), **options})}"
 
 

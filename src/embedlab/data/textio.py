@@ -378,6 +378,8 @@ def parse_json(text: str, file: Path, line: int | None = None) -> Any:
         return json.loads(text, object_pairs_hook=unique, parse_constant=lambda name: _plain(float(name)))
     except json.JSONDecodeError as error:
         problem, remedy = f"invalid JSON: {error.msg}", "Check the quotes, commas and brackets."
+        if line is None and error.msg == "Extra data":
+            remedy = "If every line is an object, name the file *.jsonl."
         raise DataError(problem, remedy=remedy, file=file, line=line or error.lineno) from error
     except RecursionError:
         raise _too_deep(file, line) from None
@@ -519,6 +521,8 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
         values = parse_json(line, path, number)
         if not isinstance(values, dict):
             remedy = 'Write one JSON object per line, for example {"query": "…", "positive": "…"}.'
+            if isinstance(values, list) and all(isinstance(item, dict) for item in values):
+                remedy = "A list of all records is a .json file: rename it."
             raise DataError("this line is not a JSON object", remedy=remedy, file=path, line=number)
         if "\\u" in line:
             _refuse_half_pairs(Row(number, values), path)

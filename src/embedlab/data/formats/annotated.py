@@ -67,6 +67,9 @@ def contents(records: Sequence[Answers], path: Path) -> Contents:
             conflicts += 1
         else:
             rows.append(_judged(record, statistics.median_low(grades), path))
+    if not rows:
+        problem = f"no pair is left: {open_records:,} have no answer, and on {conflicts:,} the annotators disagree"
+        raise DataError(problem, remedy="Add answers, or settle the disagreements.", file=path)
     counts = {f"{open_records:,} records without an answer left out": open_records}
     counts[f"{conflicts:,} pairs left out because their annotators disagree"] = conflicts
     notes = [f"ratings of 1 mean not relevant (question '{question}')"] if shift else []
@@ -93,7 +96,7 @@ def _rating(answer: Any, row: Row, question: str, path: Path) -> _Rating:
     word = str(answer).strip().lower()
     if word in GRADES:
         return _Rating(GRADES[word], word=True)
-    problem = f"'{textio.short(answer)}' is not a grade"
+    problem = f"{textio.short(answer)} is not a grade"
     remedy = "Use whole numbers up to 10, or answers such as relevant and irrelevant, yes and no."
     raise textio.error_at(row, question, path, problem, remedy)
 

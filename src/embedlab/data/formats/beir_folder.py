@@ -36,7 +36,9 @@ def _read(source: Source) -> Contents:
             }
             values |= {"score": max(grade, 0), "metadata": folder.queries.fields.get(query, {})}
             rows.append(Row(number, values, folder.files[split]))
-    return Contents(rows, folder.corpus.texts)
+    without = len(folder.queries.texts.keys() - {row.values["query_id"] for row in rows})
+    notes = (f"{without:,} queries without a judgement left out",) if without else ()
+    return Contents(rows, folder.corpus.texts, notes)
 
 
 def _write_texts(export: Export, folder: Path) -> None:

@@ -74,6 +74,8 @@ def _refuse_spec(source: Path) -> None:
 
 def default_format(target: Path) -> Format:
     """Return the format of a new file or folder whose format nobody named: a table, or BEIR without a suffix."""
+    if target.suffix == ".qrels":
+        return registry.named("trec")
     return table.PAIRS if target.suffix else registry.named("beir")
 
 
@@ -124,6 +126,8 @@ def _convert_ids(source: Path, target: Path) -> list[str] | None:
     kind = trec.kind_of(file) if textio.format_of(source) in (*trec.SUFFIXES, ".tsv") else ""
     if kind:
         records = [row.values for row in trec.read(file).rows]
+        if kind == "qrels":
+            records = [{**record, "score": int(record["score"])} for record in records]
     elif target.suffix in trec.SUFFIXES and (kind := _kind_of_table(source)):
         rows = [textio.rename_columns(row, {}, source) for row in textio.read_rows(source)]
         records = [_record(row, kind, source) for row in rows]

@@ -11,17 +11,21 @@ from embedlab.data import textio
 from embedlab.data.formats.base import Contents, Export, Format, Source, list_of_texts, write_json_lines
 from embedlab.data.textio import Row
 
+SCORES = ("pos_scores", "neg_scores")
+
 
 def _matches(source: Source) -> bool:
     return {"query", "pos"} <= source.columns and source.suffix in (".jsonl", ".json", ".parquet")
 
 
 def _read(source: Source) -> Contents:
-    return Contents([_row(row, source.path) for row in source.rows])
+    scored = [name for name in SCORES if any(row.values.get(name) for row in source.rows)]
+    notes = (f"{' and '.join(scored)} not read",) if scored else ()
+    return Contents([_row(row, source.path) for row in source.rows], notes=notes)
 
 
 def _row(row: Row, path: Path) -> Row:
-    values = {key: value for key, value in row.values.items() if key not in ("pos", "neg", "pos_scores", "neg_scores")}
+    values = {key: value for key, value in row.values.items() if key not in ("pos", "neg", *SCORES)}
     if "pos" not in row.values:
         raise textio.error_at(row, "pos", path, "'pos' is missing", 'Write "pos": ["…"], the documents that answer.')
     # Some public data sets hold a text where the documentation asks for a list.

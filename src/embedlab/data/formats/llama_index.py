@@ -23,6 +23,9 @@ def _read(source: Source) -> Contents:
     texts = {
         key: _text(source.path, "corpus", key, number, text) for number, (key, text) in enumerate(corpus.items(), 1)
     }
+    questions = {
+        key: _text(source.path, "queries", key, number, text) for number, (key, text) in enumerate(queries.items(), 1)
+    }
     rows = []
     for number, (query, documents) in enumerate(relevant.items(), start=1):
         if query not in queries:
@@ -34,20 +37,25 @@ def _read(source: Source) -> Contents:
             problem = f"the document {unknown[0]!r} of '{query}' is not in 'corpus'"
             raise _error(source.path, number, "relevant_docs", problem)
         passages = [{"docid": key, "text": texts[key]} for key in documents]
-        rows.append(Row(number, {"query_id": query, "query": queries[query], "positive": passages}))
-    return Contents(rows, texts)
+        if passages:
+            rows.append(Row(number, {"query_id": query, "query": questions[query], "positive": passages}))
+    if not rows:
+        problem, remedy = "no query has a relevant document", "Add their ids to 'relevant_docs'."
+        raise DataError(problem, remedy=remedy, file=source.path, field="relevant_docs")
+    without = len(questions) - len(rows)
+    return Contents(rows, texts, (f"{without:,} queries without a relevant document left out",) if without else ())
 
 
 def _mapping(source: Source, section: str) -> Mapping[str, Any]:
-    value = source.json[section]
+    value = source.json.get(section) if isinstance(source.json, dict) else None
     if isinstance(value, dict) and value:
         return value
-    remedy = f'Write "{section}": {{"id": …}}.'
+    remedy = f'Write a .json file, one object, with "{section}": {{"id": …}}.'
     raise DataError(f"'{section}' must be an object that is not empty", remedy=remedy, file=source.path, field=section)
 
 
 def _text(path: Path, section: str, key: str, number: int, value: Any) -> str:
-    return textio.checked_text(value, Row(number, {section: key}), section, path)
+    return textio.checked_text(value, Row(number, {section: key}), f"{section}.{key}", path)
 
 
 def _error(path: Path, number: int, section: str, problem: str) -> DataError:

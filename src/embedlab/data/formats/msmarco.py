@@ -19,6 +19,7 @@ HEADERS = (
     ("anchor", "positive", "negative"),
     ("query", "passage_pos", "passage_neg"),
 )
+SUFFIXES = (".tsv", ".txt")
 MIN_WORDS = 5  # of a passage; a name of a column has fewer
 
 _IDS = re.compile(r"\d+\t\d+\t\d+")
@@ -26,7 +27,7 @@ _IDS = re.compile(r"\d+\t\d+\t\d+")
 
 def _matches(source: Source) -> bool:
     """A header, or a first line of a query and two passages. The name of a column has fewer than five words."""
-    if source.suffix not in (".tsv", ".txt") or source.path.is_dir():
+    if source.suffix not in SUFFIXES or source.path.is_dir():
         return False
     cells = source.first_line.split("\t")
     if len(cells) != len(COLUMNS):
@@ -61,6 +62,8 @@ def _read(source: Source) -> Contents:
 
 def _write(export: Export, path: Path) -> list[str]:
     """One line per positive and negative; the shorter list is repeated."""
+    if textio.format_of(path) not in SUFFIXES:
+        raise DataError("MS MARCO triples are separated by tabs", remedy="Name the file *.tsv.", file=path)
     lines = [line for example in export.examples for line in _triples(example)]
     if not lines:
         remedy = "Add some with --run, or choose another format."

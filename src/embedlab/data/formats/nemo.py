@@ -25,6 +25,9 @@ def _matches(source: Source) -> bool:
 def _read(source: Source) -> Contents:
     if not isinstance(source.json, dict):
         return Contents([_row(row, source.path, {}) for row in source.rows])
+    if not is_wrapped(source):
+        problem, remedy = "this object has no 'corpus' and 'data'", "Write both, or one JSON object per line (.jsonl)."
+        raise DataError(problem, remedy=remedy, file=source.path)
     corpus = _corpus(source)
     rows = textio.rows_of_json(source.json["data"], source.path)
     return Contents([_row(row, source.path, corpus) for row in rows], corpus)

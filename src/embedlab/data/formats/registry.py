@@ -43,6 +43,7 @@ FORMATS: tuple[Format, ...] = (
     table.PAIRS,
 )
 BY_NAME = {format_.name: format_ for format_ in FORMATS}
+FOLDERS = (saved_dataset.FORMAT.name, beir_folder.TREC.name, beir_folder.FORMAT.name)
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,8 @@ def detect(source: Source) -> Format:
     path = source.path
     if not path.is_dir():
         file = textio.find_file(path)
+        if source.suffix in trec.SUFFIXES and source.suffix != ".txt":
+            trec.read(file)  # raises if it is neither judgements nor a run
         if source.suffix in trec.SUFFIXES and trec.kind_of(file):
             remedy = "Save it as FOLDER/qrels/test.qrels, with corpus.jsonl and queries.jsonl, and write beir:FOLDER."
             raise DataError("a TREC file has ids, and no texts", remedy=remedy, file=path)
@@ -98,8 +101,12 @@ def read(path: Path, name: str = "") -> tuple[Format, Contents]:
     """
     source = Source(path)
     format_ = named(name) if name else None
-    if not textio.path_exists(path) or not path.is_dir():
+    is_folder = textio.path_exists(path) and path.is_dir()
+    if not is_folder:
         textio.find_file(path)
+    if format_ is not None and is_folder != (format_.name in FOLDERS):
+        problem = f"{format_.title} is a {'file' if is_folder else 'folder'}, and this is not"
+        raise DataError(problem, remedy="Name another path or another format.", file=path)
     format_ = format_ or detect(source)
     return format_, format_.read(source)
 

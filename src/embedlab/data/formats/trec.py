@@ -52,7 +52,8 @@ def read(path: Path) -> Lines:
     kind = kind_of(path)
     if not kind:
         problem = "this file has neither TREC judgements (4 columns) nor a TREC run (6 columns)"
-        raise DataError(problem, remedy="Write 'query 0 document grade' on each line.", file=path, line=1)
+        remedy = "Write 'query 0 document grade', or 'query Q0 document rank score tag', on each line."
+        raise DataError(problem, remedy=remedy, file=path, line=1)
     return Lines(kind, list(_rows(path, kind)))
 
 

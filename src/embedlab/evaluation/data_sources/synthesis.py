@@ -162,8 +162,8 @@ class _Job:
 
         def keep(document: str, queries: list[str]) -> None:
             second = partners.get(document, "")
-            asked = _question(self.corpus, self.plan, document, second)
-            record = {**origin, "asked": asked, "document": document, "second": second, "queries": queries}
+            question = _question(self.corpus, self.plan, document, second)
+            record = {**origin, "question": question, "document": document, "second": second, "queries": queries}
             self.answers[document, template.name] = record
             append_line(self.partial, json.dumps(record, ensure_ascii=False))
 
@@ -224,8 +224,8 @@ def _earlier(
     for line in partial.read_text(encoding="utf-8").splitlines():
         try:
             record = json.loads(line)
-            asked = _question(corpus, plan, record["document"], record["second"])
-            if (record["model"], record["seed"], record["asked"]) == (model.model, plan.seed, asked):
+            question = _question(corpus, plan, record["document"], record["second"])
+            if (record["model"], record["seed"], record["question"]) == (model.model, plan.seed, question):
                 records[record["document"], record["template"]] = record
         except (ValueError, LookupError, TypeError):  # cut off in the middle, or the document is gone
             continue
