@@ -8,7 +8,7 @@ from pathlib import Path
 def peak_bytes(process: int | str = "self") -> int:
     """Return the peak so far of a running process's resident memory; 0 where the system does not report it.
 
-    `ru_maxrss` is no substitute on Linux: it also counts what the parent had when it started the process.
+    `ru_maxrss` is larger on Linux: it also counts what the parent had when it started the process.
 
     Args:
         process: its number; this process when not given.

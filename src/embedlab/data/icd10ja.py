@@ -49,19 +49,19 @@ def load(location: str, *, name: str) -> Dataset:
         if code in corpus and _plain(text) != _plain(corpus[code]):
             queries[key], judged[key] = text, {code: 1}
     qrels, groups = complete_splits({"train": judged}, queries, corpus)
-    chosen = {code: text for code, text in corpus.items() if SIZES[size].match(code)}
-    kept = {query: code for query, grades in judged.items() for code in grades if code in chosen}
+    documents = {code: text for code, text in corpus.items() if SIZES[size].match(code)}
+    kept = {query: code for query, grades in judged.items() for code in grades if code in documents}
     return Dataset(
         name=name,
-        corpus=chosen,
+        corpus=documents,
         queries={query: queries[query] for query in kept},
         qrels={
             split: {query: grades for query, grades in of_split.items() if query in kept}
             for split, of_split in qrels.items()
         },
         groups={query: groups[query] for query in kept},
-        fields={key: {"chapter": code[0]} for key, code in {**{code: code for code in chosen}, **kept}.items()},
-        codes={code: (_dotted(code),) for code in chosen},
+        fields={key: {"chapter": code[0]} for key, code in {**{code: code for code in documents}, **kept}.items()},
+        codes={code: (_dotted(code),) for code in documents},
     )
 
 

@@ -101,9 +101,11 @@ def language_bias(ranking: Ranking, fields: Fields, k: int = 10) -> pd.DataFrame
         problem = "language bias needs the field 'language' for all texts, and a corpus in two languages or more"
         raise ParameterError(problem, remedy="Use a corpus such as icd10multi:de-en+de", field="fields")
     top = ranking.indices[:, :k]
-    own = (of_documents[top] == query_languages[:, None]) & (top != ABSENT)
+    in_own_language = (of_documents[top] == query_languages[:, None]) & (top != ABSENT)
     ranked_count = (top != ABSENT).sum(axis=1)
-    shares = np.divide(own.sum(axis=1), ranked_count, out=np.full(len(ranked_count), np.nan), where=ranked_count > 0)
+    shares = np.divide(
+        in_own_language.sum(axis=1), ranked_count, out=np.full(len(ranked_count), np.nan), where=ranked_count > 0
+    )
     rows = []
     for language in dict.fromkeys(query_languages.tolist()):
         interval = bootstrap_ci(shares[query_languages == language])

@@ -248,12 +248,12 @@ class ApiModel:
         space, key = self._space, _key(CONTROL_TEXT)
         if space not in _checked:
             vector = self.endpoint.encode([CONTROL_TEXT], stage="check the model")[0]
-            known = self._cache.read([key]).get(key)
-            if known is None:
+            cached = self._cache.read([key]).get(key)
+            if cached is None:
                 self._cache.add([key], vector[None])
-            elif len(known) != len(vector):
-                raise self._changed(f"{len(vector)} dimensions instead of {len(known)}")
-            elif (cosine := float(known @ vector)) < SAME_COSINE:
+            elif len(cached) != len(vector):
+                raise self._changed(f"{len(vector)} dimensions instead of {len(cached)}")
+            elif (cosine := float(cached @ vector)) < SAME_COSINE:
                 raise self._changed(f"a text has the cosine {cosine:.3f} with its own cached vector")
             _checked[space] = len(vector)
         return _checked[space]

@@ -97,8 +97,8 @@ class CausalModel:
     def _ends(self) -> list[int]:
         """The tokens that end an answer; for a model that continues texts, those with a line break too."""
         model, tokenizer = self._loaded
-        own = model.generation_config.eos_token_id
-        ends = [] if own is None else [own] if isinstance(own, int) else list(own)
+        end_ids = model.generation_config.eos_token_id
+        ends = [] if end_ids is None else [end_ids] if isinstance(end_ids, int) else list(end_ids)
         if self.follows_instructions:
             return ends
         texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])

@@ -255,17 +255,17 @@ def filtered(
         plan: its filters and examples are used.
     """
     examples = {normalise(query) for query in (*(shot.query for shot in plan.shots), *(query for _, query in SHOTS))}
-    own = [record for record in records if normalise(record["query"]) not in examples]
+    original = [record for record in records if normalise(record["query"]) not in examples]
     first: dict[str, dict[str, Any]] = {}
-    for record in own:
+    for record in original:
         first.setdefault(normalise(record["query"]), record)
     distinct = list(first.values())
     consistent = _consistent(distinct, corpus) if plan.round_trip and distinct else distinct
     judged = _judged(consistent, plan.judge) if plan.judge and consistent else consistent
     good = [record for record in judged if record.get("judge", plan.threshold) >= plan.threshold]
     rejected = {
-        "copies of an example": len(records) - len(own),
-        "repeats": len(own) - len(distinct),
+        "copies of an example": len(records) - len(original),
+        "repeats": len(original) - len(distinct),
         "the round trip does not find the document": len(distinct) - len(consistent),
         NOT_JUDGED: len(consistent) - len(judged),
         "the judge's score is too low": len(judged) - len(good),
