@@ -443,6 +443,16 @@ class TestConvert:
         report = convert(self.source(tmp_path), tmp_path / "y.json", "llamaindex")
         assert report[2] == "not kept: splits, metadata, hard negatives"
 
+    def test_ids_that_are_merged_are_said(self, tmp_path, caplog):
+        rows = [("1", "q", "a", "text"), ("2", "q", "b", "text"), ("3", "other", "c", "text")]
+        records = [
+            {"query_id": key, "query": query, "positive_passages": [{"docid": document, "text": text}]}
+            for key, query, document, text in rows
+        ]
+        convert(lines(tmp_path / "x.jsonl", *records), tmp_path / "folder")
+        assert "merged 1 ids of queries into others with the same text, for example '2' into '1'" in caplog.text
+        assert "merged 2 ids of documents into others with the same text, for example 'b' into 'a'" in caplog.text
+
     def test_a_folder_is_beir_and_loads(self, tmp_path):
         convert(self.source(tmp_path), tmp_path / "folder")
         assert registry.read(tmp_path / "folder")[0].name == "beir"

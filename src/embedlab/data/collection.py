@@ -47,6 +47,7 @@ class Collection:
         groups: query id -> group.
         fields: query id -> metadata.
         original_ids: id of a query or document here -> its id in the file, if it has one.
+        merged: "queries" or "documents" -> id in the file that is lost -> id of the same text that is kept.
         graded_pairs: two texts and their similarity; such a file has no queries.
         more_queries: what helps if splits cannot be made, see `complete_splits`.
     """
@@ -60,6 +61,7 @@ class Collection:
     groups: dict[str, str] = field(default_factory=dict)
     fields: dict[str, dict[str, str]] = field(default_factory=dict)
     original_ids: dict[str, str] = field(default_factory=dict)
+    merged: dict[str, dict[str, str]] = field(default_factory=dict)
     graded_pairs: tuple[GradedPair, ...] = ()
     more_queries: str = MORE_QUERIES
     _may_contradict: bool = False  # only then all judgements are kept, with their records
@@ -103,6 +105,7 @@ class Collection:
         collection._add_rows(rows, [int(score) for score in scores])
         for key, text in (documents or {}).items():
             collection._document(Passage(text, key))
+        collection._report_merged()
         return collection
 
     def dataset(self, name: str, *, split_by: str = "document", divide: bool = True) -> Dataset:
@@ -189,8 +192,20 @@ class Collection:
     def _document(self, passage: Passage) -> str:
         document = self.documents.setdefault(passage.text, f"d{len(self.documents)}")
         if passage.id:
-            self.original_ids.setdefault(document, passage.id)
+            self._keep_id("documents", document, passage.id)
         return document
+
+    def _keep_id(self, kind: str, key: str, original: str) -> None:
+        """Keep the first id that the file gives a text, and note the others."""
+        first = self.original_ids.setdefault(key, original)
+        if first != original:
+            self.merged.setdefault(kind, {})[original] = first
+
+    def _report_merged(self) -> None:
+        for kind, ids in self.merged.items():
+            lost, first = next(iter(ids.items()))
+            message = "%s: merged %d ids of %s into others with the same text, for example '%s' into '%s'"
+            logger.warning(message, self.file, len(ids), kind, lost, first)
 
     def _add(self, row: Row, split: str, grade: int) -> None:
         pair_rows.require_column(row, "query", self.file)
@@ -199,7 +214,7 @@ class Collection:
         document = self._document(positive)
         query = self.queries.setdefault(text, f"q{len(self.queries)}")
         if not textio.is_empty(row.values.get("query_id")):
-            self.original_ids.setdefault(query, str(row.values["query_id"]))
+            self._keep_id("queries", query, str(row.values["query_id"]))
         if self._may_contradict:
             self._judge(query, document, _Judgement(grade, row))
         self._add_group(row, query)
