@@ -5,6 +5,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 
 from embedlab import http
@@ -12,6 +13,7 @@ from embedlab.data.chat import Chat, ChatError, UnusableAnswerError
 from embedlab.data.synthetic import SyntheticQuery
 from embedlab.data.synthetic_llm import FAILURES_IN_A_ROW, generate_queries, parse_queries
 from embedlab.errors import ParameterError
+from embedlab.evaluation.data_sources.synthesis import language_judge
 
 KEY = "sk-not-to-be-seen"
 DOCUMENTS = {"a": "text a", "b": "text b", "c": "text c"}
@@ -275,6 +277,16 @@ class TestLimits:
         result = generate(make(price_per_million=(1.0, 5.0)), budget=2 * 150 / 1e6)
         assert not result.complete and [query.document for query in result.queries] == ["a", "a", "b", "b"]
         assert generate(make(price_per_million=(1.0, 5.0)), budget=150 / 1e6).complete  # reached with the last
+
+    def test_the_budget_is_checked_before_each_attempt(self, server, make):
+        server.script = [completion("no array", prompt_tokens=100, completion_tokens=10)] * 9
+        result = generate(make(price_per_million=(1.0, 5.0)), budget=2 * 150 / 1e6)
+        assert len(server.requests) == 2 and not result.complete and not result.failed
+
+    def test_a_judge_checks_the_budget_before_each_attempt(self, server, make):
+        server.script = [completion("no digit", prompt_tokens=100, completion_tokens=10)] * 9
+        score = language_judge(make(price_per_million=(1.0, 5.0)), 2 * 150 / 1e6)
+        assert np.isnan(score([("q", "d"), ("q", "e")])).all() and len(server.requests) == 2
 
     def test_progress_carries_the_cost(self, server, make, tmp_path, monkeypatch):
         monkeypatch.setenv("EMBEDLAB_PROGRESS", str(tmp_path / "progress"))

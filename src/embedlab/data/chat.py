@@ -44,6 +44,10 @@ class UnusableAnswerError(Exception):
     """An answer in the wrong format. Another attempt may help."""
 
 
+class BudgetUsedUpError(UnusableAnswerError):
+    """There is no answer, as another request could cost more than the budget allows."""
+
+
 class Usage(NamedTuple):
     """Tokens that one request was charged for; None if the endpoint does not report them, or reports nonsense."""
 
@@ -64,6 +68,7 @@ class Chat:
         attempts: attempts per question, including the first.
         timeout_s: the most seconds that a request may take in all.
         price_per_million: dollars per million prompt tokens and completion tokens; None if unknown.
+        budget: no request is made after this many dollars; needs prices.
         folder: where answers are kept; `paths.cache_dir()/chat` by default.
         sleep: how to wait; tests replace it.
         usage: token counts of all requests so far; answers from disk do not count.
@@ -77,6 +82,7 @@ class Chat:
     attempts: int = 5
     timeout_s: float = 60
     price_per_million: tuple[float, float] | None = None
+    budget: float | None = None
     folder: Path | None = None
     sleep: Callable[[float], None] = time.sleep
     usage: list[Usage] = field(default_factory=list, repr=False)
@@ -113,6 +119,7 @@ class Chat:
 
         Raises:
             ChatError: the endpoint rejects the request.
+            BudgetUsedUpError: the budget is used up, or the endpoint does not say what was used.
             UnusableAnswerError: no usable answer after all attempts; the message says what was wrong with the last.
         """
         body = {
@@ -134,6 +141,7 @@ class Chat:
 
         def attempt() -> tuple[str, Answer]:
             self._wait_for_turn()
+            self._check_budget()
             try:
                 text = self._text(post_json(self._client, url, body, total_s=self.timeout_s))
                 return text, parse(text)
@@ -158,6 +166,10 @@ class Chat:
             self._next_start = start + 60 / self.requests_per_minute
         if start > now:
             self.sleep(start - now)
+
+    def _check_budget(self) -> None:
+        if self.budget is not None and (self.cost is None or self.cost >= self.budget):
+            raise BudgetUsedUpError("the budget is used up")
 
     def _text(self, content: bytes) -> str:
         """Return the message in a chat completion, and note what it cost."""

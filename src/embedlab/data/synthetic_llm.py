@@ -17,7 +17,7 @@ from typing import Annotated, Protocol, TypeVar, runtime_checkable
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from embedlab import progress
-from embedlab.data.chat import ChatError, UnusableAnswerError
+from embedlab.data.chat import BudgetUsedUpError, Chat, ChatError, UnusableAnswerError
 from embedlab.data.synthetic import SyntheticQuery
 from embedlab.data.synthetic_templates import check_query
 from embedlab.data.text_analysis import normalise
@@ -104,7 +104,7 @@ def generate_queries(
         prompt: a template with the placeholders {count} and {document}, or a function of a document's id and text.
         kind: the `kind` of the queries.
         workers: number of concurrent requests.
-        budget: stop after spending this many dollars.
+        budget: stop after spending this many dollars; see `keep_to_budget`.
         keep: called with each document and its queries as soon as they are there.
         exact: whether an answer must have `count` usable queries; otherwise one is enough, and the others are left out.
 
@@ -114,6 +114,7 @@ def generate_queries(
             counts that a budget needs.
     """
     _check(prompt, chat, budget)
+    keep_to_budget(chat, budget)
     result, in_a_row = Generation(), 0
     answers = progress.track(
         _answers(documents, chat, count, prompt, workers, exact), "synthetic queries", len(documents)
@@ -124,6 +125,8 @@ def generate_queries(
             in_a_row = 0
             if keep is not None:
                 keep(document, answer)
+        elif isinstance(answer, BudgetUsedUpError):
+            result.complete = False
         else:
             result.failed[document] = str(answer)
             in_a_row += 1
@@ -139,6 +142,17 @@ def generate_queries(
             result.complete = False
             break
     return result
+
+
+def keep_to_budget(model: LanguageModel, budget: float | None) -> None:
+    """Let a model behind an address check the budget before each request, also before it asks again.
+
+    Args:
+        model: the language model.
+        budget: the most dollars that it may spend in all; None changes nothing.
+    """
+    if budget is not None and isinstance(model, Chat):
+        model.budget = budget
 
 
 def parse_queries(text: str, count: int) -> list[str]:

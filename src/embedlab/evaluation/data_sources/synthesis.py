@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from embedlab.data import textio
-from embedlab.data.chat import UnusableAnswerError
+from embedlab.data.chat import BudgetUsedUpError, UnusableAnswerError
 from embedlab.data.formats.base import Example, Export, Judged, check_new, json_lines
 from embedlab.data.formats.beir_folder import FORMAT as BEIR
 from embedlab.data.splits import seeded_order
-from embedlab.data.synthetic_llm import LanguageModel, generate_queries
+from embedlab.data.synthetic_llm import LanguageModel, generate_queries, keep_to_budget
 from embedlab.data.synthetic_templates import SHOTS, Shot, Template
 from embedlab.data.text_analysis import normalise
 from embedlab.errors import DataError
@@ -300,6 +300,8 @@ def language_judge(model: LanguageModel, budget: float | None = None) -> Score:
         budget: dollars that the model may spend in all; pairs that are left then have no score.
     """
 
+    keep_to_budget(model, budget)
+
     def grade(answer: str) -> float:
         text = answer.strip()
         if text[:1] not in ("0", "1", "2", "3") or text[1:2].isdigit():
@@ -315,6 +317,8 @@ def language_judge(model: LanguageModel, budget: float | None = None) -> Score:
             try:
                 prompt = JUDGE_PROMPT.replace("{query}", query, 1).replace("{document}", document, 1)
                 grades.append(model.ask(prompt, grade))
+            except BudgetUsedUpError:
+                grades.append(math.nan)
             except UnusableAnswerError:
                 grades.append(-1.0)
         return np.array(grades)
