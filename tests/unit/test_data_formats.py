@@ -404,6 +404,18 @@ def test_a_wrong_format_is_our_error(tmp_path, name, file):
         registry.collect(tmp_path / file, name)
 
 
+@pytest.mark.parametrize(("split", "problem"), [("", "this dataset has no rows"), ("train", "this split has no rows")])
+def test_a_saved_dataset_without_rows(tmp_path, split, problem):
+    convert(
+        lines(tmp_path / "x.jsonl", {"query": "q", "positive": "a", "split": split or None}), tmp_path / "x", "datasets"
+    )
+    for file in (tmp_path / "x" / split).glob("*.arrow"):
+        file.unlink()  # as the library saves a table without rows
+    with pytest.raises(DataError, match=problem) as caught:
+        registry.read(tmp_path / "x")
+    assert caught.value.file == tmp_path / "x" / split
+
+
 def test_annotators_who_never_agree(tmp_path):
     answers = {"relevance": [{"value": "yes"}, {"value": "no"}]}
     path = whole(tmp_path / "x.json", [{"fields": {"query": "q", "document": "d"}, "responses": answers}])

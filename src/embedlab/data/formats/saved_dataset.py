@@ -22,6 +22,7 @@ def _matches(source: Source) -> bool:
 def _read(source: Source) -> Contents:
     import datasets
 
+    _refuse_empty(source.path)
     try:
         loaded = datasets.load_from_disk(str(source.path))
         parts = {"": loaded} if isinstance(loaded, datasets.Dataset) else dict(loaded)
@@ -38,6 +39,17 @@ def _read(source: Source) -> Contents:
     if rows:
         return Contents(rows)
     raise DataError("the dataset has no rows", remedy="Save one with rows.", file=source.path)
+
+
+def _refuse_empty(path: Path) -> None:
+    """Raise an error for a dataset or a split without rows: it has no data files, and the library cannot read it."""
+    states = (state for name in (SINGLE, f"*/{SINGLE}") for state in sorted(path.glob(name)))
+    folder = next((state.parent for state in states if not any(state.parent.glob("*.arrow"))), None)
+    if folder is not None:
+        kind, remedy = (
+            ("dataset", "Save one with rows.") if folder == path else ("split", "Save it without this split.")
+        )
+        raise DataError(f"this {kind} has no rows", remedy=remedy, file=folder)
 
 
 def _with_split(row: Row, split: str, folder: Path) -> Row:
