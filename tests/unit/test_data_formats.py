@@ -489,6 +489,15 @@ class TestConvert:
             convert(source, tmp_path / target, to)
         assert not (tmp_path / target).exists()
 
+    def test_advice_needs_no_option_of_a_dataset(self, tmp_path):
+        source = lines(tmp_path / "x.jsonl", {"query": "q", "positive": "a", "negatives": ["a"]})
+        with pytest.raises(DataError, match="positive of the same query.*Remove it, or remove the positive.$"):
+            convert(source, tmp_path / "y.csv")
+        with pytest.raises(
+            DataError, match="'arg-99-con' is not in corpus.jsonl. Add it to corpus.jsonl, or remove this row"
+        ):
+            convert(CASES / "beir_unknown_document", tmp_path / "y.csv")
+
     def test_a_spec_is_not_a_path(self, tmp_path):
         path = self.source(tmp_path)
         with pytest.raises(DataError, match=f"this is the spec of a dataset. Write the path alone: {path}"):

@@ -27,6 +27,7 @@ RESERVED = ("_id", "title", "text", "metadata")
 MAX_GRADE = 1_000
 QRELS_SUFFIXES = (".tsv", ".qrels", ".trec", ".txt")
 NAMED = 5  # files that an error names
+UNKNOWN = "Add it to {file}, remove this row, or load with ?repair=true."  # what helps if an id is unknown
 MORE_QUERIES = (
     f"{splits.MORE_QUERIES} With qrels/train.tsv, qrels/dev.tsv and qrels/test.tsv you choose the splits yourself."
 )
@@ -282,12 +283,13 @@ class Folder:
     judged: dict[str, list[Judgement]]
 
     @classmethod
-    def read(cls, path: Path, *, repair: bool = False) -> Folder:
+    def read(cls, path: Path, *, repair: bool = False, unknown: str = UNKNOWN) -> Folder:
         """Read a folder.
 
         Args:
             path: the folder.
             repair: see `load`.
+            unknown: what helps if an id is unknown, with the placeholder {file}.
 
         Raises:
             DataError: a file is missing or malformed.
@@ -295,7 +297,7 @@ class Folder:
         corpus, queries = Texts.read(path / "corpus.jsonl", titled=True), Texts.read(path / "queries.jsonl")
         files = _qrels_files(path)
         _warn_of_other_files(path / "qrels", files)
-        reader = _QrelsReader(queries, corpus, repair)
+        reader = _QrelsReader(queries, corpus, repair, unknown)
         judged = {split: reader.read(file) for split, file in files.items()}
         reader.report(path / "qrels")
         queries.report()
@@ -310,6 +312,7 @@ class _QrelsReader:
     queries: Texts
     corpus: Texts
     repair: bool
+    unknown: str
     unknown_queries: int = 0
     unknown_documents: int = 0
     highest: int = 0
@@ -366,7 +369,7 @@ class _QrelsReader:
             raise texts.error(key, texts.empty[key], f", but {path.name}:{row.line} judges it relevant")
         file = texts.path.name
         hint = _hint(key, texts.texts)
-        problem, remedy = f"'{key}' is not in {file}", f"Add it to {file}, remove this row, or load with ?repair=true."
+        problem, remedy = f"'{key}' is not in {file}", self.unknown.format(file=file)
         raise DataError(problem, remedy=remedy + hint, file=path, line=row.line, field=column)
 
 

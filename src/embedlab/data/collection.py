@@ -15,6 +15,8 @@ from embedlab.data.splits import MORE_QUERIES, complete_splits
 from embedlab.data.textio import Row
 from embedlab.errors import DataError
 
+CONTRADICTION = "Remove it, or leave it out with ?repair=true."  # what helps if a hard negative is a positive
+
 logger = logging.getLogger(__name__)
 
 
@@ -50,6 +52,7 @@ class Collection:
         merged: "queries" or "documents" -> id in the file that is lost -> id of the same text that is kept.
         graded_pairs: two texts and their similarity; such a file has no queries.
         more_queries: what helps if splits cannot be made, see `complete_splits`.
+        contradiction: what helps if a hard negative is a positive of the same query.
     """
 
     file: Path
@@ -64,6 +67,7 @@ class Collection:
     merged: dict[str, dict[str, str]] = field(default_factory=dict)
     graded_pairs: tuple[GradedPair, ...] = ()
     more_queries: str = MORE_QUERIES
+    contradiction: str = CONTRADICTION
     _may_contradict: bool = False  # only then all judgements are kept, with their records
     _judgements: dict[tuple[str, str], _Judgement] = field(default_factory=dict)
     _ambiguous: set[tuple[str, str]] = field(default_factory=set)  # query id, metadata field with several values
@@ -77,6 +81,7 @@ class Collection:
         documents: Mapping[str, str] | None = None,
         repair: bool = False,
         more_queries: str = MORE_QUERIES,
+        contradiction: str = CONTRADICTION,
     ) -> Collection:
         """Collect records with the columns that `pairs` describes.
 
@@ -84,13 +89,13 @@ class Collection:
             records: the records.
             file: the file that errors name.
             documents: id -> text of documents that perhaps no record names.
-            repair, more_queries: see the attributes.
+            repair, more_queries, contradiction: see the attributes.
 
         Raises:
             DataError: a record is malformed, or records contradict each other.
         """
         rows = pair_rows.with_scores(pair_rows.canonical(records, file), file)
-        collection = cls(file, repair, more_queries=more_queries)
+        collection = cls(file, repair, more_queries=more_queries, contradiction=contradiction)
         if rows and all("text1" in row.values for row in rows):
             return collection._with_graded_pairs(rows, "text1", "text2")
         rows = [single for row in rows for single in pair_rows.one_positive_each(row, file)]
@@ -260,8 +265,7 @@ class Collection:
             first = contradictions[0]
             positive = self._judgements[first.query, self.documents[first.triplet.negative]].row
             problem = f"this hard negative is a positive of the same query in {_place(positive)}"
-            remedy = "Remove it, or leave it out with ?repair=true."
-            raise textio.error_at(first.row, first.column, self.file, problem, remedy)
+            raise textio.error_at(first.row, first.column, self.file, problem, self.contradiction)
         if contradictions:
             logger.warning("%s: left out %d hard negatives that are positives", self.file, len(contradictions))
             self.negatives = [n for n in self.negatives if not self._is_positive(n.query, n.triplet.negative)]

@@ -21,7 +21,7 @@ def is_beir(path: Path) -> bool:
 
 
 def _read(source: Source) -> Contents:
-    folder = beir.Folder.read(source.path)
+    folder = beir.Folder.read(source.path, unknown="Add it to {file}, or remove this row.")
     rows = []
     for split, judged in folder.judged.items():
         for number, (query, document, grade) in enumerate(judged, start=1):

@@ -49,7 +49,9 @@ def convert(
         return ids
     writer = registry.named(to, "--to") if to else default_format(target)
     reader, contents = registry.read(source, format_name)
-    collection = Collection.from_rows(contents.rows, source, documents=contents.documents)
+    collection = Collection.from_rows(
+        contents.rows, source, documents=contents.documents, contradiction="Remove it, or remove the positive."
+    )
     lines = [registry.description(reader, contents, collection)]
     export = export_of(collection)
     if run is not None:
