@@ -64,7 +64,7 @@ class Leaderboard:
         self.rankings: dict[str, Ranking] = {}
         self.models: dict[str, SentenceTransformer] = {}
         self._details: dict[str, tuple[int | None, str]] = {}  # system -> dimensions and condition
-        self._joined: dict[SentenceTransformer, Callable[[Dataset, str], Vectors]] = {}  # see `concatenate`
+        self._joined: list[tuple[SentenceTransformer, Callable[[Dataset, str], Vectors]]] = []  # see `concatenate`
         self._cache = EmbeddingCache()
 
     def encode(self, model: SentenceTransformer, texts: Sequence[str], *, queries: Collection[str] = ()) -> np.ndarray:
@@ -100,7 +100,7 @@ class Leaderboard:
         """
         encode = self._cache.encode if cached else None
         data = self.data if data is None else data
-        if joined := self._joined.get(model):
+        if joined := next((join for combined, join in self._joined if combined is model), None):
             return joined(data, split)
         return encode_split(model, data, split, corpus_vectors=corpus_vectors, encode=encode)
 
@@ -386,7 +386,7 @@ class Leaderboard:
             both = Vectors.concatenated(*self._halves(data, transformer, static, encoded, split), share)
             return both if projection is None else both.mapped(projection.numpy())
 
-        self._joined[combined] = joined
+        self._joined.append((combined, joined))
         return combined
 
     def _halves(
