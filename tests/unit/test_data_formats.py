@@ -312,7 +312,7 @@ MALFORMED = [
     (FLAG, [{"query": "q", "pos": ["a"], "neg": {"x": 1}}], 1, "neg", "must be a list of texts"),
     (FLAG, [{"query": "", "pos": ["a"]}], 1, "query", "'query' is empty"),
     (FLAG, [{"query": "q", "pos": ["a"]}, {"query": "q"}], 2, "pos", "'pos' is missing"),
-    (FLAG, [{"query": "q", "pos": ["a"], "neg": ["a"]}], 1, "negatives", "is a positive of the same query"),
+    (FLAG, [{"query": "q", "pos": ["a"], "neg": ["a"]}], 1, "neg", "is a positive of the same query"),
     ("tevatron", [{"query": "q", "positive_passages": ["a"]}], 1, "positive_passages", "must hold objects with 'text'"),
     ("tevatron", [{"query": "q", "positive_passages": [{"title": "t"}]}], 1, "positive_passages", "'text' is missing"),
     ("tevatron", [{"query": "q", "positive_document_ids": ["1"]}], 1, "positive_passages", "need their corpus"),
@@ -402,6 +402,32 @@ def test_a_wrong_format_is_our_error(tmp_path, name, file):
     (tmp_path / "folder").mkdir()
     with pytest.raises(DataError):
         registry.collect(tmp_path / file, name)
+
+
+@pytest.mark.parametrize(
+    ("record", "field"),
+    [
+        ({"question": "q", "pos_doc": [1]}, "pos_doc"),
+        ({"question": 1, "pos_doc": ["a"]}, "question"),
+        (
+            {"query": "q", "positive_passages": [{"docid": "1", "text": "a"}], "negative_passages": [1]},
+            "negative_passages",
+        ),
+        ({"Anchor": 1, "answer": "a"}, "Anchor"),
+        ({"query": "q", "answer": 1}, "answer"),
+        ({"query": "q", "answer": "a", "relevance": 11}, "relevance"),
+    ],
+)
+def test_errors_name_the_column_of_the_file(tmp_path, record, field):
+    with pytest.raises(DataError, match=f"'{field}'") as caught:
+        load_dataset(f"pairs:{lines(tmp_path / 'x.jsonl', record)}")
+    assert caught.value.field == field
+
+
+def test_errors_name_the_column_that_the_spec_names(tmp_path):
+    path = lines(tmp_path / "x.jsonl", {"Frage": "q", "Antwort": 1})
+    with pytest.raises(DataError, match="'Antwort' must be a string"):
+        load_dataset(f"pairs:{path}?query=frage&positive=antwort")
 
 
 @pytest.mark.parametrize(("split", "problem"), [("", "this dataset has no rows"), ("train", "this split has no rows")])

@@ -83,7 +83,8 @@ def canonical(rows: Iterable[Row], file: Path) -> list[Row]:
             columns_of[names] = _canonical_columns(row, file)
         columns = columns_of[names]
         if tuple(columns) != names:  # the usual record stays as it is
-            row = row._replace(values={name: row.values[column] for name, column in columns.items()})
+            values = {name: row.values[column] for name, column in columns.items()}
+            row = row._replace(values=values, names={**columns, **row.names} if row.names else columns)
         for column in row.values:
             if kind := _kind_of_unknown(column):
                 _refuse_unknown_texts(row, column, kind, file)
@@ -113,7 +114,8 @@ def with_columns(rows: Iterable[Row], names: Mapping[str, str], file: Path) -> l
         if twice := [column for column in columns if columns.count(column) > 1]:
             problem = f"two columns are read as '{twice[0]}'"
             raise textio.error_at(row, twice[0], file, problem, "Remove or rename one of them.")
-        renamed.append(row._replace(values=dict(zip(columns, row.values.values(), strict=True))))
+        originals = dict(zip(columns, map(str, row.values), strict=True))
+        renamed.append(row._replace(values=dict(zip(columns, row.values.values(), strict=True)), names=originals))
     return renamed
 
 
@@ -203,7 +205,10 @@ def with_scores(rows: list[Row], file: Path) -> list[Row]:
     for row in rows:
         _check_scale(row, column, highest, file)
     renamed = ({"score" if key == column else key: cell for key, cell in row.values.items()} for row in rows)
-    return [row._replace(values=values) for row, values in zip(rows, renamed, strict=True)]
+    return [
+        row._replace(values=values, names={**(row.names or {}), "score": (row.names or {}).get(column, column)})
+        for row, values in zip(rows, renamed, strict=True)
+    ]
 
 
 def _is_relevance(rows: list[Row], column: str) -> bool:

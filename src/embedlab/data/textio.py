@@ -64,11 +64,13 @@ class Row(NamedTuple):
         line: its line, from 1; in JSON and Parquet its record number, in Excel its row.
         values: column -> value.
         file: the file, if the records of a dataset come from several.
+        names: column -> its name in the file, where that differs; errors use it.
     """
 
     line: int
     values: dict[str, Any]
     file: Path | None = None
+    names: Mapping[str, str] | None = None
 
 
 def read_rows(path: Path, *, columns: Sequence[str] = ()) -> list[Row]:
@@ -456,14 +458,16 @@ def naming(file: Path) -> Iterator[None]:
 
 
 def error_at(row: Row, field: str, file: Path, problem: str, remedy: str) -> DataError:
-    """Return an error that names the place of a cell.
+    """Return an error that names the place of a cell, and its column as the file does.
 
     Args:
         row, field: the cell.
         file: the file, unless the record names its own.
         problem, remedy: see `EmbedlabError`.
     """
-    return DataError(problem, remedy=remedy, file=row.file or file, line=row.line, field=field)
+    name = (row.names or {}).get(field, field)
+    problem = problem.replace(f"'{field}'", f"'{name}'")
+    return DataError(problem, remedy=remedy, file=row.file or file, line=row.line, field=name)
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -159,6 +159,7 @@ class Format:
         matches: whether a file or folder has this format, by its content.
         read: reads it.
         write: writes an `Export` to a path and returns what could not be written, in a few words each.
+        names: column of `pairs` -> its name in this format, for errors.
         holds: what it keeps besides queries and positives: "negatives", "grades", "splits", "groups", "fields", "ids",
             "documents" (also those that no query names), "similarities".
     """
@@ -169,6 +170,7 @@ class Format:
     read: Callable[[Source], Contents]
     write: Callable[[Export, Path], list[str]]
     holds: frozenset[str] = frozenset()
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def list_of_texts(row: Row, column: str, path: Path) -> list[str]:

@@ -55,4 +55,5 @@ def _write(export: Export, path: Path) -> list[str]:
     return []
 
 
-FORMAT = Format("flagembedding", "FlagEmbedding", _matches, _read, _write, frozenset({"negatives"}))
+NAMES = {"positive": "pos", "negatives": "neg"}
+FORMAT = Format("flagembedding", "FlagEmbedding", _matches, _read, _write, frozenset({"negatives"}), NAMES)

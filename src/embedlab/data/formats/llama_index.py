@@ -73,4 +73,5 @@ def _write(export: Export, path: Path) -> list[str]:
     return []
 
 
-FORMAT = Format("llamaindex", "LlamaIndex", _matches, _read, _write, frozenset({"ids", "documents"}))
+NAMES = {"positive": "relevant_docs"}
+FORMAT = Format("llamaindex", "LlamaIndex", _matches, _read, _write, frozenset({"ids", "documents"}), NAMES)

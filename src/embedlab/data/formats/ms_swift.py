@@ -73,4 +73,5 @@ def _write(export: Export, path: Path) -> list[str]:
     return []
 
 
-FORMAT = Format("ms-swift", "ms-swift", _matches, _read, _write, frozenset({"negatives", "similarities"}))
+NAMES = {"query": QUERY, "positive": POSITIVES, "negatives": NEGATIVES, "score": "label"}
+FORMAT = Format("ms-swift", "ms-swift", _matches, _read, _write, frozenset({"negatives", "similarities"}), NAMES)

@@ -102,4 +102,5 @@ def _write(export: Export, path: Path) -> list[str]:
     return []
 
 
-FORMAT = Format("nemo", "NeMo", _matches, _read, _write, frozenset({"negatives"}))
+NAMES = {"positive": "pos_doc", "negatives": "neg_doc"}
+FORMAT = Format("nemo", "NeMo", _matches, _read, _write, frozenset({"negatives"}), NAMES)

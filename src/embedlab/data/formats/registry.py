@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from embedlab.data import textio
@@ -108,7 +109,9 @@ def read(path: Path, name: str = "") -> tuple[Format, Contents]:
         problem = f"{format_.title} is a {'file' if is_folder else 'folder'}, and this is not"
         raise DataError(problem, remedy="Name another path or another format.", file=path)
     format_ = format_ or detect(source)
-    return format_, format_.read(source)
+    contents = format_.read(source)
+    rows = [row._replace(names=format_.names) for row in contents.rows] if format_.names else contents.rows
+    return format_, replace(contents, rows=rows)
 
 
 def collect(path: Path, name: str = "", *, repair: bool = False) -> Collection:

@@ -56,4 +56,5 @@ def _write(export: Export, path: Path) -> list[str]:
     return []
 
 
-FORMAT = Format("tevatron", "Tevatron", _matches, _read, _write, frozenset({"negatives", "ids"}))
+NAMES = {"positive": POSITIVES, "negatives": NEGATIVES}
+FORMAT = Format("tevatron", "Tevatron", _matches, _read, _write, frozenset({"negatives", "ids"}), NAMES)
