@@ -202,15 +202,15 @@ class Collection:
 
     def _keep_id(self, kind: str, key: str, original: str) -> None:
         """Keep the first id that the file gives a text, and note the others."""
-        first = self.original_ids.setdefault(key, original)
-        if first != original:
-            self.merged.setdefault(kind, {})[original] = first
+        kept_id = self.original_ids.setdefault(key, original)
+        if kept_id != original:
+            self.merged.setdefault(kind, {})[original] = kept_id
 
     def _report_merged(self) -> None:
         for kind, ids in self.merged.items():
-            lost, first = next(iter(ids.items()))
+            lost_id, kept_id = next(iter(ids.items()))
             message = "%s: merged %d ids of %s into others with the same text, for example '%s' into '%s'"
-            logger.warning(message, self.file, len(ids), kind, lost, first)
+            logger.warning(message, self.file, len(ids), kind, lost_id, kept_id)
 
     def _add(self, row: Row, split: str, grade: int) -> None:
         pair_rows.require_column(row, "query", self.file)

@@ -83,8 +83,8 @@ def canonical(rows: Iterable[Row], file: Path) -> list[Row]:
             columns_of[names] = _canonical_columns(row, file)
         columns = columns_of[names]
         if tuple(columns) != names:  # the usual record stays as it is
-            values = {name: row.values[column] for name, column in columns.items()}
-            row = row._replace(values=values, names={**columns, **row.names} if row.names else columns)
+            cells = {name: row.values[column] for name, column in columns.items()}
+            row = row._replace(values=cells, names={**columns, **row.names} if row.names else columns)
         for column in row.values:
             if kind := _kind_of_unknown(column):
                 _refuse_unknown_texts(row, column, kind, file)

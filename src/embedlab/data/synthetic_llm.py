@@ -113,8 +113,7 @@ def generate_queries(
         ChatError: the endpoint rejects the requests, fails for many documents in a row, or does not report the token
             counts that a budget needs.
     """
-    _check(prompt, chat, budget)
-    keep_to_budget(chat, budget)
+    _prepare(prompt, chat, budget)
     result, in_a_row = Generation(), 0
     answers = progress.track(
         _answers(documents, chat, count, prompt, workers, exact), "synthetic queries", len(documents)
@@ -222,7 +221,8 @@ def cleaned(query: str) -> str:
     return text
 
 
-def _check(prompt: str | Prompt, chat: LanguageModel, budget: float | None) -> None:
+def _prepare(prompt: str | Prompt, chat: LanguageModel, budget: float | None) -> None:
+    """Check the prompt and the prices, and let the model keep to the budget."""
     if not isinstance(prompt, str):
         missing = []
     elif missing := [placeholder for placeholder in ("{count}", "{document}") if placeholder not in prompt]:
@@ -231,6 +231,7 @@ def _check(prompt: str | Prompt, chat: LanguageModel, budget: float | None) -> N
     if budget is not None and chat.price_per_million is None:
         remedy = "Pass price_per_million to Chat, or remove the budget."
         raise ParameterError("a budget needs prices, but the chat has none", remedy=remedy, field="budget")
+    keep_to_budget(chat, budget)
 
 
 def _answers(
