@@ -25,7 +25,7 @@ LAYERS = (
     ("scan",),
     ("data",),
     ("http", "io", "params", "engine", "checked", "launchers", "progress", "paths", "redaction", "escaping", "errors")
-    + ("blocks", "finding"),
+    + ("blocks", "finding", "memory"),
 )
 SEPARATE = ("training", "evaluation")  # of the same layer, but neither imports the other
 
