@@ -103,9 +103,8 @@ def language_bias(ranking: Ranking, fields: Fields, k: int = 10) -> pd.DataFrame
     top = ranking.indices[:, :k]
     in_own_language = (of_documents[top] == query_languages[:, None]) & (top != ABSENT)
     ranked_count = (top != ABSENT).sum(axis=1)
-    shares = np.divide(
-        in_own_language.sum(axis=1), ranked_count, out=np.full(len(ranked_count), np.nan), where=ranked_count > 0
-    )
+    unranked = np.full(len(ranked_count), np.nan)
+    shares = np.divide(in_own_language.sum(axis=1), ranked_count, out=unranked, where=ranked_count > 0)
     rows = []
     for language in dict.fromkeys(query_languages.tolist()):
         interval = bootstrap_ci(shares[query_languages == language])

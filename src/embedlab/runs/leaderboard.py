@@ -375,9 +375,8 @@ class Leaderboard:
         combined, projection = concat_static(transformer, static, share), None
         if narrow:
             wide = vectors.concatenated(static_vectors, share)
-            dim = (
-                vectors.dim if has_enough_rows(wide.corpus, vectors.dim) else wide.dim
-            )  # a rotation, to truncate later
+            is_narrower = has_enough_rows(wide.corpus, vectors.dim)
+            dim = vectors.dim if is_narrower else wide.dim  # a rotation, to truncate later
             projection = pca_projection(wide.corpus, dim)
             project(combined, projection)
 

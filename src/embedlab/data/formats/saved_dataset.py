@@ -46,10 +46,9 @@ def _refuse_empty(path: Path) -> None:
     states = (state for name in (SINGLE, f"*/{SINGLE}") for state in sorted(path.glob(name)))
     folder = next((state.parent for state in states if not any(state.parent.glob("*.arrow"))), None)
     if folder is not None:
-        kind, remedy = (
-            ("dataset", "Save one with rows.") if folder == path else ("split", "Save it without this split.")
-        )
-        raise DataError(f"this {kind} has no rows", remedy=remedy, file=folder)
+        if folder == path:
+            raise DataError("this dataset has no rows", remedy="Save one with rows.", file=folder)
+        raise DataError("this split has no rows", remedy="Save it without this split.", file=folder)
 
 
 def _with_split(row: Row, split: str, folder: Path) -> Row:
