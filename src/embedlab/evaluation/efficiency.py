@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 REPEATS = 3  # timed passes of each model
+WARM_UP = 32  # texts that each model encodes before them
 STATIC_PASSES = 20  # a static model encodes the texts this often per pass; once would time little but the call
 
 
@@ -48,7 +49,7 @@ def measure_footprints(models: Mapping[str, SentenceTransformer], texts: Sequenc
     """Measure models on the same texts, in turns: if the machine slows down, it slows down for all of them.
 
     Each model runs as fast as this package can run it: transformers with `models.encode.encode`, static models with
-    `encode_static`. One pass of each warms up and is not counted.
+    `encode_static`. A few texts warm each model up and are not counted.
 
     Args:
         models: name -> any sentence-transformers model.
@@ -58,7 +59,7 @@ def measure_footprints(models: Mapping[str, SentenceTransformer], texts: Sequenc
         Name -> footprint.
     """
     for model in models.values():
-        _encode(model, _workload(model, texts))
+        _encode(model, _workload(model, texts[:WARM_UP]))
     passes = [{name: _rate(model, _workload(model, texts)) for name, model in models.items()} for _ in range(REPEATS)]
     return {name: _footprint(model, np.sort([rates[name] for rates in passes])) for name, model in models.items()}
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from embedlab.search.early_stop import StopRule
 
 DEPTH = 100  # documents per ranking
-SPEED_TEXTS = 500  # texts that encoding is timed on
+SPEED_TEXTS = 256  # texts that encoding is timed on
 
 
 class Leaderboard:
