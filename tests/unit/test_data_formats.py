@@ -548,6 +548,20 @@ class TestConvert:
         with pytest.raises(DataError, match="'gone' is not an id of the data"):
             convert(tmp_path / "folder", tmp_path / "z.jsonl", run=tmp_path / "x.run")
 
+    def test_a_run_may_name_ids_that_were_merged(self, tmp_path):
+        """a and c have the same text, and so do the queries q and r: the first id of each is kept."""
+        corpus = {"a": "same text", "b": "the answer", "c": "same text"}
+        lines = [json.dumps({"_id": key, "title": "", "text": text}) for key, text in corpus.items()]
+        (tmp_path / "x" / "qrels").mkdir(parents=True)
+        (tmp_path / "x" / "corpus.jsonl").write_text("\n".join(lines))
+        queries = [json.dumps({"_id": key, "text": "what"}) for key in ("q", "r")]
+        (tmp_path / "x" / "queries.jsonl").write_text("\n".join(queries))
+        (tmp_path / "x" / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq\tb\t1\nr\tb\t1\n")
+        (tmp_path / "x.run").write_text("r Q0 c 1 2.0 x\nr Q0 a 2 1.0 x\nr Q0 b 3 0.5 x\n")
+        report = convert(tmp_path / "x", tmp_path / "y.jsonl", run=tmp_path / "x.run")
+        assert report[1].endswith("added 1 hard negatives")
+        assert json.loads((tmp_path / "y.jsonl").read_text())["negatives"] == ["same text"]
+
     @pytest.mark.parametrize(
         ("kind", "text"), [("qrels", "q1 0 d1 1\nq1 0 d2 0\n"), ("run", "q1 Q0 d1 1 9.5 bm25\nq1 Q0 d2 2 1.25 bm25\n")]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def convert(
     lines = [registry.description(reader, contents, collection)]
     export = export_of(collection)
     if run is not None:
-        export, added = _with_run(export, run, negatives)
+        export, added = _with_run(export, run, negatives, collection.merged)
         lines.append(f"{run}: added {added:,} hard negatives")
     if export.similarities and "similarities" not in writer.holds:
         able = ", ".join(format_.name for format_ in registry.FORMATS if "similarities" in format_.holds)
@@ -96,15 +97,17 @@ def not_held(export: Export, writer: Format) -> list[str]:
     return lost + ([f"{unnamed:,} documents of no query"] if unnamed and "documents" not in writer.holds else [])
 
 
-def _with_run(export: Export, run: Path, count: int) -> tuple[Export, int]:
-    """The export with hard negatives from a run, and their number."""
+def _with_run(export: Export, run: Path, count: int, merged: Mapping[str, Mapping[str, str]]) -> tuple[Export, int]:
+    """The export with hard negatives from a run, and their number; `merged` are ids that the export no longer has."""
+    queries, documents = merged.get("queries", {}), merged.get("documents", {})
     lines = trec.read(textio.find_file(run))
     if lines.kind != "run":
         raise DataError("this is not a TREC run", remedy="Write 'query Q0 document rank score tag'.", file=run, line=1)
     ranked: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for row in lines.rows:
         if row.values["rank"] <= RUN_DEPTH:
-            ranked[row.values["query-id"]].append((row.values["rank"], row.values["corpus-id"]))
+            query, document = row.values["query-id"], row.values["corpus-id"]
+            ranked[queries.get(query, query)].append((row.values["rank"], documents.get(document, document)))
     unknown = Counter(document for best in ranked.values() for _, document in best if document not in export.documents)
     if unknown or not any(example.id in ranked for example in export.examples):
         first = next(iter(unknown), next(iter(ranked)))
@@ -113,7 +116,8 @@ def _with_run(export: Export, run: Path, count: int) -> tuple[Export, int]:
     examples = []
     for example in export.examples:
         own_ids = {document.id for document in example.documents()}
-        new = [document for _, document in sorted(ranked.get(example.id, [])) if document not in own_ids][:count]
+        best = dict.fromkeys(document for _, document in sorted(ranked.get(example.id, [])))
+        new = [document for document in best if document not in own_ids][:count]
         added = tuple(Negative(document, export.documents[document]) for document in new)
         examples.append(replace(example, negatives=(*example.negatives, *added)))
     total = sum(len(new.negatives) - len(old.negatives) for new, old in zip(examples, export.examples, strict=True))
