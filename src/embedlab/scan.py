@@ -35,7 +35,7 @@ LONGEST_HEADER = 100 << 20  # bytes
 
 
 @dataclass(frozen=True)
-class Finding:
+class ScanHit:
     """Something in a file that must not leave this machine.
 
     Attributes:
@@ -83,7 +83,7 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text_analysis.words(text))
 
 
-def scan_folder(folder: Path, texts: Iterable[str] = (), *, files: Iterable[Path] | None = None) -> list[Finding]:
+def scan_folder(folder: Path, texts: Iterable[str] = (), *, files: Iterable[Path] | None = None) -> list[ScanHit]:
     """Look into the files of a folder.
 
     Args:
@@ -99,7 +99,7 @@ def scan_folder(folder: Path, texts: Iterable[str] = (), *, files: Iterable[Path
     return [finding for file in listed for finding in scan_file(file, folder, searched)]
 
 
-def scan_file(file: Path, folder: Path, texts: Texts | None = None) -> Iterator[Finding]:
+def scan_file(file: Path, folder: Path, texts: Texts | None = None) -> Iterator[ScanHit]:
     """Look into one file.
 
     Args:
@@ -112,27 +112,27 @@ def scan_file(file: Path, folder: Path, texts: Texts | None = None) -> Iterator[
     """
     name = file.relative_to(folder).as_posix()
     if file.is_symlink() or not file.resolve().is_relative_to(folder.resolve()):
-        yield Finding(name, UNKNOWN, "a link")
+        yield ScanHit(name, UNKNOWN, "a link")
         return
     is_text, is_weights = file.suffix in TEXT_FILES, file.suffix in WEIGHTS
     texts_inside = _texts_inside(file)
     content = file.read_bytes() if texts_inside is None else texts_inside
     if machine_folders := folders_in(content):
-        yield Finding(name, FOLDER, machine_folders[0].decode(errors="replace"))
+        yield ScanHit(name, FOLDER, machine_folders[0].decode(errors="replace"))
     if not is_text and not is_weights:
-        yield Finding(name, UNKNOWN, f"{file.suffix} is not a file of a model")
+        yield ScanHit(name, UNKNOWN, f"{file.suffix} is not a file of a model")
     if file.suffix == ARRAYS and texts_inside is None:
-        yield Finding(name, UNKNOWN, "its arrays cannot be read, or hold something other than numbers and texts")
+        yield ScanHit(name, UNKNOWN, "its arrays cannot be read, or hold something other than numbers and texts")
     is_noise = is_weights or (not is_text and b"\0" in content)  # a picture, for example
     if texts_inside is None and is_noise:
         return
     text = readable(content)
     if redacted(text) != text:
-        yield Finding(name, KEY)
+        yield ScanHit(name, KEY)
     elif not machine_folders and shareable(text) != text:
-        yield Finding(name, FOLDER)
+        yield ScanHit(name, FOLDER)
     if texts and (quoted := texts.first_in(text)):
-        yield Finding(name, TEXT, quoted[:EXCERPT])
+        yield ScanHit(name, TEXT, quoted[:EXCERPT])
 
 
 def folders_in(content: bytes) -> list[bytes]:

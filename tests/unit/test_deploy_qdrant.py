@@ -17,7 +17,7 @@ from embedlab.deploy.indexes import IndexSpec
 from embedlab.deploy.qdrant import export_qdrant, import_qdrant, search_qdrant
 from embedlab.deploy.serve import open_version
 from embedlab.deploy.space import SpaceMismatch
-from embedlab.deploy.store import text_key
+from embedlab.deploy.store import content_key
 from embedlab.errors import DataError, EmbedlabError, ParameterError, StorageError
 from tests.unit.test_deploy_space import FakeEncoder
 
@@ -123,7 +123,7 @@ class TestImport:
         assert import_qdrant(database, encoder, store) == (80, 80)
         assert len(encoder.encoded) == 32  # the sample
         expected = FakeEncoder().encode_documents(list(DOCUMENTS.values()))
-        found = store.take([text_key(text) for text in DOCUMENTS.values()])
+        found = store.take([content_key(text) for text in DOCUMENTS.values()])
         assert np.abs(found - expected).max() <= 1e-6
         assert import_qdrant(database, encoder, store) == (80, 0)
         store.close()

@@ -10,7 +10,7 @@ import pytest
 
 from embedlab.deploy.embed import embed_corpus, estimate, read_listing
 from embedlab.deploy.space import SpaceMismatch
-from embedlab.deploy.store import VectorStore, text_key
+from embedlab.deploy.store import VectorStore, content_key
 from embedlab.errors import DataError, StorageError
 from embedlab.io import locked
 from tests.unit.test_deploy_space import FakeEncoder
@@ -29,7 +29,7 @@ def store(tmp_path, encoder):
 
 
 def take(store, texts):
-    return store.take([text_key(text) for text in texts])
+    return store.take([content_key(text) for text in texts])
 
 
 def test_round_trip_in_the_order_asked_for(encoder, store):
@@ -58,7 +58,7 @@ def test_equal_texts_are_encoded_once(encoder, store):
 def test_the_listing_says_what_was_read(encoder, store, tmp_path):
     listing = tmp_path / "documents.jsonl"
     embed_corpus(encoder, [("é", "x"), ("b", "y")], store, listing=listing)
-    assert list(read_listing(listing)) == [("é", text_key("x")), ("b", text_key("y"))]
+    assert list(read_listing(listing)) == [("é", content_key("x")), ("b", content_key("y"))]
 
 
 def test_a_stream_is_enough(encoder, store):
@@ -100,7 +100,7 @@ def test_estimate_counts_what_is_missing_and_keeps_its_sample(encoder, store, mo
 def test_vectors_of_another_space_are_refused(encoder, store, tmp_path, other):
     embed_corpus(encoder, DOCUMENTS.items(), store)
     with pytest.raises(SpaceMismatch):
-        store.add([text_key("x")], other.encode_queries(["x"]), other.space)
+        store.add([content_key("x")], other.encode_queries(["x"]), other.space)
     with pytest.raises(SpaceMismatch):
         embed_corpus(other, [("x", "x")], store)
     with pytest.raises(SpaceMismatch):
@@ -214,9 +214,9 @@ def test_a_damaged_note_of_the_space_is_one_clear_error(encoder, store, tmp_path
 
 def test_impossible_vectors_are_refused(encoder, store):
     with pytest.raises(DataError, match="one vector per text"):
-        store.add([text_key("x")], np.ones((2, 16), np.float32), encoder.space)
+        store.add([content_key("x")], np.ones((2, 16), np.float32), encoder.space)
     with pytest.raises(DataError, match="NaN"):
-        store.add([text_key("x")], np.full((1, 16), np.nan, np.float32), encoder.space)
+        store.add([content_key("x")], np.full((1, 16), np.nan, np.float32), encoder.space)
     with pytest.raises(DataError, match="1 texts have no vector"):
         take(store, ["x"])
 

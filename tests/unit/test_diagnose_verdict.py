@@ -18,7 +18,7 @@ from embedlab.evaluation.diagnose.verdict import (
     UNCHANGED,
     UNTRIED,
     Evidence,
-    Finding,
+    RemedyGain,
     Thresholds,
     decide,
 )
@@ -29,7 +29,7 @@ NAN = float("nan")
 
 def finding(kind, gain, *, dev=None, p=0.001, setting="", width=0.01, detectable=NAN):
     difference = PairedDifference(gain, gain - width, gain + width, gain / 0.5, p, 200, 60, 120, 20)
-    return Finding(kind, setting, gain if dev is None else dev, difference, detectable)
+    return RemedyGain(kind, setting, gain if dev is None else dev, difference, detectable)
 
 
 def evidence(*findings, base=0.5, n=200, train_pairs=5_000, **causes):

@@ -15,7 +15,7 @@ from embedlab import progress
 from embedlab.blocks import blocks
 from embedlab.deploy.files import storage_errors
 from embedlab.deploy.space import Encoder
-from embedlab.deploy.store import VectorStore, text_key
+from embedlab.deploy.store import VectorStore, content_key
 from embedlab.io import locked
 
 CHUNK = 1024  # texts encoded and committed together; lost if the process is killed
@@ -85,7 +85,7 @@ def embed_corpus(
     with locked(store.folder / ".lock", wait=False), storage_errors(store.folder), out as lines:
         parts = -(-total // chunk) if total else None
         for documents_chunk in progress.track(blocks(documents, chunk), "re-embed", total=parts):
-            keys = [text_key(text) for _, text in documents_chunk]
+            keys = [content_key(text) for _, text in documents_chunk]
             encoded += _encode_missing(
                 encoder, store, dict(zip(keys, (text for _, text in documents_chunk), strict=True))
             )
@@ -100,7 +100,7 @@ def estimate(encoder: Encoder, documents: Iterable[Document], store: VectorStore
     missing = 0
     sample_texts: dict[bytes, str] = {}
     for documents_chunk in blocks(documents, CHUNK):
-        texts = {text_key(text): text for _, text in documents_chunk}
+        texts = {content_key(text): text for _, text in documents_chunk}
         new = store.missing(list(texts)) - sample_texts.keys()
         missing += len(new)
         sample_texts |= {key: texts[key] for key in islice(new, SAMPLE - len(sample_texts))}

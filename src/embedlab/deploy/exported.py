@@ -10,7 +10,7 @@ import numpy as np
 
 from embedlab.deploy.serve import Served
 from embedlab.deploy.space import Encoder, Space, SpaceMismatch
-from embedlab.deploy.store import VectorStore, text_key
+from embedlab.deploy.store import VectorStore, content_key
 from embedlab.errors import DataError
 
 BATCH = 4096  # rows written at a time
@@ -122,7 +122,7 @@ def import_points(
         _compare(next(start, None), encoder, target)
     points = added = 0
     for texts, vectors in read(batch):
-        keys, units = [text_key(text) for text in texts], _unit(vectors)
+        keys, units = [content_key(text) for text in texts], _unit(vectors)
         missing = store.missing(keys)
         rows = [row for row, key in enumerate(keys) if key in missing]
         if rows:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from embedlab.errors import ModelError
 from embedlab.models.evidence import FILE, read, require_same_files
 from embedlab.models.folder import MODULES
-from embedlab.scan import Finding, scan_folder
+from embedlab.scan import ScanHit, scan_folder
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -30,7 +30,7 @@ class Upload:
 
     folder: Path
     sizes: dict[str, int]
-    findings: list[Finding]
+    findings: list[ScanHit]
 
     def require_clean(self) -> None:
         """Check that nothing was found.

@@ -35,7 +35,7 @@ TABLE = "CREATE TABLE IF NOT EXISTS vectors (row INTEGER PRIMARY KEY, key BLOB U
 Entry = tuple[int, int]  # row, CRC-32 of the row's bytes
 
 
-def text_key(text: str) -> bytes:
+def content_key(text: str) -> bytes:
     """Return a 16-byte key of a text (SHA-256)."""
     return hashlib.sha256(text.encode()).digest()[:16]
 

@@ -14,7 +14,7 @@ import pandas as pd
 from embedlab.data.dataset import Dataset
 from embedlab.errors import DataError
 from embedlab.evaluation.diagnose.failures import missed_queries
-from embedlab.evaluation.diagnose.verdict import Evidence, Finding, Thresholds, Verdict, decide
+from embedlab.evaluation.diagnose.verdict import Evidence, RemedyGain, Thresholds, Verdict, decide
 from embedlab.evaluation.metrics import Evaluation, evaluate
 from embedlab.evaluation.retrieval import sample_corpus
 from embedlab.evaluation.significance import bootstrap_ci, minimum_detectable_effect, paired_difference
@@ -69,7 +69,7 @@ class Outcome:
         seconds: time to prepare and try all settings; what an earlier remedy or a cache provides is not counted.
     """
 
-    finding: Finding
+    finding: RemedyGain
     test: Evaluation
     trials: Mapping[str, float]
     seconds: float
@@ -194,7 +194,7 @@ class Study:
         best = max(remedy.candidates, key=lambda candidate: trials[candidate.setting])
         test = evaluate(best.rank("test"), self.data.qrels["test"])
         values, base = test.of(METRIC), self.evaluations["test"].of(METRIC)
-        finding = Finding(
+        finding = RemedyGain(
             kind=remedy.kind,
             setting=best.setting,
             dev_gain=trials[best.setting] - self.base_on_dev,

@@ -70,7 +70,7 @@ class Thresholds(BaseModel):
 
 
 @dataclass(frozen=True)
-class Finding:
+class RemedyGain:
     """The measured gain of one remedy.
 
     Attributes:
@@ -105,7 +105,7 @@ class Evidence:
     """
 
     base: Interval
-    findings: Sequence[Finding]
+    findings: Sequence[RemedyGain]
     train_pairs: int
     causes: Mapping[str, int]
     sampled: bool = False
@@ -214,7 +214,7 @@ def _good_enough(evidence: Evidence, thresholds: Thresholds) -> Verdict | None:
     return Verdict(GOOD_ENOUGH, "", None, reasons, tuple(map(advice, working)))
 
 
-def _working(findings: Sequence[Finding], thresholds: Thresholds) -> list[Finding]:
+def _working(findings: Sequence[RemedyGain], thresholds: Thresholds) -> list[RemedyGain]:
     """Return the remedies that work, cheapest first."""
     adjusted = holm([finding.gain.p_value for finding in findings])
     working = [
@@ -261,12 +261,12 @@ def _without_remedy(evidence: Evidence, thresholds: Thresholds) -> Verdict:
     return Verdict(ACTIONS["fine-tune"], "", expected, (tried, reason))
 
 
-def _fine_tune(evidence: Evidence) -> Finding | None:
+def _fine_tune(evidence: Evidence) -> RemedyGain | None:
     """Return the finding of the linear probe, if there is one."""
     return next((finding for finding in evidence.findings if finding.kind == "fine-tune"), None)
 
 
-def advice(finding: Finding) -> str:
+def advice(finding: RemedyGain) -> str:
     """Return the finding as advice, e.g. "use hybrid"; for another model with its name."""
     return f"{ACTIONS[finding.kind]} {finding.setting}" if finding.kind == "model" else ACTIONS[finding.kind]
 
