@@ -287,7 +287,8 @@ def over_seeds(runs, noise=None):
             for system, value in measured.items()
         }
 
-    return seeds.over_seeds(arena_report.all_standings(runs), values_of)
+    results = arena_report.all_standings(runs)
+    return seeds.with_best(seeds.over_seeds(results, values_of), results, values_of)
 
 
 def test_leaderboard_by_hand():
@@ -306,6 +307,8 @@ def test_leaderboard_by_hand():
     assert board.index.tolist() == ["stock-mined", "base", "mine"]
     assert board.loc["base", ["better", "level", "worse"]].tolist() == [0, 1, 1]
     assert board.loc["mine", ["better", "level", "worse"]].tolist() == [1, 1, 0]
+    assert datasets["to best"].tolist() == pytest.approx([-0.3, 0, -0.1, 0, -0.415, -0.115])
+    assert board["best or level with it"].to_dict() == {"stock-mined": 1, "base": 1, "mine": 1}
     # base: (-0.2 + (0 + 0.23) / 2) / 2; mine: (0.1 - 0.3) / 2
     assert board["mean difference"].tolist() == pytest.approx([0, -0.0425, -0.1])
     assert board.loc["base", ["icd10cm:mini", "faq.jsonl"]].tolist() == pytest.approx([0.2, 0.515])
@@ -356,6 +359,14 @@ class TestOverSeeds:
         runs, kept = self.two_runs(a=["q1"], b=["q2"])
         with pytest.raises(RecordError, match="a, b have different test queries"):
             seeds.over_seeds(runs, lambda run, _metric: kept[run])
+
+    def test_the_best_system_of_other_queries_is_refused(self):
+        runs = [FakeRecord("a", "one", {"mine": (0.5, 0.6), **self.REFERENCE})]
+        results = arena_report.all_standings(runs)
+        ids = {"mine": ["q1"], "stock-mined": ["q2"]}
+        kept = {Measured(name): pd.Series(0.0, queries) for name, queries in ids.items()}
+        with pytest.raises(RecordError, match="different test queries"):
+            seeds.with_best(seeds.over_seeds(results), results, lambda _run, _metric: kept)
 
     @pytest.mark.parametrize("system", ["mine", "stock-mined"])
     def test_a_run_without_values_per_query_is_named_with_the_system(self, system):

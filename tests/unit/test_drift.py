@@ -103,6 +103,9 @@ def written_by_hand() -> dict[str, str]:
     return texts
 
 
+NUMBER_WORDS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight")
+
+
 @pytest.fixture(scope="module")
 def arena() -> dict[str, pd.DataFrame]:
     """The published tables of the arena, made again from the records."""
@@ -173,10 +176,11 @@ class TestWhatIsCommitted:
     @pytest.mark.parametrize("page", ["README.md", "results/README.md"])
     def test_pages_say_about_tune_what_the_leaderboard_says(self, arena, page):
         table = arena["arena"].set_index("system")
-        tune, words = table.loc["embedlab-tune"], ("none", "one", "two", "three", "four", "five")
-        better, level, worse = (words[int(tune[name])] for name in VERDICTS)
+        tune, words = table.loc["embedlab-tune"], NUMBER_WORDS
+        better, level, worse, near_best = (words[int(tune[name])] for name in (*VERDICTS, arena_report.NEAR_BEST))
         said = f"better on {better}, level on {level} and worse on {worse}, at {tune[arena_report.RELATIVE_TIME]} times"
-        assert said in " ".join((paths.project_root() / page).read_text(encoding="utf-8").split())
+        text = " ".join((paths.project_root() / page).read_text(encoding="utf-8").split())
+        assert said in text and f"the best or level with the best on {near_best} of the" in text
 
     def test_every_committed_table_is_declared(self):
         """A table that no declaration names would be written by nobody, and go stale."""

@@ -14,6 +14,7 @@ from embedlab.runs.per_query import FILE, Measured, mean_over_runs, query_values
 
 RELATIVE_TIME = "relative CPU time"
 COMPARED = (METRIC, "ci_low", "ci_high", "n", "difference", "low", "high", "p (Holm)", "verdict")
+TO_BEST, TO_BEST_LOW, TO_BEST_HIGH = "to best", "to best low", "to best high"
 REMEDY = "Correct the runs under arena in experiments/published.yaml"
 
 ValuesOf = Callable[[str, str], Mapping[Measured, pd.Series]]
@@ -52,6 +53,43 @@ def over_seeds(results: pd.DataFrame, values_of: ValuesOf = query_values) -> pd.
     return pd.concat(tables, ignore_index=True)
 
 
+def with_best(datasets: pd.DataFrame, results: pd.DataFrame, values_of: ValuesOf = query_values) -> pd.DataFrame:
+    """Add the difference from the best system of each dataset, which is the one with the highest value on test.
+
+    The best one has luck on its side, so an interval below 0 is weaker evidence than one against the reference.
+
+    Args:
+        datasets: from `over_seeds`.
+        results, values_of: see `over_seeds`. Each system is averaged over its own runs.
+
+    Returns:
+        The same rows with the columns `TO_BEST`, `TO_BEST_LOW` and `TO_BEST_HIGH`; the best system has 0.
+
+    Raises:
+        RecordError: values per query are missing, or runs of one dataset have different test queries.
+    """
+    runs = results.groupby(["dataset", "system"], sort=False)["run"].agg(list)
+    values = {
+        run: {m.system: series for m, series in values_of(run, METRIC).items()} for run in results["run"].unique()
+    }
+    rows = []
+    for dataset, of_dataset in datasets.groupby("dataset", sort=False):
+        best = of_dataset.loc[of_dataset[METRIC].idxmax(), "system"]
+        highest = _mean(values, runs[dataset, best], best)
+        for system in of_dataset["system"]:
+            change = paired_difference(*_same_queries(_mean(values, runs[dataset, system], system), highest))
+            rows.append([dataset, system, change.mean, change.low, change.high])
+    added = pd.DataFrame(rows, columns=["dataset", "system", TO_BEST, TO_BEST_LOW, TO_BEST_HIGH])
+    return datasets.merge(added, on=["dataset", "system"], validate="1:1")
+
+
+def _same_queries(a: pd.Series, b: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """The values of two series over the same queries, in one order."""
+    if set(a.index) != set(b.index):
+        raise RecordError("systems of one dataset have different test queries", remedy=REMEDY)
+    return a.to_numpy(), b.loc[a.index].to_numpy()
+
+
 def _reference(dataset: str, rows: pd.DataFrame) -> str:
     """The reference of a dataset's runs; raises an error if they do not belong together."""
     references = [str(system) for system in rows[rows["verdict"] == ""]["system"].unique()]
@@ -65,10 +103,7 @@ def _reference(dataset: str, rows: pd.DataFrame) -> str:
 
 def _averaged(rows: pd.DataFrame, reference: str, values_of: ValuesOf) -> pd.DataFrame:
     """Compare the systems of one dataset over several runs; the columns `COMPARED` by system."""
-    values = {
-        run: {measured.system: series for measured, series in values_of(run, METRIC).items()}
-        for run in rows["run"].unique()
-    }
+    values = _by_system(rows, values_of)
     compared = {}
     for system, of_system in rows.groupby("system", sort=False):
         mean, baseline = (_mean(values, of_system["run"].tolist(), name) for name in (str(system), reference))
@@ -92,6 +127,14 @@ def _averaged(rows: pd.DataFrame, reference: str, values_of: ValuesOf) -> pd.Dat
         for system, difference, p_value in table[["difference", "p (Holm)"]].itertuples()
     ]
     return table.rename_axis("system")
+
+
+def _by_system(rows: pd.DataFrame, values_of: ValuesOf) -> dict[str, dict[str, pd.Series]]:
+    """Run -> system -> its value for each query."""
+    return {
+        run: {measured.system: series for measured, series in values_of(run, METRIC).items()}
+        for run in rows["run"].unique()
+    }
 
 
 def _mean(values: Mapping[str, Mapping[str, pd.Series]], runs: Sequence[str], system: str) -> pd.Series:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from embedlab import paths
 from embedlab.arena import recipe
-from embedlab.arena.seeds import RELATIVE_TIME, over_seeds
+from embedlab.arena.seeds import RELATIVE_TIME, TO_BEST_HIGH, over_seeds, with_best
 from embedlab.arena.standings import COSTS, FORGETTING, METRIC, VERDICTS, standings
 from embedlab.reporting import tables
 from embedlab.reporting.figures import COLOURS, Label, draw_level, label_lines, label_points, new_axes
@@ -21,7 +21,7 @@ from embedlab.runs.records import Record
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NAME, DIFFERENCE = "arena", "mean difference"
+NAME, DIFFERENCE, NEAR_BEST = "arena", "mean difference", "best or level with it"
 GB = 1e9
 DECIMALS = dict.fromkeys(COSTS, 0) | {"peak GB": 1, RELATIVE_TIME: 2}  # of a column; else 3
 BASELINES = ("bm25", "base", "hybrid")
@@ -102,11 +102,12 @@ def leaderboard(datasets: pd.DataFrame) -> pd.DataFrame:
     """Rank the systems over all datasets.
 
     Args:
-        datasets: from `arena.seeds.over_seeds`.
+        datasets: from `arena.seeds.with_best`.
 
     Returns:
         One row per system, the best first: the mean difference from the reference over the datasets with this system;
-        on how many of them it is better, level or worse; its CPU time divided by that of the reference, the geometric
+        on how many of them it is better, level or worse; on how many it is the best system, or its interval against the
+        best includes 0; its CPU time divided by that of the reference, the geometric
         mean; means of the peak memory in GB, the bytes per vector and the forgetting; then nDCG@10 per dataset.
     """
     by_dataset = datasets.pivot_table(METRIC, "system", "dataset", aggfunc="mean", sort=False)
@@ -115,6 +116,7 @@ def leaderboard(datasets: pd.DataFrame) -> pd.DataFrame:
         counts = of_system["verdict"].value_counts()
         row = {"system": system, DIFFERENCE: of_system["difference"].fillna(0).mean()}  # the reference has none
         row |= {name: counts.get(name, 0) for name in VERDICTS}
+        row |= {NEAR_BEST: int((of_system[TO_BEST_HIGH] >= 0).sum())}
         row[RELATIVE_TIME] = np.exp(np.log(of_system[RELATIVE_TIME]).mean())
         row |= {"peak GB": of_system["peak bytes"].mean() / GB}
         row |= {name: of_system[name].mean() for name in ("bytes per vector", FORGETTING)}
@@ -147,7 +149,7 @@ def published(run_ids: Sequence[str]) -> dict[str, pd.DataFrame]:
         RecordError: a run is missing or damaged, or does not fit the others (see `arena.seeds`).
     """
     results = all_standings(records.read(paths.runs_dir() / run_id) for run_id in run_ids)
-    datasets = over_seeds(results)
+    datasets = with_best(over_seeds(results), results)
     frames = {NAME: leaderboard(datasets), f"{NAME}_datasets": datasets, f"{NAME}_runs": results}
     rounded = {
         name: table.round({column: DECIMALS.get(column, 3) for column in table.select_dtypes("number")})
@@ -162,9 +164,11 @@ def write(run_ids: Sequence[str]) -> list[Path]:
     """Write what `published` makes to results/tables."""
     caption = (
         f"{METRIC} against the reference of the same runs (the row with relative CPU time 1), over {len(run_ids)} "
-        "run(s); an empty cell was not run. With several seeds, each query is averaged over them first. Mean "
-        "difference, peak memory, bytes per vector and forgetting are means over the datasets of a system. "
-        "Relative CPU time is a multiple of the reference's in the same run, the geometric mean over datasets. "
+        "run(s); an empty cell was not run. 'best or level with it' counts the datasets on which a system has the "
+        "highest value, or its 95 % interval against that system includes 0. With several seeds, each query is "
+        "averaged over them first. Mean difference, peak memory, bytes per vector and forgetting are means over the "
+        "datasets of a system. Relative CPU time is a multiple of the reference's in the same run, the geometric mean "
+        "over datasets. "
         "Forgetting is the change of nDCG@10 on Python docstrings against the base model, without runs that train "
         "on docstrings. For late interaction, the bytes are those of all vectors of a document. arena_datasets has "
         "the intervals and the number of seeds, arena_runs every run, arena_recipes the commands. Peak memory is "
