@@ -19,7 +19,7 @@ from embedlab import load_dataset, load_model
 from embedlab.data.dataset import Dataset
 from embedlab.evaluation.metrics import evaluate
 from embedlab.evaluation.significance import bootstrap_ci, paired_difference
-from embedlab.evaluation.static_share import SHARES, score_static_shares
+from embedlab.evaluation.static_share import SHARES, best_share, score_static_shares
 from embedlab.io import write_atomic
 from embedlab.models.cache import EmbeddingCache
 from embedlab.models.load import BASE_MODEL
@@ -39,7 +39,7 @@ def of_test(vectors: Splits, data: Dataset) -> np.ndarray:
 def joined(vectors: Splits, static: Splits, data: Dataset) -> tuple[Splits, float]:
     """Concatenate with the static model at the share that is best on dev."""
     on_dev = score_static_shares(vectors["dev"], static["dev"], data.qrels["dev"], shares=(0.0, *SHARES, 1.0))
-    share = max(on_dev, key=on_dev.__getitem__)
+    share = best_share(on_dev)
     return {split: vectors[split].concatenated(static[split], share) for split in vectors}, share
 
 

@@ -47,7 +47,7 @@ def main(run_id: str, name: str = API) -> None:
         "e5 + static": e5,
         "e5, linear map + static": {s: probe.apply(e5[s]) for s in SPLITS[1:]},
     }.items():
-        share = best_share(score_static_shares(vectors["dev"], half["dev"], data.qrels["dev"]), {})
+        share = best_share(score_static_shares(vectors["dev"], half["dev"], data.qrels["dev"]))
         systems[f"{label} (share {share})"] = vectors["test"].concatenated(half["test"], share)
     show(systems, data.qrels["test"], data.fields)
 

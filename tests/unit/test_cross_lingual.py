@@ -24,7 +24,6 @@ from embedlab.evaluation.mteb_tasks import cross_lingual_task, retrieval_task, r
 from embedlab.evaluation.retrieval import evaluate_retrieval
 from embedlab.evaluation.significance import bootstrap_ci
 from embedlab.evaluation.slices import slice_means
-from embedlab.evaluation.static_share import best_share
 from embedlab.reporting.languages_report import directions_reading, draw_by_language, reading
 from embedlab.search.across_languages import character_ranking, code_mixed, expand, learn_glossary
 from embedlab.search.bm25 import bm25_ranking
@@ -319,13 +318,6 @@ class TestBias:
         for fields in ({}, {key: {"language": "en"} for key in DATA.fields}):
             with pytest.raises(ParameterError, match="two languages"):
                 language_bias(ranking([[0], [0], [0]]), fields)
-
-
-def test_the_share_with_the_best_value_within_the_budget():
-    on_dev, elsewhere = {0.3: 0.5, 0.5: 0.6, 0.9: 0.7}, {0.0: 0.40, 0.3: 0.42, 0.5: 0.391, 0.9: 0.389}
-    assert best_share(on_dev, {}) == 0.9
-    assert best_share(on_dev, elsewhere) == 0.5
-    assert best_share(on_dev, dict.fromkeys(elsewhere, 0.1) | {0.0: 0.4, 0.3: 0.2}) == 0.3
 
 
 def test_mteb_scores_a_mixed_corpus_as_we_do(tiny):

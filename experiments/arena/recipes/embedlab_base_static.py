@@ -36,7 +36,7 @@ halves = {
     split: (encode_split(base, data, split, encode=cache.encode), encode_split(base, data, split, static=static))
     for split in ("train", "dev")
 }
-share = best_share(score_static_shares(*halves["dev"], data.qrels["dev"]), {})
+share = best_share(score_static_shares(*halves["dev"], data.qrels["dev"]))
 joined = halves["train"][0].concatenated(halves["train"][1], share)
 rows, dim = np.concatenate([joined.corpus, joined.queries]), halves["train"][0].dim
 enough = has_enough_rows(rows, dim)

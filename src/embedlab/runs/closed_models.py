@@ -11,6 +11,7 @@ from embedlab.data.load import load_dataset
 from embedlab.evaluation.metrics import evaluate
 from embedlab.evaluation.probes import shrunk
 from embedlab.evaluation.significance import PairedDifference, paired_difference
+from embedlab.evaluation.static_share import best_share, score_static_shares
 from embedlab.models.adapter import VectorAdapter
 from embedlab.models.cache import EmbeddingCache
 from embedlab.models.spending import MILLION, estimated_tokens
@@ -136,9 +137,9 @@ class ClosedModels:
         return estimated_tokens(self.board.data.corpus.values())
 
     def share(self, static: dict[str, Vectors], shares: Sequence[float]) -> float:
-        """Return the static model's share with the best nDCG@10 on dev; the smallest of several best ones."""
-        values = {share: self.score(self.vectors["dev"].concatenated(static["dev"], share)) for share in shares}
-        return max(shares, key=lambda share: values[share])
+        """Return the static model's share that `static_share.best_share` chooses by nDCG@10 on dev."""
+        judged = self.board.data.qrels["dev"]
+        return best_share(score_static_shares(self.vectors["dev"], static["dev"], judged, metric=METRIC, shares=shares))
 
     def concatenated(self, static: dict[str, Vectors], share: float) -> dict[str, Vectors]:
         """Return the closed model's vectors with those of a static model: split -> vectors."""

@@ -16,7 +16,7 @@ from embedlab.evaluation.diagnose.probe import Probe, fit_probe
 from embedlab.evaluation.metrics import Evaluation, evaluate
 from embedlab.evaluation.retrieval import evaluate_vectors
 from embedlab.evaluation.significance import PairedDifference, bootstrap_ci, paired_difference
-from embedlab.evaluation.static_share import SHARES, best_share, score_static_shares
+from embedlab.evaluation.static_share import SHARES, ShareScores, best_share, score_static_shares
 from embedlab.models.cache import EmbeddingCache
 from embedlab.models.encode import encode_by_role
 from embedlab.models.truncation import truncation_of
@@ -342,7 +342,7 @@ class Leaderboard:
         keep_vectors: np.ndarray | None = None,
         corpus_vectors: np.ndarray | None = None,
     ) -> SentenceTransformer:
-        """Concatenate a transformer with a static model; the share is chosen on dev.
+        """Concatenate a transformer with a static model; `best_share` chooses the share on dev.
 
         Later, `vectors` and `add_model` join the vectors of the two parts, so the transformer encodes nothing twice.
 
@@ -364,14 +364,14 @@ class Leaderboard:
 
         vectors, static_vectors = self._halves(self.data, transformer, static, corpus_vectors)
         on_dev = score_static_shares(vectors, static_vectors, self.data.qrels["dev"], metric=self.metric, shares=shares)
-        elsewhere = {}
+        elsewhere: dict[float, np.ndarray] = {}
         if keep is not None:
             halves = self._halves(keep, transformer, static, keep_vectors)
             elsewhere = score_static_shares(*halves, keep.qrels["dev"], metric=self.metric, shares=(0.0, *shares))
         share = best_share(on_dev, elsewhere)
-        self.run.note(static_share=share, static_share_on_dev={str(name): value for name, value in on_dev.items()})
+        self.run.note(static_share=share, static_share_on_dev=_means(on_dev))
         if elsewhere:
-            self.run.note(static_share_elsewhere={str(name): value for name, value in elsewhere.items()})
+            self.run.note(static_share_elsewhere=_means(elsewhere))
         combined, projection = concat_static(transformer, static, share), None
         if narrow:
             wide = vectors.concatenated(static_vectors, share)
@@ -500,3 +500,8 @@ class Leaderboard:
             system: name in the record.
         """
         self.run.save_model(system, model, f"model/{name}")
+
+
+def _means(scores: ShareScores) -> dict[str, float]:
+    """Share, as text for JSON -> mean over the queries."""
+    return {str(share): float(np.nanmean(values)) for share, values in scores.items()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedlab.evaluation.static_share import SHARES
+from embedlab.evaluation.static_share import SHARES, best_share
 from embedlab.models.concatenation import concat_static
 from embedlab.models.encode import encode_by_role
 from embedlab.models.layers import layer_count, pca_projection, project
@@ -165,8 +165,7 @@ def _concatenation(bench: Workbench) -> None:
             built = transformer.build()
             halves = bench.encode_dev(built, static=model)
             joined = {share: transformer.vectors.concatenated(halves, share) for share in SHARES}
-            scores = {share: bench.evaluate_dev(vectors).mean(METRIC) for share, vectors in joined.items()}
-            share = max(scores, key=lambda share: scores[share])
+            share = best_share({share: bench.evaluate_dev(vectors).of(METRIC) for share, vectors in joined.items()})
         name, detail, wide = f"{transformer.system}+static", f"static share {share}", joined[share]
         narrow = f"{name}, {transformer.vectors.dim} dimensions"
         build = partial(concat_static, built, model, share)
