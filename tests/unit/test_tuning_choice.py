@@ -78,7 +78,7 @@ def test_a_combination_that_beats_its_parts_wins():
 
 
 def test_parts_that_were_not_made_are_not_compared():
-    assert not_better(candidate("a", [0.1] * 4, ("missing",)), {"base": BASE}) == ""
+    assert not_better(candidate("a", [0.1] * 4, ("missing",)), {"base": BASE}, "base") == ""
 
 
 def test_limits_are_asked_from_the_best_down_and_only_as_far_as_needed():
@@ -91,6 +91,22 @@ def test_limits_are_asked_from_the_best_down_and_only_as_far_as_needed():
     ladder = [BASE, candidate("a", [0.6] * 4), candidate("b", [0.7] * 4), candidate("c", [0.8] * 4)]
     choice = choose(ladder, too_slow)
     assert choice.winner.name == "b" and asked == ["c", "b"] and choice.why_not == {"c": "too slow"}
+
+
+def test_nothing_has_to_beat_a_part_that_breaks_a_limit():
+    """With `min_speed` above 1 the base model breaks it, and a student that is a little worse must win."""
+    limits = {"base": "too slow", "linear": "forgets"}
+    student = candidate("student", [0.4] * 4, ("base",))
+    choice = choose([BASE, student], lambda candidate: limits.get(candidate.name, ""))
+    assert choice.winner is student and choice.why_not == {"base": "too slow"}
+    linear = candidate("linear", [0.7, 0.6, 0.7, 0.6], ("base",))
+    tuned = candidate("tuned", [0.6, 0.7, 0.6, 0.7], ("base", "linear"))  # level with the linear map
+    merged = candidate("merged", [0.6] * 4, ("base", "tuned"))
+    choice = choose([BASE, linear, tuned, merged], lambda candidate: limits.get(candidate.name, ""))
+    assert choice.winner is tuned and choice.why_not == {"linear": "forgets"}
+    limits["tuned"] = "forgets"
+    choice = choose([BASE, linear, tuned, merged], lambda candidate: limits.get(candidate.name, ""))
+    assert choice.winner is merged
 
 
 def test_no_candidate_within_the_limits_is_one_clear_error():

@@ -31,13 +31,13 @@ COSTS = {
 SHOWN = {
     Finding.TOO_FEW: "These are too few queries to show a gain.",
     Finding.GAIN: "The gain is shown: the interval is above 0.",
-    Finding.LOSS: "It is worse than the base model: keep the base model.",
+    Finding.LOSS: "It is worse than the base model.",
     Finding.NEITHER: "No gain is shown: the interval includes 0.",
 }
 
 
 def tried(bench: Workbench, choice: Choice) -> pd.DataFrame:
-    """Return `Workbench.table` with one more column: why a candidate that scored higher did not win."""
+    """Return `Workbench.table` with one more column: why a candidate did not win, if a limit or a part excluded it."""
     table = bench.table().sort_values(f"{METRIC} on dev", ascending=False, ignore_index=True)
     names = table["candidate"]
     table["verdict"] = ["winner" if name == choice.winner.name else choice.why_not.get(name, "") for name in names]
@@ -45,7 +45,7 @@ def tried(bench: Workbench, choice: Choice) -> pd.DataFrame:
 
 
 def conclusion(choice: Choice, gain: PairedDifference) -> str:
-    """Say in one or two sentences whether the test shows a gain over the base model.
+    """Say in a few sentences whether the test shows a gain over the base model.
 
     Args:
         choice: the winner.
@@ -55,7 +55,13 @@ def conclusion(choice: Choice, gain: PairedDifference) -> str:
         return "The base model stays: no candidate was chosen over it on dev."
     size = format_value(gain.mean, gain.low, gain.high, sign="+")
     tested = f"On {gain.n:,} test queries, {choice.winner.name} against the base model: {size} {METRIC}."
-    return f"{tested} {SHOWN[finding(gain.low, gain.high, gain.n)]}"
+    found = finding(gain.low, gain.high, gain.n)
+    sentences = [tested, SHOWN[found]]
+    if limit := choice.why_not.get("base"):  # it has no parts, so nothing else can exclude it
+        sentences.append(f"The base model breaks a limit: {limit}.")
+    elif found is Finding.LOSS:
+        sentences.append("Keep the base model.")
+    return " ".join(sentences)
 
 
 def advice(bench: Workbench, choice: Choice, gain: PairedDifference, over_hybrid: PairedDifference) -> list[str]:

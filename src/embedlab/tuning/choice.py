@@ -18,11 +18,11 @@ from embedlab.tuning.candidate import Candidate
 
 @dataclass(frozen=True)
 class Choice:
-    """The winner, and why better candidates on dev did not win.
+    """The winner, and why others did not win.
 
     Attributes:
         winner: the chosen candidate.
-        why_not: name of a candidate -> reason.
+        why_not: name of a candidate -> reason. One that breaks a limit may be here although it is not better.
     """
 
     winner: Candidate
@@ -45,7 +45,7 @@ def mean_and_error(differences: np.ndarray) -> tuple[float, float]:
     return float(known.mean()), float(known.std(ddof=1) / np.sqrt(len(known)))
 
 
-def not_better(candidate: Candidate, by_name: Mapping[str, Candidate]) -> str:
+def not_better(candidate: Candidate, by_name: Mapping[str, Candidate], base: str) -> str:
     """Say which part a candidate does not beat; empty if it beats all of them.
 
     Among trained models this is the one-standard-error rule of Breiman et al., Classification and Regression Trees,
@@ -53,9 +53,9 @@ def not_better(candidate: Candidate, by_name: Mapping[str, Candidate]) -> str:
 
     Args:
         candidate: the candidate.
-        by_name: all candidates; the first is the base model.
+        by_name: the candidates that count as parts; one that breaks a limit does not.
+        base: name of the base model.
     """
-    base = next(iter(by_name))
     for name in candidate.parts:
         if name not in by_name:
             continue
@@ -72,7 +72,8 @@ def not_better(candidate: Candidate, by_name: Mapping[str, Candidate]) -> str:
 def choose(candidates: Sequence[Candidate], broken_limit: Callable[[Candidate], str]) -> Choice:
     """Choose the candidate with the best mean on dev among those that beat their parts and keep the limits.
 
-    See `not_better` for what a candidate must beat, and by how much.
+    See `not_better` for what a candidate must beat, and by how much. A part that breaks a limit cannot be used, so
+    nothing has to beat it: a fast model may be worse than a base model that is too slow.
 
     Args:
         candidates: simple ones first; the first of equal ones wins. The first is the base model.
@@ -82,13 +83,17 @@ def choose(candidates: Sequence[Candidate], broken_limit: Callable[[Candidate], 
     Raises:
         ParameterError: every candidate breaks a limit.
     """
-    by_name = {candidate.name: candidate for candidate in candidates}
-    why_not: dict[str, str] = {}
-    for candidate in sorted(candidates, key=lambda candidate: -candidate.score):
-        reason = not_better(candidate, by_name) or broken_limit(candidate)
-        if not reason:
+    broken: dict[str, str] = {}  # name -> limit
+    ranked = sorted(candidates, key=lambda candidate: -candidate.score)
+    while usable := {candidate.name: candidate for candidate in ranked if candidate.name not in broken}:
+        why_not = dict(broken)
+        for candidate in usable.values():  # one without usable parts always ends this
+            if not (reason := not_better(candidate, usable, candidates[0].name)):
+                break
+            why_not[candidate.name] = reason
+        if not (limit := broken_limit(candidate)):
             return Choice(candidate, why_not)
-        why_not[candidate.name] = reason
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in why_not.items())
+        broken[candidate.name] = limit
+    reasons = "; ".join(f"{name}: {limit}" for name, limit in broken.items())
     problem = f"no candidate keeps the limits ({reasons})"
     raise ParameterError(problem, remedy="Relax max_forgetting, min_speed or max_bytes, or give more minutes")
