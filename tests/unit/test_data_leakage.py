@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from embedlab.data import leakage
-from embedlab.data.dataset import Dataset, GradedPair, Triplet
+from embedlab.data.dataset import SPLITS, Dataset, GradedPair, Triplet
 from embedlab.data.leakage import IDENTICAL, KINDS, NEAR_IDENTICAL, SHARED_DOCUMENT, SHARED_GROUP, TRAINING_TEXT
+from embedlab.data.load import load_dataset
 from embedlab.errors import LeakageError
 
 QUERIES = {
@@ -159,6 +160,19 @@ def test_options_of_the_data_stay_in_the_remedy():
     with pytest.raises(LeakageError) as caught:
         leakage.guard(dataset, drop_leaks=False)
     assert "'pairs:my.csv?negatives=2&repair=true' drops the leaks" in str(caught.value)
+
+
+def test_the_spec_of_the_remedy_loads(tmp_path):
+    """A space in the name of a column became a plus, which is another name."""
+    rows = [f"query about {word},answer {word},{split}" for word, split in zip("abcdef", SPLITS * 2, strict=True)]
+    rows += ["hay fever,answer x,test", "Hay fever,answer y,train"]
+    path = tmp_path / "my.csv"
+    path.write_text("\n".join(["customer question,positive,split", *rows]), encoding="utf-8")
+    with pytest.raises(LeakageError) as caught:
+        load_dataset(f"pairs:{path}?query=customer question")
+    specs = [part for part in caught.value.remedy.split("'") if part.startswith("pairs:")]
+    assert len(specs) == 2
+    assert all(list(map(len, load_dataset(spec).qrels.values())) == [2, 2, 3] for spec in specs)
 
 
 def test_guard_wants_something_to_train_on_only_when_asked():

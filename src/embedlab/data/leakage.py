@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlencode
 
 from embedlab.data.dataset import Dataset
 from embedlab.data.overlap import near_duplicates
@@ -245,15 +244,18 @@ def _warning(dataset: Dataset, repaired: Dataset) -> str:
 
 
 def _with_options(spec: str, options: Mapping[str, str]) -> str:
-    """`spec` with options, each once.
+    """`spec` with options, each once. Its other options stay as they were written.
 
     >>> _with_options("pairs:why?.csv", {"repair": "true"})
     'pairs:why?.csv?repair=true'
+    >>> _with_options("pairs:faq.csv?query=a question", {"repair": "true"})
+    'pairs:faq.csv?query=a question&repair=true'
     """
     address, mark, query = spec.rpartition("?")
     if not mark or "=" not in query:  # the question mark of a file name
         address, query = spec, ""
-    return f"{address}?{urlencode({**dict(parse_qsl(query)), **options})}"
+    kept = [option for option in query.split("&") if option and option.partition("=")[0] not in options]
+    return f"{address}?{'&'.join([*kept, *(f'{name}={value}' for name, value in options.items())])}"
 
 
 def _sizes(dataset: Dataset, of: Dataset | None = None) -> str:
