@@ -149,6 +149,22 @@ def test_projection_to_the_bytes_that_are_allowed(data, tmp_path):
     assert choice.winner is narrow
 
 
+def test_a_projected_combination_must_beat_its_projected_parts(data, tmp_path):
+    bench = bench_of(data, tmp_path, max_bytes=4 * 8)
+    base = bench.candidates["base"]
+    parts = {"static": ("base",), "base+static": ("base", "static"), "merged": ("base", "unknown")}
+    for name, of in parts.items():
+        bench.add(name, name, "", base.vectors, base.build, parts=of)
+    add_narrow(bench)
+    narrow = {name: bench.candidates[f"{name}, 8 dimensions"].parts for name in ("base", *parts)}
+    assert narrow == {"base": (), "static": (), "base+static": ("static, 8 dimensions",), "merged": ("unknown",)}
+
+
+def test_bytes_that_allow_no_dimension_are_refused_before_anything_is_tried(data, tmp_path):
+    with pytest.raises(ParameterError, match="one dimension takes 4 bytes, max_bytes is 3"):
+        bench_of(data, tmp_path, max_bytes=3)
+
+
 def test_limits_measure_what_they_need(bench):
     limits = Limits(bench)
     base = bench.candidates["base"]
@@ -351,6 +367,13 @@ def test_conclusion_follows_the_interval(bench, low, high, said):
     gain = SimpleNamespace(mean=(low + high) / 2, low=low, high=high, n=100)
     text = tuning_report.conclusion(Choice(bench.candidates["static"]), gain)
     assert said in text and f"{gain.mean:+.3f} [{low:+.3f}, {high:+.3f}]" in text
+
+
+def test_a_base_model_that_breaks_a_limit_is_not_recommended(bench):
+    loss = SimpleNamespace(mean=-0.02, low=-0.03, high=-0.01, n=100)
+    assert tuning_report.conclusion(Choice(bench.candidates["static"]), loss).endswith("Keep the base model.")
+    limited = tuning_report.conclusion(Choice(bench.candidates["static"], {"base": "too slow"}), loss)
+    assert limited.endswith("It is worse than the base model. The base model breaks a limit: too slow.")
 
 
 def test_a_gain_on_five_queries_is_not_shown(bench):

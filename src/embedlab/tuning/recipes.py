@@ -180,11 +180,14 @@ def add_narrow(bench: Workbench) -> None:
     dim = bench.params.max_bytes // BYTES_PER_DIMENSION
     if dim < 1:
         return
-    for wide in [candidate for candidate in bench.candidates.values() if candidate.vectors.dim > dim]:
-        name = f"{wide.name}, {dim} dimensions"
+    too_wide = [candidate for candidate in bench.candidates.values() if candidate.vectors.dim > dim]
+    names = {candidate.name: f"{candidate.name}, {dim} dimensions" for candidate in too_wide}
+    for wide in too_wide:
+        name = names[wide.name]
+        parts = tuple(names.get(part, part) for part in wide.parts if part != "base")  # a higher mean is enough there
         system = "base-projected" if wide.system == "base" else wide.system
         sample = bench.projection_texts(dim)
-        _add_narrow(bench, name, system, wide.detail, wide.vectors, dim, wide.build, (), sample)
+        _add_narrow(bench, name, system, wide.detail, wide.vectors, dim, wide.build, parts, sample)
 
 
 def best_transformer(bench: Workbench) -> Candidate:

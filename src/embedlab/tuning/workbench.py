@@ -25,7 +25,7 @@ from embedlab.models.layers import project
 from embedlab.models.sides import is_static
 from embedlab.search.vectors import Vectors, encode_split
 from embedlab.training.fit import FitSettings
-from embedlab.tuning.candidate import METRIC, Candidate
+from embedlab.tuning.candidate import BYTES_PER_DIMENSION, METRIC, Candidate
 from embedlab.tuning.clock import Clock
 from embedlab.tuning.params import TuneParams
 
@@ -69,7 +69,7 @@ class Workbench:
 
     Raises:
         ModelError: the base model is static.
-        ParameterError: the test alone would take most of the time.
+        ParameterError: the test alone would take most of the time, or `max_bytes` allows no dimension.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Workbench:
         self.with_test = with_test
         self.candidates: dict[str, Candidate] = {}
         self.skipped: dict[str, str] = {}
+        self._check_limits()
         self.text_seconds = _seconds_per_text(base, evenly_spread(data.corpus.values(), TIMED_TEXTS), clock)
         self._check_budget()
         affordable = round(DEV_SHARE * clock.seconds / self.text_seconds)
@@ -255,6 +256,11 @@ class Workbench:
             for candidate in self.candidates.values()
         ]
         return pd.DataFrame(rows)
+
+    def _check_limits(self) -> None:
+        if 0 < self.params.max_bytes < BYTES_PER_DIMENSION:
+            problem = f"one dimension takes {BYTES_PER_DIMENSION} bytes, max_bytes is {self.params.max_bytes}"
+            raise ParameterError(problem, remedy=f"Set it to {BYTES_PER_DIMENSION} or more", field="max_bytes")
 
     def _check_budget(self) -> None:
         needed = self.test_seconds / TEST_SHARE / 60
