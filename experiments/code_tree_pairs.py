@@ -26,6 +26,7 @@ from embedlab.io import write_atomic
 from embedlab.models.cache import EmbeddingCache
 from embedlab.models.load import load_model
 from embedlab.paths import results_dir
+from embedlab.runs.summary import format_value
 from embedlab.search.vectors import encode_split
 from experiments.ceiling import DEPTH, METRIC, trained
 from experiments.pages import markdown_table
@@ -99,8 +100,9 @@ def scores(plain: Dataset, data: Dataset, epochs: float, seed: int) -> dict[str,
 
 def measure(arms: Sequence[str], seed: int) -> Iterator[dict[str, Any]]:
     """Yield the scores of one arm after the other, see `row`."""
+    plain = load_dataset(DATASET)
     for arm in arms:
-        plain, (change, epochs) = load_dataset(DATASET), ARMS[arm]
+        change, epochs = ARMS[arm]
         yield row(arm, seed, scores(plain, change(plain), epochs, seed))
 
 
@@ -119,8 +121,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             mean, change = bootstrap_ci(np.array(values)), ""
             if found["arm"] != REFERENCE:
                 gain = paired_difference(np.array(values), np.array(references[found["seed"]][system]))
-                change = f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
-            test = f"{mean.mean:.3f} [{mean.low:.3f}, {mean.high:.3f}]"
+                change = format_value(gain.mean, gain.low, gain.high, sign="+")
+            test = format_value(mean.mean, mean.low, mean.high)
             lines.append([found["arm"], str(found["seed"]), system, f"{found['dev'][system]:.3f}", test, change])
     return markdown_table(["training", "seed", "system", "dev", "test", f"against {REFERENCE}"], lines)
 
@@ -136,7 +138,7 @@ def main() -> None:
     rows = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
     measured = {found["arm"] for found in rows if found["seed"] == options.seed}
     missing = [] if options.tables else [arm for arm in options.arms if arm not in measured]
-    for found in measure(missing, options.seed):
+    for found in measure(missing, options.seed) if missing else ():
         rows.append(found)
         write_atomic(file, json.dumps(rows) + "\n")
         print(table(rows), flush=True)

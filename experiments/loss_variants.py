@@ -31,6 +31,7 @@ from embedlab.io import write_atomic
 from embedlab.models.cache import EmbeddingCache
 from embedlab.models.load import BASE_MODEL, load_model
 from embedlab.paths import results_dir
+from embedlab.runs.summary import format_value
 from embedlab.search.vectors import encode_split
 from embedlab.training.batches import TokenisedCollator
 from embedlab.training.contrastive.fine_tune import build_rows, mine_negatives
@@ -123,7 +124,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """Return a Markdown table: dev, test and the difference from the first loss, of every dataset, seed and loss."""
     lines = []
     for row in rows:
-        difference = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*row["difference"]) if "difference" in row else ""
+        difference = format_value(*row["difference"], sign="+") if "difference" in row else ""
         names = [row["dataset"], str(row["seed"]), row["loss"]]
         lines.append([*names, f"{row['dev']:.3f}", f"{row['test']:.3f}", difference])
     return markdown_table(["dataset", "seed", "loss", "dev", "test", f"against {REFERENCE}"], lines)

@@ -37,7 +37,7 @@ def of_test(vectors: Splits, data: Dataset) -> np.ndarray:
 
 
 def joined(vectors: Splits, static: Splits, data: Dataset) -> tuple[Splits, float]:
-    """Concatenate with the static model at the share that is best on dev."""
+    """Concatenate with the static model at the share that `best_share` chooses on dev."""
     on_dev = score_static_shares(vectors["dev"], static["dev"], data.qrels["dev"], shares=(0.0, *SHARES, 1.0))
     share = best_share(on_dev)
     return {split: vectors[split].concatenated(static[split], share) for split in vectors}, share

@@ -21,7 +21,7 @@ import numpy as np
 
 from embedlab.data.load import load_dataset
 from embedlab.evaluation.metrics import evaluate
-from embedlab.evaluation.static_share import SHARES, best_share, level_with_highest
+from embedlab.evaluation.static_share import SHARES, best_share, level_with_highest, nearest_share
 from embedlab.io import write_atomic
 from embedlab.models.cache import EmbeddingCache
 from embedlab.models.load import load_model
@@ -48,25 +48,15 @@ def smallest_level(dev: Curve) -> float:
     return min(level_with_highest(dev))
 
 
-def middle_level(dev: Curve) -> float:
-    """Choose the middle of the shares that are level with the highest."""
-    return best_share(dev)
-
-
 def parabola(dev: Curve) -> float:
     """Choose the highest point of a parabola through the means."""
     fitted, grid = np.polyfit(list(dev), [values.mean() for values in dev.values()], 2), np.linspace(0.1, 0.9, 81)
-    return nearest(dev, float(grid[np.polyval(fitted, grid).argmax()]))
-
-
-def nearest(dev: Curve, share: float) -> float:
-    """Return the tested share that is nearest to another; of two, the smaller one."""
-    return min(dev, key=lambda tested: (round(abs(tested - share), 6), tested))
+    return nearest_share(dev, float(grid[np.polyval(fitted, grid).argmax()]))
 
 
 RULES: dict[str, Callable[[Curve], float]] = {
     "highest on dev": highest,
-    "middle of the level ones": middle_level,
+    "middle of the level ones": best_share,
     "parabola": parabola,
     "smallest level one": smallest_level,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from embedlab.evaluation.static_share import best_share, level_with_highest
+from embedlab.evaluation.static_share import best_share, level_with_highest, nearest_share
 
 NOISE = np.array([0.1, -0.1, 0.1, -0.1])
 # The means are 0.3, 0.5, 0.52, 0.51 and 0.3; 0.4 and 0.8 differ from 0.6 by noise, 0.2 and 0.9 by more.
@@ -21,6 +21,10 @@ def test_level_means_within_one_standard_error():
 @pytest.mark.parametrize(("shares", "expected"), [((0.4, 0.6, 0.8), 0.6), ((0.6, 0.8), 0.6), ((0.2, 0.8), 0.8)])
 def test_the_middle_of_the_level_ones_or_the_smaller_one_next_to_it(shares, expected):
     assert best_share({share: DEV[share] for share in shares}) == expected
+
+
+def test_a_middle_between_two_shares_is_the_smaller_one():
+    assert nearest_share([0.3, 0.4], 0.35) == 0.3
 
 
 def test_chance_at_the_end_of_a_flat_curve_does_not_decide():

@@ -6,16 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import static_share_rules as rules
-
-NOISE = np.array([0.1, -0.1, 0.1, -0.1])
-# The means are 0.3, 0.5, 0.52, 0.51 and 0.3; 0.4 and 0.8 differ from 0.6 by noise, 0.2 and 0.95 by more.
-DEV = {
-    0.2: np.full(4, 0.3),
-    0.4: 0.5 + NOISE,
-    0.6: np.full(4, 0.52),
-    0.8: 0.51 + NOISE,
-    0.9: np.full(4, 0.3),
-}
+from tests.unit.test_static_share import DEV
 
 
 @pytest.mark.parametrize(
@@ -24,10 +15,6 @@ DEV = {
 )
 def test_each_rule_by_hand(rule, expected):
     assert rules.RULES[rule](DEV) == expected
-
-
-def test_a_middle_between_two_shares_is_the_smaller_one():
-    assert rules.nearest({0.3: np.zeros(1), 0.4: np.zeros(1)}, 0.35) == 0.3
 
 
 def test_loss_is_counted_from_the_best_share_of_test():

@@ -69,10 +69,7 @@ def with_best(datasets: pd.DataFrame, results: pd.DataFrame, values_of: ValuesOf
         RecordError: values per query are missing, or runs of one dataset have different test queries.
     """
     runs = results.groupby(["dataset", "system"], sort=False)["run"].agg(list)
-    values = {
-        run: {m.system: series for m, series in values_of(run, METRIC).items()} for run in results["run"].unique()
-    }
-    rows = []
+    values, rows = _by_system(results, values_of), []
     for dataset, of_dataset in datasets.groupby("dataset", sort=False):
         best = of_dataset.loc[of_dataset[METRIC].idxmax(), "system"]
         highest = _mean(values, runs[dataset, best], best)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -57,8 +57,16 @@ def best_share(on_dev: ShareScores, elsewhere: ShareScores | None = None) -> flo
         if not affordable:
             return max(on_dev, key=means.__getitem__)
     level = level_with_highest(affordable)
-    middle = (min(level) + max(level)) / 2
-    return min(affordable, key=lambda share: (round(abs(share - middle), 6), share))
+    return nearest_share(affordable, (min(level) + max(level)) / 2)
+
+
+def nearest_share(shares: Iterable[float], wanted_share: float) -> float:
+    """Return the share that is nearest to another one; of two, the smaller.
+
+    >>> nearest_share([0.3, 0.4], 0.35)
+    0.3
+    """
+    return min(shares, key=lambda share: (round(abs(share - wanted_share), 6), share))
 
 
 def level_with_highest(scores: ShareScores) -> list[float]:
