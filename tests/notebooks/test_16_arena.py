@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from functools import partial
 
 import pytest
 
 from embedlab import paths
-from embedlab.arena.seeds import over_seeds
+from embedlab.arena.seeds import over_seeds, with_best
 from embedlab.reporting import arena_report
+from embedlab.runs.per_query import query_values
 from tests.notebooks.outcomes import rows, smoke_run
 
 BROKEN = '''
@@ -65,7 +67,10 @@ def test_a_recipe_that_fails_is_named_and_the_others_go_on(outcome):
 @pytest.mark.notebook
 def test_leaderboard_counts_each_system_once(outcome):
     found = arena_report.all_standings([outcome.record])
-    board = arena_report.leaderboard(over_seeds(found)).set_index("system")
+    values_of = partial(query_values, folder=outcome.folder.parent)
+    board = arena_report.leaderboard(with_best(over_seeds(found), found, values_of)).set_index("system")
     assert set(board.index) == set(found["system"]) and len(board) == len(found)
     assert (board.loc[["bm25", "lazy"], ["better", "level", "worse"]].sum(axis=1) == 1).all()
     assert board.loc["stock-mnrl", ["better", "level", "worse"]].sum() == 0
+    best = rows(outcome, "ndcg@10", split="test", task="retrieval")
+    assert board.loc[max(best, key=lambda name: best[name].value), arena_report.NEAR_BEST] == 1
